@@ -1,0 +1,191 @@
+//! Configuration files: read, typed, checked, before anything else happens.
+//!
+//! Every program reads one file. A name that ends in `.json` is JSON (what the NixOS modules generate), any other is
+//! TOML (what people write); both fill the same types, and an unknown key is an error in both.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+/// Why a configuration was refused: the file, the key in it, and the reason.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}: {}{reason}", .file.display(), key_prefix(.key))]
+pub struct ConfigError {
+    /// The configuration file, or the file it names (a certificate, a password).
+    pub file: PathBuf,
+    /// Dotted path of the key, empty when the file as a whole is at fault.
+    pub key: String,
+    /// What is wrong, and where it helps, what to write instead.
+    pub reason: String,
+}
+
+fn key_prefix(key: &str) -> String {
+    if key.is_empty() || key == "." { String::new() } else { format!("{key}: ") }
+}
+
+impl ConfigError {
+    /// An error at `key` of `file`.
+    pub fn at(file: impl Into<PathBuf>, key: impl Into<String>, reason: impl fmt::Display) -> Self {
+        Self { file: file.into(), key: key.into(), reason: reason.to_string() }
+    }
+}
+
+/// What is wrong with one key of a configuration that parsed: `key` dotted as in the file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Invalid {
+    /// Dotted path of the key.
+    pub key: String,
+    /// The reason, in words for the person who wrote the file.
+    pub reason: String,
+}
+
+impl Invalid {
+    /// Shorthand for `Err(Invalid { … })`.
+    pub fn err<T>(key: impl Into<String>, reason: impl fmt::Display) -> Result<T, Self> {
+        Err(Self { key: key.into(), reason: reason.to_string() })
+    }
+}
+
+/// A configuration type that can say what is wrong with itself beyond its types: empty lists, duplicate names,
+/// contradicting limits. It must not touch the network, nor require that secrets or data exist: `--check` runs where a
+/// system is built, not where it runs.
+pub trait Validate {
+    /// The first thing wrong, if any.
+    fn validate(&self) -> Result<(), Invalid>;
+}
+
+/// Reads, types and checks the configuration in `path`.
+pub fn load<T: DeserializeOwned + Validate>(path: &Path) -> Result<T, ConfigError> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|e| ConfigError::at(path, "", format_args!("cannot be read: {e}")))?;
+    parse(path, &text)
+}
+
+/// As [`load`], for text already read; `path` chooses the format and names the file in errors.
+pub fn parse<T: DeserializeOwned + Validate>(path: &Path, text: &str) -> Result<T, ConfigError> {
+    let value: T = if path.extension().is_some_and(|e| e == "json") {
+        let de = &mut serde_json::Deserializer::from_str(text);
+        let value = serde_path_to_error::deserialize(&mut *de)
+            .map_err(|e| ConfigError::at(path, e.path().to_string(), e.inner()))?;
+        de.end().map_err(|e| ConfigError::at(path, "", e))?;
+        value
+    } else {
+        let de = toml::Deserializer::parse(text)
+            .map_err(|e| ConfigError::at(path, "", format_args!("{}", one_line(&e.to_string()))))?;
+        serde_path_to_error::deserialize(de)
+            .map_err(|e| ConfigError::at(path, e.path().to_string(), one_line(e.inner().message())))?
+    };
+    value.validate().map_err(|e| ConfigError::at(path, e.key, e.reason))?;
+    Ok(value)
+}
+
+fn one_line(s: &str) -> String {
+    s.lines().map(str::trim).filter(|l| !l.is_empty()).collect::<Vec<_>>().join(" ")
+}
+
+/// `[log]`: what is written to standard error, and how.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Log {
+    /// A filter in the syntax of `tracing_subscriber::EnvFilter`: `info`, `info,trivet::pool=debug`.
+    pub level: String,
+    /// One JSON object a line (default), or text for people.
+    pub format: LogFormat,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { level: "info".into(), format: LogFormat::Json }
+    }
+}
+
+impl Log {
+    /// Checks the filter's syntax; `key` is the section's name.
+    pub fn validate(&self, key: &str) -> Result<(), Invalid> {
+        match self.level.parse::<tracing_subscriber::EnvFilter>() {
+            Ok(_) => Ok(()),
+            Err(e) => Invalid::err(format!("{key}.level"), format_args!("{e}; write for example \"info\"")),
+        }
+    }
+}
+
+/// The form of a log line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// One JSON object a line.
+    Json,
+    /// Text for people.
+    Text,
+}
+
+/// `[metrics]`: where `/metrics` (Prometheus text) and `/status` (JSON) are served.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Metrics {
+    /// Address and port, `127.0.0.1:9601`.
+    pub listen: SocketAddr,
+}
+
+/// Three PEM files: the cluster's CA, and this side's certificate chain and private key.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct TlsFiles {
+    /// Certificates of the authorities that the other side's certificate must lead to.
+    pub ca: PathBuf,
+    /// Own certificate, followed by its intermediates.
+    pub certificate: PathBuf,
+    /// Own private key (PKCS #8, PKCS #1 or SEC 1).
+    pub key: PathBuf,
+}
+
+impl TlsFiles {
+    /// All three paths are absolute; `key` is the section's name.
+    pub fn validate(&self, key: &str) -> Result<(), Invalid> {
+        for (name, path) in [("ca", &self.ca), ("certificate", &self.certificate), ("key", &self.key)] {
+            absolute(&format!("{key}.{name}"), path)?;
+        }
+        Ok(())
+    }
+}
+
+/// Refuses a relative path: a service has no working directory that its operator chose.
+pub fn absolute(key: &str, path: &Path) -> Result<(), Invalid> {
+    if path.is_absolute() {
+        return Ok(());
+    }
+    Invalid::err(key, format_args!("\"{}\" is not an absolute path", path.display()))
+}
+
+/// Refuses an empty list where something must be served or reached.
+pub fn not_empty<T>(key: &str, list: &[T]) -> Result<(), Invalid> {
+    if list.is_empty() { Invalid::err(key, "is empty; name at least one") } else { Ok(()) }
+}
+
+/// Refuses the second of two equal names in a list.
+pub fn unique<'a>(key: &str, names: impl IntoIterator<Item = &'a str>) -> Result<(), Invalid> {
+    let mut seen = std::collections::HashSet::new();
+    for name in names {
+        if !seen.insert(name) {
+            return Invalid::err(key, format_args!("\"{name}\" stands here twice"));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses a zero duration where waiting zero time would mean "never works".
+pub fn positive(key: &str, d: Duration) -> Result<(), Invalid> {
+    if d.is_zero() { Invalid::err(key, "must be longer than zero") } else { Ok(()) }
+}
+
+/// The default of every program's `shutdown_timeout`.
+pub fn default_shutdown_timeout() -> Duration {
+    Duration::from_secs(10)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,3 @@
+//! HTTP pieces that several programs share.
+
+pub mod client;

@@ -1,0 +1,173 @@
+//! A small HTTP/1.1 client for one fixed target: health checks, keeper to keeper, the operator's command.
+//!
+//! One connection is kept open and reused; a check that finds it closed opens a new one. Every call has a deadline that
+//! covers connect, TLS handshake, request and body, so a hung peer costs no more than that.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, Request, StatusCode};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio::sync::Mutex;
+
+/// Where requests go. `address` is `host:port`; `tls` holds the client configuration and the name that the peer's
+/// certificate must carry.
+#[derive(Clone)]
+pub struct Target {
+    /// `host:port`, as [`TcpStream::connect`] takes it.
+    pub address: String,
+    /// The value of the `Host` header.
+    pub host: String,
+    /// TLS, or plain text when absent.
+    pub tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
+}
+
+/// Status and body of an answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// The status code.
+    pub status: StatusCode,
+    /// The whole body, at most [`MAX_BODY`] bytes.
+    pub body: Bytes,
+}
+
+/// The largest body a call accepts, in bytes. What is asked for here is status text, not data.
+pub const MAX_BODY: usize = 1 << 20;
+
+/// Why a call brought no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// The deadline passed, at whatever step.
+    #[error("no answer within {0:?}")]
+    Timeout(Duration),
+    /// TCP connect failed.
+    #[error("cannot connect to {0}: {1}")]
+    Connect(String, #[source] std::io::Error),
+    /// The TLS handshake failed: wrong certificate, wrong name, no client certificate.
+    #[error("TLS with {0}: {1}")]
+    Tls(String, #[source] std::io::Error),
+    /// The peer spoke no proper HTTP, or closed early.
+    #[error("HTTP: {0}")]
+    Http(String),
+}
+
+/// A client for one target.
+pub struct Client {
+    target: Target,
+    connection: Mutex<Option<SendRequest<Full<Bytes>>>>,
+}
+
+impl Client {
+    /// A client that has not connected yet.
+    pub fn new(target: Target) -> Self {
+        Self { target, connection: Mutex::new(None) }
+    }
+
+    /// `GET path`, all within `deadline`.
+    pub async fn get(&self, path: &str, deadline: Duration) -> Result<Answer, ClientError> {
+        self.call(Method::GET, path, Bytes::new(), deadline).await
+    }
+
+    /// `POST path` with a JSON body, all within `deadline`. Sent at most once.
+    pub async fn post(&self, path: &str, json: Bytes, deadline: Duration) -> Result<Answer, ClientError> {
+        self.call(Method::POST, path, json, deadline).await
+    }
+
+    async fn call(&self, method: Method, path: &str, body: Bytes, deadline: Duration) -> Result<Answer, ClientError> {
+        tokio::time::timeout(deadline, self.exchange(method, path, body))
+            .await
+            .unwrap_or(Err(ClientError::Timeout(deadline)))
+    }
+
+    async fn exchange(&self, method: Method, path: &str, body: Bytes) -> Result<Answer, ClientError> {
+        // The connection is taken out while in use: a call that is cancelled by its deadline leaves none behind, so
+        // the next call never reads the late answer of this one.
+        let kept = self.connection.lock().await.take();
+        if let Some(mut sender) = kept
+            && sender.ready().await.is_ok()
+        {
+            match self.send(&mut sender, method.clone(), path, body.clone()).await {
+                Ok((answer, keep)) => {
+                    self.keep(sender, keep).await;
+                    return Ok(answer);
+                }
+                // A kept connection may have been closed by the peer just now; only a method that can be repeated
+                // (RFC 9110 section 9.2.2) is sent again.
+                Err(_) if method == Method::GET => {}
+                Err(e) => return Err(e),
+            }
+        }
+        let mut sender = self.connect().await?;
+        let (answer, keep) = self.send(&mut sender, method, path, body).await?;
+        self.keep(sender, keep).await;
+        Ok(answer)
+    }
+
+    async fn keep(&self, sender: SendRequest<Full<Bytes>>, keep: bool) {
+        if keep {
+            *self.connection.lock().await = Some(sender);
+        }
+    }
+
+    async fn send(
+        &self,
+        sender: &mut SendRequest<Full<Bytes>>,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> Result<(Answer, bool), ClientError> {
+        let mut request =
+            Request::builder().method(method).uri(path).header(http::header::HOST, self.target.host.as_str());
+        if !body.is_empty() {
+            request = request.header(http::header::CONTENT_TYPE, "application/json");
+        }
+        let request = request.body(Full::new(body)).map_err(|e| ClientError::Http(e.to_string()))?;
+        let response = sender.send_request(request).await.map_err(|e| ClientError::Http(e.to_string()))?;
+        let close = response.headers().get(http::header::CONNECTION).is_some_and(|v| v == "close");
+        let status = response.status();
+        let body = Limited::new(response.into_body(), MAX_BODY)
+            .collect()
+            .await
+            .map_err(|e| ClientError::Http(e.to_string()))?
+            .to_bytes();
+        Ok((Answer { status, body }, !close))
+    }
+
+    async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, ClientError> {
+        let address = &self.target.address;
+        let tcp = TcpStream::connect(address).await.map_err(|e| ClientError::Connect(address.clone(), e))?;
+        // A check is one small write; Nagle's algorithm would only delay it.
+        let _ = tcp.set_nodelay(true);
+        match &self.target.tls {
+            None => handshake(TokioIo::new(tcp)).await,
+            Some((config, name)) => {
+                let stream = tokio_rustls::TlsConnector::from(config.clone())
+                    .connect(name.clone(), tcp)
+                    .await
+                    .map_err(|e| ClientError::Tls(address.clone(), e))?;
+                handshake(TokioIo::new(stream)).await
+            }
+        }
+    }
+}
+
+async fn handshake<I>(io: I) -> Result<SendRequest<Full<Bytes>>, ClientError>
+where
+    I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
+{
+    let (sender, connection) = http1::handshake(io).await.map_err(|e| ClientError::Http(e.to_string()))?;
+    tokio::spawn(async move {
+        // Its errors reach the caller through the sender.
+        let _ = connection.await;
+    });
+    Ok(sender)
+}
+
+#[cfg(test)]
+mod tests;

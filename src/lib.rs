@@ -1,0 +1,10 @@
+//! Trivet: three servers that carry one website and keep carrying it when any one of them dies.
+//!
+//! Rooms know the rooms below them and none beside them: `balancer`, `web`, `app`, `keeper` and `operator` do not
+//! import one another; what they share stands in `pool`, `http`, `tls`, `config`, `telemetry` and `process`.
+
+pub mod config;
+pub mod http;
+pub mod process;
+pub mod telemetry;
+pub mod tls;

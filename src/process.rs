@@ -1,0 +1,187 @@
+//! The life of a Trivet program: arguments, configuration, start, readiness, signals, stop.
+//!
+//! Readiness, stopping and the watchdog are told to systemd by `sd_notify(3)`; without systemd nothing is sent.
+
+use std::future::Future;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+use serde::de::DeserializeOwned;
+use tokio::sync::watch;
+
+use crate::config::{self, ConfigError, Validate};
+
+/// `EX_USAGE` of `sysexits(3)`: the command line or the configuration is wrong; nothing was bound.
+pub const EX_USAGE: u8 = 64;
+
+/// The options that every service has.
+#[derive(Debug, Clone, Parser)]
+pub struct ServiceArgs {
+    /// Configuration file; TOML, or JSON when its name ends in .json.
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+    /// Check the configuration and exit: 0 when it is good, 64 with file, key and reason when it is not.
+    #[arg(long)]
+    pub check: bool,
+}
+
+#[derive(Debug, Parser)]
+#[command(version)]
+struct ServiceCli {
+    #[command(flatten)]
+    service: ServiceArgs,
+}
+
+/// What went wrong at start or while running, sorted by whom it concerns.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// The operator can mend it in a file: exit 64.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// Anything else (an address in use, a lost socket): exit 1.
+    #[error("{0}")]
+    Run(String),
+}
+
+impl Failure {
+    /// A failure to run, with its reason in words.
+    pub fn run(reason: impl std::fmt::Display) -> Self {
+        Self::Run(reason.to_string())
+    }
+
+    /// The exit status that tells the two kinds apart.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Config(_) => EX_USAGE,
+            Self::Run(_) => 1,
+        }
+    }
+}
+
+/// Reads the command line of a service; usage errors end the process with status 64, `--help` and `--version` with 0.
+pub fn service_args() -> Result<ServiceArgs, ExitCode> {
+    parse_args::<ServiceCli>().map(|c| c.service)
+}
+
+/// Reads any command line in the way of [`service_args`].
+pub fn parse_args<T: Parser>() -> Result<T, ExitCode> {
+    T::try_parse().map_err(|e| {
+        let wrong = e.use_stderr();
+        let _ = e.print();
+        if wrong { ExitCode::from(EX_USAGE) } else { ExitCode::SUCCESS }
+    })
+}
+
+/// Loads the configuration, answers `--check`, and otherwise hands the configuration to `run`.
+/// `name` stands before every message.
+pub fn main<C: DeserializeOwned + Validate>(
+    name: &str,
+    args: &ServiceArgs,
+    run: impl FnOnce(C) -> Result<(), Failure>,
+) -> ExitCode {
+    let outcome = config::load::<C>(&args.config).map_err(Failure::from).and_then(|c| {
+        if args.check {
+            println!("{name}: {}: ok", args.config.display());
+            return Ok(());
+        }
+        run(c)
+    });
+    finish(name, outcome)
+}
+
+/// Prints a failure the way every program does and turns it into the exit status.
+pub fn finish(name: &str, outcome: Result<(), Failure>) -> ExitCode {
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("{name}: {e}");
+            ExitCode::from(e.exit_code())
+        }
+    }
+}
+
+/// A multi-threaded tokio runtime for `future`.
+pub fn block_on<F: Future<Output = Result<(), Failure>>>(future: F) -> Result<(), Failure> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| Failure::run(format_args!("cannot start the runtime: {e}")))?
+        .block_on(future)
+}
+
+/// Turns true once, when the program is asked to stop.
+#[derive(Debug, Clone)]
+pub struct Shutdown(watch::Receiver<bool>);
+
+impl Shutdown {
+    /// A shutdown signal and the handle that gives it.
+    pub fn channel() -> (watch::Sender<bool>, Self) {
+        let (tx, rx) = watch::channel(false);
+        (tx, Self(rx))
+    }
+
+    /// Listens for SIGTERM and SIGINT. Must be called inside a runtime.
+    pub fn on_signals() -> Result<Self, Failure> {
+        use tokio::signal::unix::{SignalKind, signal};
+        let (tx, rx) = Self::channel();
+        let fail = |e| Failure::run(format_args!("cannot listen for signals: {e}"));
+        let mut term = signal(SignalKind::terminate()).map_err(fail)?;
+        let mut int = signal(SignalKind::interrupt()).map_err(fail)?;
+        tokio::spawn(async move {
+            tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
+            tracing::info!("stopping");
+            notify_stopping();
+            let _ = tx.send(true);
+            // Keep the sender: a dropped sender would look like a stop to late receivers, which is the same thing,
+            // but a second signal must not kill what is draining.
+            loop {
+                tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
+            }
+        });
+        Ok(rx)
+    }
+
+    /// True once stopping was asked for.
+    pub fn is_stopping(&self) -> bool {
+        *self.0.borrow()
+    }
+
+    /// Waits until stopping is asked for.
+    pub async fn wait(&mut self) {
+        // An error means that the sender is gone, and with it the program's reason to run.
+        let _ = self.0.wait_for(|stop| *stop).await;
+    }
+
+    /// The raw receiver, for libraries that want one (Pingora's `ShutdownWatch`).
+    pub fn receiver(&self) -> watch::Receiver<bool> {
+        self.0.clone()
+    }
+}
+
+/// `READY=1`, and the start of watchdog pings when systemd asks for them. Must be called inside a runtime.
+pub fn notify_ready() {
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    if let Some(period) = sd_notify::watchdog_enabled() {
+        // Half the period, as sd_watchdog_enabled(3) recommends.
+        let half = (period / 2).max(Duration::from_millis(10));
+        tokio::spawn(async move {
+            let mut ticks = tokio::time::interval(half);
+            loop {
+                ticks.tick().await;
+                let _ = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]);
+            }
+        });
+    }
+}
+
+/// `STOPPING=1`.
+pub fn notify_stopping() {
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+}
+
+/// A line for `systemctl status`.
+pub fn notify_status(status: &str) {
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Status(status)]);
+}

@@ -1,0 +1,91 @@
+//! Logs, metrics and the operator's view of a running program.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use axum::routing::get;
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use serde_json::Value;
+use tokio::net::TcpListener;
+
+use crate::config::{Log, LogFormat, Metrics};
+use crate::process::{Failure, Shutdown};
+
+/// Upper bounds, in seconds, of the histogram buckets of every metric that ends in `_seconds`.
+pub const SECONDS: &[f64] =
+    &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+
+/// Starts logging to standard error. A second call changes nothing (tests call it often).
+pub fn init_log(log: &Log) {
+    let filter = log.level.parse::<tracing_subscriber::EnvFilter>().unwrap_or_else(|_| "info".into());
+    let base = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let _ = match log.format {
+        LogFormat::Json => base.json().flatten_event(true).with_current_span(false).try_init(),
+        LogFormat::Text => base.with_target(false).try_init(),
+    };
+}
+
+/// Installs the process's metrics recorder, labels every metric's program by `trivet_build_info`, and returns the handle
+/// that renders the text. Call it once, before the first metric.
+pub fn init_metrics(program: &'static str) -> Result<PrometheusHandle, Failure> {
+    let fail = |e: metrics_exporter_prometheus::BuildError| Failure::run(format_args!("metrics: {e}"));
+    let handle = PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), SECONDS)
+        .map_err(fail)?
+        .install_recorder()
+        .map_err(fail)?;
+    metrics::gauge!("trivet_build_info", "program" => program, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+    Ok(handle)
+}
+
+/// What a program tells the operator's command: any JSON object, made when asked for.
+pub type StatusFn = Arc<dyn Fn() -> Value + Send + Sync>;
+
+/// A bound but not yet serving metrics listener, so that an address in use is known before READY.
+#[derive(Debug)]
+pub struct MetricsServer {
+    listener: TcpListener,
+}
+
+impl MetricsServer {
+    /// Binds the listener of `[metrics]`.
+    pub async fn bind(config: &Metrics) -> Result<Self, Failure> {
+        let listener = TcpListener::bind(config.listen)
+            .await
+            .map_err(|e| Failure::run(format_args!("metrics.listen: cannot listen on {}: {e}", config.listen)))?;
+        Ok(Self { listener })
+    }
+
+    /// Serves `/metrics` and `/status` until stopping is asked for.
+    pub async fn serve(self, handle: PrometheusHandle, status: StatusFn, mut shutdown: Shutdown) {
+        let upkeep = handle.clone();
+        let cleaner = tokio::spawn(async move {
+            // Histograms keep raw samples until drained; without a scraper they would grow for ever.
+            let mut ticks = tokio::time::interval(std::time::Duration::from_secs(5));
+            loop {
+                ticks.tick().await;
+                upkeep.run_upkeep();
+            }
+        });
+        let router = router(handle, status);
+        let served = axum::serve(self.listener, router).with_graceful_shutdown(async move { shutdown.wait().await });
+        if let Err(e) = served.await {
+            tracing::error!(error = %e, "the metrics server stopped");
+        }
+        cleaner.abort();
+    }
+}
+
+fn router(handle: PrometheusHandle, status: StatusFn) -> Router {
+    Router::new()
+        .route(
+            "/metrics",
+            get(move || async move {
+                ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], handle.render())
+            }),
+        )
+        .route("/status", get(move || async move { axum::Json(status()).into_response() }))
+        .fallback(|| async { (StatusCode::NOT_FOUND, "only /metrics and /status are here\n") })
+}

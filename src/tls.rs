@@ -1,0 +1,117 @@
+//! TLS as every Trivet program uses it: rustls with ring, TLS 1.2 and 1.3, certificates from PEM files.
+//!
+//! Between the nodes both sides show a certificate of the cluster's CA (mutual TLS). A node's certificate carries its
+//! name and its addresses, so a connection is bound to the node that was meant (RFC 9525).
+
+use std::path::Path;
+use std::sync::Arc;
+
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use time::OffsetDateTime;
+
+use crate::config::{ConfigError, TlsFiles};
+
+/// The one cryptography provider of all programs: ring, which Pingora and sqlx use too.
+pub fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
+}
+
+/// The certificates in a PEM file, leaf first. An empty file is an error.
+pub fn load_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, ConfigError> {
+    let bad = |reason: String| ConfigError::at(path, "", reason);
+    let certificates: Vec<_> = CertificateDer::pem_file_iter(path)
+        .map_err(|e| bad(format!("certificate cannot be read: {e}")))?
+        .collect::<Result<_, _>>()
+        .map_err(|e| bad(format!("is not a PEM certificate: {e}")))?;
+    if certificates.is_empty() {
+        return Err(bad("holds no certificate (no BEGIN CERTIFICATE line)".into()));
+    }
+    Ok(certificates)
+}
+
+/// The private key in a PEM file.
+pub fn load_key(path: &Path) -> Result<PrivateKeyDer<'static>, ConfigError> {
+    PrivateKeyDer::from_pem_file(path)
+        .map_err(|e| ConfigError::at(path, "", format_args!("private key cannot be read: {e}")))
+}
+
+fn roots(path: &Path) -> Result<Arc<RootCertStore>, ConfigError> {
+    let mut store = RootCertStore::empty();
+    for certificate in load_certificates(path)? {
+        store
+            .add(certificate)
+            .map_err(|e| ConfigError::at(path, "", format_args!("is no usable CA certificate: {e}")))?;
+    }
+    Ok(Arc::new(store))
+}
+
+/// A client that trusts the cluster's CA alone and shows its own certificate.
+pub fn client_config(files: &TlsFiles, alpn: &[&[u8]]) -> Result<Arc<ClientConfig>, ConfigError> {
+    let mut config = ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .map_err(|e| ConfigError::at(&files.ca, "", e))?
+        .with_root_certificates(roots(&files.ca)?)
+        .with_client_auth_cert(load_certificates(&files.certificate)?, load_key(&files.key)?)
+        .map_err(|e| ConfigError::at(&files.certificate, "", mismatch(&files.key, &e)))?;
+    config.alpn_protocols = alpn.iter().map(|p| p.to_vec()).collect();
+    Ok(Arc::new(config))
+}
+
+/// A server for other nodes: a client without a certificate of the cluster's CA does not get past the handshake.
+pub fn mutual_server_config(files: &TlsFiles, alpn: &[&[u8]]) -> Result<Arc<ServerConfig>, ConfigError> {
+    let verifier = WebPkiClientVerifier::builder_with_provider(roots(&files.ca)?, provider())
+        .build()
+        .map_err(|e| ConfigError::at(&files.ca, "", e))?;
+    let mut config = ServerConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .map_err(|e| ConfigError::at(&files.certificate, "", e))?
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(load_certificates(&files.certificate)?, load_key(&files.key)?)
+        .map_err(|e| ConfigError::at(&files.certificate, "", mismatch(&files.key, &e)))?;
+    config.alpn_protocols = alpn.iter().map(|p| p.to_vec()).collect();
+    Ok(Arc::new(config))
+}
+
+/// A server for everyone.
+pub fn public_server_config(
+    certificate: &Path,
+    key: &Path,
+    alpn: &[&[u8]],
+) -> Result<Arc<ServerConfig>, ConfigError> {
+    let mut config = ServerConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .map_err(|e| ConfigError::at(certificate, "", e))?
+        .with_no_client_auth()
+        .with_single_cert(load_certificates(certificate)?, load_key(key)?)
+        .map_err(|e| ConfigError::at(certificate, "", mismatch(key, &e)))?;
+    config.alpn_protocols = alpn.iter().map(|p| p.to_vec()).collect();
+    Ok(Arc::new(config))
+}
+
+fn mismatch(key: &Path, e: &rustls::Error) -> String {
+    format!("cannot be used with the key {}: {e}", key.display())
+}
+
+/// When the first certificate of a PEM file stops being valid (`notAfter`, RFC 5280 section 4.1.2.5).
+pub fn expiry(path: &Path) -> Result<OffsetDateTime, ConfigError> {
+    expiry_of(&load_certificates(path)?[0]).map_err(|e| ConfigError::at(path, "", e))
+}
+
+/// As [`expiry`], for a certificate in DER.
+pub fn expiry_of(certificate: &CertificateDer<'_>) -> Result<OffsetDateTime, String> {
+    let (_, parsed) = x509_parser::parse_x509_certificate(certificate)
+        .map_err(|e| format!("is not an X.509 certificate: {e}"))?;
+    Ok(parsed.validity().not_after.to_datetime())
+}
+
+/// A host name or address as rustls wants it; `None` when it is neither.
+pub fn server_name(name: &str) -> Option<ServerName<'static>> {
+    ServerName::try_from(name.to_owned()).ok()
+}
+
+#[cfg(test)]
+mod tests;
