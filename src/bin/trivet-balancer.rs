@@ -1,0 +1,6 @@
+//! trivet-balancer
+
+fn main() {
+    eprintln!("trivet-balancer: not built yet");
+    std::process::exit(70);
+}

@@ -1,0 +1,6 @@
+//! trivet-keeper
+
+fn main() {
+    eprintln!("trivet-keeper: not built yet");
+    std::process::exit(70);
+}

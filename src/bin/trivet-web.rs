@@ -1,0 +1,6 @@
+//! trivet-web
+
+fn main() {
+    eprintln!("trivet-web: not built yet");
+    std::process::exit(70);
+}
