@@ -1,0 +1,107 @@
+"""What the lab needs of the machine it runs on: root, Debian, a few programs, cgroup v2."""
+
+import fcntl
+import os
+import shutil
+from pathlib import Path
+
+from lab.errors import LabError
+from lab.process import run
+from lab.progress import say, step
+
+# program → Debian package
+LAB_TOOLS = {
+    "mmdebstrap": "mmdebstrap",
+    "systemd-nspawn": "systemd-container",
+    "nft": "nftables",
+    "ip": "iproute2",
+    "nsenter": "util-linux",
+    "curl": "curl",
+    "openssl": "openssl",
+}
+# What compiling Trivet's dependencies needs beside cargo (ring: a C compiler; libz-ng-sys: cmake).
+BUILD_TOOLS = {"cc": "gcc", "c++": "g++", "cmake": "cmake", "make": "make"}
+
+
+def os_release(path: Path = Path("/etc/os-release")) -> dict[str, str]:
+    try:
+        lines = path.read_text().splitlines()
+    except FileNotFoundError:
+        return {}
+    return {k: v.strip('"\'') for k, _, v in (line.partition("=") for line in lines) if v}
+
+
+def require_root(euid: int | None = None) -> None:
+    if (os.geteuid() if euid is None else euid) != 0:
+        raise LabError("must run as root: it makes network namespaces and boots machines (try: sudo ./lab …)")
+
+
+def require_supported(release: dict[str, str], *, has_apt: bool) -> None:
+    name = release.get("PRETTY_NAME") or release.get("ID") or "an unknown system"
+    if "debian" not in (release.get("ID", ""), *release.get("ID_LIKE", "").split()) or not has_apt:
+        raise LabError(f"unsupported system: {name}; the lab needs Debian with apt (with Nix: nix flake check)")
+
+
+def require_host() -> None:
+    require_root()
+    require_supported(os_release(), has_apt=shutil.which("apt-get") is not None)
+
+
+def install_tools(tools: dict[str, str]) -> None:
+    """Install what is missing, by apt, saying so."""
+    missing = sorted({package for program, package in tools.items() if shutil.which(program) is None})
+    if not missing:
+        return
+    with step(f"installing {', '.join(missing)} (apt-get)"):
+        env = dict(os.environ, DEBIAN_FRONTEND="noninteractive")
+        install = ["apt-get", "install", "-y", "--no-install-recommends", *missing]
+        if run(install, env=env, check=False).returncode != 0:
+            # Most often the package lists are absent or old: fetch them and try once more.
+            run(["apt-get", "update"], what="apt-get update", env=env)
+            run(install, what=f"apt-get install {' '.join(missing)}", env=env)
+
+
+def require_cargo() -> None:
+    if shutil.which("cargo") is None:
+        raise LabError("cargo is not installed: install Rust (apt-get install cargo, or rustup), then run this again")
+
+
+def cgroup_root() -> Path:
+    """Where cgroup v2 is mounted; mounted at its usual place when it is nowhere.
+
+    systemd-nspawn looks at /sys/fs/cgroup and, on a hybrid host, /sys/fs/cgroup/unified, and nowhere else.
+    """
+    for line in Path("/proc/mounts").read_text().splitlines():
+        _, where, kind, options, *_ = line.split()
+        if kind == "cgroup2" and where in ("/sys/fs/cgroup", "/sys/fs/cgroup/unified"):
+            if "ro" in options.split(","):
+                raise LabError(f"cgroup v2 at {where} is mounted read-only: the lab needs to make cgroups there")
+            return Path(where)
+    where = Path("/sys/fs/cgroup")
+    if any(where.iterdir()):
+        where = where / "unified"
+        try:
+            where.mkdir(exist_ok=True)
+        except OSError as e:
+            raise LabError(f"cgroup v2 is not mounted and {where} cannot be made: {e.strerror}") from None
+    say(f"mounting cgroup v2 at {where}")
+    run(["mount", "-t", "cgroup2", "cgroup2", where], what=f"mounting cgroup v2 at {where}")
+    return where
+
+
+class Lock:
+    """One command at a time per lab; kept until the process ends."""
+
+    def __init__(self, path: Path, busy: str):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = path.open("w")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise LabError(busy) from None
+
+    def __enter__(self) -> "Lock":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()

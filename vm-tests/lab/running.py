@@ -1,0 +1,107 @@
+"""One lab: its machines, its network, its files; bringing it up and leaving nothing behind."""
+
+import json
+import os
+import shutil
+import time
+from pathlib import Path
+
+from lab import cluster as clusters
+from lab.cgroup import Cgroup
+from lab.client import Client
+from lab.errors import LabError
+from lab.host import cgroup_root
+from lab.log import Log
+from lab.machine import Node
+from lab.network import Network
+from lab.process import run
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+VM_TESTS = REPOSITORY / "vm-tests"
+
+
+def state_dir() -> Path:
+    return Path(os.environ.get("TRIVET_LAB_STATE", "/var/lib/trivet-lab"))
+
+
+class Lab:
+    def __init__(self, name: str, snapshots: Path, log_to: Log, out_dir: Path):
+        self.name = name
+        self.snapshots = snapshots
+        self.folder = state_dir() / name
+        self.log_to, self.out_dir = log_to, out_dir
+        self.cluster = clusters.load(snapshots / "cluster.json")
+        self.network = Network(name, self.cluster.prefix_length)
+        self.cgroup = Cgroup(cgroup_root() / f"trivet-lab-{name}")
+        self.nodes = {
+            n: Node(name, n, [self.cluster.on_link(address)], self.folder / "nodes" / n, self.network,
+                    Cgroup(self.cgroup.path / n), log_to, out_dir)
+            for n, address in self.cluster.nodes.items()
+        }
+        client_addresses = [self.cluster.on_link(clusters.CLIENT_ADDRESS), self.cluster.on_link(clusters.ADMIN_ADDRESS)]
+        self.client = Client(name, client_addresses, self.folder / "client", self.network,
+                             Cgroup(self.cgroup.path / "client"), log_to, out_dir, VM_TESTS)
+        self.client.know({self.cluster.domain: self.cluster.virtual_addresses[0]}, self.ca if self.ca.exists() else None)
+
+    @property
+    def secrets(self) -> Path:
+        return self.folder / "secrets"
+
+    @property
+    def ca(self) -> Path:
+        return self.secrets / "ca/ca.pem"
+
+    def exists(self) -> bool:
+        return self.folder.exists() or bool(self.network.existing()) or self.cgroup.path.exists()
+
+    def create(self) -> None:
+        """Folder and network; the machines are made and started by whoever asked."""
+        if self.exists():
+            raise LabError(f"the name {self.name!r} is taken by a lab that exists: ./lab down --name {self.name} "
+                           "removes it, --name OTHER makes another")
+        (self.folder / "nodes").mkdir(parents=True)
+        (self.folder / "lab.json").write_text(json.dumps({"name": self.name, "created": int(time.time())}))
+        if _on_overlay(self.folder):
+            # An overlay cannot have its upper layer on an overlay (a container's own disk): use memory.
+            run(["mount", "-t", "tmpfs", "-o", "size=8g,mode=0755", "trivet-lab", self.folder / "nodes"])
+        self.network.up()
+
+    def use_secrets(self) -> None:
+        self.client.know({self.cluster.domain: self.cluster.virtual_addresses[0]}, self.ca)
+
+    def switch_off(self) -> None:
+        for node in self.nodes.values():
+            node.release()
+        self.client.release()
+
+    def remove(self) -> None:
+        """Leave nothing: no process, mount, namespace, bridge, cgroup, file. Checked, not hoped for."""
+        self.cgroup.kill()  # everything at once, also what a half-made lab left
+        self.switch_off()
+        for node in self.nodes.values():
+            node.remove_disk()
+        for where in sorted(_mounts_below(self.folder), reverse=True):
+            run(["umount", where], what=f"unmounting {where}")
+        self.network.down()
+        self.cgroup.remove()
+        shutil.rmtree(self.folder, ignore_errors=True)
+        if left := self.left_behind():
+            raise LabError(f"lab {self.name!r} left behind: {', '.join(left)}")
+
+    def left_behind(self) -> list[str]:
+        left = [f"process {p}" for p in self.cgroup.processes()]
+        left += [f"mount {m}" for m in _mounts_below(self.folder)]
+        left += [f"network namespace {n}" for n in self.network.existing()]
+        if self.cgroup.path.exists():
+            left.append(f"cgroup {self.cgroup.path}")
+        if self.folder.exists():
+            left.append(f"folder {self.folder}")
+        return left
+
+
+def _mounts_below(folder: Path) -> list[str]:
+    return [m for line in Path("/proc/mounts").read_text().splitlines() if Path(m := line.split()[1]).is_relative_to(folder)]
+
+
+def _on_overlay(folder: Path) -> bool:
+    return run(["stat", "-f", "-c", "%T", folder]).stdout.strip() == "overlayfs"
