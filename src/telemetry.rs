@@ -36,7 +36,8 @@ pub fn init_metrics(program: &'static str) -> Result<PrometheusHandle, Failure> 
         .map_err(fail)?
         .install_recorder()
         .map_err(fail)?;
-    metrics::gauge!("trivet_build_info", "program" => program, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+    metrics::gauge!("trivet_build_info", "program" => program, "version" => env!("CARGO_PKG_VERSION"))
+        .set(1.0);
     Ok(handle)
 }
 
@@ -52,9 +53,9 @@ pub struct MetricsServer {
 impl MetricsServer {
     /// Binds the listener of `[metrics]`.
     pub async fn bind(config: &Metrics) -> Result<Self, Failure> {
-        let listener = TcpListener::bind(config.listen)
-            .await
-            .map_err(|e| Failure::run(format_args!("metrics.listen: cannot listen on {}: {e}", config.listen)))?;
+        let listener = TcpListener::bind(config.listen).await.map_err(|e| {
+            Failure::run(format_args!("metrics.listen: cannot listen on {}: {e}", config.listen))
+        })?;
         Ok(Self { listener })
     }
 
@@ -70,7 +71,8 @@ impl MetricsServer {
             }
         });
         let router = router(handle, status);
-        let served = axum::serve(self.listener, router).with_graceful_shutdown(async move { shutdown.wait().await });
+        let served =
+            axum::serve(self.listener, router).with_graceful_shutdown(async move { shutdown.wait().await });
         if let Err(e) = served.await {
             tracing::error!(error = %e, "the metrics server stopped");
         }

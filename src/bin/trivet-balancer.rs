@@ -1,6 +1,14 @@
-//! trivet-balancer
+//! The balancer's program: arguments, configuration, run.
 
-fn main() {
-    eprintln!("trivet-balancer: not built yet");
-    std::process::exit(70);
+use std::process::ExitCode;
+
+use trivet::balancer::config::Config;
+use trivet::process;
+
+fn main() -> ExitCode {
+    let args = match process::service_args() {
+        Ok(args) => args,
+        Err(code) => return code,
+    };
+    process::main("trivet-balancer", &args, |_: Config| Err(process::Failure::run("cannot serve yet")))
 }

@@ -54,7 +54,9 @@ fn wrong_values_name_their_key() {
 
 #[test]
 fn broken_syntax_and_trailing_text_are_one_line() {
-    for (name, text) in [("x.toml", "[limits\nwait"), ("x.json", "{"), ("x.json", r#"{"limits":{"wait":"1s"}} x"#)] {
+    for (name, text) in
+        [("x.toml", "[limits\nwait"), ("x.json", "{"), ("x.json", r#"{"limits":{"wait":"1s"}} x"#)]
+    {
         let e = error(name, text);
         assert!(e.starts_with(name) && !e.contains('\n'), "{e}");
     }

@@ -79,7 +79,13 @@ impl Client {
         self.call(Method::POST, path, json, deadline).await
     }
 
-    async fn call(&self, method: Method, path: &str, body: Bytes, deadline: Duration) -> Result<Answer, ClientError> {
+    async fn call(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+        deadline: Duration,
+    ) -> Result<Answer, ClientError> {
         tokio::time::timeout(deadline, self.exchange(method, path, body))
             .await
             .unwrap_or(Err(ClientError::Timeout(deadline)))

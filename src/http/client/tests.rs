@@ -5,7 +5,8 @@ use tokio::net::TcpListener;
 async fn serve(listener: TcpListener, answers_per_connection: usize) -> usize {
     let mut connections = 0;
     loop {
-        let Ok(Ok((mut s, _))) = tokio::time::timeout(Duration::from_millis(300), listener.accept()).await else {
+        let Ok(Ok((mut s, _))) = tokio::time::timeout(Duration::from_millis(300), listener.accept()).await
+        else {
             return connections;
         };
         connections += 1;

@@ -1,0 +1,456 @@
+//! The balancer's configuration file. docs/balancer.md explains every key; every default stands in [`defaults`].
+
+use std::collections::HashSet;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use serde::Deserialize;
+
+use crate::config::{self, Invalid, Log, Metrics, TlsFiles, Validate};
+use crate::pool::config::{BackendConfig, HealthConfig, Timing, validate_backends};
+
+/// The whole file. HTTP needs `[https]` and `[web]`; the gateway needs `[database]`; a process runs either or both.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// This node's name, for `/status`.
+    pub node: String,
+    /// The site's name; the default of `https.server_names`.
+    #[serde(default)]
+    pub domain: Option<String>,
+    /// How long a stop waits for requests and connections in flight.
+    #[serde(default = "config::default_shutdown_timeout", with = "humantime_serde")]
+    pub shutdown_timeout: Duration,
+    /// After a stop was asked for, how long new connections are still accepted while `[local_check]` already answers
+    /// 503, so that the virtual address can move before anyone is refused.
+    #[serde(default = "defaults::drain_delay", with = "humantime_serde")]
+    pub drain_delay: Duration,
+    /// What is logged, and how.
+    #[serde(default)]
+    pub log: Log,
+    /// Where `/metrics` and `/status` are served.
+    #[serde(default)]
+    pub metrics: Option<Metrics>,
+    /// Plain HTTP, which only redirects to HTTPS.
+    #[serde(default)]
+    pub http: Option<Http>,
+    /// What the public reaches.
+    #[serde(default)]
+    pub https: Option<Https>,
+    /// The back ends of the site.
+    #[serde(default)]
+    pub web: Option<Web>,
+    /// What keepalived asks.
+    #[serde(default)]
+    pub local_check: Option<LocalCheck>,
+    /// The cluster's virtual addresses, so that `/status` can say which of them are held here.
+    #[serde(default)]
+    pub virtual_addresses: Vec<IpAddr>,
+    /// The database gateway.
+    #[serde(default)]
+    pub database: Option<Database>,
+}
+
+/// `[http]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Http {
+    /// Addresses and ports to listen on.
+    pub listen: Vec<SocketAddr>,
+}
+
+/// `[https]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Https {
+    /// Addresses and ports to listen on.
+    pub listen: Vec<SocketAddr>,
+    /// The site's certificate, followed by its intermediates (PEM).
+    pub certificate: PathBuf,
+    /// Its private key (PEM).
+    pub key: PathBuf,
+    /// The names this site answers to; a request for another is answered 421. `[domain]` when empty.
+    #[serde(default)]
+    pub server_names: Vec<String>,
+    /// From accept to the end of the TLS handshake.
+    #[serde(default = "defaults::handshake_timeout", with = "humantime_serde")]
+    pub handshake_timeout: Duration,
+    /// From the first byte of a request head to its last.
+    #[serde(default = "defaults::header_timeout", with = "humantime_serde")]
+    pub header_timeout: Duration,
+    /// How long a connection may stay open without a request.
+    #[serde(default = "defaults::client_idle_timeout", with = "humantime_serde")]
+    pub client_idle_timeout: Duration,
+    /// How long a client may pause while sending a body or taking an answer.
+    #[serde(default = "defaults::client_timeout", with = "humantime_serde")]
+    pub client_timeout: Duration,
+    /// Below this many bytes a second, averaged from the tenth second on, a body or an answer is given up.
+    #[serde(default = "defaults::min_rate")]
+    pub min_rate: ByteSize,
+    /// Connections at a time, all listeners of `[http]` and `[https]` together; further ones wait in the kernel's queue.
+    #[serde(default = "defaults::max_connections")]
+    pub max_connections: usize,
+    /// Concurrent requests on one HTTP/2 connection.
+    #[serde(default = "defaults::max_streams")]
+    pub max_streams: u32,
+    /// The largest request head; above it 431.
+    #[serde(default = "defaults::max_header_size")]
+    pub max_header_size: ByteSize,
+    /// The longest request target; above it 414.
+    #[serde(default = "defaults::max_target_length")]
+    pub max_target_length: ByteSize,
+    /// The largest request body; above it 413.
+    #[serde(default = "defaults::max_body_size")]
+    pub max_body_size: ByteSize,
+    /// `Strict-Transport-Security: max-age` (RFC 6797); "0s" sends none.
+    #[serde(default = "defaults::hsts_max_age", with = "humantime_serde")]
+    pub hsts_max_age: Duration,
+}
+
+/// `[web]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Web {
+    /// The nodes' web tiers.
+    pub backends: Vec<BackendConfig>,
+    /// Mutual TLS to them.
+    pub tls: TlsFiles,
+    /// Their active checks.
+    #[serde(default)]
+    pub health: HealthConfig,
+    /// TCP connect and TLS handshake, each.
+    #[serde(default = "defaults::connect_timeout", with = "humantime_serde")]
+    pub connect_timeout: Duration,
+    /// From the last byte of the request to the first of the answer, and between any two parts of the answer.
+    #[serde(default = "defaults::response_timeout", with = "humantime_serde")]
+    pub response_timeout: Duration,
+    /// How long an unused connection to a back end is kept. Below the back end's own idle timeout.
+    #[serde(default = "defaults::backend_idle_timeout", with = "humantime_serde")]
+    pub idle_timeout: Duration,
+    /// Further back ends tried when one fails.
+    #[serde(default = "defaults::retries")]
+    pub retries: usize,
+    /// Unused connections kept, all back ends together.
+    #[serde(default = "defaults::max_idle_connections")]
+    pub max_idle_connections: usize,
+}
+
+/// `[local_check]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LocalCheck {
+    /// `GET /healthz` here is 200 when this balancer can serve, else 503.
+    pub listen: SocketAddr,
+}
+
+/// `[database]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Database {
+    /// Connections accepted here go to the primary.
+    pub write_listen: Vec<SocketAddr>,
+    /// Connections accepted here go to replicas in turn, or to the primary when there is none.
+    #[serde(default)]
+    pub read_listen: Vec<SocketAddr>,
+    /// The members of the group.
+    pub members: Vec<Member>,
+    /// Mutual TLS to the keepers.
+    pub tls: TlsFiles,
+    /// How the keepers are asked.
+    #[serde(default)]
+    pub health: KeeperHealth,
+    /// TCP connect to a member.
+    #[serde(default = "defaults::database_connect_timeout", with = "humantime_serde")]
+    pub connect_timeout: Duration,
+    /// How long a new connection waits for a member to serve it while there is none, before it is closed.
+    #[serde(default = "defaults::wait_for_primary", with = "humantime_serde")]
+    pub wait_for_primary: Duration,
+    /// Connections at a time, both listeners together; a further one is closed at once.
+    #[serde(default = "defaults::database_max_connections")]
+    pub max_connections: usize,
+}
+
+/// One member of the database group.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Member {
+    /// The node's name, which the keeper's certificate must carry.
+    pub name: String,
+    /// Where its mysqld listens.
+    pub address: SocketAddr,
+    /// Where its keeper listens.
+    pub keeper: SocketAddr,
+}
+
+/// `database.health`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct KeeperHealth {
+    /// See [`Timing::interval`].
+    #[serde(with = "humantime_serde")]
+    pub interval: Duration,
+    /// See [`Timing::timeout`].
+    #[serde(with = "humantime_serde")]
+    pub timeout: Duration,
+    /// See [`Timing::rise`].
+    pub rise: u32,
+    /// See [`Timing::fall`].
+    pub fall: u32,
+}
+
+impl KeeperHealth {
+    /// The same values as the pool takes them.
+    pub fn timing(&self) -> Timing {
+        Timing { interval: self.interval, timeout: self.timeout, rise: self.rise, fall: self.fall }
+    }
+}
+
+impl Default for KeeperHealth {
+    fn default() -> Self {
+        Self {
+            interval: Duration::from_millis(250),
+            timeout: Duration::from_millis(300),
+            // The keeper is the authority; its first word counts.
+            rise: 1,
+            fall: 2,
+        }
+    }
+}
+
+/// Every default of this file, with its reason.
+pub mod defaults {
+    use super::{ByteSize, Duration};
+
+    /// Longer than keepalived's check interval and its advert take together.
+    pub fn drain_delay() -> Duration {
+        Duration::from_secs(1)
+    }
+    /// Ample for two round trips on a bad mobile link.
+    pub fn handshake_timeout() -> Duration {
+        Duration::from_secs(5)
+    }
+    /// As HAProxy's usual `timeout http-request 10s`.
+    pub fn header_timeout() -> Duration {
+        Duration::from_secs(10)
+    }
+    /// Browsers reuse connections for about a minute.
+    pub fn client_idle_timeout() -> Duration {
+        Duration::from_secs(60)
+    }
+    /// As HAProxy's usual `timeout client 30s`.
+    pub fn client_timeout() -> Duration {
+        Duration::from_secs(30)
+    }
+    /// Slower than any working link, faster than a drip.
+    pub fn min_rate() -> ByteSize {
+        ByteSize::b(500)
+    }
+    /// About 40 KB each with TLS: some 400 MB at the limit.
+    pub fn max_connections() -> usize {
+        10_000
+    }
+    /// RFC 9113 section 6.5.2 recommends no fewer than 100.
+    pub fn max_streams() -> u32 {
+        100
+    }
+    /// As nginx's `large_client_header_buffers 4 8k`.
+    pub fn max_header_size() -> ByteSize {
+        ByteSize::kib(32)
+    }
+    /// RFC 9110 section 4.1 asks for at least 8000 octets.
+    pub fn max_target_length() -> ByteSize {
+        ByteSize::kib(8)
+    }
+    /// Larger uploads are rare enough to be asked for.
+    pub fn max_body_size() -> ByteSize {
+        ByteSize::mib(100)
+    }
+    /// One year, as the preload list asks.
+    pub fn hsts_max_age() -> Duration {
+        Duration::from_secs(365 * 24 * 3600)
+    }
+    /// The nodes share a network: a connect takes well under a millisecond or is lost.
+    pub fn connect_timeout() -> Duration {
+        Duration::from_millis(300)
+    }
+    /// As HAProxy's usual `timeout server 30s`.
+    pub fn response_timeout() -> Duration {
+        Duration::from_secs(30)
+    }
+    /// Below the web tier's own 60 s, so that the side that opened a connection closes it.
+    pub fn backend_idle_timeout() -> Duration {
+        Duration::from_secs(50)
+    }
+    /// With three nodes every back end is tried once.
+    pub fn retries() -> usize {
+        2
+    }
+    /// Enough for a few thousand requests a second at usual latencies.
+    pub fn max_idle_connections() -> usize {
+        256
+    }
+    /// A loaded node may take longer to accept than it takes to cross the network.
+    pub fn database_connect_timeout() -> Duration {
+        Duration::from_millis(500)
+    }
+    /// Longer than an election takes (6.6 to 7.6 s after a crash), so that an app sees slowness instead of an error.
+    pub fn wait_for_primary() -> Duration {
+        Duration::from_secs(10)
+    }
+    /// Three apps with full pools are below a hundred.
+    pub fn database_max_connections() -> usize {
+        1000
+    }
+}
+
+impl Config {
+    /// Where `/metrics` and `/status` are served: as configured, else 9601, or 9605 for a process that is only gateway.
+    pub fn metrics(&self) -> Metrics {
+        let port = if self.web.is_some() { 9601 } else { 9605 };
+        self.metrics.clone().unwrap_or(Metrics { listen: SocketAddr::from(([127, 0, 0, 1], port)) })
+    }
+
+    /// The names the site answers to, lower case.
+    pub fn server_names(&self) -> Vec<String> {
+        let names = self.https.as_ref().map(|h| h.server_names.as_slice()).unwrap_or_default();
+        let names = if names.is_empty() { self.domain.as_slice() } else { names };
+        names.iter().map(|n| n.to_ascii_lowercase()).collect()
+    }
+
+    fn listen_addresses(&self) -> Vec<(&'static str, SocketAddr)> {
+        fn all(key: &'static str, list: &[SocketAddr]) -> impl Iterator<Item = (&'static str, SocketAddr)> {
+            list.iter().map(move |a| (key, *a))
+        }
+        let mut found = vec![("metrics.listen", self.metrics().listen)];
+        found.extend(self.http.iter().flat_map(|h| all("http.listen", &h.listen)));
+        found.extend(self.https.iter().flat_map(|h| all("https.listen", &h.listen)));
+        found.extend(self.local_check.iter().map(|c| ("local_check.listen", c.listen)));
+        if let Some(database) = &self.database {
+            found.extend(all("database.write_listen", &database.write_listen));
+            found.extend(all("database.read_listen", &database.read_listen));
+        }
+        found
+    }
+}
+
+impl Validate for Config {
+    fn validate(&self) -> Result<(), Invalid> {
+        if self.node.is_empty() {
+            return Invalid::err("node", "is empty");
+        }
+        self.log.validate("log")?;
+        config::positive("shutdown_timeout", self.shutdown_timeout)?;
+        if self.drain_delay > self.shutdown_timeout {
+            return Invalid::err("drain_delay", "is longer than shutdown_timeout, of which it is a part");
+        }
+        if self.web.is_none() && self.database.is_none() {
+            return Invalid::err("", "has neither [web] nor [database]: there is nothing to balance");
+        }
+        match (&self.https, &self.web) {
+            (Some(https), Some(web)) => {
+                https.validate()?;
+                web.validate()?;
+                if self.server_names().is_empty() {
+                    return Invalid::err("domain", "is missing; it is the name that the site answers to");
+                }
+                for name in self.server_names() {
+                    if crate::tls::server_name(&name).is_none() {
+                        return Invalid::err(
+                            "https.server_names",
+                            format_args!("\"{name}\" is no host name"),
+                        );
+                    }
+                }
+            }
+            (Some(_), None) => {
+                return Invalid::err("web", "is missing; [https] needs back ends to send requests to");
+            }
+            (None, Some(_)) => return Invalid::err("https", "is missing; [web] is reached through it"),
+            (None, None) => {}
+        }
+        if let Some(http) = &self.http {
+            config::not_empty("http.listen", &http.listen)?;
+            if self.https.is_none() {
+                return Invalid::err("http", "needs [https], to which it redirects");
+            }
+        }
+        if self.local_check.is_some() && self.web.is_none() {
+            return Invalid::err("local_check", "tells of [web], which is missing");
+        }
+        if let Some(database) = &self.database {
+            database.validate()?;
+        }
+        let mut seen = HashSet::new();
+        for (key, address) in self.listen_addresses() {
+            // Port 0 lets the system choose, which tests use.
+            if address.port() != 0 && !seen.insert(address) {
+                return Invalid::err(key, format_args!("{address} is listened on twice"));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Https {
+    fn validate(&self) -> Result<(), Invalid> {
+        config::not_empty("https.listen", &self.listen)?;
+        config::absolute("https.certificate", &self.certificate)?;
+        config::absolute("https.key", &self.key)?;
+        config::unique("https.server_names", self.server_names.iter().map(String::as_str))?;
+        for (key, d) in [
+            ("https.handshake_timeout", self.handshake_timeout),
+            ("https.header_timeout", self.header_timeout),
+            ("https.client_idle_timeout", self.client_idle_timeout),
+            ("https.client_timeout", self.client_timeout),
+        ] {
+            config::positive(key, d)?;
+        }
+        for (key, n) in [
+            ("https.max_connections", self.max_connections as u64),
+            ("https.max_streams", u64::from(self.max_streams)),
+            ("https.max_header_size", self.max_header_size.as_u64()),
+            ("https.max_target_length", self.max_target_length.as_u64()),
+        ] {
+            if n == 0 {
+                return Invalid::err(key, "must be at least 1");
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Web {
+    fn validate(&self) -> Result<(), Invalid> {
+        validate_backends("web.backends", &self.backends, true)?;
+        self.tls.validate("web.tls")?;
+        self.health.validate("web.health")?;
+        config::positive("web.connect_timeout", self.connect_timeout)?;
+        config::positive("web.response_timeout", self.response_timeout)
+    }
+}
+
+impl Database {
+    fn validate(&self) -> Result<(), Invalid> {
+        config::not_empty("database.write_listen", &self.write_listen)?;
+        let members: Vec<BackendConfig> = self
+            .members
+            .iter()
+            .map(|m| BackendConfig { name: m.name.clone(), address: m.address, server_name: None })
+            .collect();
+        validate_backends("database.members", &members, true)?;
+        let keepers: Vec<String> = self.members.iter().map(|m| m.keeper.to_string()).collect();
+        config::unique("database.members", keepers.iter().map(String::as_str))?;
+        self.tls.validate("database.tls")?;
+        self.health.timing().validate("database.health")?;
+        config::positive("database.connect_timeout", self.connect_timeout)?;
+        if self.max_connections == 0 {
+            return Invalid::err("database.max_connections", "must be at least 1");
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

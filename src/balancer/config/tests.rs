@@ -1,0 +1,108 @@
+use std::path::Path;
+
+use super::*;
+
+const BOTH: &str = r#"
+node = "node1"
+domain = "www.foobar.com"
+virtual_addresses = ["10.77.0.50"]
+
+[http]
+listen = ["[::]:80"]
+
+[https]
+listen = ["[::]:443"]
+certificate = "/run/credentials/site.pem"
+key = "/run/credentials/site.key"
+
+[web]
+backends = [
+  { name = "node1", address = "10.77.0.11:8443" },
+  { name = "node2", address = "10.77.0.12:8443" },
+]
+tls = { ca = "/c/ca.pem", certificate = "/c/node.pem", key = "/c/node.key" }
+health = { interval = "1s" }
+
+[local_check]
+listen = "127.0.0.1:9611"
+
+[database]
+write_listen = ["127.0.0.1:6446"]
+read_listen = ["127.0.0.1:6447"]
+members = [{ name = "node1", address = "10.77.0.11:3306", keeper = "10.77.0.11:8008" }]
+tls = { ca = "/c/ca.pem", certificate = "/c/node.pem", key = "/c/node.key" }
+"#;
+
+fn parse(text: &str) -> Result<Config, String> {
+    config::parse(Path::new("/etc/trivet/balancer.toml"), text).map_err(|e| e.to_string())
+}
+
+/// The message for [`BOTH`] with one piece replaced.
+fn refused(from: &str, to: &str) -> String {
+    assert!(BOTH.contains(from), "{from}");
+    parse(&BOTH.replacen(from, to, 1)).expect_err("must be refused")
+}
+
+#[test]
+fn the_example_of_the_documentation_is_good_and_gets_the_defaults() {
+    let c = parse(BOTH).unwrap();
+    let web = c.web.as_ref().unwrap();
+    assert_eq!(c.server_names(), ["www.foobar.com"]);
+    assert_eq!(web.health.interval, Duration::from_secs(1));
+    assert_eq!(web.health.timeout, Duration::from_millis(400));
+    assert_eq!(c.metrics().listen.port(), 9601);
+    assert_eq!(c.database.as_ref().unwrap().wait_for_primary, Duration::from_secs(10));
+}
+
+#[test]
+fn a_gateway_alone_needs_nothing_of_http() {
+    let gateway = format!("node = \"node1\"\n[database]{}", BOTH.split("[database]").nth(1).unwrap());
+    let c = parse(&gateway).unwrap();
+    assert_eq!(c.metrics().listen.port(), 9605);
+}
+
+#[test]
+fn json_fills_the_same_types() {
+    let text = r#"{"node":"n","database":{"write_listen":["127.0.0.1:6446"],
+        "members":[{"name":"a","address":"10.0.0.1:3306","keeper":"10.0.0.1:8008"}],
+        "tls":{"ca":"/a","certificate":"/b","key":"/c"},"health":{"fall":3}}}"#;
+    let c: Config = config::parse(Path::new("x.json"), text).unwrap();
+    assert_eq!(c.database.unwrap().health, KeeperHealth { fall: 3, ..KeeperHealth::default() });
+}
+
+#[test]
+fn refusals_name_file_key_and_reason() {
+    for (from, to, expected) in [
+        ("[::]:443", "443", "https.listen[0]: invalid socket address syntax"),
+        ("/run/credentials/site.key", "site.key", "https.key: \"site.key\" is not an absolute path"),
+        ("interval = \"1s\"", "interval = \"0s\"", "web.health.interval: must be longer than zero"),
+        ("interval = \"1s\"", "fall = 0", "web.health.fall: must be at least 1"),
+        ("interval = \"1s\"", "interval = \"fast\"", "web.health.interval: "),
+        ("interval = \"1s\"", "path = \"healthz\"", "web.health.path: \"healthz\" is no path"),
+        ("name = \"node2\"", "name = \"node1\"", "web.backends: \"node1\" stands here twice"),
+        ("10.77.0.12:8443", "10.77.0.11:8443", "web.backends: \"10.77.0.11:8443\" stands here twice"),
+        ("[::]:80", "[::]:443", "https.listen: [::]:443 is listened on twice"),
+        ("domain", "domian", "domian: unknown field `domian`"),
+        ("domain = \"www.foobar.com\"", "", "domain: is missing"),
+        ("node = \"node1\"", "node = \"\"", "node: is empty"),
+        (
+            "node = \"node1\"",
+            "node = \"n\"\ndrain_delay = \"1h\"",
+            "drain_delay: is longer than shutdown_timeout",
+        ),
+        ("node = \"node1\"", "node = \"n\"\nlog = { level = \"???\" }", "log.level: "),
+    ] {
+        let message = refused(from, to);
+        assert!(message.starts_with("/etc/trivet/balancer.toml: "), "{message}");
+        assert!(message.contains(expected), "{expected:?} is not in {message:?}");
+        assert_eq!(message.lines().count(), 1, "{message}");
+    }
+}
+
+#[test]
+fn sections_that_need_one_another_say_so() {
+    assert!(parse("node = \"n\"").unwrap_err().contains("neither [web] nor [database]"));
+    let without_https =
+        BOTH.split("[https]").next().unwrap().to_owned() + "[web]" + BOTH.split("[web]").nth(1).unwrap();
+    assert!(parse(&without_https).unwrap_err().contains("https: is missing"));
+}
