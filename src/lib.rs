@@ -10,3 +10,4 @@ pub mod pool;
 pub mod process;
 pub mod telemetry;
 pub mod tls;
+pub mod web;

@@ -1,0 +1,3 @@
+//! The web tier of one node: static files from memory, everything else from the app beside it.
+
+pub mod config;

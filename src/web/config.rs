@@ -1,0 +1,308 @@
+//! `/etc/trivet/web.json`: what the web tier serves and where it passes the rest. Every default stands here.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use serde::Deserialize;
+
+use crate::config::{self, Invalid, Log, Metrics, TlsFiles, Validate};
+
+/// The whole configuration of `trivet-web`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The name of this node; answers carry it in logs and `/healthz`.
+    pub node: String,
+    /// Logs.
+    #[serde(default)]
+    pub log: Log,
+    /// Metrics and status.
+    #[serde(default = "default_metrics")]
+    pub metrics: Metrics,
+    /// How long requests in flight may take to finish after SIGTERM.
+    #[serde(default = "config::default_shutdown_timeout", with = "humantime_serde")]
+    pub shutdown_timeout: Duration,
+    /// Addresses to listen on, with mutual TLS.
+    pub listen: Vec<SocketAddr>,
+    /// The cluster's CA and this node's certificate: for the listeners and for the links to the peers.
+    pub tls: TlsFiles,
+    /// Limits of a connection.
+    #[serde(default)]
+    pub limits: Limits,
+    /// The static files.
+    #[serde(rename = "static")]
+    pub files: Static,
+    /// The app beside this web tier.
+    pub app: App,
+    /// The web tiers of the other nodes.
+    #[serde(default)]
+    pub peers: Peers,
+}
+
+/// `[limits]`: what one connection, and all together, may take.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Open connections; one more waits in the listen queue.
+    pub max_connections: usize,
+    /// From accept to the end of the TLS handshake.
+    #[serde(with = "humantime_serde")]
+    pub handshake_timeout: Duration,
+    /// From the first to the last byte of a request's head.
+    #[serde(with = "humantime_serde")]
+    pub header_timeout: Duration,
+    /// A kept-alive connection without a request. Longer than the balancer's, so that the balancer closes first and
+    /// never writes a request into a connection that is going away.
+    #[serde(with = "humantime_serde")]
+    pub client_idle_timeout: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_connections: 10_000,
+            handshake_timeout: Duration::from_secs(5),
+            header_timeout: Duration::from_secs(10),
+            client_idle_timeout: Duration::from_secs(90),
+        }
+    }
+}
+
+/// `[static]`: files that are served without asking the app.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Static {
+    /// The folder; its inside is the site's path space.
+    pub root: PathBuf,
+    /// Files up to this size are kept in memory; larger ones are read from disk for each request.
+    #[serde(default = "default_max_memory_file")]
+    pub max_memory_file: ByteSize,
+    /// All files in memory together, their compressed forms included; what does not fit is read from disk.
+    #[serde(default = "default_max_memory")]
+    pub max_memory: ByteSize,
+    /// The file that answers for its folder.
+    #[serde(default = "default_index")]
+    pub index: String,
+    /// The value of `Cache-Control` on static files.
+    #[serde(default = "default_cache_control")]
+    pub cache_control: String,
+    /// Make gzip and brotli forms at start, where the folder has none beside the file.
+    #[serde(default = "yes")]
+    pub compress: bool,
+}
+
+/// `[app]`: the program that answers what no file answers.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct App {
+    /// Plain HTTP/1.1; a loopback address, for nothing protects this link.
+    pub address: SocketAddr,
+    /// How its health is checked.
+    #[serde(default)]
+    pub health: Health,
+    /// Connecting, to the app or to a peer.
+    #[serde(default = "default_connect_timeout", with = "humantime_serde")]
+    pub connect_timeout: Duration,
+    /// From the end of the request to the first byte of the answer, and between two reads of its body.
+    #[serde(default = "default_response_timeout", with = "humantime_serde")]
+    pub response_timeout: Duration,
+}
+
+/// `health`: when a back end counts as up or down.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Health {
+    /// Asked with GET; 2xx is healthy.
+    pub path: String,
+    /// From one check to the next.
+    #[serde(with = "humantime_serde")]
+    pub interval: Duration,
+    /// A check that takes longer has failed.
+    #[serde(with = "humantime_serde")]
+    pub timeout: Duration,
+    /// Good checks in a row that bring a back end up.
+    pub rise: u32,
+    /// Failed checks in a row that take it down.
+    pub fall: u32,
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        Self {
+            path: "/healthz".into(),
+            interval: Duration::from_millis(500),
+            timeout: Duration::from_millis(400),
+            rise: 2,
+            fall: 2,
+        }
+    }
+}
+
+/// `[peers]`: asked once, when the app of this node is down.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Peers {
+    /// The web tiers of the other nodes; empty on a cluster of one.
+    #[serde(default)]
+    pub backends: Vec<Backend>,
+}
+
+/// One other web tier.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Backend {
+    /// The node's name, which its certificate must carry.
+    pub name: String,
+    /// Where its web tier listens.
+    pub address: SocketAddr,
+    /// The name in its certificate, when that is not `name`.
+    #[serde(default)]
+    pub server_name: Option<String>,
+}
+
+fn default_metrics() -> Metrics {
+    Metrics { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 9602)) }
+}
+
+fn default_max_memory_file() -> ByteSize {
+    ByteSize::mib(1)
+}
+
+fn default_max_memory() -> ByteSize {
+    ByteSize::mib(256)
+}
+
+fn default_index() -> String {
+    "index.html".into()
+}
+
+fn default_cache_control() -> String {
+    "public, max-age=3600".into()
+}
+
+fn default_connect_timeout() -> Duration {
+    Duration::from_millis(300)
+}
+
+fn default_response_timeout() -> Duration {
+    Duration::from_secs(30)
+}
+
+fn yes() -> bool {
+    true
+}
+
+impl Validate for Config {
+    fn validate(&self) -> Result<(), Invalid> {
+        if self.node.is_empty() {
+            return Invalid::err("node", "is empty; write the node's name");
+        }
+        self.log.validate("log")?;
+        config::positive("shutdown_timeout", self.shutdown_timeout)?;
+        config::not_empty("listen", &self.listen)?;
+        for (i, address) in self.listen.iter().enumerate() {
+            if self.listen[..i].contains(address) || *address == self.metrics.listen {
+                return Invalid::err(
+                    "listen",
+                    format_args!("{address} stands here twice, or is metrics.listen too"),
+                );
+            }
+        }
+        self.tls.validate("tls")?;
+        self.limits.validate()?;
+        self.files.validate()?;
+        self.app.validate()?;
+        self.peers.validate(&self.node)
+    }
+}
+
+impl Limits {
+    fn validate(&self) -> Result<(), Invalid> {
+        if self.max_connections == 0 {
+            return Invalid::err("limits.max_connections", "must be at least 1");
+        }
+        config::positive("limits.handshake_timeout", self.handshake_timeout)?;
+        config::positive("limits.header_timeout", self.header_timeout)?;
+        config::positive("limits.client_idle_timeout", self.client_idle_timeout)
+    }
+}
+
+impl Static {
+    fn validate(&self) -> Result<(), Invalid> {
+        config::absolute("static.root", &self.root)?;
+        if self.index.is_empty() || self.index.starts_with('.') || self.index.contains(['/', '\0']) {
+            return Invalid::err(
+                "static.index",
+                "must be the name of a visible file, such as \"index.html\"",
+            );
+        }
+        match http::HeaderValue::from_str(&self.cache_control) {
+            Ok(_) => Ok(()),
+            Err(e) => Invalid::err("static.cache_control", e),
+        }
+    }
+}
+
+impl App {
+    fn validate(&self) -> Result<(), Invalid> {
+        if !self.address.ip().is_loopback() {
+            return Invalid::err(
+                "app.address",
+                format_args!(
+                    "{} is not a loopback address; the link to the app is plain HTTP, so the app must run on the same node",
+                    self.address
+                ),
+            );
+        }
+        if self.address.port() == 0 {
+            return Invalid::err("app.address", "has port 0");
+        }
+        self.health.validate("app.health")?;
+        config::positive("app.connect_timeout", self.connect_timeout)?;
+        config::positive("app.response_timeout", self.response_timeout)
+    }
+}
+
+impl Health {
+    fn validate(&self, key: &str) -> Result<(), Invalid> {
+        if !self.path.starts_with('/') || self.path.parse::<http::uri::PathAndQuery>().is_err() {
+            return Invalid::err(
+                format!("{key}.path"),
+                format_args!("\"{}\" is not a path that starts with /", self.path),
+            );
+        }
+        config::positive(&format!("{key}.interval"), self.interval)?;
+        config::positive(&format!("{key}.timeout"), self.timeout)?;
+        if self.rise == 0 || self.fall == 0 {
+            return Invalid::err(key, "rise and fall must be at least 1");
+        }
+        Ok(())
+    }
+}
+
+impl Peers {
+    fn validate(&self, node: &str) -> Result<(), Invalid> {
+        config::unique("peers.backends", self.backends.iter().map(|b| b.name.as_str()))?;
+        for (i, b) in self.backends.iter().enumerate() {
+            if b.name == node {
+                return Invalid::err(
+                    format!("peers.backends[{i}].name"),
+                    format_args!("\"{node}\" is this node itself; list the other nodes only"),
+                );
+            }
+            let name = b.server_name.as_ref().unwrap_or(&b.name);
+            if crate::tls::server_name(name).is_none() {
+                return Invalid::err(
+                    format!("peers.backends[{i}]"),
+                    format_args!("\"{name}\" is no host name, so no certificate can carry it"),
+                );
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;
