@@ -3,6 +3,7 @@
 //! Rooms know the rooms below them and none beside them: `balancer`, `web`, `app`, `keeper` and `operator` do not
 //! import one another; what they share stands in `pool`, `http`, `tls`, `config`, `telemetry` and `process`.
 
+pub mod app;
 pub mod balancer;
 pub mod config;
 pub mod http;

@@ -1,6 +1,7 @@
-//! trivet-app
+//! The reference site, and its small administration commands.
 
-fn main() {
-    eprintln!("trivet-app: not built yet");
-    std::process::exit(70);
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    trivet::app::cli::main()
 }
