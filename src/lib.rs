@@ -7,6 +7,7 @@ pub mod app;
 pub mod balancer;
 pub mod config;
 pub mod http;
+pub mod keeper;
 pub mod pool;
 pub mod process;
 pub mod telemetry;
