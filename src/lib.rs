@@ -8,6 +8,7 @@ pub mod balancer;
 pub mod config;
 pub mod http;
 pub mod keeper;
+pub mod operator;
 pub mod pool;
 pub mod process;
 pub mod telemetry;

@@ -1,6 +1,7 @@
-//! trivet
+//! `trivet`: the operator's command.
 
-fn main() {
-    eprintln!("trivet: not built yet");
-    std::process::exit(70);
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    trivet::operator::cli::main()
 }

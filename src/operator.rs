@@ -1,0 +1,5 @@
+//! The operator's command, `trivet`: secrets before the first start, status afterwards.
+
+pub mod cli;
+pub mod cluster;
+pub mod secrets;

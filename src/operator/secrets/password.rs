@@ -1,0 +1,31 @@
+//! Passwords that nobody has to remember.
+
+use rand::TryRng;
+use rand::rngs::SysRng;
+use zeroize::Zeroizing;
+
+use super::SecretsError;
+
+/// 32 characters: the most that MySQL takes for a replication password (`CHANGE REPLICATION SOURCE TO`), and 190 bits.
+const LENGTH: usize = 32;
+
+/// They mean themselves in a URL, in an environment file, in SQL and in a shell.
+const ALPHABET: &[u8; 62] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
+
+/// A new password from the operating system's random numbers.
+pub fn generate() -> Result<Zeroizing<String>, SecretsError> {
+    let mut password = Zeroizing::new(String::with_capacity(LENGTH));
+    let mut bytes = Zeroizing::new([0u8; 64]);
+    while password.len() < LENGTH {
+        SysRng
+            .try_fill_bytes(&mut *bytes)
+            .map_err(|e| SecretsError::Make(format!("no random numbers: {e}")))?;
+        for &b in bytes.iter() {
+            // 4 * 62 = 248: dropping the eight values above keeps every character equally likely.
+            if b < 248 && password.len() < LENGTH {
+                password.push(char::from(ALPHABET[usize::from(b) % ALPHABET.len()]));
+            }
+        }
+    }
+    Ok(password)
+}

@@ -1,0 +1,275 @@
+//! What is to be written, decided before anything is.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use zeroize::Zeroizing;
+
+use super::authority::{Authority, Pair};
+use super::{SecretsError, io, password};
+use crate::operator::cluster::{Cluster, Node, Role};
+
+/// The files to be written, by path below the folder, and what the report says besides.
+pub struct Plan {
+    pub files: BTreeMap<PathBuf, Zeroizing<String>>,
+    pub kept: usize,
+    pub warnings: Vec<String>,
+}
+
+/// Plans for `cluster`; keeps what is in `out` when `missing`, and refuses when something is and not `missing`.
+pub fn make(cluster: &Cluster, out: &Path, missing: bool) -> Result<Plan, SecretsError> {
+    let wanted = wanted(cluster);
+    let present: Vec<&PathBuf> = wanted.iter().filter(|p| out.join(p).symlink_metadata().is_ok()).collect();
+    if !missing && !present.is_empty() {
+        return Err(SecretsError::Exists { out: out.display().to_string(), found: few(&present) });
+    }
+    let mut maker =
+        Maker { out, cluster, plan: Plan { files: BTreeMap::new(), kept: present.len(), warnings: vec![] } };
+    maker.certificates()?;
+    maker.passwords()?;
+    Ok(maker.plan)
+}
+
+fn few(paths: &[&PathBuf]) -> String {
+    let mut names: Vec<_> = paths.iter().take(3).map(|p| p.display().to_string()).collect();
+    if paths.len() > 3 {
+        names.push(format!("{} more", paths.len() - 3));
+    }
+    names.join(", ")
+}
+
+const REPLICATION: &str = "replication-password";
+const APP: &str = "app-password";
+
+/// Every path that a complete folder has.
+fn wanted(cluster: &Cluster) -> Vec<PathBuf> {
+    let mut all = vec![PathBuf::from("ca/ca.pem"), PathBuf::from("ca/ca.key")];
+    for node in &cluster.nodes {
+        all.extend(names(node).into_iter().map(|name| Path::new(&node.name).join(name)));
+    }
+    all
+}
+
+fn names(node: &Node) -> Vec<&'static str> {
+    let mut names = vec!["ca.pem", "node.pem", "node.key"];
+    if node.is(Role::Balancer) {
+        names.extend(["site.pem", "site.key"]);
+    }
+    if node.is(Role::Database) {
+        names.extend([REPLICATION, APP]);
+    }
+    if node.is(Role::App) {
+        names.push("app.env");
+    }
+    names
+}
+
+struct Maker<'a> {
+    out: &'a Path,
+    cluster: &'a Cluster,
+    plan: Plan,
+}
+
+impl Maker<'_> {
+    fn certificates(&mut self) -> Result<(), SecretsError> {
+        let authority = self.authority()?;
+        let ca = authority.certificate().to_owned();
+        // One site certificate for all balancers: a client that meets another node after a failover sees the same.
+        let mut site: Option<Pair> = None;
+        for node in &self.cluster.nodes {
+            self.add(node, "ca.pem", || Ok(Zeroizing::new(ca.clone())))?;
+            self.warn_other_authority(node, &ca)?;
+            self.pair(node, "node", || authority.signer(self.out, &node.name)?.node(node))?;
+            if node.is(Role::Balancer) {
+                if site.is_none() {
+                    site = self.site_in_use()?;
+                }
+                if site.is_none() && self.lacks_pair(node, "site") {
+                    site = Some(authority.signer(self.out, &node.name)?.site(&self.cluster.domain)?);
+                }
+                if let Some(site) = &site {
+                    self.pair(node, "site", || Ok(site.clone()))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn authority(&mut self) -> Result<Keys, SecretsError> {
+        let certificate = self.read(Path::new("ca/ca.pem"))?;
+        let key = self.read(Path::new("ca/ca.key"))?;
+        match (certificate, key) {
+            (None, None) => {
+                if let Some(node) = self.cluster.nodes.iter().find(|n| self.exists(&n.name, "ca.pem")) {
+                    // A second CA would split the cluster into nodes that refuse one another.
+                    return Err(self.no_authority(&node.name, "ca.pem"));
+                }
+                let (authority, key) = Authority::generate(&self.cluster.name)?;
+                let pem = Zeroizing::new(authority.certificate.clone());
+                self.plan.files.insert("ca/ca.pem".into(), pem);
+                self.plan.files.insert("ca/ca.key".into(), key);
+                Ok(Keys::Whole(Box::new(authority)))
+            }
+            (Some(certificate), None) => Ok(Keys::Public(certificate.to_string())),
+            (None, Some(_)) => Err(self.no_authority(&self.cluster.nodes[0].name, "ca.pem")),
+            (Some(certificate), Some(key)) => {
+                Authority::load(&certificate, &key).map(|a| Keys::Whole(Box::new(a))).map_err(|reason| {
+                    SecretsError::Unusable { file: self.out.join("ca").display().to_string(), reason }
+                })
+            }
+        }
+    }
+
+    fn no_authority(&self, node: &str, absent: &'static str) -> SecretsError {
+        SecretsError::NoAuthority { out: self.out.display().to_string(), node: node.to_owned(), absent }
+    }
+
+    fn warn_other_authority(&mut self, node: &Node, ca: &str) -> Result<(), SecretsError> {
+        let path = Path::new(&node.name).join("ca.pem");
+        if self.read(&path)?.is_some_and(|own| own.trim() != ca.trim()) {
+            self.plan
+                .warnings
+                .push(format!("{} is not ca/ca.pem: the nodes will refuse one another", path.display()));
+        }
+        Ok(())
+    }
+
+    /// Certificate and key belong together: both are kept, or both are made.
+    fn pair(
+        &mut self,
+        node: &Node,
+        name: &str,
+        make: impl FnOnce() -> Result<Pair, SecretsError>,
+    ) -> Result<(), SecretsError> {
+        let certificate = Path::new(&node.name).join(format!("{name}.pem"));
+        let key = certificate.with_extension("key");
+        match (self.out.join(&certificate).exists(), self.out.join(&key).exists()) {
+            (true, true) => Ok(()),
+            (false, false) => {
+                let pair = make()?;
+                self.plan.files.insert(certificate, Zeroizing::new(pair.certificate));
+                self.plan.files.insert(key, pair.key);
+                Ok(())
+            }
+            (has_certificate, _) => {
+                let (lonely, absent) = if has_certificate { (certificate, key) } else { (key, certificate) };
+                Err(SecretsError::Unusable {
+                    file: self.out.join(lonely).display().to_string(),
+                    reason: format!("stands without {}; delete it, and a new pair is made", absent.display()),
+                })
+            }
+        }
+    }
+
+    fn lacks_pair(&self, node: &Node, name: &str) -> bool {
+        !self.exists(&node.name, &format!("{name}.pem")) && !self.exists(&node.name, &format!("{name}.key"))
+    }
+
+    /// The site certificate that an earlier run made, or the operator put in its place.
+    fn site_in_use(&self) -> Result<Option<Pair>, SecretsError> {
+        for node in self.cluster.with(Role::Balancer) {
+            let path = Path::new(&node.name);
+            if let (Some(certificate), Some(key)) =
+                (self.read(&path.join("site.pem"))?, self.read(&path.join("site.key"))?)
+            {
+                return Ok(Some(Pair { certificate: certificate.to_string(), key }));
+            }
+        }
+        Ok(None)
+    }
+
+    fn passwords(&mut self) -> Result<(), SecretsError> {
+        let replication = self.shared(REPLICATION)?;
+        let app = self.shared(APP)?;
+        for node in &self.cluster.nodes {
+            if node.is(Role::Database) {
+                self.add(node, REPLICATION, || Ok(replication.clone()))?;
+                self.add(node, APP, || Ok(app.clone()))?;
+            }
+            if node.is(Role::App) {
+                self.add(node, "app.env", || Ok(app_env(&app)))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A password that is one for the cluster: the one in use, or a new one.
+    fn shared(&self, name: &str) -> Result<Zeroizing<String>, SecretsError> {
+        let mut found: Option<(PathBuf, Zeroizing<String>)> = None;
+        for node in self.cluster.with(Role::Database) {
+            let path = Path::new(&node.name).join(name);
+            let Some(text) = self.read(&path)? else { continue };
+            let text = Zeroizing::new(text.trim_end().to_owned());
+            match &found {
+                Some((first, other)) if *other != text => {
+                    return Err(SecretsError::Differs {
+                        first: self.out.join(first).display().to_string(),
+                        second: self.out.join(path).display().to_string(),
+                    });
+                }
+                Some(_) => {}
+                None => found = Some((path, text)),
+            }
+        }
+        found.map_or_else(password::generate, |(_, text)| Ok(text))
+    }
+
+    fn add(
+        &mut self,
+        node: &Node,
+        name: &str,
+        make: impl FnOnce() -> Result<Zeroizing<String>, SecretsError>,
+    ) -> Result<(), SecretsError> {
+        if !self.exists(&node.name, name) {
+            self.plan.files.insert(Path::new(&node.name).join(name), make()?);
+        }
+        Ok(())
+    }
+
+    fn exists(&self, folder: &str, name: &str) -> bool {
+        self.out.join(folder).join(name).exists()
+    }
+
+    fn read(&self, path: &Path) -> Result<Option<Zeroizing<String>>, SecretsError> {
+        let path = self.out.join(path);
+        match std::fs::read_to_string(&path) {
+            Ok(text) => Ok(Some(Zeroizing::new(text))),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(io(&path)(e)),
+        }
+    }
+}
+
+/// The CA with its key, or what is left of it on a machine that the key does not visit.
+enum Keys {
+    Whole(Box<Authority>),
+    Public(String),
+}
+
+impl Keys {
+    fn certificate(&self) -> &str {
+        match self {
+            Self::Whole(authority) => &authority.certificate,
+            Self::Public(certificate) => certificate,
+        }
+    }
+
+    fn signer(&self, out: &Path, node: &str) -> Result<&Authority, SecretsError> {
+        match self {
+            Self::Whole(authority) => Ok(authority),
+            Self::Public(_) => Err(SecretsError::NoAuthority {
+                out: out.display().to_string(),
+                node: node.to_owned(),
+                absent: "ca.key",
+            }),
+        }
+    }
+}
+
+/// The app's environment. The gateway makes the group look like two local addresses.
+fn app_env(password: &str) -> Zeroizing<String> {
+    Zeroizing::new(format!(
+        "DATABASE_WRITE_URL=mysql://trivet_app:{password}@127.0.0.1:6446/trivet\n\
+         DATABASE_READ_URL=mysql://trivet_app:{password}@127.0.0.1:6447/trivet\n"
+    ))
+}
