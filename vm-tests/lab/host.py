@@ -93,12 +93,17 @@ class Lock:
     """One command at a time per lab; kept until the process ends."""
 
     def __init__(self, path: Path, busy: str):
+        self._path = path
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = path.open("w")
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise LabError(busy) from None
+
+    def remove(self) -> None:
+        """The file too, when what it guards is no more (held still, so nobody waits on it)."""
+        self._path.unlink(missing_ok=True)
 
     def __enter__(self) -> "Lock":
         return self

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import subprocess
 import time
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from lab.host import cgroup_root
 from lab.log import Log
 from lab.machine import Node
 from lab.network import Network
-from lab.process import run
+from lab.process import clean_environment, run
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 VM_TESTS = REPOSITORY / "vm-tests"
@@ -54,11 +55,14 @@ class Lab:
     def exists(self) -> bool:
         return self.folder.exists() or bool(self.network.existing()) or self.cgroup.path.exists()
 
-    def create(self) -> None:
-        """Folder and network; the machines are made and started by whoever asked."""
+    def refuse_if_taken(self) -> None:
         if self.exists():
             raise LabError(f"the name {self.name!r} is taken by a lab that exists: ./lab down --name {self.name} "
                            "removes it, --name OTHER makes another")
+
+    def create(self) -> None:
+        """Folder and network; the machines are made and started by whoever asked."""
+        self.refuse_if_taken()
         (self.folder / "nodes").mkdir(parents=True)
         (self.folder / "lab.json").write_text(json.dumps({"name": self.name, "created": int(time.time())}))
         if _on_overlay(self.folder):
@@ -87,6 +91,13 @@ class Lab:
         shutil.rmtree(self.folder, ignore_errors=True)
         if left := self.left_behind():
             raise LabError(f"lab {self.name!r} left behind: {', '.join(left)}")
+
+    def hand_over(self, argv: list[str], env: dict[str, str] | None = None) -> int:
+        """Run a command in a machine with the user's terminal, and give its exit code."""
+        try:
+            return subprocess.run(argv, env=env or clean_environment(HOME="/root")).returncode
+        except KeyboardInterrupt:
+            return 130
 
     def left_behind(self) -> list[str]:
         left = [f"process {p}" for p in self.cgroup.processes()]

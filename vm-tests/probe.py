@@ -1,0 +1,440 @@
+#!/usr/bin/env python3
+"""trivet-probe: a client that keeps asking while things break, and tells what a user would have seen.
+
+    trivet-probe start NAME [options]   begin in the background; returns once every stream had its first success
+    trivet-probe stop NAME              end, print the summary as JSON
+    trivet-probe show NAME              the summary so far, without ending
+    trivet-probe ports HOST LIST        which TCP ports answer (LIST: 22,80,9000-9100), as JSON
+
+Streams, each at its own steady pace, whatever becomes of the requests before (a user does not wait for another
+user's answer):
+
+    reads      GET on a connection of its own per request: sees how long nobody can get in
+    keepalive  GET on kept connections, as a browser does. A kept connection that is found closed before a byte of the
+               answer came is opened anew once, as browsers do; such a retry is counted ("reopened"), not hidden
+    writes     POST of a comment with a text of its own; an answer 2xx is an acknowledged write. Never sent twice
+
+An outage is the time between one success and the next. Only the standard library is used.
+"""
+
+import argparse
+import http.client
+import json
+import os
+import queue
+import signal
+import socket
+import ssl
+import sys
+import threading
+import time
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from urllib.parse import urlsplit
+
+START_PATIENCE = 30.0  # seconds for every stream's first success
+
+
+def folder(name: str) -> Path:
+    return Path(os.environ.get("TRIVET_PROBE_DIR", "/run/trivet-probe")) / name
+
+
+class Site:
+    """The site as a client knows it: its address and its JSON API."""
+
+    def __init__(self, base: str):
+        parts = urlsplit(base)
+        assert parts.hostname, f"not a URL: {base}"
+        self.secure = parts.scheme == "https"
+        self.host, self.port = parts.hostname, parts.port or (443 if self.secure else 80)
+        self.authority = parts.netloc
+        self._tls = ssl.create_default_context() if self.secure else None
+        self._session: dict[str, str] = {}
+        self._article = ""
+
+    def connect(self, timeout: float) -> http.client.HTTPConnection:
+        if self._tls is not None:
+            return http.client.HTTPSConnection(self.host, self.port, timeout=timeout, context=self._tls)
+        return http.client.HTTPConnection(self.host, self.port, timeout=timeout)
+
+    def exchange(self, connection: http.client.HTTPConnection, method: str, path: str, body: dict | None = None,
+                 headers: dict[str, str] | None = None) -> tuple[int, http.client.HTTPMessage, bytes]:
+        sent = {"Host": self.authority, "User-Agent": "trivet-probe", **(headers or {})}
+        data = None
+        if body is not None:
+            data = json.dumps(body).encode()
+            sent["Content-Type"] = "application/json"
+        connection.request(method, path, body=data, headers=sent)
+        answer = connection.getresponse()
+        return answer.status, answer.headers, answer.read()
+
+    def once(self, method: str, path: str, body: dict | None = None, headers: dict[str, str] | None = None,
+             timeout: float = 5.0) -> tuple[int, http.client.HTTPMessage, bytes]:
+        connection = self.connect(timeout)
+        try:
+            return self.exchange(connection, method, path, body, {"Connection": "close", **(headers or {})})
+        finally:
+            connection.close()
+
+    def sign_in(self, user: str, password: str) -> None:
+        status, _, said = self.once("POST", "/api/session", {"name": user, "password": password}, timeout=15)
+        if status not in (200, 201):
+            raise RuntimeError(f"signing in as {user}: status {status}: {said[:200]!r}")
+        self._session = {"Authorization": f"Bearer {json.loads(said)['token']}"}
+
+    def make_article(self, title: str) -> None:
+        """What the writes comment on."""
+        status, _, said = self.once("POST", "/api/articles", {"title": title, "body": "Written by the probe."},
+                                    headers=self._session, timeout=15)
+        if status not in (200, 201):
+            raise RuntimeError(f"writing an article: status {status}: {said[:200]!r}")
+        self._article = json.loads(said)["slug"]
+
+    def write(self, text: str, timeout: float) -> int:
+        path = f"/api/articles/{self._article}/comments"
+        return self.once("POST", path, {"body": text}, headers=self._session, timeout=timeout)[0]
+
+
+class Record:
+    """Every request: when it began and ended (seconds since the probe began), which stream, what became of it."""
+
+    def __init__(self) -> None:
+        self.began = time.monotonic()
+        self.wall = time.time()
+        self._lock = threading.Lock()
+        self.rows: list[dict] = []
+        self.reopened = 0
+
+    def now(self) -> float:
+        return time.monotonic() - self.began
+
+    def add(self, stream: str, begin: float, problem: str | None, **more: object) -> None:
+        row = {"stream": stream, "begin": round(begin, 4), "end": round(self.now(), 4), "problem": problem, **more}
+        with self._lock:
+            self.rows.append(row)
+
+    def count_reopened(self) -> None:
+        with self._lock:
+            self.reopened += 1
+
+    def snapshot(self) -> list[dict]:
+        with self._lock:
+            return list(self.rows)
+
+    def summary(self, streams: list[str]) -> dict:
+        rows, until = self.snapshot(), self.now()
+        result: dict = {"began": self.wall, "seconds": round(until, 3), "reopened": self.reopened}
+        for stream in streams:
+            result[stream] = summarise([r for r in rows if r["stream"] == stream], until)
+        result["acknowledged"] = [r["text"] for r in rows if r["stream"] == "writes" and r["problem"] is None]
+        return result
+
+
+def summarise(rows: list[dict], until: float) -> dict:
+    """Longest time without a success, failures, and how long answers took."""
+    good = sorted((r for r in rows if r["problem"] is None), key=lambda r: r["end"])
+    bad = sorted((r for r in rows if r["problem"] is not None), key=lambda r: r["begin"])
+    longest, at, over = 0.0, 0.0, True
+    for before, after in zip(good, good[1:]):
+        if after["end"] - before["end"] > longest:
+            longest, at = after["end"] - before["end"], before["end"]
+    last = good[-1]["end"] if good else 0.0
+    if until - last > longest and bad and bad[-1]["end"] > last:  # still out when the probe was stopped
+        longest, at, over = until - last, last, False
+    took = sorted(r["end"] - r["begin"] for r in good)
+    kinds: dict[str, int] = {}
+    for row in bad:
+        kinds[row["problem"]] = kinds.get(row["problem"], 0) + 1
+    return {
+        "requests": len(rows), "succeeded": len(good), "failed": len(bad),
+        "longest_outage": round(longest, 3), "outage_began": round(at, 3), "outage_over": over,
+        "median": round(took[len(took) // 2], 4) if took else None,
+        "p99": round(took[int(len(took) * 0.99)], 4) if took else None,
+        "problems": kinds, "first_problems": bad[:20],
+    }
+
+
+def problem_of(error: Exception) -> str:
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    if isinstance(error, http.client.HTTPException):
+        return f"broken answer: {type(error).__name__}"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return f"{type(error).__name__}: {error}"
+
+
+class Probe:
+    def __init__(self, options: argparse.Namespace):
+        self.options = options
+        self.site = Site(options.base)
+        self.record = Record()
+        self.stopping = threading.Event()
+        self.streams = [s for s, on in (("reads", options.reads), ("keepalive", options.keepalive),
+                                        ("writes", options.writes)) if on]
+
+    # --- the streams ------------------------------------------------------------------------------------------
+
+    def read_once(self, path: str) -> None:
+        begin = self.record.now()
+        try:
+            status, _, body = self.site.once("GET", path, timeout=self.options.timeout)
+            problem = None if status == 200 and body else f"status {status}"
+        except Exception as e:
+            problem = problem_of(e)
+        self.record.add("reads", begin, problem, path=path)
+
+    def write_once(self) -> None:
+        text = f"probe {self.options.name} {uuid.uuid4()}"
+        begin = self.record.now()
+        try:
+            status = self.site.write(text, self.options.write_timeout)
+            problem = None if 200 <= status < 300 else f"status {status}"
+        except Exception as e:
+            problem = problem_of(e)
+        self.record.add("writes", begin, problem, text=text)
+
+    def keepalive_client(self, pause: float) -> None:
+        connection, used, turn = None, False, 0
+        while not self.stopping.wait(pause):
+            path = self.options.path[turn % len(self.options.path)]
+            turn += 1
+            begin = self.record.now()
+            problem: str | None = None
+            for attempt in (1, 2):
+                try:
+                    if connection is None:
+                        connection, used = self.site.connect(self.options.timeout), False
+                    status, headers, body = self.site.exchange(connection, "GET", path)
+                    problem = None if status == 200 and body else f"status {status}"
+                    used = True
+                    if (headers.get("Connection") or "").lower() == "close":
+                        connection.close()
+                        connection = None
+                    break
+                except (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError, ssl.SSLEOFError) as e:
+                    problem = problem_of(e)
+                    stale = used
+                    if connection is not None:
+                        connection.close()
+                    connection = None
+                    if not stale:
+                        break
+                    self.record.count_reopened()
+                except Exception as e:
+                    problem = problem_of(e)
+                    if connection is not None:
+                        connection.close()
+                    connection = None
+                    break
+            self.record.add("keepalive", begin, problem, path=path)
+
+    def paced(self, per_second: float, patience: float, request) -> None:
+        """Start a request at every tick, also while earlier ones hang."""
+        tick = 1.0 / per_second
+        with ThreadPoolExecutor(max_workers=int(patience * 2 / tick) + 8) as pool:
+            due = time.monotonic()
+            turn = 0
+            while not self.stopping.is_set():
+                pool.submit(request, turn)
+                turn += 1
+                due += tick
+                late = due - time.monotonic()
+                if late > 0:
+                    self.stopping.wait(late)
+                else:
+                    due = time.monotonic()  # too slow a machine: keep the pace, do not catch up in a burst
+
+    def run(self, ready) -> None:
+        o = self.options
+        if o.user:
+            self.site.sign_in(o.user, o.password)
+        if o.writes:
+            self.site.make_article(f"Probe {o.name} {uuid.uuid4().hex[:8]}")
+        self.record.began, self.record.wall = time.monotonic(), time.time()
+        threads = []
+        if o.reads:
+            threads.append(threading.Thread(target=self.paced, args=(
+                o.reads, o.timeout, lambda turn: self.read_once(o.path[turn % len(o.path)]))))
+        if o.writes:
+            threads.append(threading.Thread(target=self.paced, args=(o.writes, o.write_timeout, lambda _: self.write_once())))
+        threads += [threading.Thread(target=self.keepalive_client, args=(0.05,)) for _ in range(o.keepalive)]
+        for thread in threads:
+            thread.start()
+        deadline = time.monotonic() + START_PATIENCE
+        missing = set(self.streams)
+        while missing and time.monotonic() < deadline and not self.stopping.wait(0.05):
+            missing -= {r["stream"] for r in self.record.snapshot() if r["problem"] is None}
+        if missing:
+            ready(f"no success within {START_PATIENCE:.0f} s in: {', '.join(sorted(missing))}; "
+                  + json.dumps({s: self.record.summary(self.streams)[s]["problems"] for s in missing}))
+            self.stopping.set()
+        else:
+            ready("ready")
+        self.stopping.wait()
+        for thread in threads:
+            thread.join()
+
+
+# --- commands ---------------------------------------------------------------------------------------------------
+
+
+def start(options: argparse.Namespace) -> int:
+    at = folder(options.name)
+    if (at / "pid").exists():
+        print(f"trivet-probe: {options.name} is already running", file=sys.stderr)
+        return 1
+    at.mkdir(parents=True, exist_ok=True)
+    for old in at.iterdir():
+        old.unlink()
+    reading, writing = os.pipe()
+    if os.fork() != 0:
+        os.close(writing)
+        with os.fdopen(reading) as said:
+            answer = said.read().strip()
+        if answer != "ready":
+            (at / "pid").unlink(missing_ok=True)
+            print(f"trivet-probe: {options.name}: {answer or 'it died'}", file=sys.stderr)
+            return 1
+        return 0
+    os.close(reading)
+    os.setsid()
+    log = os.open(at / "log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    null = os.open(os.devnull, os.O_RDONLY)
+    for fd, to in ((null, 0), (log, 1), (log, 2)):
+        os.dup2(fd, to)
+    (at / "pid").write_text(str(os.getpid()))
+
+    def ready(text: str) -> None:
+        os.write(writing, text.encode())
+        os.close(writing)
+
+    probe = Probe(options)
+    shown: queue.SimpleQueue = queue.SimpleQueue()
+    signal.signal(signal.SIGTERM, lambda *_: probe.stopping.set())
+    signal.signal(signal.SIGUSR1, lambda *_: shown.put(None))
+
+    def show_on_demand() -> None:
+        while True:
+            shown.get()
+            put(at / "shown.json", probe.record.summary(probe.streams))
+
+    threading.Thread(target=show_on_demand, daemon=True).start()
+    code = 0
+    try:
+        # In a thread, so that this one is free for signals.
+        failure: list[BaseException] = []
+
+        def body() -> None:
+            try:
+                probe.run(ready)
+            except BaseException as e:
+                failure.append(e)
+
+        running = threading.Thread(target=body)
+        running.start()
+        while running.is_alive():
+            running.join(0.2)
+        if failure:
+            raise failure[0]
+        with (at / "requests.jsonl").open("w") as out:
+            for row in probe.record.snapshot():
+                out.write(json.dumps(row) + "\n")
+        (at / "pid").unlink(missing_ok=True)  # before the summary: who has seen that may start anew
+        put(at / "summary.json", probe.record.summary(probe.streams))
+    except BaseException as e:
+        try:
+            ready(f"{type(e).__name__}: {e}")
+        except OSError:
+            pass
+        code = 1
+    (at / "pid").unlink(missing_ok=True)
+    os._exit(code)
+
+
+def put(path: Path, value: object) -> None:
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(value))
+    part.rename(path)
+
+
+def signalled(name: str, number: int, produces: str, patience: float) -> int:
+    at = folder(name)
+    try:
+        pid = int((at / "pid").read_text())
+        (at / produces).unlink(missing_ok=True)
+        os.kill(pid, number)
+    except (FileNotFoundError, ProcessLookupError):
+        log = (at / "log").read_text() if (at / "log").exists() else ""
+        print(f"trivet-probe: {name} is not running {log[-400:]}", file=sys.stderr)
+        return 1
+    deadline = time.monotonic() + patience
+    while not (at / produces).exists():
+        if time.monotonic() > deadline:
+            print(f"trivet-probe: {name} did not answer within {patience:.0f} s", file=sys.stderr)
+            return 1
+        time.sleep(0.02)
+    print((at / produces).read_text())
+    return 0
+
+
+def ports(host: str, spec: str, timeout: float) -> int:
+    wanted: list[int] = []
+    for part in spec.split(","):
+        first, _, last = part.partition("-")
+        wanted += range(int(first), int(last or first) + 1)
+
+    def ask(port: int) -> str:
+        try:
+            socket.create_connection((host, port), timeout=timeout).close()
+            return "open"
+        except ConnectionRefusedError:
+            return "refused"
+        except OSError:
+            return "silent"
+
+    with ThreadPoolExecutor(max_workers=64) as pool:
+        answers = dict(zip(wanted, pool.map(ask, wanted)))
+    print(json.dumps({kind: [p for p, a in answers.items() if a == kind] for kind in ("open", "refused", "silent")}))
+    return 0
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="trivet-probe", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    s = commands.add_parser("start", help="begin in the background")
+    s.add_argument("name")
+    s.add_argument("--base", default="https://www.foobar.com")
+    s.add_argument("--path", action="append", help="what to GET; several take turns (default: /)")
+    s.add_argument("--reads", type=float, default=0, metavar="PER_SECOND")
+    s.add_argument("--keepalive", type=int, default=0, metavar="CLIENTS")
+    s.add_argument("--writes", type=float, default=0, metavar="PER_SECOND")
+    s.add_argument("--timeout", type=float, default=2.0, help="seconds until a read counts as failed")
+    s.add_argument("--write-timeout", type=float, default=5.0)
+    s.add_argument("--user")
+    s.add_argument("--password", default="")
+    for name, text in (("stop", "end, print the summary"), ("show", "print the summary so far")):
+        commands.add_parser(name, help=text).add_argument("name")
+    p = commands.add_parser("ports", help="which TCP ports answer")
+    p.add_argument("host")
+    p.add_argument("list")
+    p.add_argument("--timeout", type=float, default=1.0)
+    options = parser.parse_args(argv)
+    match options.command:
+        case "start":
+            options.path = options.path or ["/"]
+            if not (options.reads or options.keepalive or options.writes):
+                parser.error("start: nothing to do: give --reads, --keepalive or --writes")
+            return start(options)
+        case "stop":
+            return signalled(options.name, signal.SIGTERM, "summary.json", 60)
+        case "show":
+            return signalled(options.name, signal.SIGUSR1, "shown.json", 10)
+        case _:
+            return ports(options.host, options.list, options.timeout)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
