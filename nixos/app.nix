@@ -1,0 +1,82 @@
+# The application of an app node: the reference site, or any program that keeps the contract in docs/app-contract.md. It is
+# told by environment where to listen and which two database addresses to use.
+{
+  config,
+  lib,
+  pkgs,
+  trivet,
+  ...
+}:
+let
+  cfg = config.services.trivet;
+  inherit (trivet) ports;
+  settings = import ./settings.nix { inherit lib pkgs; };
+  service = import ./service.nix { inherit lib; };
+  unit = "trivet-app";
+  file = settings.generate "app.json" cfg.app.settings;
+  own = cfg.app.command == null;
+in
+{
+  options.services.trivet.app = {
+    command = lib.mkOption {
+      type = with lib.types; nullOr str;
+      default = null;
+      example = lib.literalExpression ''"''${pkgs.my-site}/bin/my-site --production"'';
+      description = ''
+        Program to run in place of the reference site. It serves HTTP on `LISTEN`, answers `GET /healthz`, reaches MySQL
+        by `DATABASE_WRITE_URL` and `DATABASE_READ_URL` (verifying against `DATABASE_CA_FILE`), and on SIGTERM finishes its
+        requests and exits.
+      '';
+    };
+    environment = lib.mkOption {
+      type = with lib.types; attrsOf str;
+      default = { };
+      description = "More environment variables for the app. Not for secrets: they would be in the store.";
+    };
+    settings = settings.option "trivet-app (the reference site; unused with `command`)";
+  };
+
+  config = lib.mkIf (cfg.enable && trivet.has "app") {
+    services.trivet.app.settings = settings.defaults {
+      listen = trivet.local ports.app;
+      metrics.listen = trivet.at ports.appMetrics trivet.self;
+      site = {
+        title = cfg.cluster.domain;
+        base_url = "https://${cfg.cluster.domain}";
+      };
+      # The two URLs hold a password: they come by environment, from app.env among the node's secrets.
+      database.ca_file = trivet.credential unit "ca.pem";
+    };
+
+    services.trivet.generated = lib.optional own {
+      program = "trivet-app";
+      inherit file;
+    };
+    services.trivet.users = [ unit ];
+    environment.etc."trivet/app.json" = lib.mkIf own { source = file; };
+
+    systemd.services.${unit} = service {
+      user = unit;
+      execStart = if own then "${cfg.package}/bin/trivet-app --config ${file}" else cfg.app.command;
+      credentials."ca.pem" = trivet.secret "ca.pem";
+      after = [ "trivet-gateway.service" ];
+      serviceConfig = {
+        EnvironmentFile = trivet.secret "app.env"; # read by systemd as root: DATABASE_WRITE_URL, DATABASE_READ_URL
+      }
+      // lib.optionalAttrs (!own) {
+        # A program of the site's own need not know systemd's readiness, and may compile code as it runs.
+        Type = "exec";
+        WatchdogSec = 0;
+        MemoryDenyWriteExecute = false;
+        StateDirectory = unit;
+      };
+    } // {
+      description = "Trivet application";
+      environment = {
+        LISTEN = trivet.local ports.app;
+        DATABASE_CA_FILE = trivet.credential unit "ca.pem";
+      }
+      // cfg.app.environment;
+    };
+  };
+}

@@ -1,0 +1,61 @@
+# What the modules ask about the cluster, worked out once from its attribute set.
+{
+  lib,
+  cluster,
+  node,
+  secretsDirectory,
+}:
+let
+  ports = import ./ports.nix;
+  nodes = lib.attrValues cluster.nodes; # sorted by name, so that every node derives the same lists
+  withRole = role: lib.filter (n: lib.elem role n.roles) nodes;
+  # A name outside the cluster has no role, so that evaluation reaches the assertion that says so.
+  self =
+    cluster.nodes.${node} or {
+      name = node;
+      address = "127.0.0.1";
+      interface = "lo";
+      roles = [ ];
+    };
+  secret = name: "${secretsDirectory}/${name}";
+  credential = unit: name: "/run/credentials/${unit}.service/${name}";
+in
+{
+  inherit
+    nodes
+    ports
+    self
+    secret
+    credential
+    ;
+  has = role: lib.elem role self.roles;
+
+  balancers = withRole "balancer";
+  apps = withRole "app";
+  databases = withRole "database";
+  monitors = withRole "monitoring";
+
+  others = lib.filter (n: n.name != self.name);
+  addresses = map (n: n.address);
+  at = port: n: "${n.address}:${toString port}";
+  local = port: "127.0.0.1:${toString port}";
+
+  # Mutual TLS between nodes: the files as credentials of a unit (for service.nix), and the paths that the unit reads.
+  nodeCredentials = lib.genAttrs [ "ca.pem" "node.pem" "node.key" ] secret;
+  nodeTls = unit: {
+    ca = credential unit "ca.pem";
+    certificate = credential unit "node.pem";
+    key = credential unit "node.key";
+  };
+
+  # An IPv4 address as a number: MySQL wants a number of its own for every server, and an address is one already.
+  serverId = lib.foldl' (sum: part: sum * 256 + lib.toInt part) 0 (lib.splitString "." self.address);
+
+  # The cluster as the programs and the operator's command read it: /etc/trivet/cluster.json.
+  file = {
+    inherit (cluster) name domain;
+    virtual_addresses = cluster.virtualAddresses;
+    ca = secret "ca.pem";
+    nodes = map (n: { inherit (n) name address roles; }) nodes;
+  };
+}

@@ -1,0 +1,182 @@
+# The virtual addresses: keepalived keeps them on a node whose balancer answers (VRRPv3, unicast). Reaction to
+# * power loss of the holder: the adverts stop, 0.3 s at 0.1 s a piece;
+# * death of its balancer: the balancer's unit says so in a tracked file, at once;
+# * a balancer that hangs: it no longer answers the local check, 2 to 3 s;
+# * death of keepalived: its unit takes the addresses off the interface, and it starts again.
+{
+  config,
+  lib,
+  pkgs,
+  trivet,
+  ...
+}:
+let
+  cfg = config.services.trivet;
+  failover = cfg.failover;
+  inherit (trivet) ports self;
+  addresses = map (a: "${a}/32 dev ${self.interface}") cfg.cluster.virtualAddresses;
+  tracked = "/run/trivet-failover/balancer";
+  # In keepalived's terms zero is good and anything else a failure.
+  report = value: pkgs.writeShellScript "trivet-balancer-report" "echo ${value} > ${tracked}\n";
+  lines = indent: lib.concatMapStringsSep "\n" (line: indent + line);
+  peers = trivet.others trivet.balancers;
+  # Near the top: the lower the priority, the longer a node waits before it takes over. By steps, so that two backups do not
+  # take over in the same instant.
+  position = lib.lists.findFirstIndex (n: n.name == self.name) 0 trivet.balancers;
+  priority = 250 - 10 * position;
+
+  configuration = pkgs.writeText "keepalived.conf" ''
+    global_defs {
+      router_id ${self.name}
+      vrrp_version 3
+      enable_script_security
+      # Adverts go out on time on a busy machine: no false takeover under six busy loops.
+      vrrp_rt_priority 50
+      # Neighbours learn the new place at once, and again in case the first word was lost.
+      vrrp_garp_master_delay 1
+      vrrp_garp_master_repeat 3
+      vrrp_garp_master_refresh 10
+    }
+
+    track_file balancer {
+      file "${tracked}"
+      weight 0
+    }
+
+    vrrp_script balancer_answers {
+      script "${pkgs.curl}/bin/curl --silent --fail --output /dev/null --max-time 1 http://${trivet.local ports.localCheck}/healthz"
+      interval ${toString failover.checkInterval}
+      timeout 2
+      rise 1
+      fall 2
+      user trivet-balancer trivet-balancer
+    }
+
+    vrrp_instance trivet {
+      # No node is master by birth, and none takes the addresses back: a node that returns causes no second outage.
+      state BACKUP
+      nopreempt
+      interface ${self.interface}
+      virtual_router_id ${toString cfg.cluster.virtualRouterId}
+      priority ${toString priority}
+      advert_int ${failover.advertInterval}
+      unicast_src_ip ${self.address}
+      unicast_peer {
+    ${lines "    " (trivet.addresses peers)}
+      }
+      virtual_ipaddress {
+    ${lines "    " addresses}
+      }
+      track_file {
+        balancer
+      }
+      track_script {
+        balancer_answers
+      }
+    }
+    ${failover.extraConfig}
+  '';
+in
+{
+  options.services.trivet.failover = {
+    advertInterval = lib.mkOption {
+      type = lib.types.str;
+      default = "0.1";
+      description = ''
+        Seconds between two adverts of the holder; takeover after power loss takes about three times as long. The same on
+        all nodes.
+      '';
+    };
+    extraConfig = lib.mkOption {
+      type = lib.types.lines;
+      default = "";
+      description = "More of keepalived.conf.";
+    };
+    checkInterval = lib.mkOption {
+      type = lib.types.ints.positive;
+      default = 1;
+      description = "Seconds between two checks of a balancer that runs but may hang; two failures in a row count.";
+    };
+  };
+
+  config = lib.mkIf (cfg.enable && trivet.has "balancer") {
+    # Until the balancer reports itself, it is down.
+    systemd.tmpfiles.rules = [
+      "d /run/trivet-failover 0755 root root - -"
+      "f ${tracked} 0644 trivet-balancer trivet-balancer - 1"
+    ];
+    systemd.services.trivet-balancer.serviceConfig = {
+      ExecStartPost = [ (report "0") ];
+      ExecStopPost = [ (report "1") ];
+      ReadWritePaths = [ "/run/trivet-failover" ];
+    };
+
+    assertions = [
+      {
+        assertion = !config.services.keepalived.enable;
+        message = "trivet: node ${self.name} runs keepalived for the virtual address; put what services.keepalived would do into services.trivet.failover.extraConfig";
+      }
+    ];
+
+    environment.etc."keepalived/keepalived.conf".source = configuration;
+    environment.systemPackages = [ pkgs.keepalived ];
+
+    # Our own unit: the one of services.keepalived is unsandboxed, and waits 5 s after boot, lest a node take the addresses too
+    # early. Ours waits for the balancer (the tracked file), and takes nothing back.
+    systemd.services.keepalived = {
+      description = "keepalived, which keeps the virtual addresses on a node whose balancer answers";
+      wantedBy = [ "multi-user.target" ];
+      wants = [ "network-online.target" ];
+      after = [ "network-online.target" ];
+      startLimitIntervalSec = 0;
+      serviceConfig = {
+        Type = "simple";
+        ExecStart = "${pkgs.keepalived}/bin/keepalived --dont-fork --log-console --use-file=${configuration} --pid=/run/keepalived/keepalived.pid --vrrp_pid=/run/keepalived/vrrp.pid";
+        ExecReload = "${pkgs.coreutils}/bin/kill -HUP $MAINPID";
+        # Killed outright, keepalived leaves the addresses where they are, and two nodes would have them.
+        ExecStopPost = map (a: "-${pkgs.iproute2}/bin/ip address delete ${a}") addresses;
+        KillMode = "mixed"; # the parent tells its child to hand the addresses over
+        RuntimeDirectory = "keepalived";
+        Restart = "always";
+        RestartSec = "500ms";
+
+        # Runs as root, with what it takes to move addresses and speak VRRP, and the check as another user.
+        CapabilityBoundingSet = [
+          "CAP_NET_ADMIN"
+          "CAP_NET_BROADCAST"
+          "CAP_NET_RAW"
+          "CAP_SYS_NICE" # vrrp_rt_priority
+          "CAP_SETUID"
+          "CAP_SETGID"
+          "CAP_KILL" # its own check scripts
+          "CAP_DAC_READ_SEARCH" # the tracked file belongs to the balancer
+        ];
+        DevicePolicy = "closed";
+        LockPersonality = true;
+        MemoryDenyWriteExecute = true;
+        NoNewPrivileges = true;
+        PrivateDevices = true;
+        PrivateTmp = true;
+        ProtectClock = true;
+        ProtectControlGroups = true;
+        ProtectHome = true;
+        ProtectHostname = true;
+        ProtectKernelLogs = true;
+        ProtectKernelModules = true;
+        ProtectSystem = "strict";
+        # Not ProtectKernelTunables: keepalived sets ARP behaviour below /proc/sys/net.
+        # Not RestrictRealtime: vrrp_rt_priority.
+        RestrictAddressFamilies = [
+          "AF_INET"
+          "AF_INET6"
+          "AF_NETLINK"
+          "AF_PACKET" # gratuitous ARP
+          "AF_UNIX"
+        ];
+        RestrictNamespaces = true;
+        RestrictSUIDSGID = true;
+        SystemCallArchitectures = "native";
+      };
+    };
+  };
+}

@@ -1,0 +1,187 @@
+# Metrics of every program on every node, and on nodes with the role monitoring the Prometheus and Alertmanager that read
+# them. Targets and alerts come from the cluster; each monitoring node watches all nodes, itself included.
+{
+  config,
+  lib,
+  pkgs,
+  trivet,
+  ...
+}:
+let
+  cfg = config.services.trivet;
+  inherit (cfg) monitoring;
+  inherit (trivet) ports self has;
+
+  job = job_name: port: nodes: {
+    inherit job_name;
+    static_configs = map (n: {
+      targets = [ (trivet.at port n) ];
+      labels.node = n.name;
+    }) nodes;
+  };
+  rules = import ./rules.nix { inherit lib cfg trivet; };
+  rulesFile = pkgs.writeText "trivet-rules.json" (builtins.toJSON rules); # JSON is YAML
+  exporter = "trivet_exporter";
+in
+{
+  options.services.trivet.monitoring = {
+    scrapeInterval = lib.mkOption {
+      type = lib.types.str;
+      default = "15s";
+      description = "How often every target is asked for its metrics, and how often the alerts are evaluated.";
+    };
+    scrapeTimeout = lib.mkOption {
+      type = lib.types.str;
+      default = "5s";
+      description = "How long a target may take to answer; no longer than the interval.";
+    };
+    nodeDownAfter = lib.mkOption {
+      type = lib.types.str;
+      default = "15s";
+      description = "How long a node has been silent when the alert NodeDown fires.";
+    };
+    retention = lib.mkOption {
+      type = lib.types.str;
+      default = "30d";
+      description = "How long measurements are kept.";
+    };
+    certificateWarning = lib.mkOption {
+      type = lib.types.ints.positive;
+      default = 14;
+      description = "Days before a certificate's end at which the alert CertificateExpiring fires.";
+    };
+    alertmanager = lib.mkOption {
+      inherit (pkgs.formats.json { }) type;
+      default = {
+        route = {
+          receiver = "dashboard";
+          group_by = [ "alertname" ];
+          group_wait = "10s";
+          group_interval = "1m";
+          repeat_interval = "4h";
+        };
+        receivers = [ { name = "dashboard"; } ];
+      };
+      description = ''
+        Configuration of Alertmanager: whom it tells, and how. As it stands alerts are shown on its page and sent to nobody.
+        Secrets by file (`smtp_auth_password_file` and the like), never as text.
+      '';
+    };
+  };
+
+  config = lib.mkIf cfg.enable (
+    lib.mkMerge [
+      {
+        services.prometheus.exporters.node = {
+          enable = true;
+          listenAddress = self.address;
+          port = ports.nodeExporter;
+        };
+        # It listens on the node's address, not on all of them.
+        systemd.services.prometheus-node-exporter = {
+          wants = [ "network-online.target" ];
+          after = [ "network-online.target" ];
+          startLimitIntervalSec = 0;
+          serviceConfig.RestartSec = "1s";
+        };
+      }
+
+      (lib.mkIf (has "database") {
+        services.prometheus.exporters.mysqld = {
+          enable = true;
+          listenAddress = self.address;
+          port = ports.mysqldExporter;
+          user = exporter;
+          group = exporter;
+          # No password: MySQL asks the socket who is there (auth_socket).
+          configFile = pkgs.writeText "mysqld-exporter.cnf" ''
+            [client]
+            user=${exporter}
+            socket=${config.services.mysql.settings.mysqld.socket}
+          '';
+          extraFlags = [
+            "--collect.perf_schema.replication_group_members"
+            "--collect.perf_schema.replication_group_member_stats"
+          ];
+        };
+        services.trivet.users = [ exporter ];
+        systemd.services.prometheus-mysqld-exporter = {
+          wants = [ "network-online.target" ];
+          after = [
+            "network-online.target"
+            "mysql.service"
+          ];
+          startLimitIntervalSec = 0;
+          serviceConfig = {
+            RestartSec = "1s";
+            # A user that mysqld finds in /etc/passwd, by the name of its MySQL account.
+            DynamicUser = lib.mkForce false;
+          };
+        };
+      })
+
+      (lib.mkIf (has "monitoring") {
+        services.prometheus = {
+          enable = true;
+          listenAddress = "0.0.0.0"; # the firewall lets administrators in, and the node itself
+          port = ports.prometheus;
+          # Checked with the system (below), so that the unit names the file itself.
+          checkConfig = false;
+          retentionTime = monitoring.retention;
+          globalConfig = {
+            scrape_interval = monitoring.scrapeInterval;
+            scrape_timeout = monitoring.scrapeTimeout;
+            evaluation_interval = monitoring.scrapeInterval;
+            external_labels.cluster = cfg.cluster.name;
+          };
+          scrapeConfigs = lib.filter (j: j.static_configs != [ ]) [
+            (job "node" ports.nodeExporter trivet.nodes)
+            (job "balancer" ports.balancerMetrics trivet.balancers)
+            (job "web" ports.webMetrics trivet.apps)
+            (job "app" ports.appMetrics trivet.apps)
+            (job "gateway" ports.gatewayMetrics trivet.apps)
+            (job "keeper" ports.keeperMetrics trivet.databases)
+            (job "mysql" ports.mysqldExporter trivet.databases)
+            {
+              job_name = "prometheus";
+              static_configs = [
+                {
+                  targets = [ (trivet.local ports.prometheus) ];
+                  labels.node = self.name;
+                }
+              ];
+            }
+          ];
+          ruleFiles = [ rulesFile ];
+          alertmanagers = [ { static_configs = [ { targets = [ (trivet.local ports.alertmanager) ]; } ]; } ];
+
+          alertmanager = {
+            enable = true;
+            listenAddress = "0.0.0.0";
+            port = ports.alertmanager;
+            checkConfig = false;
+            configuration = monitoring.alertmanager;
+          };
+        };
+
+        systemd.services.alertmanager =
+          let
+            file = pkgs.writeText "alertmanager.json" (builtins.toJSON monitoring.alertmanager);
+          in
+          {
+            startLimitIntervalSec = 0;
+            # NixOS substitutes variables into a copy first; ours has none, secrets come by file.
+            preStart = lib.mkForce "";
+            serviceConfig.ExecStart = lib.mkForce "${config.services.prometheus.alertmanager.package}/bin/alertmanager --config.file=${file} --web.listen-address=0.0.0.0:${toString ports.alertmanager} --storage.path=/var/lib/alertmanager --cluster.listen-address=";
+          };
+
+        system.checks = [
+          (pkgs.runCommand "trivet-rules-check" { nativeBuildInputs = [ config.services.prometheus.package.cli ]; } ''
+            promtool check rules ${rulesFile}
+            touch $out
+          '')
+        ];
+      })
+    ]
+  );
+}

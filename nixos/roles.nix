@@ -1,0 +1,6 @@
+[
+  "balancer"
+  "app"
+  "database"
+  "monitoring"
+]
