@@ -8,6 +8,7 @@ use bytesize::ByteSize;
 use serde::Deserialize;
 
 use crate::config::{self, Invalid, Log, Metrics, TlsFiles, Validate};
+use crate::pool::config::{BackendConfig, HealthConfig, validate_backends};
 
 /// The whole configuration of `trivet-web`.
 #[derive(Debug, Clone, Deserialize)]
@@ -101,7 +102,7 @@ pub struct App {
     pub address: SocketAddr,
     /// How its health is checked.
     #[serde(default)]
-    pub health: Health,
+    pub health: HealthConfig,
     /// Connecting, to the app or to a peer.
     #[serde(default = "default_connect_timeout", with = "humantime_serde")]
     pub connect_timeout: Duration,
@@ -110,56 +111,13 @@ pub struct App {
     pub response_timeout: Duration,
 }
 
-/// `health`: when a back end counts as up or down.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Health {
-    /// Asked with GET; 2xx is healthy.
-    pub path: String,
-    /// From one check to the next.
-    #[serde(with = "humantime_serde")]
-    pub interval: Duration,
-    /// A check that takes longer has failed.
-    #[serde(with = "humantime_serde")]
-    pub timeout: Duration,
-    /// Good checks in a row that bring a back end up.
-    pub rise: u32,
-    /// Failed checks in a row that take it down.
-    pub fall: u32,
-}
-
-impl Default for Health {
-    fn default() -> Self {
-        Self {
-            path: "/healthz".into(),
-            interval: Duration::from_millis(500),
-            timeout: Duration::from_millis(400),
-            rise: 2,
-            fall: 2,
-        }
-    }
-}
-
 /// `[peers]`: asked once, when the app of this node is down.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Peers {
     /// The web tiers of the other nodes; empty on a cluster of one.
     #[serde(default)]
-    pub backends: Vec<Backend>,
-}
-
-/// One other web tier.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Backend {
-    /// The node's name, which its certificate must carry.
-    pub name: String,
-    /// Where its web tier listens.
-    pub address: SocketAddr,
-    /// The name in its certificate, when that is not `name`.
-    #[serde(default)]
-    pub server_name: Option<String>,
+    pub backends: Vec<BackendConfig>,
 }
 
 fn default_metrics() -> Metrics {
@@ -265,42 +223,19 @@ impl App {
     }
 }
 
-impl Health {
-    fn validate(&self, key: &str) -> Result<(), Invalid> {
-        if !self.path.starts_with('/') || self.path.parse::<http::uri::PathAndQuery>().is_err() {
-            return Invalid::err(
-                format!("{key}.path"),
-                format_args!("\"{}\" is not a path that starts with /", self.path),
-            );
-        }
-        config::positive(&format!("{key}.interval"), self.interval)?;
-        config::positive(&format!("{key}.timeout"), self.timeout)?;
-        if self.rise == 0 || self.fall == 0 {
-            return Invalid::err(key, "rise and fall must be at least 1");
-        }
-        Ok(())
-    }
-}
-
 impl Peers {
     fn validate(&self, node: &str) -> Result<(), Invalid> {
-        config::unique("peers.backends", self.backends.iter().map(|b| b.name.as_str()))?;
-        for (i, b) in self.backends.iter().enumerate() {
-            if b.name == node {
-                return Invalid::err(
-                    format!("peers.backends[{i}].name"),
-                    format_args!("\"{node}\" is this node itself; list the other nodes only"),
-                );
-            }
-            let name = b.server_name.as_ref().unwrap_or(&b.name);
-            if crate::tls::server_name(name).is_none() {
-                return Invalid::err(
-                    format!("peers.backends[{i}]"),
-                    format_args!("\"{name}\" is no host name, so no certificate can carry it"),
-                );
-            }
+        if self.backends.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        validate_backends("peers.backends", &self.backends, true)?;
+        match self.backends.iter().position(|b| b.name == node) {
+            Some(i) => Invalid::err(
+                format!("peers.backends[{i}].name"),
+                format_args!("\"{node}\" is this node itself; list the other nodes only"),
+            ),
+            None => Ok(()),
+        }
     }
 }
 

@@ -74,12 +74,12 @@ fn each_wrong_value_names_file_key_and_reason() {
         ("/app/address", json!("10.77.0.12:8081"), "app.address: 10.77.0.12:8081 is not a loopback address"),
         ("/app/address", json!("127.0.0.1:0"), "app.address: has port 0"),
         ("/app/response_timeout", json!("0s"), "app.response_timeout: must be longer than zero"),
-        ("/app/health", json!({"path": "healthz"}), "app.health.path: \"healthz\" is not a path"),
-        ("/app/health", json!({"fall": 0}), "app.health: rise and fall"),
+        ("/app/health", json!({"path": "healthz"}), "app.health.path: \"healthz\" is no path"),
+        ("/app/health", json!({"fall": 0}), "app.health.fall: must be at least 1"),
         ("/limits", json!({"max_connections": 0}), "limits.max_connections: must be at least 1"),
         ("/peers/backends/0/name", json!("node1"), "peers.backends[0].name: \"node1\" is this node itself"),
         ("/peers/backends/0/name", json!("node3"), "peers.backends: \"node3\" stands here twice"),
-        ("/peers/backends/0/name", json!("no de"), "peers.backends[0]: \"no de\" is no host name"),
+        ("/peers/backends/0/name", json!("no de"), "peers.backends[0]: \"no de\" cannot stand in a certificate"),
         ("/statik", json!({}), "statik: unknown field `statik`"),
     ] {
         let e = error(pointer, value);
