@@ -54,6 +54,12 @@ RENAMED = {
     ("bash", "sh"): "bash",
     ("bash-interactive", "sh"): "bash",
 }
+# Programs that Debian keeps in another package than their own sources do.
+ELSEWHERE = {
+    ("coreutils", "kill"): "procps",
+}
+# Named by a script that first looks whether it is there (MariaDB's), and `..` of a path; no programs that run.
+NOT_PROGRAMS = {("mysql", "galera_recovery"), ("mysql", "..")}
 OURS = "trivet"
 # Where the cargo build lies in a machine (a layer below the node's disk).
 OUR_PROGRAMS = "/usr/local/lib/trivet/bin"
@@ -95,6 +101,9 @@ def farm(root: Path, name: str) -> dict[str, str]:
     for (package, program), debians in RENAMED.items():
         if package == name and debians in links:
             links[program] = links[debians]
+    for (package, program), debian_package in ELSEWHERE.items():
+        if package == name:
+            links[program] = (programs_of(root, debian_package) or {})[program]
     return links
 
 
@@ -102,7 +111,8 @@ def lay(root: Path, store_path: str, wanted: list[str]) -> None:
     """Make the farm of one package path, and see that it holds every program that the snapshots use."""
     name = package_name(store_path)
     links = farm(root, name)
-    if missing := sorted(set(wanted) - set(links)):
+    missing = sorted(p for p in wanted if p not in links and (name, p) not in NOT_PROGRAMS)
+    if missing:
         raise LabError(f"{store_path}: no program {', '.join(missing)} in Debian's packages for {name!r}")
     at = root / store_path.lstrip("/")
     (at / "bin").mkdir(parents=True)
