@@ -5,6 +5,7 @@
     trivet-probe stop NAME              end, print the summary as JSON
     trivet-probe show NAME              the summary so far, without ending
     trivet-probe ports HOST LIST        which TCP ports answer (LIST: 22,80,9000-9100), as JSON
+    trivet-probe raw HOST PROTOCOL      one empty packet of an IP protocol (112: a forged VRRP advert)
 
 Streams, each at its own steady pace, whatever becomes of the requests before (a user does not wait for another
 user's answer):
@@ -379,7 +380,7 @@ def signalled(name: str, number: int, produces: str, patience: float) -> int:
     return 0
 
 
-def ports(host: str, spec: str, timeout: float) -> int:
+def ports(host: str, spec: str, timeout: float, source: str | None) -> int:
     wanted: list[int] = []
     for part in spec.split(","):
         first, _, last = part.partition("-")
@@ -387,14 +388,14 @@ def ports(host: str, spec: str, timeout: float) -> int:
 
     def ask(port: int) -> str:
         try:
-            socket.create_connection((host, port), timeout=timeout).close()
+            socket.create_connection((host, port), timeout=timeout, source_address=(source, 0) if source else None).close()
             return "open"
         except ConnectionRefusedError:
             return "refused"
         except OSError:
             return "silent"
 
-    with ThreadPoolExecutor(max_workers=64) as pool:
+    with ThreadPoolExecutor(max_workers=512) as pool:
         answers = dict(zip(wanted, pool.map(ask, wanted)))
     print(json.dumps({kind: [p for p, a in answers.items() if a == kind] for kind in ("open", "refused", "silent")}))
     return 0
@@ -420,7 +421,11 @@ def main(argv: list[str]) -> int:
     p = commands.add_parser("ports", help="which TCP ports answer")
     p.add_argument("host")
     p.add_argument("list")
-    p.add_argument("--timeout", type=float, default=1.0)
+    p.add_argument("--timeout", type=float, default=0.5)
+    p.add_argument("--source", help="the address to ask from")
+    r = commands.add_parser("raw", help="send one empty IP packet of a protocol (as root)")
+    r.add_argument("host")
+    r.add_argument("protocol", type=int)
     options = parser.parse_args(argv)
     match options.command:
         case "start":
@@ -432,8 +437,12 @@ def main(argv: list[str]) -> int:
             return signalled(options.name, signal.SIGTERM, "summary.json", 60)
         case "show":
             return signalled(options.name, signal.SIGUSR1, "shown.json", 10)
+        case "raw":
+            with socket.socket(socket.AF_INET, socket.SOCK_RAW, options.protocol) as raw:
+                raw.sendto(bytes(20), (options.host, 0))
+            return 0
         case _:
-            return ports(options.host, options.list, options.timeout)
+            return ports(options.host, options.list, options.timeout, options.source)
 
 
 if __name__ == "__main__":

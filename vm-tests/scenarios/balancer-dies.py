@@ -1,0 +1,48 @@
+# The active balancer dies, then its whole node: the virtual address moves, the site answers, and a node that comes back does
+# not disturb.
+
+cluster_up()
+
+with subtest("the active balancer's process is killed"):
+    first = holder()
+    start_probe("kill", reads=40)
+    first.succeed("systemctl kill --signal=KILL trivet-balancer")
+    second = poll(lambda: one(holders(others(first))), "another node takes the address")
+    served_since("kill")
+    seen = stop_probe("kill")
+    measured("balancer killed", seen)
+    assert seen["reads"]["outage_over"]
+
+with subtest("the killed balancer runs again, and does not take the address back"):
+    first.wait_for_unit("trivet-balancer", timeout=RECOVERY)
+    client.sleep(2)
+    assert holder() is second, f"{holder().name} holds the address, not {second.name}"
+
+with subtest("the active node loses power"):
+    start_probe("power", reads=40)
+    second.crash()
+    third = holder(others(second))
+    served_since("power")
+    seen = stop_probe("power")
+    measured("node powered off", seen)
+    assert seen["reads"]["outage_over"]
+
+with subtest("the node comes back: no second outage"):
+    start_probe("back", reads=40)
+    second.start()
+    second.wait_for_unit("trivet-balancer", timeout=BOOT)
+    wait_for_members(NODES)
+    client.sleep(3)
+    seen = stop_probe("back")
+    measured("node returns", seen)
+    assert holder() is third, f"{holder().name} holds the address, not {third.name}"
+    assert seen["reads"]["failed"] == 0, seen["reads"]
+
+with subtest("keepalived is killed on the active node"):
+    start_probe("keepalived", reads=40)
+    third.succeed("systemctl kill --signal=KILL keepalived")
+    holder()
+    served_since("keepalived")
+    seen = stop_probe("keepalived")
+    measured("keepalived killed", seen)
+    assert seen["reads"]["outage_over"]

@@ -1,0 +1,56 @@
+# The site is served: by name, at the virtual address, over TLS that verifies, through every tier down to the database.
+
+cluster_up()
+
+with subtest("a page answers at the name, over TLS that verifies"):
+    page = client.succeed(f"curl -fsS {SITE}/")
+    assert "<html" in page.lower(), page[:300]
+    resolved = client.succeed(f"curl -fsS -o /dev/null -w '%{{remote_ip}} %{{ssl_verify_result}}' {SITE}/")
+    assert resolved == f"{VIRTUAL_ADDRESS} 0", resolved
+
+with subtest("the certificate is for the name: by address it does not verify"):
+    status, _ = client.execute(f"curl -sS -o /dev/null https://{VIRTUAL_ADDRESS}/ 2>/dev/null")
+    assert status == 60, f"curl exited with {status}, not with 60 (certificate problem)"
+
+with subtest("HTTP/2 and HTTP/1.1"):
+    for flag, version in (("--http2", "2"), ("--http1.1", "1.1")):
+        assert client.succeed(f"curl -fsS {flag} -o /dev/null -w '%{{http_version}}' {SITE}/") == version
+
+with subtest("TLS 1.1 is refused"):
+    client.fail(f"curl -fsS --tlsv1.1 --tls-max 1.1 -o /dev/null {SITE}/")
+
+with subtest("port 80 sends to https, path and query kept"):
+    answer = client.succeed("curl -sS -o /dev/null -w '%{http_code} %{redirect_url}' 'http://www.foobar.com/a/b?c=d'")
+    code, target = answer.split()
+    assert code in ("301", "308") and target == f"{SITE}/a/b?c=d", answer
+
+with subtest("a static file"):
+    head = client.succeed(f"curl -fsS -D - -o /dev/null {SITE}/robots.txt").lower()
+    assert "etag:" in head and "text/plain" in head, head
+    etag = next(line.split(":", 1)[1].strip() for line in head.splitlines() if line.startswith("etag:"))
+    answer = client.succeed(f"curl -sS -o /dev/null -w '%{{http_code}}' -H {shlex.quote(f'If-None-Match: {etag}')} {SITE}/robots.txt")
+    assert answer == "304", answer
+
+with subtest("write, then read what was written"):
+    body = shlex.quote(json.dumps({"name": USER, "password": PASSWORD}))
+    token = json.loads(client.succeed(f"curl -fsS {SITE}/api/session --json {body}"))["token"]
+    article = shlex.quote(json.dumps({"title": "First light", "body": "Carried by *three* machines."}))
+    written = json.loads(client.succeed(f"curl -fsS {SITE}/api/articles -H 'Authorization: Bearer {token}' --json {article}"))
+    page = client.succeed(f"curl -fsS {SITE}/articles/{written['slug']}")
+    assert "First light" in page and "<em>three</em>" in page, page[:2000]
+
+with subtest("what was written is on every member"):
+    for node in NODES:
+        poll(lambda: try_sql(node, f"SELECT title FROM trivet.articles WHERE slug = '{written['slug']}'") == "First light",
+             f"{node.name} has the article", 30)
+
+with subtest("every node's balancer reaches every node's web tier"):
+    for node in NODES:
+        assert node.succeed("curl -fsS -o /dev/null -w '%{http_code}' http://127.0.0.1:9611/healthz") == "200"
+
+with subtest("steady state, as the client sees it"):
+    start_probe("steady", reads=20, keepalive=4, writes=5)
+    client.sleep(5)
+    seen = stop_probe("steady")
+    measured("nothing breaks", seen, lost=nothing_lost(seen))
+    assert seen["reads"]["failed"] == seen["keepalive"]["failed"] == seen["writes"]["failed"] == 0, seen

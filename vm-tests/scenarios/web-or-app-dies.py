@@ -1,0 +1,41 @@
+# Web, then app, dies on one node under load: no request fails, whichever node it is.
+
+cluster_up()
+
+
+def under_load(label, act):
+    start_probe("load", reads=20, keepalive=8, paths=["/", "/robots.txt"])
+    client.sleep(1)
+    act()
+    client.sleep(4)
+    seen = stop_probe("load")
+    measured(label, seen)
+    assert seen["reads"]["failed"] == 0, f"{label}: {seen['reads']['first_problems']}"
+    assert seen["keepalive"]["failed"] == 0, f"{label}: {seen['keepalive']['first_problems']}"
+
+
+def killed(node, unit):
+    node.succeed(f"systemctl kill --signal=KILL {unit}")
+    node.wait_for_unit(unit, timeout=RECOVERY)
+
+
+def stopped(node, unit):
+    node.succeed(f"systemctl stop {unit}")
+    client.sleep(3)
+    node.succeed(f"systemctl start {unit}")
+    node.wait_for_unit(unit, timeout=RECOVERY)
+
+
+active = holder()
+passive = others(active)[0]
+
+for node, where in ((passive, "a passive node"), (active, "the active node")):
+    for unit, tier in (("trivet-web", "web"), ("trivet-app", "app")):
+        with subtest(f"{tier} is killed on {where}"):
+            under_load(f"{tier} killed on {where}", lambda: killed(node, unit))
+
+with subtest("web is stopped for a while, in order"):
+    under_load("web stopped for 3 s", lambda: stopped(passive, "trivet-web"))
+
+with subtest("app is stopped for a while, in order"):
+    under_load("app stopped for 3 s", lambda: stopped(passive, "trivet-app"))
