@@ -21,7 +21,7 @@ def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(
         prog="lab", description="Trivet's test cluster on this machine: three nodes and a client. See docs/lab.md.",
         epilog=f"Scenarios of `test`: {', '.join(scenarios.available())}.")
-    p.set_defaults(name=None, profile=os.environ.get("TRIVET_LAB_PROFILE", "release"))
+    p.set_defaults(name=None, profile=os.environ.get("TRIVET_LAB_PROFILE", "lab"))
     commands = p.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def command(name: str, text: str) -> argparse.ArgumentParser:
@@ -30,7 +30,7 @@ def parser() -> argparse.ArgumentParser:
         return c
 
     def profiled(c: argparse.ArgumentParser) -> None:
-        c.add_argument("--profile", default=argparse.SUPPRESS, help="cargo's profile (default: release)")
+        c.add_argument("--profile", default=argparse.SUPPRESS, help="cargo's profile (default: lab)")
 
     profiled(command("up", "install, build, boot, and wait until the site answers"))
     command("down", "stop everything this lab started, and see that nothing is left")
