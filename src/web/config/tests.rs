@@ -79,7 +79,11 @@ fn each_wrong_value_names_file_key_and_reason() {
         ("/limits", json!({"max_connections": 0}), "limits.max_connections: must be at least 1"),
         ("/peers/backends/0/name", json!("node1"), "peers.backends[0].name: \"node1\" is this node itself"),
         ("/peers/backends/0/name", json!("node3"), "peers.backends: \"node3\" stands here twice"),
-        ("/peers/backends/0/name", json!("no de"), "peers.backends[0]: \"no de\" cannot stand in a certificate"),
+        (
+            "/peers/backends/0/name",
+            json!("no de"),
+            "peers.backends[0]: \"no de\" cannot stand in a certificate",
+        ),
         ("/statik", json!({}), "statik: unknown field `statik`"),
     ] {
         let e = error(pointer, value);
