@@ -89,7 +89,7 @@ def _lab(name: str) -> Lab:
 
 
 def _lock(name: str) -> host.Lock:
-    return host.Lock(state_dir() / f"{name}.lock", f"another command is at work on lab {name!r}: wait for it, or use --name OTHER")
+    return host.Lock(Path("/run/lock") / f"trivet-lab-{name}.lock", f"another command is at work on lab {name!r}: wait for it, or use --name OTHER")
 
 
 def _existing(name: str) -> Lab:
@@ -136,14 +136,13 @@ def _clean_up_after(lab: Lab, error: BaseException) -> None:
 def down(options: argparse.Namespace) -> int:
     host.require_host()
     name = _name(options)
-    with _lock(name) as lock:
+    with _lock(name):
         lab = _lab(name)
         if not lab.exists():
             say(f"there is no lab {name!r}: nothing to do")
         else:
             lab.remove()
             say("down: no process, mount, namespace, bridge or cgroup is left")
-        lock.remove()
     return 0
 
 
@@ -163,7 +162,7 @@ def test(options: argparse.Namespace) -> int:
     name = _name(options, "trivet-test")
     scenarios.choose(options.scenario)
     results = (options.results or build.target_dir(REPOSITORY) / "lab").resolve()
-    with _lock(name) as lock:
+    with _lock(name):
         host.install_tools(host.LAB_TOOLS)
         lab = _lab(name)
         lab.refuse_if_taken()
@@ -173,9 +172,7 @@ def test(options: argparse.Namespace) -> int:
             if _lab(name).exists():
                 _lab(name).remove()
             raise
-        if not lab.exists():
-            lock.remove()
-    report.write_json(outcomes, results / "report.json")
+        report.write_json(outcomes, results / "report.json")
     report.show(outcomes, results / "report.json")
     return 0 if all(o.passed for o in outcomes) else 1
 

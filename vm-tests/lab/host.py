@@ -90,23 +90,26 @@ def cgroup_root() -> Path:
 
 
 class Lock:
-    """One command at a time per lab; kept until the process ends."""
+    """One command at a time per lab; the file lasts as long as the command."""
 
     def __init__(self, path: Path, busy: str):
-        self._path = path
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("w")
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise LabError(busy) from None
-
-    def remove(self) -> None:
-        """The file too, when what it guards is no more (held still, so nobody waits on it)."""
-        self._path.unlink(missing_ok=True)
+        self._path = path
+        while True:
+            self._file = path.open("w")
+            try:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                self._file.close()
+                raise LabError(busy) from None
+            # The last holder removes the file: a lock on a file that is no longer there guards nothing.
+            if path.exists() and os.fstat(self._file.fileno()).st_ino == path.stat().st_ino:
+                return
+            self._file.close()
 
     def __enter__(self) -> "Lock":
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._path.unlink(missing_ok=True)
         self._file.close()
