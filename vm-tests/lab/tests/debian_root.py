@@ -5,6 +5,7 @@ from pathlib import Path
 PROGRAMS = {
     "coreutils": ["/usr/bin/cat", "/usr/bin/mkdir"],
     "bash": ["/bin/bash"],
+    "procps": ["/usr/bin/kill"],
     "prometheus-node-exporter": ["/usr/bin/prometheus-node-exporter"],
 }
 
