@@ -4,3 +4,4 @@
 //! MySQL's own Paxos elects; the keeper only drives what MySQL offers, and refuses when it is unsure.
 
 pub mod config;
+pub mod gtid;

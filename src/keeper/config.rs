@@ -116,7 +116,7 @@ impl Default for Timing {
             observe_timeout: Duration::from_millis(500),
             stale: Duration::from_secs(1),
             peer_timeout: Duration::from_millis(400),
-            join_timeout: Duration::from_secs(300),
+            join_timeout: Duration::from_secs(120),
         }
     }
 }
