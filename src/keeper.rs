@@ -2,6 +2,24 @@
 //! complete outage, and tells the truth about its member over HTTP.
 //!
 //! MySQL's own Paxos elects; the keeper only drives what MySQL offers, and refuses when it is unsure.
+//!
+//! Facts flow one way: [`observe`] and [`peers`] write what they see on the [`board`]; [`runner`] hands it to [`decide`],
+//! which is pure, and lets [`execute`] do the one step that comes out; [`server`] answers from the board by [`verdict`].
 
+pub mod accounts;
+pub mod attempts;
+pub mod board;
 pub mod config;
+pub mod credentials;
+pub mod decide;
+pub mod execute;
 pub mod gtid;
+pub mod observe;
+pub mod peers;
+pub mod record;
+pub mod report;
+pub mod run;
+pub mod runner;
+pub mod server;
+pub mod sql;
+pub mod verdict;

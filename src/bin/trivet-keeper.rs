@@ -3,12 +3,13 @@
 use std::process::ExitCode;
 
 use trivet::keeper::config::Config;
-use trivet::process::{self, Failure};
+use trivet::keeper::run::run;
+use trivet::process;
 
 fn main() -> ExitCode {
     let args = match process::service_args() {
         Ok(args) => args,
         Err(code) => return code,
     };
-    process::main("trivet-keeper", &args, |_: Config| Err(Failure::run("keeping is not built yet")))
+    process::main("trivet-keeper", &args, |config: Config| process::block_on(run(config)))
 }

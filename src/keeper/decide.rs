@@ -1,0 +1,361 @@
+//! The decision core: from what is known now to what the keeper does next. Plain data in, plain data out; no clock, no
+//! network, no SQL. It is asked several times a second, so every answer is about one step, and a wrong guess about the
+//! world is corrected by the next look.
+//!
+//! The rule under all rules: a member starts or empties nothing as long as anything is unknown that could make it wrong.
+
+mod join;
+mod outage;
+
+use std::time::Duration;
+
+use super::report::{MemberState, Observation, Peers, Phase, Record, Report, Role};
+
+/// What the configuration says about the cluster.
+#[derive(Debug, Clone)]
+pub struct Cluster {
+    /// This node.
+    pub me: String,
+    /// All members, in the configuration's order, which breaks ties.
+    pub members: Vec<String>,
+    /// The group's name.
+    pub group_name: String,
+    /// Digest of group name and members.
+    pub digest: String,
+}
+
+/// What happened before, as far as it matters for the next step.
+#[derive(Debug, Clone, Default)]
+pub struct History {
+    /// The accounts were found right since this member became primary and since the password files changed.
+    pub accounts_ok: bool,
+    /// The member has been writable without being the primary for so long.
+    pub writable_for: Duration,
+    /// An attempt to get into a group failed lately.
+    pub group: Option<Retry>,
+    /// An attempt at anything else failed lately.
+    pub other: Option<Retry>,
+}
+
+/// A failed attempt, and how long to leave it before the next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Retry {
+    /// What failed, in MySQL's words.
+    pub error: String,
+    /// Attempts that failed in a row.
+    pub failures: u32,
+    /// Until the next attempt; zero when it may be made.
+    pub wait: Duration,
+}
+
+/// Everything a decision is made from.
+#[derive(Debug, Clone, Copy)]
+pub struct Inputs<'a> {
+    /// The configuration.
+    pub cluster: &'a Cluster,
+    /// The local member, or why it is not known; the caller has refused stale observations.
+    pub local: Result<&'a Observation, &'a str>,
+    /// What was remembered.
+    pub record: &'a Record,
+    /// The other keepers; the caller has refused stale reports.
+    pub peers: &'a Peers,
+    /// What happened before.
+    pub history: &'a History,
+}
+
+/// One step. Each is safe to repeat.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// `group_replication_bootstrap_group=OFF`, left ON by an interrupted bootstrap.
+    ClearBootstrapFlag,
+    /// `super_read_only=ON` on a member that is no primary.
+    SetReadOnly,
+    /// STOP GROUP_REPLICATION, to leave ERROR.
+    StopGroup,
+    /// Start the group with this member as its first.
+    Bootstrap {
+        /// A brand-new group, as opposed to one re-formed from data.
+        first: bool,
+    },
+    /// START GROUP_REPLICATION.
+    Join,
+    /// CLONE INSTANCE from this member's mysqld.
+    Clone {
+        /// The donor's name.
+        donor: String,
+    },
+    /// Make or correct the accounts, on the primary.
+    EnsureAccounts,
+}
+
+impl Action {
+    /// The name in logs and metrics.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::ClearBootstrapFlag => "clear-bootstrap-flag",
+            Self::SetReadOnly => "set-read-only",
+            Self::StopGroup => "stop-group",
+            Self::Bootstrap { .. } => "bootstrap",
+            Self::Join => "join",
+            Self::Clone { .. } => "clone",
+            Self::EnsureAccounts => "ensure-accounts",
+        }
+    }
+
+    /// Whether everything must be looked at anew, and decided anew, right before it is done.
+    pub fn needs_recheck(&self) -> bool {
+        matches!(self, Self::Bootstrap { .. } | Self::Join | Self::Clone { .. })
+    }
+}
+
+/// The outcome.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decision {
+    /// Where the keeper stands.
+    pub phase: Phase,
+    /// Why, in words for the operator.
+    pub reason: String,
+    /// The member that should bootstrap, after a complete outage.
+    pub plan: Option<String>,
+    /// The step to take, if any.
+    pub action: Option<Action>,
+}
+
+impl Decision {
+    fn wait(phase: Phase, reason: impl Into<String>) -> Self {
+        Self { phase, reason: reason.into(), plan: None, action: None }
+    }
+
+    fn act(phase: Phase, reason: impl Into<String>, action: Action) -> Self {
+        Self { phase, reason: reason.into(), plan: None, action: Some(action) }
+    }
+
+    fn planned(self, candidate: &str) -> Self {
+        Self { plan: Some(candidate.to_owned()), ..self }
+    }
+
+    /// Waits instead of acting when the last attempt is too recent.
+    fn unless_too_soon(self, retry: Option<&Retry>) -> Self {
+        match retry {
+            Some(retry) if !retry.wait.is_zero() && self.action.is_some() => Self {
+                phase: Phase::BackingOff,
+                reason: format!(
+                    "{}; {} failed {}, the last time with: {}; next attempt in {} s",
+                    self.reason,
+                    self.action.as_ref().map_or("it", Action::name),
+                    times(retry.failures),
+                    retry.error,
+                    retry.wait.as_secs() + 1
+                ),
+                action: None,
+                ..self
+            },
+            _ => self,
+        }
+    }
+}
+
+fn times(n: u32) -> String {
+    if n == 1 { "once".into() } else { format!("{n} times") }
+}
+
+/// How long a member may be seen writable outside the primary role before it is switched: while the role moves, the two
+/// are not seen to change at the same instant, and a new primary must not be made read-only.
+const WRITABLE_GRACE: Duration = Duration::from_secs(2);
+
+/// What to do next.
+pub fn decide(inputs: &Inputs<'_>) -> Decision {
+    let local = match inputs.local {
+        Ok(local) => local,
+        Err(why) => return Decision::wait(Phase::MysqlUnreachable, why),
+    };
+    if let Some(fault) = misconfigured(inputs, local) {
+        return Decision::wait(Phase::Misconfigured, fault);
+    }
+    if local.bootstrap_group {
+        return Decision::act(
+            Phase::Misconfigured,
+            "group_replication_bootstrap_group is ON outside a bootstrap, so the next START GROUP_REPLICATION would \
+             found a second group: switching it off",
+            Action::ClearBootstrapFlag,
+        )
+        .unless_too_soon(inputs.history.other.as_ref());
+    }
+    match local.member_state {
+        MemberState::Online => online(inputs, local),
+        MemberState::Recovering | MemberState::Unreachable => {
+            read_only(inputs, local, Decision::wait(Phase::Recovering, recovering_reason(local)))
+        }
+        MemberState::Error => Decision::act(
+            Phase::Error,
+            format!(
+                "the member left the group in ERROR{}: stopping Group Replication in order to join again",
+                local.last_error.as_ref().map(|e| format!(" ({e})")).unwrap_or_default()
+            ),
+            Action::StopGroup,
+        )
+        .unless_too_soon(inputs.history.other.as_ref()),
+        MemberState::Offline => offline(inputs, local),
+    }
+}
+
+/// What mysqld's own settings make impossible.
+fn misconfigured(inputs: &Inputs<'_>, local: &Observation) -> Option<String> {
+    match &local.mysql_group_name {
+        None => {
+            return Some(
+                "the plugin group_replication is not active in mysqld: load it with \
+                 plugin_load_add=group_replication.so"
+                    .into(),
+            );
+        }
+        Some(name) if *name != inputs.cluster.group_name => {
+            return Some(format!(
+                "mysqld belongs to group \"{name}\" (group_replication_group_name), this keeper to \"{}\"",
+                inputs.cluster.group_name
+            ));
+        }
+        Some(_) => {}
+    }
+    if local.member_state == MemberState::Online {
+        return None;
+    }
+    let twin = reports(inputs.peers)
+        .find(|(_, r)| r.observation.as_ref().is_some_and(|o| o.server_uuid == local.server_uuid));
+    twin.map(|(name, _)| {
+        format!(
+            "{name} has the same server UUID {}: one data directory is a copy of the other. On the copy, stop mysqld \
+             and delete auto.cnf in its data directory",
+            local.server_uuid
+        )
+    })
+}
+
+fn online(inputs: &Inputs<'_>, local: &Observation) -> Decision {
+    if !local.majority {
+        let gone: Vec<&str> = local
+            .view
+            .iter()
+            .filter(|m| m.state == MemberState::Unreachable)
+            .map(|m| m.name.as_deref().unwrap_or(&m.address))
+            .collect();
+        return Decision::wait(
+            Phase::NoMajority,
+            format!(
+                "most of the group is out of reach ({}): writes wait, and after \
+                 group_replication_unreachable_majority_timeout this member leaves the group",
+                gone.join(", ")
+            ),
+        );
+    }
+    let role = match local.role {
+        Role::Primary => "PRIMARY",
+        Role::Secondary | Role::None => "SECONDARY",
+    };
+    let mut reason = format!("ONLINE {role} in a view of {}", local.view.len());
+    let strangers: Vec<&str> =
+        local.view.iter().filter(|m| m.name.is_none()).map(|m| m.address.as_str()).collect();
+    if !strangers.is_empty() {
+        reason += &format!("; not in the configuration: {}", strangers.join(", "));
+    }
+    if local.start_on_boot {
+        reason += "; group_replication_start_on_boot is ON: set it OFF in my.cnf, or a restart without a group may \
+                   take writes alone";
+    }
+    let decision = Decision::wait(Phase::Online, reason);
+    if local.role != Role::Primary {
+        return read_only(inputs, local, decision);
+    }
+    if local.super_read_only {
+        let reason = format!("{}; super_read_only is ON, so it takes no writes yet", decision.reason);
+        return Decision { reason, ..decision };
+    }
+    if !inputs.history.accounts_ok {
+        let quiet = inputs.history.other.as_ref().is_none_or(|r| r.wait.is_zero());
+        let (reason, action) = match &inputs.history.other {
+            Some(retry) => (
+                format!("{}; the accounts could not be made: {}", decision.reason, retry.error),
+                quiet.then_some(Action::EnsureAccounts),
+            ),
+            None => (decision.reason, Some(Action::EnsureAccounts)),
+        };
+        return Decision { reason, action, ..decision };
+    }
+    decision
+}
+
+fn recovering_reason(local: &Observation) -> String {
+    let behind = local.gtid_received.subtract(&local.gtid_executed).count();
+    if behind == 0 {
+        "in the group, fetching what it lacks".into()
+    } else {
+        format!("in the group, {behind} received transactions still to be applied")
+    }
+}
+
+/// A member that is in a group but not its primary must not take writes.
+fn read_only(inputs: &Inputs<'_>, local: &Observation, decision: Decision) -> Decision {
+    let writable = !local.super_read_only && inputs.history.writable_for >= WRITABLE_GRACE;
+    if !writable || local.is_cloning() {
+        return decision;
+    }
+    Decision {
+        reason: format!(
+            "{}; it was writable without being the primary: setting super_read_only",
+            decision.reason
+        ),
+        action: Some(Action::SetReadOnly),
+        ..decision
+    }
+}
+
+fn offline(inputs: &Inputs<'_>, local: &Observation) -> Decision {
+    if local.is_cloning() {
+        let source = local.clone.as_ref().map_or("", |c| c.source.as_str());
+        return Decision::wait(Phase::Cloning, format!("a clone from {source} into this member runs"));
+    }
+    let decision = offline_in(inputs, local);
+    if local.super_read_only {
+        return decision;
+    }
+    // Nothing else before this: outside a group every write is one that the group will never have.
+    Decision {
+        reason: format!("{}; it was writable outside a group: setting super_read_only", decision.reason),
+        action: Some(Action::SetReadOnly),
+        ..decision
+    }
+}
+
+fn offline_in(inputs: &Inputs<'_>, local: &Observation) -> Decision {
+    let gtids = local.gtids();
+    if gtids.is_empty() && !local.user_schemas.is_empty() {
+        return Decision::wait(
+            Phase::Refused,
+            format!(
+                "there is data without a GTID ({}): it did not come from this group, and joining would delete it. \
+                 Move it away (DROP DATABASE with sql_log_bin=0), or import it through the primary",
+                local.user_schemas.join(", ")
+            ),
+        );
+    }
+    match join::visible_group(inputs) {
+        Ok(Some(group)) => join::decide(inputs, local, &gtids, &group),
+        Ok(None) => outage::decide(inputs, local, &gtids),
+        Err(refusal) => Decision::wait(Phase::Refused, refusal),
+    }
+}
+
+/// The peers whose reports are known.
+fn reports(peers: &Peers) -> impl Iterator<Item = (&str, &Report)> {
+    peers.iter().filter_map(|(name, peer)| peer.as_ref().ok().map(|r| (name.as_str(), r)))
+}
+
+/// A set for people: cut where it is long.
+fn brief(set: &super::gtid::GtidSet) -> String {
+    const LONG: usize = 200;
+    let text = set.to_string();
+    if text.len() <= LONG { text } else { format!("{}… ({} transactions)", &text[..LONG], set.count()) }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,192 @@
+//! No group anywhere: founding a new one, or re-forming the old one after a complete outage.
+//!
+//! Two keepers must never both bootstrap. The candidate follows from the states of all members alone, so every keeper
+//! that sees all members comes to the same one; each names it in its report (`plan`), and the candidate acts only when
+//! every peer names it, too.
+
+use super::{Action, Decision, Inputs, brief};
+use crate::keeper::gtid::GtidSet;
+use crate::keeper::report::{MemberState, Observation, Phase, Record};
+
+/// One member, all facts known.
+struct Known<'a> {
+    name: &'a str,
+    seen: &'a Observation,
+    record: &'a Record,
+    gtids: GtidSet,
+}
+
+/// What to do while no peer is in a group.
+pub(super) fn decide(inputs: &Inputs<'_>, local: &Observation, gtids: &GtidSet) -> Decision {
+    let cluster = inputs.cluster;
+    if let Some(foreign) = foreign(&cluster.me, local, gtids, &cluster.group_name) {
+        return Decision::wait(Phase::Refused, foreign);
+    }
+    let mut all = Vec::with_capacity(cluster.members.len());
+    let mut missing = Vec::new();
+    for name in &cluster.members {
+        if *name == cluster.me {
+            all.push(Known { name, seen: local, record: inputs.record, gtids: gtids.clone() });
+            continue;
+        }
+        match peer(inputs, name) {
+            Ok(known) => all.push(known),
+            Err(Unusable::Not(why)) => missing.push(format!("{name} ({why})")),
+            Err(Unusable::Differs(why)) => return Decision::wait(Phase::Misconfigured, why),
+        }
+    }
+    if !missing.is_empty() {
+        return Decision::wait(
+            Phase::WaitingForMembers,
+            format!(
+                "no group is running, and one is bootstrapped only when all members are seen OFFLINE, because a \
+                 missing one may hold writes that the others do not have: waiting for {}",
+                missing.join(", ")
+            ),
+        );
+    }
+    match candidate(&all, &cluster.group_name) {
+        Ok((candidate, first)) => bootstrap(inputs, candidate, first),
+        Err(refusal) => Decision::wait(Phase::Refused, refusal),
+    }
+}
+
+enum Unusable {
+    /// Not there, or not yet as it must be.
+    Not(String),
+    /// There, and configured in a way that rules out planning together.
+    Differs(String),
+}
+
+fn peer<'a>(inputs: &Inputs<'a>, name: &'a str) -> Result<Known<'a>, Unusable> {
+    let report = match inputs.peers.get(name) {
+        Some(Ok(report)) => report,
+        Some(Err(why)) => return Err(Unusable::Not(why.clone())),
+        None => return Err(Unusable::Not("not asked yet".into())),
+    };
+    if report.digest != inputs.cluster.digest {
+        return Err(Unusable::Differs(format!(
+            "the keeper of {name} is configured with another group name or other members (or in another order): the \
+             lists must be equal on all nodes"
+        )));
+    }
+    let Some(seen) = report.observation.as_ref() else {
+        return Err(Unusable::Not(format!("its mysqld: {}", report.reason)));
+    };
+    if seen.member_state != MemberState::Offline {
+        let majority = if seen.member_state == MemberState::Online && !seen.majority {
+            " without a majority"
+        } else {
+            ""
+        };
+        return Err(Unusable::Not(format!("{}{majority}", seen.member_state.as_str())));
+    }
+    if seen.is_cloning() {
+        return Err(Unusable::Not("a clone into it runs".into()));
+    }
+    Ok(Known { name, seen, record: &report.record, gtids: seen.gtids() })
+}
+
+/// Data that no group of this name made.
+fn foreign(name: &str, seen: &Observation, gtids: &GtidSet, group_name: &str) -> Option<String> {
+    if seen.is_empty() || gtids.has_uuid(group_name) {
+        return None;
+    }
+    Some(format!(
+        "{name} has data that this group did not make (schemas: {}; GTIDs: {}), so no group is formed over it. If the \
+         data is to be kept, dump it, start with empty data directories, and load the dump through the primary; if not, \
+         move the data directory of {name} away and start mysqld",
+        if seen.user_schemas.is_empty() { "none".into() } else { seen.user_schemas.join(", ") },
+        if gtids.is_empty() { "none".into() } else { brief(gtids) },
+    ))
+}
+
+/// The member to bootstrap from, and whether the group is brand-new.
+fn candidate<'a>(all: &[Known<'a>], group_name: &str) -> Result<(&'a str, bool), String> {
+    for m in all {
+        if let Some(foreign) = foreign(m.name, m.seen, &m.gtids, group_name) {
+            return Err(foreign);
+        }
+    }
+    let recorded = |m: &&Known<'a>| m.record.group_name == group_name && m.record.formed;
+    let with_data: Vec<&Known<'a>> = all.iter().filter(|m| !m.seen.is_empty()).collect();
+    if with_data.is_empty() {
+        return match all.iter().find(recorded) {
+            Some(m) => Err(format!(
+                "every member is empty, but the keeper of {} remembers that this group had data: the data of all \
+                 members is gone. Restore a backup; or, to start over with nothing, delete group.json in the state \
+                 directories of all keepers",
+                m.name
+            )),
+            None => Ok((all[0].name, true)),
+        };
+    }
+    // A member that was in the last view and is empty now has lost its disk, and with it perhaps the newest writes.
+    for lost in all.iter().filter(|m| m.seen.is_empty()) {
+        let listed = all.iter().filter(recorded).find(|m| m.record.last_view.iter().any(|n| n == lost.name));
+        if let Some(witness) = listed {
+            return Err(format!(
+                "{} is empty, but {} remembers it ONLINE in the group's last view: its disk is lost, and with it \
+                 perhaps acknowledged writes that no other member has. To go on without them, an operator must \
+                 bootstrap a member by hand: SET GLOBAL group_replication_bootstrap_group=ON; START \
+                 GROUP_REPLICATION; SET GLOBAL group_replication_bootstrap_group=OFF on the one with the most \
+                 transactions",
+                lost.name, witness.name
+            ));
+        }
+    }
+    let contains_all = |a: &&&Known<'a>| with_data.iter().all(|b| b.gtids.is_subset(&a.gtids));
+    if let Some(winner) = with_data.iter().find(contains_all) {
+        return Ok((winner.name, false));
+    }
+    let mut differences = Vec::new();
+    for a in &with_data {
+        for b in &with_data {
+            let only = a.gtids.subtract(&b.gtids);
+            if !only.is_empty() {
+                differences.push(format!("{} has {} that {} lacks", a.name, brief(&only), b.name));
+            }
+        }
+    }
+    Err(format!(
+        "the members have diverged, none contains all others: {}. Look at the transactions with mysqlbinlog \
+         --include-gtids, decide which member is right, and move the data directories of the others away: they are \
+         cloned again",
+        differences.join("; ")
+    ))
+}
+
+fn bootstrap(inputs: &Inputs<'_>, candidate: &str, first: bool) -> Decision {
+    let cluster = inputs.cluster;
+    let why = if first {
+        "all members are there and empty, and no keeper remembers a group"
+    } else {
+        "all members are there and OFFLINE, and its transactions contain those of all others"
+    };
+    if candidate != cluster.me {
+        return Decision::wait(
+            Phase::WaitingForBootstrap,
+            format!("{candidate} is to bootstrap the group: {why}"),
+        )
+        .planned(candidate);
+    }
+    let undecided: Vec<&str> = inputs
+        .peers
+        .iter()
+        .filter(|(_, p)| p.as_ref().ok().and_then(|r| r.plan.as_deref()) != Some(cluster.me.as_str()))
+        .map(|(name, _)| name.as_str())
+        .collect();
+    if !undecided.is_empty() {
+        return Decision::wait(
+            Phase::WaitingForMembers,
+            format!(
+                "this member is to bootstrap the group ({why}); waiting until the keepers of {} see the same",
+                undecided.join(", ")
+            ),
+        )
+        .planned(candidate);
+    }
+    Decision::act(Phase::Bootstrapping, why, Action::Bootstrap { first })
+        .planned(candidate)
+        .unless_too_soon(inputs.history.group.as_ref())
+}

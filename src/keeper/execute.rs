@@ -1,0 +1,192 @@
+//! Doing what was decided: statements in the right order, each under a deadline. One action at a time.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use super::accounts;
+use super::config::Config;
+use super::credentials::Credentials;
+use super::decide::Action;
+use super::gtid::GtidSet;
+use super::sql::{Sql, SqlError, quote};
+
+/// Setting a variable, looking something up.
+const SHORT: Duration = Duration::from_secs(10);
+/// Leaving ERROR; longer when transactions are still being rolled back.
+const STOP: Duration = Duration::from_secs(60);
+/// From START GROUP_REPLICATION of a bootstrap to ONLINE. There is nobody to wait for.
+const BOOTSTRAP: Duration = Duration::from_secs(60);
+/// A clone takes as long as the data is large; this only ends one that nobody watches.
+const CLONE: Duration = Duration::from_secs(24 * 3600);
+/// Applying what was received before a complete outage, without any progress.
+const DRAIN_STALL: Duration = Duration::from_secs(30);
+
+/// Runs an action; the text says what was done, for the log.
+pub async fn execute(
+    config: &Config,
+    credentials: &Credentials,
+    action: &Action,
+) -> Result<String, SqlError> {
+    let mut sql = Sql::connect(&config.mysql, SHORT).await?;
+    let outcome = match action {
+        Action::ClearBootstrapFlag => {
+            sql.run("SET GLOBAL group_replication_bootstrap_group = OFF", SHORT).await.map(|()| String::new())
+        }
+        Action::SetReadOnly => {
+            sql.run("SET GLOBAL super_read_only = ON", SHORT).await.map(|()| String::new())
+        }
+        Action::StopGroup => sql.run("STOP GROUP_REPLICATION", STOP).await.map(|()| String::new()),
+        Action::Join => start_group(&mut sql, config, credentials, config.timing.join_timeout)
+            .await
+            .map(|()| "in the group".into()),
+        Action::Bootstrap { first } => bootstrap(&mut sql, config, credentials, *first).await,
+        Action::Clone { donor } => clone(&mut sql, config, credentials, donor).await,
+        Action::EnsureAccounts => {
+            accounts::ensure_all(&mut sql, &config.mysql, credentials).await.map(|changed| changed.join(", "))
+        }
+    };
+    if outcome.is_ok() {
+        sql.close().await;
+    }
+    outcome
+}
+
+async fn start_group(
+    sql: &mut Sql,
+    config: &Config,
+    credentials: &Credentials,
+    deadline: Duration,
+) -> Result<(), SqlError> {
+    // Credentials given here stay in mysqld's memory: none lie in its tables, and none get lost with a channel.
+    let start = format!(
+        "START GROUP_REPLICATION USER = {}, PASSWORD = {}",
+        quote(&config.mysql.replication_user),
+        quote(&credentials.replication)
+    );
+    sql.run(&start, deadline).await
+}
+
+async fn bootstrap(
+    sql: &mut Sql,
+    config: &Config,
+    credentials: &Credentials,
+    first: bool,
+) -> Result<String, SqlError> {
+    if first {
+        accounts::ensure_replication_locally(sql, &config.mysql, credentials).await?;
+    } else {
+        drain(sql).await?;
+    }
+    sql.run("SET GLOBAL group_replication_bootstrap_group = ON", SHORT).await?;
+    let started = start_group(sql, config, credentials, BOOTSTRAP).await;
+    // Whatever became of it: left ON, the flag would found a second group at the next start. When this connection has
+    // just broken, the next look finds the flag and clears it.
+    let cleared = sql.run("SET GLOBAL group_replication_bootstrap_group = OFF", SHORT).await;
+    started?;
+    cleared?;
+    // Nobody may join before the first member is ONLINE, and peers see that from our reports only.
+    wait_online(sql).await?;
+    Ok("the group is formed; this member is ONLINE".into())
+}
+
+async fn wait_online(sql: &mut Sql) -> Result<(), SqlError> {
+    let begun = Instant::now();
+    loop {
+        let state = sql
+            .text(
+                "SELECT member_state FROM performance_schema.replication_group_members \
+                 WHERE member_id = @@server_uuid",
+                SHORT,
+            )
+            .await?
+            .unwrap_or_default();
+        if state == "ONLINE" {
+            return Ok(());
+        }
+        if state != "RECOVERING" || begun.elapsed() > BOOTSTRAP {
+            return Err(SqlError::Refused(format!(
+                "the member is {state} {:.0} s after it started the group",
+                begun.elapsed().as_secs_f64()
+            )));
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// Applies what the applier channel had received before the outage, so that the group starts with everything committed:
+/// a primary must not take writes that depend on rows it has not applied yet.
+async fn drain(sql: &mut Sql) -> Result<(), SqlError> {
+    let mut waiting = backlog(sql).await?;
+    if waiting.is_empty() {
+        return Ok(());
+    }
+    tracing::info!(transactions = waiting.count(), gtids = %waiting, "applying what was received before the outage");
+    sql.run("START REPLICA SQL_THREAD FOR CHANNEL 'group_replication_applier'", SHORT).await?;
+    let mut progress = Instant::now();
+    let outcome = loop {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let now = backlog(sql).await?;
+        if now.is_empty() {
+            break Ok(());
+        }
+        if now != waiting {
+            waiting = now;
+            progress = Instant::now();
+        } else if progress.elapsed() > DRAIN_STALL {
+            break Err(SqlError::Refused(format!(
+                "the applier makes no progress on {waiting}, which was received before the outage; see \
+                 performance_schema.replication_applier_status_by_worker"
+            )));
+        }
+    };
+    sql.run("STOP REPLICA SQL_THREAD FOR CHANNEL 'group_replication_applier'", STOP).await?;
+    outcome
+}
+
+async fn backlog(sql: &mut Sql) -> Result<GtidSet, SqlError> {
+    let text = sql
+        .text(
+            "SELECT GTID_SUBTRACT(received_transaction_set, @@global.gtid_executed) \
+             FROM performance_schema.replication_connection_status \
+             WHERE channel_name = 'group_replication_applier'",
+            SHORT,
+        )
+        .await?;
+    text.unwrap_or_default().parse().map_err(|e: super::gtid::BadGtidSet| SqlError::Refused(e.to_string()))
+}
+
+async fn clone(
+    sql: &mut Sql,
+    config: &Config,
+    credentials: &Credentials,
+    donor: &str,
+) -> Result<String, SqlError> {
+    let address: SocketAddr = config
+        .members
+        .iter()
+        .find(|m| m.name == donor)
+        .map(|m| m.mysql)
+        .ok_or_else(|| SqlError::Refused(format!("the donor {donor} is not configured")))?;
+    let prepare = format!(
+        "SET GLOBAL clone_ssl_ca = @@global.ssl_ca; SET GLOBAL clone_valid_donor_list = {}; \
+         SET GLOBAL super_read_only = OFF",
+        quote(&format!("{}:{}", address.ip(), address.port()))
+    );
+    sql.run(&prepare, SHORT).await?;
+    let statement = format!(
+        "CLONE INSTANCE FROM {}@{}:{} IDENTIFIED BY {} REQUIRE SSL",
+        quote(&config.mysql.replication_user),
+        quote(&address.ip().to_string()),
+        address.port(),
+        quote(&credentials.replication)
+    );
+    match sql.run(&statement, CLONE).await {
+        // mysqld restarts at the end of a clone, and the connection ends with it.
+        Ok(()) | Err(SqlError::Gone(_)) => Ok("cloned; mysqld restarts with the data".into()),
+        Err(e) => {
+            // It goes on as what it was. When this fails, too, the next look finds the member writable.
+            let _ = sql.run("SET GLOBAL super_read_only = ON", SHORT).await;
+            Err(e)
+        }
+    }
+}

@@ -1,0 +1,277 @@
+//! Looking at the local mysqld: a few short queries on a connection of its own, all under one deadline.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use sqlx::Row;
+use sqlx::mysql::MySqlRow;
+
+use super::config::Config;
+use super::gtid::GtidSet;
+use super::report::{CloneStatus, MemberState, Observation, Role, ViewMember};
+use super::sql::{Sql, SqlError, within};
+
+/// How long what hardly changes (versions, plugins, schemas) is taken for true.
+const STATICS_LIFE: Duration = Duration::from_secs(5);
+
+/// Looks, again and again, over one connection.
+pub struct Observer {
+    config: Arc<Config>,
+    sql: Option<Sql>,
+    statics: Option<(Instant, Statics)>,
+}
+
+#[derive(Debug, Clone)]
+struct Statics {
+    server_uuid: String,
+    server_version: String,
+    group_name: Option<String>,
+    start_on_boot: bool,
+    clone_plugin: bool,
+    user_schemas: Vec<String>,
+}
+
+impl Observer {
+    /// An observer that has not connected yet.
+    pub fn new(config: Arc<Config>) -> Self {
+        Self { config, sql: None, statics: None }
+    }
+
+    /// One look, within `timing.observe_timeout`.
+    pub async fn look(&mut self) -> Result<Observation, SqlError> {
+        let deadline = self.config.timing.observe_timeout;
+        // The connection is taken out and put back only after a clean answer: a late one must never be read as the
+        // answer to the next question.
+        let sql = self.sql.take();
+        let statics = self.statics.take().filter(|(at, _)| sql.is_some() && at.elapsed() < STATICS_LIFE);
+        let config = self.config.clone();
+        let (sql, statics, observation) =
+            match tokio::time::timeout(deadline, look(&config, sql, statics, deadline)).await {
+                Ok(outcome) => outcome?,
+                Err(_) => return Err(SqlError::Timeout(deadline)),
+            };
+        self.sql = Some(sql);
+        self.statics = Some(statics);
+        Ok(observation)
+    }
+}
+
+async fn look(
+    config: &Config,
+    sql: Option<Sql>,
+    statics: Option<(Instant, Statics)>,
+    deadline: Duration,
+) -> Result<(Sql, (Instant, Statics), Observation), SqlError> {
+    let mut sql = match sql {
+        Some(sql) => sql,
+        None => Sql::connect(&config.mysql, deadline).await?,
+    };
+    let statics = match statics {
+        Some(statics) => statics,
+        None => (Instant::now(), read_statics(&mut sql, deadline).await?),
+    };
+    let observation = read(config, &mut sql, &statics.1, deadline).await?;
+    Ok((sql, statics, observation))
+}
+
+async fn read_statics(sql: &mut Sql, deadline: Duration) -> Result<Statics, SqlError> {
+    let row = within(deadline, sqlx::query("SELECT @@server_uuid, @@version").fetch_one(sql.inner())).await?;
+    let (server_uuid, server_version) = (text(&row, 0)?, text(&row, 1)?);
+    let plugins = within(
+        deadline,
+        sqlx::query(
+            "SELECT plugin_name FROM information_schema.plugins \
+             WHERE plugin_status = 'ACTIVE' AND plugin_name IN ('group_replication', 'clone')",
+        )
+        .fetch_all(sql.inner()),
+    )
+    .await?;
+    let plugins: Vec<String> = plugins.iter().map(|r| text(r, 0)).collect::<Result<_, _>>()?;
+    let (mut group_name, mut start_on_boot) = (None, false);
+    if plugins.iter().any(|p| p == "group_replication") {
+        let row = within(
+            deadline,
+            sqlx::query(
+                "SELECT @@global.group_replication_group_name, @@global.group_replication_start_on_boot",
+            )
+            .fetch_one(sql.inner()),
+        )
+        .await?;
+        group_name = Some(text(&row, 0)?);
+        start_on_boot = row.try_get::<i64, _>(1)? != 0;
+    }
+    let schemas = within(
+        deadline,
+        sqlx::query(
+            "SELECT schema_name FROM information_schema.schemata WHERE schema_name NOT IN \
+             ('mysql', 'sys', 'information_schema', 'performance_schema') ORDER BY schema_name LIMIT 5",
+        )
+        .fetch_all(sql.inner()),
+    )
+    .await?;
+    Ok(Statics {
+        server_uuid,
+        server_version,
+        group_name,
+        start_on_boot,
+        clone_plugin: plugins.iter().any(|p| p == "clone"),
+        user_schemas: schemas.iter().map(|r| text(r, 0)).collect::<Result<_, _>>()?,
+    })
+}
+
+async fn read(
+    config: &Config,
+    sql: &mut Sql,
+    statics: &Statics,
+    deadline: Duration,
+) -> Result<Observation, SqlError> {
+    // super_read_only is read before the role: a member that becomes primary is seen as primary before it is seen
+    // writable, never the other way round.
+    let bootstrap = match statics.group_name {
+        Some(_) => "@@global.group_replication_bootstrap_group",
+        None => "0",
+    };
+    let query = format!(
+        "SELECT @@global.super_read_only, {bootstrap}, @@global.gtid_executed, @@global.gtid_purged, \
+         (SELECT received_transaction_set FROM performance_schema.replication_connection_status \
+          WHERE channel_name = 'group_replication_applier')"
+    );
+    let row = within(deadline, sqlx::query(sqlx::AssertSqlSafe(query)).fetch_one(sql.inner())).await?;
+    let super_read_only = row.try_get::<i64, _>(0)? != 0;
+    let bootstrap_group = row.try_get::<i64, _>(1)? != 0;
+    let gtid_executed = gtids(&row, 2)?;
+    let gtid_purged = gtids(&row, 3)?;
+    let gtid_received = gtids(&row, 4)?;
+
+    let members = within(
+        deadline,
+        sqlx::query(
+            "SELECT member_id, member_host, member_port, member_state, member_role \
+             FROM performance_schema.replication_group_members ORDER BY member_host, member_port",
+        )
+        .fetch_all(sql.inner()),
+    )
+    .await?;
+    let mut view = Vec::with_capacity(members.len());
+    for row in &members {
+        view.push(view_member(config, row)?);
+    }
+    let own = view.iter().find(|m| m.uuid == statics.server_uuid);
+    let member_state = own.map_or(MemberState::Offline, |m| m.state);
+    let role = own.map_or(Role::None, |m| m.role);
+    if matches!(member_state, MemberState::Offline) {
+        // Outside a group MySQL lists the member itself.
+        view.clear();
+    }
+
+    let (view_id, lag_seconds) = match member_state {
+        MemberState::Online | MemberState::Recovering => applier(sql, role, deadline).await?,
+        _ => (String::new(), None),
+    };
+    let mut clone = None;
+    if statics.clone_plugin && member_state == MemberState::Offline {
+        let query = "SELECT state, source, error_message FROM performance_schema.clone_status";
+        let row = within(deadline, sqlx::query(query).fetch_optional(sql.inner())).await?;
+        if let Some(row) = row {
+            clone =
+                Some(CloneStatus { state: text(&row, 0)?, source: text(&row, 1)?, error: text(&row, 2)? });
+        }
+    }
+    let mut last_error = None;
+    if member_state == MemberState::Error {
+        let query = "SELECT data FROM performance_schema.error_log WHERE subsystem = 'Repl' AND prio = 'Error' \
+                     ORDER BY logged DESC LIMIT 1";
+        let row = within(deadline, sqlx::query(query).fetch_optional(sql.inner())).await?;
+        last_error = row.map(|r| text(&r, 0)).transpose()?;
+    }
+    let primary = view.iter().find(|m| m.role == Role::Primary && m.state == MemberState::Online);
+    Ok(Observation {
+        server_uuid: statics.server_uuid.clone(),
+        server_version: statics.server_version.clone(),
+        member_state,
+        role,
+        primary: primary.map(|m| m.name.clone().unwrap_or_else(|| m.address.clone())),
+        view_id,
+        majority: has_majority(member_state, &view),
+        view,
+        gtid_executed,
+        gtid_received,
+        gtid_purged,
+        lag_seconds,
+        super_read_only,
+        user_schemas: statics.user_schemas.clone(),
+        mysql_group_name: statics.group_name.clone(),
+        clone_plugin: statics.clone_plugin,
+        start_on_boot: statics.start_on_boot,
+        bootstrap_group,
+        clone,
+        last_error,
+    })
+}
+
+/// View identifier and lag of a member that is in a group.
+async fn applier(sql: &mut Sql, role: Role, deadline: Duration) -> Result<(String, Option<f64>), SqlError> {
+    let row = within(
+        deadline,
+        sqlx::query(
+            "SELECT s.view_id, s.count_transactions_remote_in_applier_queue, GREATEST( \
+               COALESCE((SELECT MAX(TIMESTAMPDIFF(MICROSECOND, applying_transaction_original_commit_timestamp, NOW(6))) \
+                FROM performance_schema.replication_applier_status_by_worker \
+                WHERE channel_name = 'group_replication_applier' AND applying_transaction <> ''), -1e12), \
+               COALESCE((SELECT MAX(TIMESTAMPDIFF(MICROSECOND, processing_transaction_original_commit_timestamp, NOW(6))) \
+                FROM performance_schema.replication_applier_status_by_coordinator \
+                WHERE channel_name = 'group_replication_applier' AND processing_transaction <> ''), -1e12)) \
+             FROM performance_schema.replication_group_member_stats s WHERE s.member_id = @@server_uuid",
+        )
+        .fetch_optional(sql.inner()),
+    )
+    .await?;
+    let Some(row) = row else { return Ok((String::new(), None)) };
+    let view_id = text(&row, 0)?;
+    let queued = row.try_get::<u64, _>(1)?;
+    let applying = row.try_get::<f64, _>(2)?;
+    let lag = match (role, applying) {
+        (Role::Primary, _) => Some(0.0),
+        // Two clocks differ a little: a transaction from the future is one that was made just now. What is far below
+        // zero stands for "applies nothing".
+        (_, micros) if micros > -1e11 => Some((micros / 1e6).max(0.0)),
+        (_, _) if queued == 0 => Some(0.0),
+        // Something waits and nothing is being applied: between two transactions, or stuck. In doubt: unknown.
+        _ => None,
+    };
+    Ok((view_id, lag))
+}
+
+fn view_member(config: &Config, row: &MySqlRow) -> Result<ViewMember, SqlError> {
+    let host = text(row, 1)?;
+    let port = row.try_get::<Option<i64>, _>(2).ok().flatten().unwrap_or_default();
+    let name = config
+        .members
+        .iter()
+        .find(|m| m.mysql.ip().to_string() == host && i64::from(m.mysql.port()) == port)
+        .map(|m| m.name.clone());
+    Ok(ViewMember {
+        name,
+        address: format!("{host}:{port}"),
+        uuid: text(row, 0)?,
+        state: MemberState::from_mysql(&text(row, 3)?),
+        role: Role::from_mysql(&text(row, 4)?),
+    })
+}
+
+/// More than half of the view can be reached, as seen from a member that is in it.
+pub fn has_majority(own: MemberState, view: &[ViewMember]) -> bool {
+    let reachable =
+        view.iter().filter(|m| matches!(m.state, MemberState::Online | MemberState::Recovering)).count();
+    matches!(own, MemberState::Online | MemberState::Recovering) && reachable * 2 > view.len()
+}
+
+/// A text column; NULL is empty. Some columns of performance_schema are binary strings to a client.
+fn text(row: &MySqlRow, i: usize) -> Result<String, SqlError> {
+    let bytes: Option<Vec<u8>> = row.try_get_unchecked(i)?;
+    Ok(String::from_utf8_lossy(&bytes.unwrap_or_default()).into_owned())
+}
+
+fn gtids(row: &MySqlRow, i: usize) -> Result<GtidSet, SqlError> {
+    text(row, i)?.parse().map_err(|e: super::gtid::BadGtidSet| SqlError::Refused(e.to_string()))
+}

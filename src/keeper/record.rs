@@ -1,0 +1,91 @@
+//! What the keeper remembers on disk: that the group was formed, and who was in it last.
+//!
+//! It guards one thing: a group that had data must not be founded anew from empty members. The data itself is the
+//! better witness (its GTIDs carry the group's name); the record speaks where the data is gone.
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use super::report::{MemberState, Observation, Record};
+
+/// The record file of one keeper.
+#[derive(Debug)]
+pub struct RecordFile {
+    path: PathBuf,
+    record: Record,
+}
+
+impl RecordFile {
+    /// Reads `group.json` in `directory`, making the directory when it is absent. A file about another group is an
+    /// error: the node was used for something else before.
+    pub fn open(directory: &Path, group_name: &str) -> Result<Self, String> {
+        std::fs::create_dir_all(directory).map_err(|e| format!("cannot be made: {e}"))?;
+        let path = directory.join("group.json");
+        let record = match std::fs::read(&path) {
+            Ok(bytes) => serde_json::from_slice::<Record>(&bytes).map_err(|e| {
+                format!("{} is damaged ({e}); delete it when this node's mysqld has its data", path.display())
+            })?,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                Record { group_name: group_name.to_owned(), ..Record::default() }
+            }
+            Err(e) => return Err(format!("{} cannot be read: {e}", path.display())),
+        };
+        if record.group_name != group_name {
+            return Err(format!(
+                "{} is about group {}, not {group_name}; delete it when this node was moved to a new cluster",
+                path.display(),
+                record.group_name
+            ));
+        }
+        let file = Self { path, record };
+        // Now rather than in the hour of need.
+        file.write(&file.record).map_err(|e| format!("{} cannot be written: {e}", file.path.display()))?;
+        Ok(file)
+    }
+
+    /// What is remembered.
+    pub fn record(&self) -> &Record {
+        &self.record
+    }
+
+    /// Takes note of a healthy member's view; true when that changed the record.
+    pub fn note(&mut self, seen: &Observation) -> io::Result<bool> {
+        let next = noted(&self.record, seen);
+        if next == self.record {
+            return Ok(false);
+        }
+        self.write(&next)?;
+        self.record = next;
+        Ok(true)
+    }
+
+    fn write(&self, record: &Record) -> io::Result<()> {
+        let temporary = self.path.with_extension("json.new");
+        let mut file = std::fs::File::create(&temporary)?;
+        file.write_all(&serde_json::to_vec_pretty(record)?)?;
+        file.write_all(b"\n")?;
+        file.sync_all()?;
+        std::fs::rename(&temporary, &self.path)?;
+        // The rename itself must survive a power loss, too.
+        self.path.parent().map_or(Ok(()), |d| std::fs::File::open(d)?.sync_all())
+    }
+}
+
+/// The record after seeing the member in this state. A group counts as formed once it has made a transaction: one
+/// that was interrupted before has nothing to lose and may be founded again.
+fn noted(record: &Record, seen: &Observation) -> Record {
+    if !seen.is_healthy() {
+        return record.clone();
+    }
+    let mut last_view: Vec<String> =
+        seen.view.iter().filter(|m| m.state == MemberState::Online).filter_map(|m| m.name.clone()).collect();
+    last_view.sort();
+    Record {
+        group_name: record.group_name.clone(),
+        formed: record.formed || seen.gtid_executed.has_uuid(&record.group_name),
+        last_view,
+    }
+}
+
+#[cfg(test)]
+mod tests;

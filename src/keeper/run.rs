@@ -1,0 +1,132 @@
+//! Building the keeper from its configuration, and its life.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use metrics::gauge;
+use sha2::{Digest, Sha256};
+use tokio::net::TcpListener;
+
+use crate::config::ConfigError;
+use crate::process::{self, Failure, Shutdown};
+use crate::telemetry::{self, MetricsServer};
+use crate::tls;
+
+use super::board::Board;
+use super::config::Config;
+use super::credentials::Credentials;
+use super::decide::Cluster;
+use super::observe::Observer;
+use super::peers::PeerClients;
+use super::record::RecordFile;
+use super::report::{MemberState, Role};
+use super::runner::Runner;
+use super::server;
+use super::sql::SqlError;
+
+/// Runs the keeper until it is told to stop. mysqld is left as it is.
+pub async fn run(config: Config) -> Result<(), Failure> {
+    let config = Arc::new(config);
+    telemetry::init_log(&config.log);
+
+    // Everything that can be wrong in a file, before anything is bound.
+    let credentials = Credentials::read(&config.mysql)?;
+    let tls = tls::mutual_server_config(&config.tls, &[b"http/1.1"])?;
+    let peers = PeerClients::new(&config)?;
+    let record = RecordFile::open(&config.state_directory, &config.group_name)
+        .map_err(|e| ConfigError::at(&config.state_directory, "", e))?;
+
+    let metrics = telemetry::init_metrics("trivet-keeper")?;
+    let metrics_server = MetricsServer::bind(&config.metrics).await?;
+    let listener = TcpListener::bind(config.listen)
+        .await
+        .map_err(|e| Failure::run(format_args!("listen: cannot listen on {}: {e}", config.listen)))?;
+
+    let shutdown = Shutdown::on_signals()?;
+    let board = Arc::new(Board::new(cluster(&config), config.timing.stale, record.record().clone()));
+    let status = board.clone();
+    tokio::spawn(metrics_server.serve(
+        metrics,
+        Arc::new(move || serde_json::to_value(status.report(Instant::now())).unwrap_or_default()),
+        shutdown.clone(),
+    ));
+    tokio::spawn(observe(config.clone(), board.clone(), shutdown.clone()));
+    peers.poll(&board, config.timing.observe, &shutdown);
+    let server = tokio::spawn(server::serve(listener, tls, server::router(board.clone()), shutdown.clone()));
+    let runner =
+        tokio::spawn(Runner::new(config.clone(), board, peers, record, credentials).run(shutdown.clone()));
+
+    tracing::info!(node = config.node, listen = %config.listen, "keeping");
+    process::notify_ready();
+    let mut stopping = shutdown;
+    stopping.wait().await;
+    let finish = async { tokio::join!(server, runner) };
+    if tokio::time::timeout(config.shutdown_timeout, finish).await.is_err() {
+        tracing::warn!("an action was still in progress when shutdown_timeout ended");
+    }
+    Ok(())
+}
+
+/// The part of the configuration that decisions are made from.
+pub fn cluster(config: &Config) -> Cluster {
+    let mut hash = Sha256::new();
+    hash.update(&config.group_name);
+    for m in &config.members {
+        hash.update(format!("\n{} {} {}", m.name, m.mysql, m.keeper));
+    }
+    let digest = hash.finalize().iter().take(8).map(|b| format!("{b:02x}")).collect();
+    Cluster {
+        me: config.node.clone(),
+        members: config.members.iter().map(|m| m.name.clone()).collect(),
+        group_name: config.group_name.clone(),
+        digest,
+    }
+}
+
+async fn observe(config: Arc<Config>, board: Arc<Board>, mut shutdown: Shutdown) {
+    let mut observer = Observer::new(config.clone());
+    let mut ticks = tokio::time::interval(config.timing.observe);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! { _ = ticks.tick() => {}, () = shutdown.wait() => return }
+        let at = Instant::now();
+        match observer.look().await {
+            Ok(seen) => {
+                let online = seen.member_state == MemberState::Online;
+                gauge!("trivet_keeper_member_online").set(if online { 1.0 } else { 0.0 });
+                gauge!("trivet_keeper_member_primary").set(if seen.role == Role::Primary {
+                    1.0
+                } else {
+                    0.0
+                });
+                gauge!("trivet_keeper_majority").set(if seen.majority { 1.0 } else { 0.0 });
+                gauge!("trivet_keeper_view_members").set(u32::try_from(seen.view.len()).unwrap_or(u32::MAX));
+                // NaN is Prometheus' way to say "not known".
+                gauge!("trivet_keeper_lag_seconds").set(seen.lag_seconds.unwrap_or(f64::NAN));
+                for state in [
+                    MemberState::Online,
+                    MemberState::Recovering,
+                    MemberState::Offline,
+                    MemberState::Error,
+                    MemberState::Unreachable,
+                ] {
+                    gauge!("trivet_keeper_member_state", "state" => state.as_str())
+                        .set(if state == seen.member_state { 1.0 } else { 0.0 });
+                }
+                board.observed(seen, at);
+            }
+            Err(e) => {
+                metrics::counter!("trivet_keeper_observation_errors_total").increment(1);
+                tracing::debug!(error = %e, "look at mysqld");
+                let gone = matches!(e, SqlError::Gone(_));
+                if gone {
+                    gauge!("trivet_keeper_member_online").set(0.0);
+                    gauge!("trivet_keeper_member_primary").set(0.0);
+                }
+                board.not_observed(e.to_string(), gone);
+            }
+        }
+        let age = board.age(Instant::now()).map_or(f64::INFINITY, |a: Duration| a.as_secs_f64());
+        gauge!("trivet_keeper_observation_age_seconds").set(age);
+    }
+}

@@ -1,0 +1,162 @@
+//! The keeper's HTTP over mutual TLS. Every answer comes from the board; nothing here waits for mysqld.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::extract::{Query, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use rustls::ServerConfig;
+use serde::Deserialize;
+use serde_json::json;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::task::TaskTracker;
+
+use crate::process::Shutdown;
+
+use super::board::Board;
+use super::verdict;
+
+/// Gateways and peers keep one connection each; a cluster has a few dozen at most.
+const MAX_CONNECTIONS: usize = 256;
+/// A handshake between two nodes takes milliseconds.
+const HANDSHAKE: Duration = Duration::from_secs(3);
+/// The head of a request; also ends a connection that stays idle, since the next head never comes.
+const HEADER: Duration = Duration::from_secs(30);
+
+/// The routes.
+pub fn router(board: Arc<Board>) -> Router {
+    Router::new()
+        .route("/primary", get(primary))
+        .route("/replica", get(replica))
+        .route("/health", get(health))
+        .route("/state", get(state))
+        .fallback(|| async {
+            (StatusCode::NOT_FOUND, "only /primary, /replica, /health and /state are here\n")
+        })
+        .with_state(board)
+}
+
+async fn primary(State(board): State<Arc<Board>>) -> Response {
+    answer(&board, "primary", verdict::primary(&board.facts(Instant::now())))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ReplicaQuery {
+    max_lag: Option<String>,
+}
+
+async fn replica(
+    State(board): State<Arc<Board>>,
+    query: Result<Query<ReplicaQuery>, axum::extract::rejection::QueryRejection>,
+) -> Response {
+    let max_lag = match query.map_err(|e| e.to_string()).and_then(|Query(q)| parse_lag(q.max_lag.as_deref()))
+    {
+        Ok(max_lag) => max_lag,
+        Err(why) => return (StatusCode::BAD_REQUEST, format!("{why}\n")).into_response(),
+    };
+    answer(&board, "replica", verdict::replica(&board.facts(Instant::now()), max_lag))
+}
+
+/// A duration as in the configuration, or a plain number of seconds.
+fn parse_lag(text: Option<&str>) -> Result<Option<Duration>, String> {
+    let Some(text) = text else { return Ok(None) };
+    if let Ok(seconds) = text.parse::<f64>() {
+        return Duration::try_from_secs_f64(seconds).map(Some).map_err(|e| format!("max_lag: {e}"));
+    }
+    humantime::parse_duration(text).map(Some).map_err(|e| format!("max_lag: {e}; write for example 5s"))
+}
+
+/// Short, because gateways ask several times a second.
+fn answer(board: &Board, question: &str, verdict: Result<(), String>) -> Response {
+    let node = &board.cluster().me;
+    match verdict {
+        Ok(()) => (StatusCode::OK, Json(json!({"node": node, question: true}))).into_response(),
+        Err(why) => {
+            (StatusCode::SERVICE_UNAVAILABLE, Json(json!({"node": node, question: false, "reason": why})))
+                .into_response()
+        }
+    }
+}
+
+async fn health(State(board): State<Arc<Board>>) -> Response {
+    let now = Instant::now();
+    let status = match verdict::health(&board.facts(now)) {
+        Ok(()) => StatusCode::OK,
+        Err(_) => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    (status, Json(board.report(now))).into_response()
+}
+
+async fn state(State(board): State<Arc<Board>>) -> Response {
+    Json(board.report(Instant::now())).into_response()
+}
+
+/// Serves until stopping is asked for, then lets requests in flight finish (its caller limits how long).
+pub async fn serve(listener: TcpListener, tls: Arc<ServerConfig>, router: Router, mut shutdown: Shutdown) {
+    let acceptor = TlsAcceptor::from(tls);
+    let connections = TaskTracker::new();
+    let limit = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    loop {
+        let Ok(permit) = limit.clone().acquire_owned().await else { break };
+        let accepted =
+            tokio::select! { accepted = listener.accept() => accepted, () = shutdown.wait() => break };
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(e) => {
+                // Out of file descriptors, or a connection that was reset in the queue: a moment later it is better.
+                tracing::warn!(error = %e, "accept");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        let (acceptor, router, shutdown) = (acceptor.clone(), router.clone(), shutdown.clone());
+        connections.spawn(async move {
+            connection(stream, acceptor, router, shutdown).await;
+            drop(permit);
+        });
+    }
+    drop(listener);
+    connections.close();
+    connections.wait().await;
+}
+
+async fn connection(stream: TcpStream, acceptor: TlsAcceptor, router: Router, mut shutdown: Shutdown) {
+    let peer = stream.peer_addr().map(|a| a.to_string()).unwrap_or_default();
+    let _ = stream.set_nodelay(true);
+    let stream = match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(e)) => {
+            metrics::counter!("trivet_keeper_handshakes_refused_total").increment(1);
+            tracing::debug!(peer, error = %e, "TLS handshake refused");
+            return;
+        }
+        Err(_) => return,
+    };
+    let service = TowerToHyperService::new(router);
+    let http = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER)
+        .serve_connection(TokioIo::new(stream), service);
+    tokio::pin!(http);
+    let outcome = tokio::select! {
+        outcome = &mut http => outcome,
+        () = shutdown.wait() => {
+            http.as_mut().graceful_shutdown();
+            http.await
+        }
+    };
+    if let Err(e) = outcome {
+        tracing::debug!(peer, error = %e, "connection");
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,94 @@
+//! The answers that gateways act on: is this member the primary, is it a replica? False when in doubt.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::report::{MemberState, Observation, Role};
+
+/// What is known at the moment of the question.
+#[derive(Debug, Clone)]
+pub struct Facts {
+    /// A fresh observation of the local member, or why there is none.
+    pub local: Result<Arc<Observation>, String>,
+    /// Fresh observations by the peers of the same group.
+    pub peers: Vec<(String, Observation)>,
+    /// Every peer was asked, with or without success, since the last pause of mysqld or of this machine.
+    pub asked_since_pause: bool,
+}
+
+/// `/primary`: writes may be sent here. The error is the reason against it.
+pub fn primary(facts: &Facts) -> Result<(), String> {
+    let local = in_group(facts)?;
+    if local.role != Role::Primary {
+        return Err(format!("role {}", local.role.as_str()));
+    }
+    if local.super_read_only {
+        return Err("super_read_only is ON".into());
+    }
+    // A primary that was frozen, or whose machine was, says ONLINE and PRIMARY for some seconds after it thawed, although
+    // the others have elected another. They know better; ask them before believing it.
+    if !facts.asked_since_pause {
+        return Err("mysqld has paused, and not all peers have been asked since".into());
+    }
+    for (name, peer) in &facts.peers {
+        let other = peer.is_healthy() && peer.role == Role::Primary && peer.server_uuid != local.server_uuid;
+        if other && !newer_view(local, peer) {
+            return Err(format!(
+                "{name} is primary, too, in view {} (here: {})",
+                peer.view_id, local.view_id
+            ));
+        }
+        let expelled = peer.is_healthy() && !peer.view.iter().any(|m| m.uuid == local.server_uuid);
+        if expelled && !newer_view(local, peer) {
+            return Err(format!("{name} is in view {} without this member", peer.view_id));
+        }
+    }
+    Ok(())
+}
+
+/// `/replica`: reads may be sent here, if it is at most `max_lag` behind.
+pub fn replica(facts: &Facts, max_lag: Option<Duration>) -> Result<(), String> {
+    let local = in_group(facts)?;
+    if local.role != Role::Secondary {
+        return Err(format!("role {}", local.role.as_str()));
+    }
+    if let Some(limit) = max_lag {
+        match local.lag_seconds {
+            None => return Err("the lag is not known".into()),
+            Some(lag) if lag > limit.as_secs_f64() => return Err(format!("{lag:.1} s behind the primary")),
+            Some(_) => {}
+        }
+    }
+    Ok(())
+}
+
+/// `/health`: the member is in the group and the group works.
+pub fn health(facts: &Facts) -> Result<(), String> {
+    in_group(facts).map(drop)
+}
+
+fn in_group(facts: &Facts) -> Result<&Observation, String> {
+    let local = facts.local.as_ref().map_err(|why| format!("mysqld: {why}"))?;
+    if local.member_state != MemberState::Online {
+        return Err(format!("member state {}", local.member_state.as_str()));
+    }
+    if !local.majority {
+        return Err("most of the group is out of reach".into());
+    }
+    Ok(local)
+}
+
+/// Whether the local view follows the peer's: same incarnation of the group, higher number (`prefix:number`).
+fn newer_view(local: &Observation, peer: &Observation) -> bool {
+    let split = |id: &str| {
+        let (prefix, number) = id.rsplit_once(':')?;
+        Some((prefix.to_owned(), number.parse::<u64>().ok()?))
+    };
+    match (split(&local.view_id), split(&peer.view_id)) {
+        (Some((a, n)), Some((b, m))) => a == b && n > m,
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests;
