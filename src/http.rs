@@ -1,3 +1,19 @@
-//! HTTP pieces that several programs share.
+//! HTTP as balancer and web tier share it.
+//!
+//! * [`server`]: accept loops, TLS, deadlines and graceful stop around any Pingora HTTP application.
+//! * [`steps`]: what every request passes, over a neutral [`head`]; [`strict`] and [`forwarded`] are its larger steps.
+//! * [`front`]: the same steps as calls for the hooks of Pingora's `ProxyHttp`.
+//! * [`exchange`]: the access log line and the metrics of one request. [`pages`]: what a client sees when it fails.
+//! * [`client`]: a small client for checks.
 
 pub mod client;
+pub mod connection;
+pub mod exchange;
+pub mod forwarded;
+pub mod front;
+pub mod head;
+pub mod pages;
+pub mod refusal;
+pub mod server;
+pub mod steps;
+pub mod strict;

@@ -1,0 +1,338 @@
+//! Accept loops around a Pingora HTTP application: TLS, limits, deadlines, graceful stop.
+//!
+//! Pingora's own listeners have no deadline for the TLS handshake, no connection limit and no way to finish early once
+//! the last request is done, so sockets are accepted here and handed to the application as streams:
+//!
+//! ```text
+//! accept (below max_connections) → TLS handshake (handshake_timeout) → Connection (idle and header deadlines)
+//!        → HttpServerApp::process_new: HTTP/2 or HTTP/1.1, as ALPN says
+//! ```
+//!
+//! Use:
+//!
+//! ```ignore
+//! let limits = Limits::default();
+//! let app = proxy(MyProxy::new(), &limits, &Upstream::default());        // any ProxyHttp …
+//! let endpoints = vec![Endpoint::bind("listen", address, Some(tls_config)).await?];
+//! process::notify_ready();                                               // bound: the kernel queues from here on
+//! serve(endpoints, app, limits, shutdown, shutdown_timeout).await;       // returns once everything in flight is done
+//! ```
+//!
+//! A stop has three parts: for `drain_delay` connections are still accepted while health checks say "draining" and every
+//! answer says `Connection: close`; then the listeners close and idle connections with them; then what is in flight has
+//! the rest of `shutdown_timeout`.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use metrics::{counter, gauge, histogram};
+use pingora::apps::{HttpServerApp, HttpServerOptions, ServerApp};
+use pingora::listeners::tls::Acceptor;
+use pingora::protocols::l4::stream::Stream as TcpLayer;
+use pingora::protocols::{GetSocketDigest, SocketDigest, Stream};
+use pingora::proxy::{HttpProxy, ProxyHttp};
+use pingora::server::configuration::ServerConf;
+use rustls::ServerConfig;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::connection::{Connection, Deadlines};
+use super::steps::Peer;
+use crate::process::{Failure, Shutdown};
+
+/// What one server allows its clients. The defaults are those of docs/balancer.md.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// From accept to the end of the TLS handshake.
+    pub handshake_timeout: Duration,
+    /// From the first byte of a request head to its last; then 408 and close.
+    pub header_timeout: Duration,
+    /// Without a request; then close.
+    pub idle_timeout: Duration,
+    /// A pause while a body is sent or an answer is taken; then close.
+    pub client_timeout: Duration,
+    /// Bytes a second below which a body (408) or an answer (close) is given up, from the tenth second on.
+    pub min_rate: u64,
+    /// Connections at a time, all endpoints together; further ones wait in the kernel's queue.
+    pub max_connections: usize,
+    /// Concurrent requests on one HTTP/2 connection.
+    pub max_streams: u32,
+    /// Bytes of a request head.
+    pub max_header_size: usize,
+    /// How long a server that was asked to stop goes on accepting.
+    pub drain_delay: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            handshake_timeout: Duration::from_secs(5),
+            header_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(60),
+            client_timeout: Duration::from_secs(30),
+            min_rate: 500,
+            max_connections: 10_000,
+            max_streams: 100,
+            max_header_size: 32 * 1024,
+            drain_delay: Duration::ZERO,
+        }
+    }
+}
+
+/// How a proxy application reaches its back ends.
+#[derive(Debug, Clone, Default)]
+pub struct Upstream {
+    /// The authorities that back ends' certificates must lead to. Set it here and not per peer: Pingora builds a new
+    /// client configuration at each connect for a peer with an own CA, and keeps its connections under a key without it.
+    pub ca_file: Option<std::path::PathBuf>,
+    /// Back ends tried for one request, the first included.
+    pub attempts: usize,
+    /// Unused connections kept, all back ends together.
+    pub max_idle: usize,
+}
+
+/// Makes a Pingora proxy out of its hooks, with our limits applied.
+pub fn proxy<P>(hooks: P, limits: &Limits, upstream: &Upstream) -> Arc<HttpProxy<P>>
+where
+    P: ProxyHttp + Send + Sync + 'static,
+    P::CTX: Send + Sync,
+{
+    let conf = ServerConf {
+        ca_file: upstream.ca_file.as_ref().map(|p| p.to_string_lossy().into_owned()),
+        max_retries: upstream.attempts.max(1),
+        // Pingora multiplies this by its number of threads, which is left at 1 because the runtime is ours.
+        upstream_keepalive_pool_size: upstream.max_idle.max(1),
+        threads: 1,
+        ..ServerConf::default()
+    };
+    let mut proxy = HttpProxy::new(hooks, Arc::new(conf));
+    proxy.handle_init_modules();
+    let mut options = HttpServerOptions::default();
+    options.h2_idle_timeout = Some(limits.idle_timeout);
+    proxy.server_options = Some(options);
+    let mut h2 = pingora::protocols::http::v2::server::default_h2_options();
+    h2.max_header_list_size(u32::try_from(limits.max_header_size).unwrap_or(u32::MAX));
+    h2.max_concurrent_streams(limits.max_streams);
+    proxy.h2_options = Some(h2);
+    Arc::new(proxy)
+}
+
+/// A bound address, with or without TLS.
+pub struct Endpoint {
+    listener: TcpListener,
+    tls: Option<Arc<ServerConfig>>,
+    address: SocketAddr,
+}
+
+impl Endpoint {
+    /// Binds `address`; `key` is the configuration's key, for the error. With `tls` (its ALPN names the protocols) the
+    /// endpoint speaks HTTPS, without it plain HTTP/1.
+    pub async fn bind(
+        key: &str,
+        address: SocketAddr,
+        tls: Option<Arc<ServerConfig>>,
+    ) -> Result<Self, Failure> {
+        let fail = |e: std::io::Error| Failure::run(format_args!("{key}: cannot listen on {address}: {e}"));
+        let listener = TcpListener::bind(address).await.map_err(fail)?;
+        let address = listener.local_addr().map_err(fail)?;
+        Ok(Self { listener, tls, address })
+    }
+
+    /// Where it listens; the port that the system chose when 0 was asked for.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+/// Numbers of open connections, for `/status`.
+#[derive(Debug, Default)]
+pub struct Connections(AtomicUsize);
+
+impl Connections {
+    /// Connections that are open now.
+    pub fn open(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+struct Counted(Arc<Connections>);
+
+impl Counted {
+    fn new(connections: &Arc<Connections>) -> Self {
+        connections.0.fetch_add(1, Ordering::Relaxed);
+        gauge!("trivet_connections").increment(1.0);
+        counter!("trivet_connections_total").increment(1);
+        Self(connections.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::Relaxed);
+        gauge!("trivet_connections").decrement(1.0);
+    }
+}
+
+/// Serves until `shutdown`, and then until everything in flight is done or `shutdown_timeout` is over.
+pub async fn serve<A>(
+    endpoints: Vec<Endpoint>,
+    app: Arc<A>,
+    limits: Limits,
+    shutdown: Shutdown,
+    shutdown_timeout: Duration,
+) where
+    A: HttpServerApp + Send + Sync + 'static,
+{
+    serve_counted(endpoints, app, limits, shutdown, shutdown_timeout, Arc::default()).await;
+}
+
+/// As [`serve`], with the connections counted where others can read them.
+pub async fn serve_counted<A>(
+    endpoints: Vec<Endpoint>,
+    app: Arc<A>,
+    limits: Limits,
+    mut shutdown: Shutdown,
+    shutdown_timeout: Duration,
+    connections: Arc<Connections>,
+) where
+    A: HttpServerApp + Send + Sync + 'static,
+{
+    let (closing, closed) = watch::channel(false);
+    let server = Arc::new(Server {
+        app: app.clone(),
+        limits,
+        slots: Arc::new(Semaphore::new(limits.max_connections)),
+        tasks: TaskTracker::new(),
+        cut: CancellationToken::new(),
+        closed,
+        connections,
+    });
+    let accepting = CancellationToken::new();
+    let loops = TaskTracker::new();
+    for endpoint in endpoints {
+        tracing::info!(address = %endpoint.address, tls = endpoint.tls.is_some(), "listening");
+        loops.spawn(accept_loop(server.clone(), endpoint, accepting.clone()));
+    }
+    loops.close();
+
+    shutdown.wait().await;
+    let deadline = tokio::time::Instant::now() + shutdown_timeout;
+    tokio::time::sleep(limits.drain_delay.min(shutdown_timeout)).await;
+    accepting.cancel();
+    loops.wait().await;
+    // HTTP/2 connections say GOAWAY; HTTP/1 connections that wait for a request are dropped by the application.
+    let _ = closing.send(true);
+    app.http_cleanup().await;
+    server.tasks.close();
+    let open = server.connections.open();
+    tracing::info!(connections = open, "no longer listening; finishing what is in flight");
+    if tokio::time::timeout_at(deadline, server.tasks.wait()).await.is_err() {
+        tracing::warn!(
+            connections = server.connections.open(),
+            ?shutdown_timeout,
+            "cut off at shutdown_timeout"
+        );
+        server.cut.cancel();
+        server.tasks.wait().await;
+    }
+}
+
+struct Server<A> {
+    app: Arc<A>,
+    limits: Limits,
+    slots: Arc<Semaphore>,
+    tasks: TaskTracker,
+    cut: CancellationToken,
+    closed: watch::Receiver<bool>,
+    connections: Arc<Connections>,
+}
+
+async fn accept_loop<A>(server: Arc<Server<A>>, endpoint: Endpoint, accepting: CancellationToken)
+where
+    A: HttpServerApp + Send + Sync + 'static,
+{
+    let acceptor = endpoint.tls.map(Acceptor::from_server_config).map(Arc::new);
+    loop {
+        // The slot comes first: a connection that has none stays in the kernel's queue, where it costs nothing.
+        let slot = tokio::select! {
+            slot = server.slots.clone().acquire_owned() => match slot {
+                Ok(slot) => slot,
+                Err(_) => return,
+            },
+            () = accepting.cancelled() => return,
+        };
+        let (stream, from) = tokio::select! {
+            accepted = endpoint.listener.accept() => match accepted {
+                Ok(accepted) => accepted,
+                Err(e) => {
+                    counter!("trivet_accept_errors_total").increment(1);
+                    tracing::warn!(error = %e, address = %endpoint.address, "cannot accept a connection");
+                    // Out of descriptors: accepting again at once would spin.
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    continue;
+                }
+            },
+            () = accepting.cancelled() => return,
+        };
+        let (server_of_task, acceptor) = (server.clone(), acceptor.clone());
+        server.tasks.spawn(async move {
+            let _slot = slot;
+            let _counted = Counted::new(&server_of_task.connections);
+            let cut = server_of_task.cut.clone();
+            tokio::select! {
+                () = connection(server_of_task, acceptor, stream, from) => {}
+                () = cut.cancelled() => {}
+            }
+        });
+    }
+}
+
+async fn connection<A>(
+    server: Arc<Server<A>>,
+    acceptor: Option<Arc<Acceptor>>,
+    tcp: TcpStream,
+    from: SocketAddr,
+) where
+    A: HttpServerApp + Send + Sync + 'static,
+{
+    let _ = tcp.set_nodelay(true);
+    let peer = Peer { address: from.ip().to_canonical(), tls: acceptor.is_some() };
+    let mut layer = TcpLayer::from(tcp);
+    use std::os::fd::AsRawFd;
+    let digest = SocketDigest::from_raw_fd(layer.as_raw_fd());
+    layer.set_socket_digest(digest);
+    let stream: Stream = match acceptor {
+        None => Box::new(layer),
+        Some(acceptor) => {
+            let started = std::time::Instant::now();
+            let handshake = acceptor.tls_handshake(layer);
+            match tokio::time::timeout(server.limits.handshake_timeout, handshake).await {
+                Ok(Ok(stream)) => {
+                    histogram!("trivet_tls_handshake_seconds").record(started.elapsed().as_secs_f64());
+                    Box::new(stream)
+                }
+                Ok(Err(e)) => {
+                    counter!("trivet_tls_handshake_failures_total", "reason" => "refused").increment(1);
+                    tracing::debug!(client = %peer.address, error = %e, "TLS handshake failed");
+                    return;
+                }
+                Err(_) => {
+                    counter!("trivet_tls_handshake_failures_total", "reason" => "timeout").increment(1);
+                    tracing::debug!(client = %peer.address, "TLS handshake took too long");
+                    return;
+                }
+            }
+        }
+    };
+    let deadlines = Deadlines { idle: server.limits.idle_timeout, header: server.limits.header_timeout };
+    match Connection::new(stream, peer, deadlines) {
+        Ok(stream) => {
+            server.app.process_new(Box::new(stream), &server.closed).await;
+        }
+        Err(e) => tracing::error!(error = %e, "a connection could not be prepared"),
+    }
+}
