@@ -38,6 +38,7 @@ in
 
   config = lib.mkIf (cfg.enable && trivet.has "app") {
     services.trivet.app.settings = settings.defaults {
+      node = trivet.self.name;
       listen = trivet.local ports.app;
       metrics.listen = trivet.at ports.appMetrics trivet.self;
       site = {

@@ -32,6 +32,13 @@ in
       internal = true;
       visible = false;
     };
+    checks = lib.mkOption {
+      type = with lib.types; attrsOf package;
+      default = { };
+      internal = true;
+      visible = false;
+      description = "What must hold before a system of this configuration is worth having; built along with it.";
+    };
     users = lib.mkOption {
       type = lib.types.listOf lib.types.str;
       default = [ ];
@@ -55,11 +62,10 @@ in
     users.groups = lib.genAttrs cfg.users (_: { });
 
     # The real programs read their configuration while the system is built: a bad value fails the build, not the site.
-    system.checks = lib.optional (cfg.generated != [ ]) (
-      pkgs.runCommand "trivet-configuration-check" { preferLocalBuild = true; } (
-        lib.concatMapStrings ({ program, file }: "${cfg.package}/bin/${program} --config ${file} --check\n") cfg.generated
-        + "touch $out\n"
-      )
+    services.trivet.checks.configuration = pkgs.runCommand "trivet-configuration-check" { } (
+      lib.concatMapStrings ({ program, file }: "${cfg.package}/bin/${program} --config ${file} --check\n") cfg.generated
+      + "touch $out\n"
     );
+    system.checks = lib.attrValues cfg.checks;
   };
 }

@@ -34,6 +34,7 @@ in
         app_password_file = trivet.credential unit "app-password";
         app_database = "trivet";
         exporter_user = "trivet_exporter";
+        exporter_unix_user = "mysqld-exporter"; # monitoring.nix
       };
       members = map (n: {
         inherit (n) name;

@@ -21,7 +21,7 @@ let
   };
   rules = import ./rules.nix { inherit lib cfg trivet; };
   rulesFile = pkgs.writeText "trivet-rules.json" (builtins.toJSON rules); # JSON is YAML
-  exporter = "trivet_exporter";
+  exporter = "mysqld-exporter";
 in
 {
   options.services.trivet.monitoring = {
@@ -96,7 +96,7 @@ in
           # No password: MySQL asks the socket who is there (auth_socket).
           configFile = pkgs.writeText "mysqld-exporter.cnf" ''
             [client]
-            user=${exporter}
+            user=${config.services.trivet.keeper.settings.mysql.exporter_user}
             socket=${config.services.mysql.settings.mysqld.socket}
           '';
           extraFlags = [
@@ -114,7 +114,7 @@ in
           startLimitIntervalSec = 0;
           serviceConfig = {
             RestartSec = "1s";
-            # A user that mysqld finds in /etc/passwd, by the name of its MySQL account.
+            # A user that mysqld can look up: its MySQL account belongs to it by name.
             DynamicUser = lib.mkForce false;
           };
         };
@@ -175,12 +175,12 @@ in
             serviceConfig.ExecStart = lib.mkForce "${config.services.prometheus.alertmanager.package}/bin/alertmanager --config.file=${file} --web.listen-address=0.0.0.0:${toString ports.alertmanager} --storage.path=/var/lib/alertmanager --cluster.listen-address=";
           };
 
-        system.checks = [
-          (pkgs.runCommand "trivet-rules-check" { nativeBuildInputs = [ config.services.prometheus.package.cli ]; } ''
-            promtool check rules ${rulesFile}
-            touch $out
-          '')
-        ];
+        services.trivet.checks.rules =
+          pkgs.runCommand "trivet-rules-check" { nativeBuildInputs = [ config.services.prometheus.package.cli ]; }
+            ''
+              promtool check rules ${rulesFile}
+              touch $out
+            '';
       })
     ]
   );

@@ -1,0 +1,41 @@
+# `checks` of the flake, beside the scenarios (vm-tests/default.nix). Those that ask the modules questions answer while they are
+# evaluated, so that `nix flake check --no-build` asks them too.
+{
+  self,
+  nixpkgs,
+  pkgs,
+  system,
+}:
+let
+  inherit (pkgs) lib;
+  evaluate = import ./evaluate.nix { inherit lib nixpkgs system; };
+  # A list of failures becomes a check: none, and it can be built; any, and evaluation ends with them.
+  expect =
+    name: failures:
+    if failures == [ ] then
+      pkgs.runCommand "trivet-${name}" { } "touch $out"
+    else
+      throw "${name}:\n${lib.concatStringsSep "\n" failures}";
+  node1 = (evaluate.node "node1" { }).config;
+in
+{
+  bad-clusters = expect "bad-clusters" (import ./bad-clusters.nix { inherit lib evaluate; });
+  split-roles = expect "split-roles" (import ./split-roles.nix { inherit lib evaluate; });
+
+  # The nodes differ in names and addresses alone, so one of them speaks for all.
+  inherit (node1.services.trivet.checks) configuration rules;
+  # `nft --check` runs when the ruleset is built.
+  nftables = lib.elemAt node1.systemd.services.nftables.serviceConfig.ExecStart 1;
+  keepalived = pkgs.runCommand "trivet-keepalived-check" { nativeBuildInputs = [ pkgs.keepalived ]; } ''
+    # The check's user is none of the builder's; everything else keepalived reads as it would on the node.
+    sed 's/user trivet-balancer trivet-balancer/user nobody/' ${
+      node1.environment.etc."keepalived/keepalived.conf".source
+    } > keepalived.conf
+    keepalived --config-test --use-file=$PWD/keepalived.conf
+    touch $out
+  '';
+  snapshots = pkgs.runCommand "trivet-snapshots-check" { nativeBuildInputs = [ pkgs.python3 ]; } ''
+    python3 ${self}/nixos/render/digest.py
+    touch $out
+  '';
+}

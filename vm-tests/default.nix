@@ -1,0 +1,89 @@
+# Every file in scenarios/ as a NixOS VM test: the example cluster's three nodes and a client outside it. The lab runs the same
+# files on nspawn machines (vm-tests/lab); a scenario knows nothing of the difference.
+{ pkgs }:
+let
+  inherit (pkgs) lib;
+  trivet = pkgs.callPackage ../nixos/package.nix { };
+  cluster = import ./cluster.nix { inherit lib; };
+
+  scenarios = lib.filterAttrs (name: kind: kind == "regular" && lib.hasSuffix ".py" name && !lib.hasPrefix "_" name) (
+    builtins.readDir ./scenarios
+  );
+
+  # Made by the operator's own command. For tests alone: whatever is in the store, everyone can read.
+  secrets = pkgs.runCommand "trivet-test-secrets" { nativeBuildInputs = [ trivet ]; } ''
+    trivet secrets init --cluster ${pkgs.writeText "cluster.json" (builtins.toJSON cluster.file)} --out secrets
+    cp --recursive secrets $out
+  '';
+
+  # One network beside the driver's own, with the addresses of the example.
+  network = address: {
+    virtualisation.interfaces.eth1 = {
+      vlan = 1;
+      assignIP = false;
+    };
+    networking = {
+      useDHCP = false;
+      interfaces.eth1.ipv4.addresses = [
+        {
+          inherit address;
+          prefixLength = 24;
+        }
+      ];
+      primaryIPAddress = lib.mkForce address;
+    };
+  };
+
+  node = name: {
+    imports = [
+      ../nixos
+      ../nixos/example/cluster.nix
+      ./settings.nix
+      (network cluster.nodes.${name}.address)
+    ];
+    services.trivet.package = trivet;
+    services.trivet.cluster.nodes = lib.mapAttrs (_: _: { interface = "eth1"; }) cluster.nodes;
+    virtualisation = {
+      memorySize = 2048;
+      diskSize = 4096;
+    };
+    # An operator copies each node its own folder, once; here every boot does.
+    system.activationScripts.trivet-test-secrets = ''
+      install -d -m 0700 /var/lib/trivet/secrets
+      install -m 0600 ${secrets}/${name}/* /var/lib/trivet/secrets/
+    '';
+  };
+
+  client = {
+    imports = [ (network "10.77.0.100") ];
+    networking.hosts = lib.genAttrs cluster.file.virtual_addresses (_: [ cluster.file.domain ]);
+    networking.firewall.enable = false;
+    security.pki.certificateFiles = [ "${secrets}/ca/ca.pem" ];
+    environment.systemPackages = [
+      pkgs.curl
+      pkgs.python3
+      pkgs.openssl
+      # The continuous client that counts what a user would have seen.
+      (pkgs.writeScriptBin "trivet-probe" ("#!${lib.getExe pkgs.python3}\n" + builtins.readFile ./probe.py))
+    ];
+  };
+in
+lib.mapAttrs' (
+  file: _:
+  let
+    name = lib.removeSuffix ".py" file;
+  in
+  lib.nameValuePair "scenario-${name}" (
+    pkgs.testers.runNixOSTest {
+      name = "trivet-${name}";
+      nodes = {
+        inherit client;
+      }
+      // lib.mapAttrs (n: _: node n) cluster.nodes;
+      testScript = builtins.readFile (./scenarios + "/${file}");
+      # Scenarios are checked where they are written; the driver's checkers know one driver only.
+      skipLint = true;
+      skipTypeCheck = true;
+    }
+  )
+) scenarios
