@@ -17,20 +17,18 @@ let
   '';
 
   # One network beside the driver's own, with the addresses of the example.
-  network = address: {
+  network = addresses: {
     virtualisation.interfaces.eth1 = {
       vlan = 1;
       assignIP = false;
     };
     networking = {
       useDHCP = false;
-      interfaces.eth1.ipv4.addresses = [
-        {
-          inherit address;
-          prefixLength = 24;
-        }
-      ];
-      primaryIPAddress = lib.mkForce address;
+      interfaces.eth1.ipv4.addresses = map (address: {
+        inherit address;
+        prefixLength = 24;
+      }) addresses;
+      primaryIPAddress = lib.mkForce (lib.head addresses);
     };
   };
 
@@ -39,10 +37,11 @@ let
       ../nixos
       ../nixos/example/cluster.nix
       ./settings.nix
-      (network cluster.nodes.${name}.address)
+      (network [ cluster.nodes.${name}.address ])
     ];
     services.trivet.package = trivet;
     services.trivet.cluster.nodes = lib.mapAttrs (_: _: { interface = "eth1"; }) cluster.nodes;
+    environment.systemPackages = [ pkgs.jq ]; # scenarios read nftables' counters
     virtualisation = {
       memorySize = 2048;
       diskSize = 4096;
@@ -55,7 +54,12 @@ let
   };
 
   client = {
-    imports = [ (network "10.77.0.100") ];
+    imports = [
+      (network [
+        "10.77.0.100" # a stranger
+        "10.77.0.200" # an administrator, when a scenario asks from this address
+      ])
+    ];
     networking.hosts = lib.genAttrs cluster.file.virtual_addresses (_: [ cluster.file.domain ]);
     networking.firewall.enable = false;
     security.pki.certificateFiles = [ "${secrets}/ca/ca.pem" ];
@@ -80,7 +84,7 @@ lib.mapAttrs' (
         inherit client;
       }
       // lib.mapAttrs (n: _: node n) cluster.nodes;
-      testScript = builtins.readFile (./scenarios + "/${file}");
+      testScript = builtins.readFile ./prelude.py + builtins.readFile (./scenarios + "/${file}");
       # Scenarios are checked where they are written; the driver's checkers know one driver only.
       skipLint = true;
       skipTypeCheck = true;
