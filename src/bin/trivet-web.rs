@@ -2,13 +2,14 @@
 
 use std::process::ExitCode;
 
-use trivet::process::{self, Failure};
+use trivet::process;
 use trivet::web::config::Config;
+use trivet::web::serve;
 
 fn main() -> ExitCode {
     let args = match process::service_args() {
         Ok(args) => args,
         Err(code) => return code,
     };
-    process::main("trivet-web", &args, |_: Config| Err(Failure::run("serving is not built yet")))
+    process::main("trivet-web", &args, |config: Config| process::block_on(serve::run(config)))
 }

@@ -25,6 +25,10 @@ pub struct Config {
     /// How long requests in flight may take to finish after SIGTERM.
     #[serde(default = "config::default_shutdown_timeout", with = "humantime_serde")]
     pub shutdown_timeout: Duration,
+    /// After SIGTERM, how long requests are still accepted while `/healthz` already says 503: longer than the balancers
+    /// need to notice.
+    #[serde(default = "default_drain_delay", with = "humantime_serde")]
+    pub drain_delay: Duration,
     /// Addresses to listen on, with mutual TLS.
     pub listen: Vec<SocketAddr>,
     /// The cluster's CA and this node's certificate: for the listeners and for the links to the peers.
@@ -124,6 +128,11 @@ fn default_metrics() -> Metrics {
     Metrics { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 9602)) }
 }
 
+fn default_drain_delay() -> Duration {
+    // An interval of the balancer's health check, its timeout, and some.
+    Duration::from_secs(1)
+}
+
 fn default_max_memory_file() -> ByteSize {
     ByteSize::mib(1)
 }
@@ -159,6 +168,9 @@ impl Validate for Config {
         }
         self.log.validate("log")?;
         config::positive("shutdown_timeout", self.shutdown_timeout)?;
+        if self.drain_delay >= self.shutdown_timeout {
+            return Invalid::err("drain_delay", "must be shorter than shutdown_timeout, or nothing could finish");
+        }
         config::not_empty("listen", &self.listen)?;
         for (i, address) in self.listen.iter().enumerate() {
             if self.listen[..i].contains(address) || *address == self.metrics.listen {

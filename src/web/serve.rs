@@ -1,0 +1,102 @@
+//! Starting the web tier and stopping it.
+
+use std::sync::Arc;
+
+use pingora::utils::tls::CertKey;
+use serde_json::json;
+
+use super::config::Config;
+use super::proxy::{ATTEMPTS, Web};
+use super::site::Site;
+use super::upstreams::Upstreams;
+use crate::config::{ConfigError, TlsFiles};
+use crate::http::front::Front;
+use crate::http::server::{self, Connections, Endpoint, Limits, Upstream};
+use crate::http::steps::Policy;
+use crate::process::{self, Failure, Shutdown};
+use crate::telemetry::{self, MetricsServer};
+use crate::tls;
+
+/// Unused connections kept to the app and the peers, all together.
+const MAX_IDLE: usize = 256;
+
+/// Runs until SIGTERM or SIGINT, and then until what is in flight is done.
+pub async fn run(config: Config) -> Result<(), Failure> {
+    telemetry::init_log(&config.log);
+    let metrics = telemetry::init_metrics("trivet-web")?;
+    // Everything that can be wrong with files is found before anything is bound.
+    let server_tls = tls::mutual_server_config(&config.tls, &[b"http/1.1"])?;
+    let client_tls = tls::client_config(&config.tls, &[b"http/1.1"])?;
+    let identity = identity(&config.tls)?;
+    let expires = tls::expiry(&config.tls.certificate)?;
+    let (node, files) = (config.node.clone(), config.files.clone());
+    let site = tokio::task::spawn_blocking(move || Site::load(files))
+        .await
+        .map_err(Failure::run)?
+        .map_err(|e| ConfigError::at(&config.files.root, "static.root", e.source))?;
+    let site = Arc::new(site);
+
+    let shutdown = Shutdown::on_signals()?;
+    let limits = limits(&config);
+    let upstreams = Arc::new(Upstreams::new(&config));
+    let front = Front::new(Policy::inner(), limits, shutdown.clone());
+    let web = Web::new(&config, front, site.clone(), upstreams.clone(), identity);
+    let upstream =
+        Upstream { ca_file: Some(config.tls.ca.clone()), attempts: ATTEMPTS, max_idle: MAX_IDLE };
+    let app = server::proxy(web, &limits, &upstream);
+
+    let mut endpoints = Vec::new();
+    for address in &config.listen {
+        endpoints.push(Endpoint::bind("listen", *address, Some(server_tls.clone())).await?);
+    }
+    let connections = Arc::new(Connections::default());
+    let status = {
+        let (site, upstreams, connections, shutdown) =
+            (site.clone(), upstreams.clone(), connections.clone(), shutdown.clone());
+        Arc::new(move || {
+            let store = site.store();
+            json!({
+                "program": "trivet-web",
+                "version": env!("CARGO_PKG_VERSION"),
+                "node": node,
+                "state": if shutdown.is_stopping() { "draining" } else { "serving" },
+                "app": upstreams.app.report(),
+                "peers": upstreams.peers.iter().map(|p| p.report()).collect::<Vec<_>>(),
+                "static": {"files": store.files(), "memory_bytes": store.memory()},
+                "connections": connections.open(),
+                "certificates": [{"name": "node", "not_after": telemetry_time(expires)}],
+            })
+        })
+    };
+    let metrics_server = MetricsServer::bind(&config.metrics).await?;
+    let metrics_task = tokio::spawn(metrics_server.serve(metrics, status, shutdown.clone()));
+    upstreams.watch(&client_tls, &shutdown).await;
+    tokio::spawn(site.reload_when_told(shutdown.clone()));
+    process::notify_ready();
+    server::serve_counted(endpoints, app, limits, shutdown, config.shutdown_timeout, connections).await;
+    metrics_task.abort();
+    Ok(())
+}
+
+fn telemetry_time(time: time::OffsetDateTime) -> String {
+    time.format(&time::format_description::well_known::Rfc3339).unwrap_or_default()
+}
+
+fn limits(config: &Config) -> Limits {
+    Limits {
+        handshake_timeout: config.limits.handshake_timeout,
+        header_timeout: config.limits.header_timeout,
+        idle_timeout: config.limits.client_idle_timeout,
+        max_connections: config.limits.max_connections,
+        drain_delay: config.drain_delay,
+        max_header_size: 64 * 1024,
+        ..Limits::default()
+    }
+}
+
+/// The node's certificate and key as Pingora's connector wants them.
+fn identity(files: &TlsFiles) -> Result<Arc<CertKey>, ConfigError> {
+    let chain = tls::load_certificates(&files.certificate)?.iter().map(|c| c.to_vec()).collect();
+    let key = tls::load_key(&files.key)?;
+    Ok(Arc::new(CertKey::new(chain, key.secret_der().to_vec())))
+}
