@@ -66,26 +66,31 @@ def require_cargo() -> None:
         raise LabError("cargo is not installed: install Rust (apt-get install cargo, or rustup), then run this again")
 
 
-def cgroup_root() -> Path:
-    """Where cgroup v2 is mounted; mounted at its usual place when it is nowhere.
-
-    systemd-nspawn looks at /sys/fs/cgroup and, on a hybrid host, /sys/fs/cgroup/unified, and nowhere else.
-    """
-    for line in Path("/proc/mounts").read_text().splitlines():
+def find_cgroup2(mounts: str) -> Path | None:
+    """Where cgroup v2 is mounted, of the places that systemd-nspawn looks at: the host's whole hierarchy, or a hybrid's part."""
+    for line in mounts.splitlines():
         _, where, kind, options, *_ = line.split()
         if kind == "cgroup2" and where in ("/sys/fs/cgroup", "/sys/fs/cgroup/unified"):
             if "ro" in options.split(","):
                 raise LabError(f"cgroup v2 at {where} is mounted read-only: the lab needs to make cgroups there")
             return Path(where)
+    return None
+
+
+def cgroup_root(*, mount: bool = True) -> Path:
+    """Where cgroup v2 is mounted; mounted at its usual place when it is nowhere (and left there: the host can use it)."""
+    if found := find_cgroup2(Path("/proc/mounts").read_text()):
+        return found
     where = Path("/sys/fs/cgroup")
-    if any(where.iterdir()):
-        where = where / "unified"
+    if where.is_dir() and any(where.iterdir()):
+        where = where / "unified"  # version 1 has the usual place
+    if mount:
+        say(f"mounting cgroup v2 at {where}")
         try:
             where.mkdir(exist_ok=True)
         except OSError as e:
             raise LabError(f"cgroup v2 is not mounted and {where} cannot be made: {e.strerror}") from None
-    say(f"mounting cgroup v2 at {where}")
-    run(["mount", "-t", "cgroup2", "cgroup2", where], what=f"mounting cgroup v2 at {where}")
+        run(["mount", "-t", "cgroup2", "cgroup2", where], what=f"mounting cgroup v2 at {where}")
     return where
 
 
