@@ -33,6 +33,17 @@ pub fn load_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Co
     Ok(certificates)
 }
 
+/// A certificate chain that this program shows; when it ends is a metric, so that an alert can come before the outage.
+fn own_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, ConfigError> {
+    let chain = load_certificates(path)?;
+    if let Ok(end) = expiry_of(&chain[0]) {
+        let file = path.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
+        metrics::gauge!("trivet_tls_certificate_not_after_seconds", "file" => file)
+            .set(end.unix_timestamp() as f64);
+    }
+    Ok(chain)
+}
+
 /// The private key in a PEM file.
 pub fn load_key(path: &Path) -> Result<PrivateKeyDer<'static>, ConfigError> {
     PrivateKeyDer::from_pem_file(path)
@@ -55,7 +66,7 @@ pub fn client_config(files: &TlsFiles, alpn: &[&[u8]]) -> Result<Arc<ClientConfi
         .with_safe_default_protocol_versions()
         .map_err(|e| ConfigError::at(&files.ca, "", e))?
         .with_root_certificates(roots(&files.ca)?)
-        .with_client_auth_cert(load_certificates(&files.certificate)?, load_key(&files.key)?)
+        .with_client_auth_cert(own_certificates(&files.certificate)?, load_key(&files.key)?)
         .map_err(|e| ConfigError::at(&files.certificate, "", mismatch(&files.key, &e)))?;
     config.alpn_protocols = alpn.iter().map(|p| p.to_vec()).collect();
     Ok(Arc::new(config))
@@ -70,7 +81,7 @@ pub fn mutual_server_config(files: &TlsFiles, alpn: &[&[u8]]) -> Result<Arc<Serv
         .with_safe_default_protocol_versions()
         .map_err(|e| ConfigError::at(&files.certificate, "", e))?
         .with_client_cert_verifier(verifier)
-        .with_single_cert(load_certificates(&files.certificate)?, load_key(&files.key)?)
+        .with_single_cert(own_certificates(&files.certificate)?, load_key(&files.key)?)
         .map_err(|e| ConfigError::at(&files.certificate, "", mismatch(&files.key, &e)))?;
     config.alpn_protocols = alpn.iter().map(|p| p.to_vec()).collect();
     Ok(Arc::new(config))
@@ -86,7 +97,7 @@ pub fn public_server_config(
         .with_safe_default_protocol_versions()
         .map_err(|e| ConfigError::at(certificate, "", e))?
         .with_no_client_auth()
-        .with_single_cert(load_certificates(certificate)?, load_key(key)?)
+        .with_single_cert(own_certificates(certificate)?, load_key(key)?)
         .map_err(|e| ConfigError::at(certificate, "", mismatch(key, &e)))?;
     config.alpn_protocols = alpn.iter().map(|p| p.to_vec()).collect();
     Ok(Arc::new(config))

@@ -27,11 +27,13 @@ in
   # `nft --check` runs when the ruleset is built.
   nftables = lib.elemAt node1.systemd.services.nftables.serviceConfig.ExecStart 1;
   keepalived = pkgs.runCommand "trivet-keepalived-check" { nativeBuildInputs = [ pkgs.keepalived ]; } ''
-    # The check's user is none of the builder's; everything else keepalived reads as it would on the node.
-    sed 's/user trivet-balancer trivet-balancer/user nobody/' ${
-      node1.environment.etc."keepalived/keepalived.conf".source
-    } > keepalived.conf
-    keepalived --config-test --use-file=$PWD/keepalived.conf
+    # A builder has neither the node's interface, nor the tracked file, nor the check's user.
+    echo 1 > balancer
+    sed --expression='s/^global_defs {/&\n  dynamic_interfaces/' \
+        --expression="s|/run/trivet-failover/balancer|$PWD/balancer|" \
+        --expression='s/user trivet-balancer trivet-balancer/user nobody/' \
+        ${node1.environment.etc."keepalived/keepalived.conf".source} > keepalived.conf
+    keepalived --config-test --use-file="$PWD/keepalived.conf"
     touch $out
   '';
   snapshots = pkgs.runCommand "trivet-snapshots-check" { nativeBuildInputs = [ pkgs.python3 ]; } ''
