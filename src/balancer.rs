@@ -1,3 +1,9 @@
-//! The balancer: HTTP in front of the web tiers, and the database gateway in front of the members.
+//! The balancer: HTTP in front of the web tiers ([`proxy`]), and the database gateway in front of the members
+//! ([`gateway`]). [`run`] puts together what a configuration asks for.
 
 pub mod config;
+pub mod gateway;
+mod local_check;
+pub mod proxy;
+pub mod run;
+mod status;

@@ -19,7 +19,12 @@ pub const SECONDS: &[f64] =
 
 /// Starts logging to standard error. A second call changes nothing (tests call it often).
 pub fn init_log(log: &Log) {
-    let filter = log.level.parse::<tracing_subscriber::EnvFilter>().unwrap_or_else(|_| "info".into());
+    let mut level = log.level.clone();
+    if !level.contains("pingora") {
+        // It logs an error for every client that breaks a connection off; what matters of that is in our own lines.
+        level.push_str(",pingora_proxy=off,pingora_core=off");
+    }
+    let filter = level.parse::<tracing_subscriber::EnvFilter>().unwrap_or_else(|_| "info".into());
     let base = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let _ = match log.format {
         LogFormat::Json => base.json().flatten_event(true).with_current_span(false).try_init(),
@@ -56,6 +61,8 @@ impl MetricsServer {
         let listener = TcpListener::bind(config.listen).await.map_err(|e| {
             Failure::run(format_args!("metrics.listen: cannot listen on {}: {e}", config.listen))
         })?;
+        let address = listener.local_addr().unwrap_or(config.listen);
+        tracing::info!(key = "metrics.listen", %address, "listening");
         Ok(Self { listener })
     }
 

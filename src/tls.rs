@@ -87,7 +87,7 @@ pub fn mutual_server_config(files: &TlsFiles, alpn: &[&[u8]]) -> Result<Arc<Serv
     Ok(Arc::new(config))
 }
 
-/// A server for everyone.
+/// A server for everyone, whose certificate stays the one it was made with; see [`site`] for one that can change.
 pub fn public_server_config(
     certificate: &Path,
     key: &Path,
@@ -123,6 +123,8 @@ pub fn expiry_of(certificate: &CertificateDer<'_>) -> Result<OffsetDateTime, Str
 pub fn server_name(name: &str) -> Option<ServerName<'static>> {
     ServerName::try_from(name.to_owned()).ok()
 }
+
+pub mod site;
 
 #[cfg(test)]
 mod tests;

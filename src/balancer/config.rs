@@ -86,6 +86,9 @@ pub struct Https {
     /// How long a client may pause while sending a body or taking an answer.
     #[serde(default = "defaults::client_timeout", with = "humantime_serde")]
     pub client_timeout: Duration,
+    /// As `client_timeout`, for upgraded connections (WebSocket), in both directions.
+    #[serde(default = "defaults::tunnel_timeout", with = "humantime_serde")]
+    pub tunnel_timeout: Duration,
     /// Below this many bytes a second, averaged from the tenth second on, a body or an answer is given up.
     #[serde(default = "defaults::min_rate")]
     pub min_rate: ByteSize,
@@ -242,6 +245,10 @@ pub mod defaults {
     /// As HAProxy's usual `timeout client 30s`.
     pub fn client_timeout() -> Duration {
         Duration::from_secs(30)
+    }
+    /// As HAProxy's usual `timeout tunnel 1h`.
+    pub fn tunnel_timeout() -> Duration {
+        Duration::from_secs(3600)
     }
     /// Slower than any working link, faster than a drip.
     pub fn min_rate() -> ByteSize {
@@ -404,6 +411,7 @@ impl Https {
             ("https.header_timeout", self.header_timeout),
             ("https.client_idle_timeout", self.client_idle_timeout),
             ("https.client_timeout", self.client_timeout),
+            ("https.tunnel_timeout", self.tunnel_timeout),
         ] {
             config::positive(key, d)?;
         }

@@ -2,13 +2,12 @@
 
 use std::process::ExitCode;
 
-use trivet::balancer::config::Config;
-use trivet::process;
+use trivet::{balancer, process};
 
 fn main() -> ExitCode {
     let args = match process::service_args() {
         Ok(args) => args,
         Err(code) => return code,
     };
-    process::main("trivet-balancer", &args, |_: Config| Err(process::Failure::run("cannot serve yet")))
+    process::main("trivet-balancer", &args, balancer::run::run)
 }

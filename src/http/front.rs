@@ -22,7 +22,7 @@ use bytes::Bytes;
 use http::header::{
     ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER,
 };
-use http::{Method, StatusCode, Version};
+use http::{Method, StatusCode};
 use metrics::counter;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::{FailToProxy, Session};
@@ -49,6 +49,7 @@ pub struct Visit {
     admitted: Option<Admitted>,
     refusal: Option<Refusal>,
     exchange: Option<Exchange>,
+    upgraded: bool,
     body: u64,
     body_since: Option<Instant>,
 }
@@ -123,6 +124,10 @@ impl Front {
     /// Counts a piece of the request's body and holds it to size and rate.
     pub fn body(&self, visit: &mut Visit, piece: Option<&Bytes>) -> pingora::Result<()> {
         visit.body += piece.map_or(0, |b| b.len() as u64);
+        // What flows after an upgrade is no body: it has no length, and it may be silent for long.
+        if visit.upgraded {
+            return Ok(());
+        }
         if visit.body > self.policy.max_body_size {
             return Err(refuse(visit, Refusal::BodyTooLarge));
         }
@@ -142,6 +147,12 @@ impl Front {
 
     /// The steps before an answer's head goes to the client.
     pub fn respond(&self, session: &mut Session, response: &mut ResponseHeader, visit: &mut Visit) {
+        if response.status == StatusCode::SWITCHING_PROTOCOLS {
+            // Only now: a request that merely asks for an upgrade gets no more time than others.
+            visit.upgraded = true;
+            session.set_read_timeout(Some(self.limits.tunnel_timeout));
+            session.set_write_timeout(Some(self.limits.tunnel_timeout));
+        }
         if response.status.is_informational() {
             return;
         }
@@ -299,9 +310,4 @@ fn status_of(e: &Error) -> Option<StatusCode> {
 
 fn one_line(e: &Error) -> String {
     e.to_string().split_whitespace().collect::<Vec<_>>().join(" ")
-}
-
-/// Whether the client spoke a protocol that can be upgraded (RFC 9110 section 7.8).
-pub fn can_upgrade(version: Version) -> bool {
-    version == Version::HTTP_11
 }

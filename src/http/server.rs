@@ -55,6 +55,8 @@ pub struct Limits {
     pub idle_timeout: Duration,
     /// A pause while a body is sent or an answer is taken; then close.
     pub client_timeout: Duration,
+    /// As `client_timeout`, for a connection that was upgraded (WebSocket).
+    pub tunnel_timeout: Duration,
     /// Bytes a second below which a body (408) or an answer (close) is given up, from the tenth second on.
     pub min_rate: u64,
     /// Connections at a time, all endpoints together; further ones wait in the kernel's queue.
@@ -74,6 +76,7 @@ impl Default for Limits {
             header_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(60),
             client_timeout: Duration::from_secs(30),
+            tunnel_timeout: Duration::from_secs(3600),
             min_rate: 500,
             max_connections: 10_000,
             max_streams: 100,
@@ -123,6 +126,7 @@ where
 
 /// A bound address, with or without TLS.
 pub struct Endpoint {
+    key: String,
     listener: TcpListener,
     tls: Option<Arc<ServerConfig>>,
     address: SocketAddr,
@@ -139,7 +143,7 @@ impl Endpoint {
         let fail = |e: std::io::Error| Failure::run(format_args!("{key}: cannot listen on {address}: {e}"));
         let listener = TcpListener::bind(address).await.map_err(fail)?;
         let address = listener.local_addr().map_err(fail)?;
-        Ok(Self { listener, tls, address })
+        Ok(Self { key: key.to_owned(), listener, tls, address })
     }
 
     /// Where it listens; the port that the system chose when 0 was asked for.
@@ -214,7 +218,7 @@ pub async fn serve_counted<A>(
     let accepting = CancellationToken::new();
     let loops = TaskTracker::new();
     for endpoint in endpoints {
-        tracing::info!(address = %endpoint.address, tls = endpoint.tls.is_some(), "listening");
+        tracing::info!(key = %endpoint.key, address = %endpoint.address, tls = endpoint.tls.is_some(), "listening");
         loops.spawn(accept_loop(server.clone(), endpoint, accepting.clone()));
     }
     loops.close();

@@ -65,6 +65,7 @@ pub struct Backend {
     spec: Spec,
     state: Mutex<State>,
     usable: watch::Sender<bool>,
+    serving: watch::Sender<bool>,
     changed: watch::Sender<u64>,
 }
 
@@ -80,9 +81,15 @@ impl Backend {
             reason: "not checked yet".into(),
             detail: Value::Null,
         });
-        let backend = Self { pool, index, spec, state, usable: watch::Sender::new(false), changed };
-        backend.export(false);
-        backend
+        Self {
+            pool,
+            index,
+            spec,
+            state,
+            usable: watch::Sender::new(false),
+            serving: watch::Sender::new(false),
+            changed,
+        }
     }
 
     /// Its name.
@@ -100,7 +107,8 @@ impl Backend {
         self.spec.tier
     }
 
-    pub(super) fn index(&self) -> usize {
+    /// Its place in the configuration.
+    pub fn index(&self) -> usize {
         self.index
     }
 
@@ -120,10 +128,11 @@ impl Backend {
         state.health == Health::Up && state.ejected.is_some() && !state.drained
     }
 
-    /// Waits until it is not usable, which may be now.
+    /// Waits until its checks say down or it is drained, which may be now. Ejection does not count: it keeps new work
+    /// away and says nothing about work that goes on.
     pub async fn lost(&self) {
         // The sender lives as long as `self`.
-        let _ = self.usable.subscribe().wait_for(|usable| !usable).await;
+        let _ = self.serving.subscribe().wait_for(|serving| !serving).await;
     }
 
     /// The JSON of its last good or refusing answer to a check, `null` when there was none.
@@ -212,10 +221,16 @@ impl Backend {
     }
 
     fn publish(&self, state: &State) {
-        let usable = state.health == Health::Up && state.ejected.is_none() && !state.drained;
-        let changed = self.usable.send_if_modified(|u| std::mem::replace(u, usable) != usable);
+        let serving = state.health == Health::Up && !state.drained;
+        let usable = serving && state.ejected.is_none();
+        let set = |to: &watch::Sender<bool>, new: bool| {
+            to.send_if_modified(|old| std::mem::replace(old, new) != new)
+        };
+        // Both are set before anyone is told, so that who is told sees both.
+        let changed = set(&self.usable, usable) | set(&self.serving, serving);
+        // Also when nothing changed: the recorder may be younger than this back end.
+        self.export(usable);
         if changed {
-            self.export(usable);
             self.changed.send_modify(|n| *n += 1);
         }
     }

@@ -169,7 +169,10 @@ impl Validate for Config {
         self.log.validate("log")?;
         config::positive("shutdown_timeout", self.shutdown_timeout)?;
         if self.drain_delay >= self.shutdown_timeout {
-            return Invalid::err("drain_delay", "must be shorter than shutdown_timeout, or nothing could finish");
+            return Invalid::err(
+                "drain_delay",
+                "must be shorter than shutdown_timeout, or nothing could finish",
+            );
         }
         config::not_empty("listen", &self.listen)?;
         for (i, address) in self.listen.iter().enumerate() {

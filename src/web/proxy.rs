@@ -170,7 +170,13 @@ impl ProxyHttp for Web {
             }
         }
         let store = self.site.store();
-        match files::answer(&store, self.site.cache_control(), &method, &target, &session.req_header().headers) {
+        match files::answer(
+            &store,
+            self.site.cache_control(),
+            &method,
+            &target,
+            &session.req_header().headers,
+        ) {
             Decision::App => Ok(false),
             Decision::Reply(reply) => {
                 counter!("trivet_web_static_total").increment(1);
@@ -185,7 +191,11 @@ impl ProxyHttp for Web {
         }
     }
 
-    async fn upstream_peer(&self, session: &mut Session, ctx: &mut Context) -> pingora::Result<Box<HttpPeer>> {
+    async fn upstream_peer(
+        &self,
+        session: &mut Session,
+        ctx: &mut Context,
+    ) -> pingora::Result<Box<HttpPeer>> {
         let again = ctx.fresh.then(|| ctx.current.clone()).flatten();
         let upstream = again.or_else(|| self.next(ctx)).ok_or_else(|| self.nobody())?;
         if self.is_app(&upstream) {

@@ -47,7 +47,9 @@ pub async fn reply(
     }
     front.respond(session, &mut response, visit);
     match body {
-        Source::Memory(bytes) if bytes.is_empty() => session.write_response_header(Box::new(response), true).await,
+        Source::Memory(bytes) if bytes.is_empty() => {
+            session.write_response_header(Box::new(response), true).await
+        }
         Source::Memory(bytes) => {
             session.write_response_header(Box::new(response), false).await?;
             session.write_response_body(Some(bytes), true).await

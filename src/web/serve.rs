@@ -41,8 +41,7 @@ pub async fn run(config: Config) -> Result<(), Failure> {
     let upstreams = Arc::new(Upstreams::new(&config));
     let front = Front::new(Policy::inner(), limits, shutdown.clone());
     let web = Web::new(&config, front, site.clone(), upstreams.clone(), identity);
-    let upstream =
-        Upstream { ca_file: Some(config.tls.ca.clone()), attempts: ATTEMPTS, max_idle: MAX_IDLE };
+    let upstream = Upstream { ca_file: Some(config.tls.ca.clone()), attempts: ATTEMPTS, max_idle: MAX_IDLE };
     let app = server::proxy(web, &limits, &upstream);
 
     let mut endpoints = Vec::new();

@@ -28,7 +28,8 @@ impl Site {
             tracing::error!(what, "a static file cannot be read and is not served");
         }
         tell(&store, &skipped);
-        let cache_control = HeaderValue::from_str(&config.cache_control).unwrap_or(HeaderValue::from_static("no-cache"));
+        let cache_control =
+            HeaderValue::from_str(&config.cache_control).unwrap_or(HeaderValue::from_static("no-cache"));
         Ok(Self { config, cache_control, store: ArcSwap::from_pointee(store), stale: Notify::new() })
     }
 
@@ -74,7 +75,9 @@ impl Site {
         use tokio::signal::unix::{SignalKind, signal};
         let mut hangup = match signal(SignalKind::hangup()) {
             Ok(hangup) => hangup,
-            Err(e) => return tracing::error!(error = %e, "cannot listen for SIGHUP: no reload without a restart"),
+            Err(e) => {
+                return tracing::error!(error = %e, "cannot listen for SIGHUP: no reload without a restart");
+            }
         };
         loop {
             tokio::select! {
@@ -85,7 +88,9 @@ impl Site {
             let site = self.clone();
             match tokio::task::spawn_blocking(move || site.reload()).await {
                 Ok(Ok(())) => {}
-                Ok(Err(reason)) => tracing::error!(reason, "reload refused; the files served before are served on"),
+                Ok(Err(reason)) => {
+                    tracing::error!(reason, "reload refused; the files served before are served on")
+                }
                 Err(e) => tracing::error!(error = %e, "reload failed; the files served before are served on"),
             }
         }

@@ -58,7 +58,11 @@ impl Upstream {
 
     fn set(&self, healthy: bool, reason: &str) {
         *self.reason.lock() = reason.to_owned();
-        gauge!("trivet_web_upstream_up", "upstream" => self.name.clone()).set(if healthy { 1.0 } else { 0.0 });
+        gauge!("trivet_web_upstream_up", "upstream" => self.name.clone()).set(if healthy {
+            1.0
+        } else {
+            0.0
+        });
         if self.healthy.swap(healthy, Ordering::Relaxed) != healthy {
             if healthy {
                 tracing::info!(upstream = self.name, "up");
@@ -86,7 +90,11 @@ impl Upstream {
 
     async fn check(&self, client: &Client) -> Result<(), String> {
         let answer = client.get(&self.health.path, self.health.timeout).await.map_err(|e| e.to_string())?;
-        if answer.status.is_success() { Ok(()) } else { Err(format!("GET {}: {}", self.health.path, answer.status)) }
+        if answer.status.is_success() {
+            Ok(())
+        } else {
+            Err(format!("GET {}: {}", self.health.path, answer.status))
+        }
     }
 
     /// For `/status` and `/healthz`.
@@ -134,7 +142,11 @@ impl Upstreams {
     pub async fn watch(self: &Arc<Self>, tls: &Arc<ClientConfig>, shutdown: &Shutdown) {
         let mut first = Vec::new();
         for upstream in std::iter::once(&self.app).chain(&self.peers) {
-            let tls = upstream.tls_name.as_deref().and_then(crate::tls::server_name).map(|name| (tls.clone(), name));
+            let tls = upstream
+                .tls_name
+                .as_deref()
+                .and_then(crate::tls::server_name)
+                .map(|name| (tls.clone(), name));
             let host = upstream.tls_name.clone().unwrap_or_else(|| upstream.address.to_string());
             let client = Client::new(Target { address: upstream.address.to_string(), host, tls });
             let (upstream, mut shutdown) = (upstream.clone(), shutdown.clone());

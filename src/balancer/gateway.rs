@@ -1,0 +1,226 @@
+//! The database gateway: two local addresses behind which the group's members change.
+//!
+//! * A connection to a **write** listener goes to the one member whose keeper answers `/primary` with 200. While none
+//!   does, or two do, it waits ([`Database::wait_for_primary`](super::config::Database::wait_for_primary)).
+//! * A connection to a **read** listener goes to the next member whose keeper answers `/replica` with 200, or to the
+//!   primary when there is no replica.
+//!
+//! A connection lives no longer than the role it was made for: when the member's keeper says no, or says nothing `fall`
+//! times, both sides are closed at once. The application reconnects and meets the member that has the role now.
+//!
+//! The election is not made here. It stands in the group itself; the gateway only follows, and rather serves nobody than
+//! the wrong member.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use metrics::{counter, gauge};
+use serde_json::{Value, json};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::config::Database;
+use crate::config::ConfigError;
+use crate::pool::config::Timing;
+use crate::pool::{Check, HttpCheck, Pool, Spec};
+use crate::process::{Failure, Shutdown};
+use crate::tls;
+
+mod connection;
+mod route;
+
+pub use route::Role;
+
+/// The gateway of one node.
+pub struct Gateway {
+    config: Database,
+    timing: Timing,
+    write: Arc<Pool>,
+    read: Arc<Pool>,
+    slots: Arc<Semaphore>,
+    open: [AtomicUsize; 2],
+}
+
+/// A bound listener and the role behind it.
+pub struct Listener {
+    role: Role,
+    listener: TcpListener,
+}
+
+impl Listener {
+    /// Where it listens.
+    pub fn address(&self) -> std::io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+}
+
+impl Gateway {
+    /// Reads the certificate files of `[database]`.
+    pub fn prepare(config: &Database) -> Result<Arc<Self>, ConfigError> {
+        let client = tls::client_config(&config.tls, &[b"http/1.1"])?;
+        let pool = |name: &str, path: &str| {
+            let members = config
+                .members
+                .iter()
+                .filter_map(|m| {
+                    let tls = Some((client.clone(), tls::server_name(&m.name)?));
+                    let check: Arc<dyn Check> = Arc::new(HttpCheck::new(m.keeper.to_string(), path, tls));
+                    Some((Spec { name: m.name.clone(), address: m.address, tier: 0 }, check))
+                })
+                .collect();
+            Pool::new(name, members)
+        };
+        Ok(Self::new(config.clone(), pool("database-write", "/primary"), pool("database-read", "/replica")))
+    }
+
+    /// A gateway over pools made elsewhere.
+    pub fn new(config: Database, write: Arc<Pool>, read: Arc<Pool>) -> Arc<Self> {
+        let slots = Arc::new(Semaphore::new(config.max_connections));
+        let timing = config.health.timing();
+        Arc::new(Self {
+            config,
+            timing,
+            write,
+            read,
+            slots,
+            open: [AtomicUsize::new(0), AtomicUsize::new(0)],
+        })
+    }
+
+    /// Binds all listeners.
+    pub async fn bind(self: Arc<Self>) -> Result<Vec<Listener>, Failure> {
+        let mut bound = Vec::new();
+        for (role, list) in [(Role::Write, &self.config.write_listen), (Role::Read, &self.config.read_listen)]
+        {
+            for address in list {
+                let key = role.key();
+                let fail = |e| Failure::run(format_args!("{key}: cannot listen on {address}: {e}"));
+                let listener = TcpListener::bind(address).await.map_err(fail)?;
+                let at = listener.local_addr().map_err(fail)?;
+                tracing::info!(key, address = %at, "listening");
+                bound.push(Listener { role, listener });
+            }
+        }
+        Ok(bound)
+    }
+
+    /// Asks every keeper once, so that the first connection finds its member.
+    pub async fn first_round(&self) {
+        tokio::join!(self.write.first_round(self.timing), self.read.first_round(self.timing));
+    }
+
+    /// Serves until `shutdown`, and then until every connection has ended or `shutdown_timeout` is over.
+    pub async fn serve(
+        self: Arc<Self>,
+        listeners: Vec<Listener>,
+        mut shutdown: Shutdown,
+        shutdown_timeout: Duration,
+    ) {
+        self.write.run_checks(self.timing);
+        self.read.run_checks(self.timing);
+        let watching = tokio::spawn(route::watch_claims(self.write.clone()));
+        let (tasks, cut, accepting) =
+            (TaskTracker::new(), CancellationToken::new(), CancellationToken::new());
+        for listener in listeners {
+            tokio::spawn(accept_loop(self.clone(), listener, tasks.clone(), cut.clone(), accepting.clone()));
+        }
+        shutdown.wait().await;
+        accepting.cancel();
+        tasks.close();
+        if tokio::time::timeout(shutdown_timeout, tasks.wait()).await.is_err() {
+            tracing::warn!(
+                connections = tasks.len(),
+                ?shutdown_timeout,
+                "database connections cut off at shutdown_timeout"
+            );
+            cut.cancel();
+            tasks.wait().await;
+        }
+        watching.abort();
+    }
+
+    /// For `/status`.
+    pub fn status(&self) -> Value {
+        json!({
+            "primary": self.write.only().map(|b| b.name().to_owned()),
+            "write": self.write.status(),
+            "read": self.read.status(),
+            "connections": {
+                "write": self.open[Role::Write as usize].load(Ordering::Relaxed),
+                "read": self.open[Role::Read as usize].load(Ordering::Relaxed),
+            },
+        })
+    }
+}
+
+async fn accept_loop(
+    gateway: Arc<Gateway>,
+    listener: Listener,
+    tasks: TaskTracker,
+    cut: CancellationToken,
+    accepting: CancellationToken,
+) {
+    let role = listener.role;
+    loop {
+        let client = tokio::select! {
+            accepted = listener.listener.accept() => match accepted {
+                Ok((client, _)) => client,
+                Err(e) => {
+                    tracing::warn!(error = %e, listener = role.name(), "cannot accept a database connection");
+                    // Out of descriptors: accepting again at once would spin.
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    continue;
+                }
+            },
+            () = accepting.cancelled() => return,
+        };
+        let Ok(slot) = gateway.slots.clone().try_acquire_owned() else {
+            counter!("trivet_gateway_closed_total", "listener" => role.name(), "reason" => "max_connections")
+                .increment(1);
+            tracing::warn!(
+                listener = role.name(),
+                limit = gateway.config.max_connections,
+                "connection closed: max_connections reached"
+            );
+            continue;
+        };
+        let (gateway, cut) = (gateway.clone(), cut.clone());
+        tasks.spawn(async move {
+            let _slot = slot;
+            let _open = Open::new(&gateway, role);
+            let end = tokio::select! {
+                end = connection::run(&gateway, role, client) => end,
+                () = cut.cancelled() => connection::End::Stopping,
+            };
+            end.write_down(role);
+        });
+    }
+}
+
+/// Counts a connection for as long as it lives.
+struct Open<'a>(&'a AtomicUsize, Role);
+
+impl<'a> Open<'a> {
+    fn new(gateway: &'a Gateway, role: Role) -> Self {
+        let count = &gateway.open[role as usize];
+        count.fetch_add(1, Ordering::Relaxed);
+        gauge!("trivet_gateway_connections", "listener" => role.name()).increment(1.0);
+        Self(count, role)
+    }
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+        gauge!("trivet_gateway_connections", "listener" => self.1.name()).decrement(1.0);
+    }
+}
+
+fn prepare_stream(stream: &TcpStream) {
+    // Queries are small and answered at once; Nagle's algorithm would hold them back.
+    let _ = stream.set_nodelay(true);
+}

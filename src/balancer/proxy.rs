@@ -1,0 +1,270 @@
+//! HTTP balancing: the hooks of Pingora's proxy, each a call to a shared step and what a balancer adds to it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::StatusCode;
+use http::header::{CACHE_CONTROL, HeaderValue, LOCATION};
+use metrics::counter;
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::protocols::{ALPN, Digest};
+use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
+use pingora::upstreams::peer::HttpPeer;
+use pingora::utils::tls::CertKey;
+use pingora::{Error, ErrorSource, ErrorType};
+
+use super::config::Web;
+use crate::config::ConfigError;
+use crate::http::front::{Front, Visit};
+use crate::http::steps;
+use crate::pool::{Backend, Pool, Tried};
+use crate::tls;
+
+/// The balancer's hooks.
+pub struct Balancer {
+    front: Front,
+    pool: Arc<Pool>,
+    upstreams: Upstreams,
+    https_port: u16,
+}
+
+/// What is kept about one request.
+#[derive(Default)]
+pub struct Context {
+    visit: Visit,
+    tried: Tried,
+    backend: Option<Arc<Backend>>,
+}
+
+impl Balancer {
+    /// Hooks that send requests to `pool`. Plain HTTP is redirected to `https_port`.
+    pub fn new(front: Front, pool: Arc<Pool>, upstreams: Upstreams, https_port: u16) -> Self {
+        Self { front, pool, upstreams, https_port }
+    }
+
+    /// Whether another back end may be tried after the one in `ctx` failed.
+    fn may_retry(&self, ctx: &Context) -> bool {
+        ctx.tried.len() <= self.upstreams.retries && self.pool.pick(&ctx.tried).is_some()
+    }
+
+    fn note_retry(ctx: &mut Context, why: &Error) {
+        let failed = ctx.backend.as_ref().map_or("-", |b| b.name()).to_owned();
+        if let Some(exchange) = ctx.visit.exchange() {
+            exchange.retries += 1;
+            tracing::debug!(request_id = %exchange.request_id, backend = %failed, error = %why, "trying another back end");
+        }
+        counter!("trivet_http_retries_total", "backend" => failed).increment(1);
+    }
+}
+
+#[async_trait]
+impl ProxyHttp for Balancer {
+    type CTX = Context;
+
+    fn new_ctx(&self) -> Context {
+        Context::default()
+    }
+
+    async fn early_request_filter(&self, session: &mut Session, ctx: &mut Context) -> pingora::Result<()> {
+        self.front.admit(session, &mut ctx.visit)
+    }
+
+    async fn request_filter(&self, session: &mut Session, ctx: &mut Context) -> pingora::Result<bool> {
+        let Some(admitted) = ctx.visit.admitted().filter(|a| a.scheme == "http") else {
+            return Ok(false);
+        };
+        let method = &session.req_header().method;
+        let (status, location) =
+            steps::redirect_to_https(method, &admitted.host, self.https_port, &admitted.target);
+        let location = HeaderValue::from_str(&location)
+            .map_err(|e| Error::because(ErrorType::InternalError, "redirect", e))?;
+        let fields = [(LOCATION, location), (CACHE_CONTROL, HeaderValue::from_static("no-store"))];
+        // What a client sends in plain text beside the head is not read.
+        session.set_keepalive(None);
+        self.front.answer(session, &mut ctx.visit, status, &fields, Bytes::new()).await?;
+        Ok(true)
+    }
+
+    async fn upstream_peer(
+        &self,
+        session: &mut Session,
+        ctx: &mut Context,
+    ) -> pingora::Result<Box<HttpPeer>> {
+        let Some(backend) = self.pool.pick(&ctx.tried) else {
+            let status =
+                if ctx.tried.is_empty() { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::BAD_GATEWAY };
+            if let Some(exchange) = ctx.visit.exchange() {
+                exchange.reason.get_or_insert_with(|| "no back end is up".into());
+            }
+            return Err(Error::new(ErrorType::HTTPStatus(status.as_u16())).into_in());
+        };
+        let peer = self.upstreams.peer(&backend, session.is_upgrade_req());
+        ctx.backend = Some(backend);
+        peer
+    }
+
+    async fn connected_to_upstream(
+        &self,
+        _: &mut Session,
+        _reused: bool,
+        _: &HttpPeer,
+        _: std::os::fd::RawFd,
+        _: Option<&Digest>,
+        ctx: &mut Context,
+    ) -> pingora::Result<()> {
+        let name = ctx.backend.as_ref().map(|b| b.name().to_owned());
+        if let Some(exchange) = ctx.visit.exchange() {
+            exchange.connected = Some(exchange.elapsed());
+            exchange.backend = name;
+        }
+        Ok(())
+    }
+
+    async fn request_body_filter(
+        &self,
+        _: &mut Session,
+        body: &mut Option<Bytes>,
+        _end: bool,
+        ctx: &mut Context,
+    ) -> pingora::Result<()> {
+        self.front.body(&mut ctx.visit, body.as_ref())
+    }
+
+    async fn upstream_request_filter(
+        &self,
+        _: &mut Session,
+        request: &mut RequestHeader,
+        ctx: &mut Context,
+    ) -> pingora::Result<()> {
+        self.front.forward(request, &ctx.visit);
+        Ok(())
+    }
+
+    async fn response_filter(
+        &self,
+        session: &mut Session,
+        response: &mut ResponseHeader,
+        ctx: &mut Context,
+    ) -> pingora::Result<()> {
+        self.front.respond(session, response, &mut ctx.visit);
+        Ok(())
+    }
+
+    /// Nothing was sent, so any request may go to another back end. This one is not used until its next good check.
+    fn fail_to_connect(
+        &self,
+        _: &mut Session,
+        _: &HttpPeer,
+        ctx: &mut Context,
+        mut e: Box<Error>,
+    ) -> Box<Error> {
+        if let Some(backend) = &ctx.backend {
+            backend.eject(&e.to_string());
+            ctx.tried.add(backend);
+        }
+        let retry = self.may_retry(ctx);
+        e.set_retry(retry);
+        if retry {
+            Self::note_retry(ctx, &e);
+        }
+        e
+    }
+
+    /// The connection was there and broke. What may have been acted upon is repeated only when repeating is harmless
+    /// (RFC 9110 section 9.2.2), the body is still at hand, and the client has seen nothing of an answer.
+    fn error_while_proxy(
+        &self,
+        _: &HttpPeer,
+        session: &mut Session,
+        mut e: Box<Error>,
+        ctx: &mut Context,
+        reused: bool,
+    ) -> Box<Error> {
+        // A kept connection may simply have been closed: that says nothing about its back end.
+        if !reused && let Some(backend) = &ctx.backend {
+            ctx.tried.add(backend);
+        }
+        let broken = matches!(
+            e.etype(),
+            ErrorType::ConnectionClosed
+                | ErrorType::ReadError
+                | ErrorType::WriteError
+                | ErrorType::SocketError
+        );
+        let repeatable = session.req_header().method.is_idempotent()
+            && !session.as_ref().retry_buffer_truncated()
+            && !session.is_upgrade_req()
+            && session.response_written().is_none();
+        let retry = broken && *e.esource() == ErrorSource::Upstream && repeatable && self.may_retry(ctx);
+        e.set_retry(retry);
+        if retry {
+            Self::note_retry(ctx, &e);
+        }
+        e
+    }
+
+    async fn fail_to_proxy(&self, session: &mut Session, e: &Error, ctx: &mut Context) -> FailToProxy {
+        self.front.fail(session, e, &mut ctx.visit).await
+    }
+
+    async fn logging(&self, session: &mut Session, e: Option<&Error>, ctx: &mut Context) {
+        self.front.done(session, e, &mut ctx.visit);
+    }
+
+    fn suppress_error_log(&self, _: &Session, _: &Context, _: &Error) -> bool {
+        true
+    }
+
+    fn suppress_proxy_warn_log(&self, _: &Session, _: &Context, _: &Error, _: ProxyWarnLogContext) -> bool {
+        true
+    }
+}
+
+/// How the back ends are reached: mutual TLS, each under its own name, with every time-out set (Pingora's are none).
+pub struct Upstreams {
+    peers: Vec<HttpPeer>,
+    tunnel_timeout: Duration,
+    retries: usize,
+}
+
+impl Upstreams {
+    /// Reads the certificate files of `[web]`.
+    pub fn new(web: &Web, tunnel_timeout: Duration) -> Result<Self, ConfigError> {
+        let chain = tls::load_certificates(&web.tls.certificate)?.iter().map(|c| c.to_vec()).collect();
+        let key = tls::load_key(&web.tls.key)?.secret_der().to_vec();
+        let identity = Arc::new(CertKey::new(chain, key));
+        let peers = web
+            .backends
+            .iter()
+            .map(|b| {
+                // A name, never empty: without one Pingora verifies nothing.
+                let mut peer = HttpPeer::new(b.address, true, b.tls_name().to_owned());
+                peer.client_cert_key = Some(identity.clone());
+                let options = &mut peer.options;
+                options.alpn = ALPN::H1;
+                options.connection_timeout = Some(web.connect_timeout);
+                // TCP connect and TLS handshake have connection_timeout each.
+                options.total_connection_timeout = Some(web.connect_timeout * 2);
+                options.read_timeout = Some(web.response_timeout);
+                options.write_timeout = Some(web.response_timeout);
+                options.idle_timeout = Some(web.idle_timeout);
+                peer
+            })
+            .collect();
+        Ok(Self { peers, tunnel_timeout, retries: web.retries })
+    }
+
+    fn peer(&self, backend: &Backend, upgrade: bool) -> pingora::Result<Box<HttpPeer>> {
+        let Some(peer) = self.peers.get(backend.index()) else {
+            return Err(Error::explain(ErrorType::InternalError, "a back end without a peer"));
+        };
+        let mut peer = Box::new(peer.clone());
+        if upgrade {
+            peer.options.read_timeout = Some(self.tunnel_timeout);
+            peer.options.write_timeout = Some(self.tunnel_timeout);
+        }
+        Ok(peer)
+    }
+}

@@ -1,0 +1,191 @@
+//! From a checked configuration to a running process and its end.
+//!
+//! The process runs on a plain tokio runtime, not on Pingora's `Server`: that one sleeps its whole grace period at every
+//! stop, cannot tell systemd when it is ready, and hands listeners over as raw descriptors. What carries requests is
+//! Pingora's all the same: its HTTP application, TLS streams, connectors and connection pool.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use metrics::gauge;
+use tokio::task::JoinSet;
+
+use super::config::{Config, Https, Web};
+use super::gateway::Gateway;
+use super::local_check;
+use super::proxy::{Balancer, Upstreams};
+use super::status::Status;
+use crate::config::ConfigError;
+use crate::http::front::Front;
+use crate::http::server::{self, Connections, Endpoint, Limits, Upstream};
+use crate::http::steps::{self, Policy, Position};
+use crate::pool::{Check, HttpCheck, Pool, Spec};
+use crate::process::{self, Failure, Shutdown};
+use crate::telemetry::{self, MetricsServer};
+use crate::tls::{self, site::SiteCertificate};
+
+/// Runs until a stop was asked for and everything in flight is done.
+pub fn run(config: Config) -> Result<(), Failure> {
+    telemetry::init_log(&config.log);
+    // Every file is read before anything is bound.
+    let http = match (&config.https, &config.web) {
+        (Some(https), Some(web)) => Some(Http::prepare(https, web)?),
+        _ => None,
+    };
+    let gateway = config.database.as_ref().map(Gateway::prepare).transpose()?;
+    process::block_on(serve(config, http, gateway))
+}
+
+/// The HTTP half, with its files read.
+struct Http {
+    pool: Arc<Pool>,
+    upstreams: Upstreams,
+    site: Arc<SiteCertificate>,
+    tls: Arc<rustls::ServerConfig>,
+}
+
+impl Http {
+    fn prepare(https: &Https, web: &Web) -> Result<Self, ConfigError> {
+        let site = SiteCertificate::load(https.certificate.clone(), https.key.clone())?;
+        let tls = site.server_config(&[b"h2", b"http/1.1"])?;
+        let client = tls::client_config(&web.tls, &[b"http/1.1"])?;
+        let backends = web
+            .backends
+            .iter()
+            .filter_map(|b| {
+                let name = tls::server_name(b.tls_name())?;
+                let check =
+                    HttpCheck::new(b.address.to_string(), &web.health.path, Some((client.clone(), name)));
+                let check: Arc<dyn Check> = Arc::new(check);
+                Some((Spec { name: b.name.clone(), address: b.address, tier: 0 }, check))
+            })
+            .collect();
+        Ok(Self {
+            pool: Pool::new("web", backends),
+            upstreams: Upstreams::new(web, https.tunnel_timeout)?,
+            site,
+            tls,
+        })
+    }
+}
+
+async fn serve(config: Config, http: Option<Http>, gateway: Option<Arc<Gateway>>) -> Result<(), Failure> {
+    let metrics = telemetry::init_metrics("balancer")?;
+    let shutdown = Shutdown::on_signals()?;
+    let connections = Arc::new(Connections::default());
+    let status = Status {
+        node: config.node.clone(),
+        shutdown: shutdown.clone(),
+        virtual_addresses: config.virtual_addresses.clone(),
+        http: http.as_ref().map(|h| (h.pool.clone(), connections.clone(), h.site.clone())),
+        gateway: gateway.clone(),
+    };
+    let metrics_server = MetricsServer::bind(&config.metrics()).await?;
+    // What answers while the process drains, and ends with it.
+    let (_running, until_the_end) = Shutdown::channel();
+    tokio::spawn(metrics_server.serve(metrics, Arc::new(move || status.json()), until_the_end));
+
+    // Servers of clients: the process ends when they have.
+    let mut servers = JoinSet::new();
+    if let Some(gateway) = gateway {
+        let listeners = gateway.clone().bind().await?;
+        gateway.first_round().await;
+        servers.spawn(gateway.serve(listeners, shutdown.clone(), config.shutdown_timeout));
+    }
+    if let (Some(http), Some(https), Some(web)) = (http, &config.https, &config.web) {
+        let local_check = match &config.local_check {
+            Some(check) => Some(local_check::Listener::bind(check).await?),
+            None => None,
+        };
+        let limits = limits(&config, https);
+        // Checked before the first client: nobody is told 503 only because we have not asked yet.
+        http.pool.first_round(web.health.timing()).await;
+        http.pool.run_checks(web.health.timing());
+        tokio::spawn(reload_on_hangup(http.site.clone()));
+
+        let mut endpoints = Vec::new();
+        for address in &https.listen {
+            endpoints.push(Endpoint::bind("https.listen", *address, Some(http.tls.clone())).await?);
+        }
+        let https_port = endpoints.first().map_or(443, |e| e.address().port());
+        for address in config.http.iter().flat_map(|h| &h.listen) {
+            endpoints.push(Endpoint::bind("http.listen", *address, None).await?);
+        }
+        let front = Front::new(policy(&config, https), limits, shutdown.clone());
+        let hooks = Balancer::new(front, http.pool.clone(), http.upstreams, https_port);
+        let upstream = Upstream {
+            ca_file: Some(web.tls.ca.clone()),
+            // A kept connection that turns out to be closed costs an attempt, too.
+            attempts: 1 + 2 * web.retries,
+            max_idle: web.max_idle_connections,
+        };
+        let app = server::proxy(hooks, &limits, &upstream);
+        if let Some(check) = local_check {
+            tokio::spawn(check.serve(http.pool.clone(), shutdown.clone()));
+        }
+        servers.spawn(server::serve_counted(
+            endpoints,
+            app,
+            limits,
+            shutdown.clone(),
+            config.shutdown_timeout,
+            connections,
+        ));
+    }
+    process::notify_ready();
+    tracing::info!(node = %config.node, "serving");
+    while let Some(ended) = servers.join_next().await {
+        ended.map_err(|e| Failure::run(format_args!("a server broke down: {e}")))?;
+    }
+    tracing::info!("stopped");
+    Ok(())
+}
+
+fn limits(config: &Config, https: &Https) -> Limits {
+    Limits {
+        handshake_timeout: https.handshake_timeout,
+        header_timeout: https.header_timeout,
+        idle_timeout: https.client_idle_timeout,
+        client_timeout: https.client_timeout,
+        tunnel_timeout: https.tunnel_timeout,
+        min_rate: https.min_rate.as_u64(),
+        max_connections: https.max_connections,
+        max_streams: https.max_streams,
+        max_header_size: usize::try_from(https.max_header_size.as_u64()).unwrap_or(usize::MAX),
+        drain_delay: config.drain_delay,
+    }
+}
+
+fn policy(config: &Config, https: &Https) -> Policy {
+    Policy {
+        position: Position::Edge,
+        server_names: Some(config.server_names().into_iter().collect::<HashSet<_>>()),
+        max_header_size: usize::try_from(https.max_header_size.as_u64()).unwrap_or(usize::MAX),
+        max_target_length: usize::try_from(https.max_target_length.as_u64()).unwrap_or(usize::MAX),
+        max_body_size: https.max_body_size.as_u64(),
+        hsts: steps::hsts(https.hsts_max_age),
+    }
+}
+
+/// SIGHUP reads the site's certificate again; a bad new one is refused in words and the former stays.
+async fn reload_on_hangup(site: Arc<SiteCertificate>) {
+    use tokio::signal::unix::{SignalKind, signal};
+    export_expiry(&site);
+    let Ok(mut hangups) = signal(SignalKind::hangup()) else { return };
+    while hangups.recv().await.is_some() {
+        match site.reload() {
+            Ok(()) => {
+                export_expiry(&site);
+                tracing::info!(file = %site.file().display(), "certificate reloaded");
+            }
+            Err(e) => tracing::error!(error = %e, "the new certificate is not used; the former stays"),
+        }
+    }
+}
+
+fn export_expiry(site: &SiteCertificate) {
+    if let Some(at) = site.expires() {
+        gauge!("trivet_certificate_expiry_timestamp_seconds", "file" => site.file().display().to_string())
+            .set(at.unix_timestamp() as f64);
+    }
+}

@@ -1,0 +1,63 @@
+//! `/status`: what the operator's command shows of a balancer or gateway.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use serde_json::{Map, Value, json};
+
+use super::gateway::Gateway;
+use crate::http::server::Connections;
+use crate::pool::Pool;
+use crate::process::Shutdown;
+use crate::tls::site::SiteCertificate;
+
+/// Everything `/status` is made of.
+pub struct Status {
+    /// This node.
+    pub node: String,
+    /// Whether a stop was asked for.
+    pub shutdown: Shutdown,
+    /// The cluster's virtual addresses.
+    pub virtual_addresses: Vec<IpAddr>,
+    /// The HTTP half, when there is one.
+    pub http: Option<(Arc<Pool>, Arc<Connections>, Arc<SiteCertificate>)>,
+    /// The gateway, when there is one.
+    pub gateway: Option<Arc<Gateway>>,
+}
+
+impl Status {
+    /// The document.
+    pub fn json(&self) -> Value {
+        let mut out = Map::new();
+        out.insert("program".into(), "trivet-balancer".into());
+        out.insert("version".into(), env!("CARGO_PKG_VERSION").into());
+        out.insert("node".into(), self.node.clone().into());
+        out.insert("stopping".into(), self.shutdown.is_stopping().into());
+        if !self.virtual_addresses.is_empty() {
+            out.insert("virtual_addresses".into(), held(&self.virtual_addresses));
+        }
+        if let Some((pool, connections, certificate)) = &self.http {
+            out.insert("backends".into(), pool.status());
+            out.insert("connections".into(), connections.open().into());
+            out.insert("certificates".into(), json!([expiry(certificate)]));
+        }
+        if let Some(gateway) = &self.gateway {
+            out.insert("database".into(), gateway.status());
+        }
+        Value::Object(out)
+    }
+}
+
+/// Which of the virtual addresses an interface of this node carries now.
+fn held(addresses: &[IpAddr]) -> Value {
+    let here: Vec<IpAddr> =
+        if_addrs::get_if_addrs().map(|all| all.iter().map(|i| i.ip()).collect()).unwrap_or_default();
+    addresses.iter().map(|a| json!({"address": a.to_string(), "held": here.contains(a)})).collect()
+}
+
+fn expiry(certificate: &SiteCertificate) -> Value {
+    let expires = certificate.expires();
+    let text = expires.and_then(|t| t.format(&time::format_description::well_known::Rfc3339).ok());
+    let days = expires.map(|t| (t - time::OffsetDateTime::now_utc()).whole_days());
+    json!({"file": certificate.file().display().to_string(), "not_after": text, "days_left": days})
+}
