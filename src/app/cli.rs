@@ -1,4 +1,4 @@
-//! The command line: serve (the default), `import`, `user`.
+//! The command line: serve (the default), `migrate`, `import`, `user`.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -8,6 +8,8 @@ use clap::{Parser, Subcommand};
 use super::config::Config;
 use crate::config::{self, ConfigError};
 use crate::process::{self, Failure};
+
+mod commands;
 
 /// Every message to the operator starts with it.
 pub const NAME: &str = "trivet-app";
@@ -34,6 +36,45 @@ struct Cli {
 enum Command {
     /// Serve the site (what happens without a command, too).
     Serve,
+    /// Bring the database's schema up to date; the service does it by itself at its start.
+    Migrate,
+    /// Make the articles be what the Markdown files of a folder say; all of them, or none when one has a mistake.
+    Import {
+        /// Folder with *.md files.
+        #[arg(value_name = "DIR")]
+        folder: PathBuf,
+        /// Read and check the files, and write nothing.
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Accounts.
+    #[command(subcommand)]
+    User(User),
+}
+
+#[derive(Debug, Subcommand)]
+enum User {
+    /// Make an account, or give a password to an author whom an import named.
+    Add {
+        /// Letters, digits, dots, hyphens and underscores.
+        name: String,
+        /// May edit everybody's articles.
+        #[arg(long)]
+        editor: bool,
+        /// File with the password in its first line; otherwise it is read from standard input.
+        #[arg(long, value_name = "FILE")]
+        password_file: Option<PathBuf>,
+    },
+    /// Set an account's password, and end its sessions.
+    Password {
+        /// The account.
+        name: String,
+        /// File with the password in its first line; otherwise it is read from standard input.
+        #[arg(long, value_name = "FILE")]
+        password_file: Option<PathBuf>,
+    },
+    /// List the accounts.
+    List,
 }
 
 /// Runs the program; the process's exit status.
@@ -64,6 +105,11 @@ fn run(cli: Cli) -> Result<(), Failure> {
     let file = path.unwrap_or_else(|| "environment".into());
     match cli.command.unwrap_or(Command::Serve) {
         Command::Serve => process::block_on(super::serve(file, config)),
+        Command::Migrate => process::block_on(commands::migrate(&file, &config)),
+        Command::Import { folder, dry_run } => {
+            process::block_on(commands::import(&file, &config, &folder, dry_run))
+        }
+        Command::User(user) => process::block_on(commands::user(&file, &config, user)),
     }
 }
 

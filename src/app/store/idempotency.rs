@@ -1,0 +1,131 @@
+//! Writes by a signed-in user, at most once per idempotency key.
+//!
+//! Session check, change and remembered answer share one transaction: a repeat after an unanswered commit either finds
+//! the first answer or finds nothing, and then nothing had happened.
+
+use std::future::Future;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use sha2::{Digest, Sha256};
+use sqlx::{MySqlConnection, Row};
+
+use super::sessions::{self, Viewer};
+use crate::app::auth::TokenHash;
+use crate::app::db::Write;
+
+/// A change that a signed-in user makes.
+pub trait UserWrite: Sync {
+    /// What it led to; kept as JSON for a repeat.
+    type Out: Serialize + DeserializeOwned + Send;
+    /// Runs the statements inside a transaction.
+    fn run(
+        &self,
+        db: &mut MySqlConnection,
+        viewer: &Viewer,
+    ) -> impl Future<Output = sqlx::Result<Self::Out>> + Send;
+}
+
+/// The client's name for one attempt to change something, and what the change is.
+#[derive(Debug, Clone)]
+pub struct OnceKey {
+    key: String,
+    fingerprint: [u8; 32],
+}
+
+impl OnceKey {
+    /// `what` says which request it is for, down to the contents.
+    pub fn new(key: &str, what: &impl Serialize) -> Self {
+        let what = serde_json::to_vec(what).unwrap_or_default();
+        Self { key: key.to_owned(), fingerprint: Sha256::digest(&what).into() }
+    }
+
+    /// Keys are scoped by user: nobody can find out, or block, another's.
+    fn hash(&self, viewer: &Viewer) -> [u8; 32] {
+        Sha256::new()
+            .chain_update(viewer.id.to_be_bytes())
+            .chain_update(self.key.as_bytes())
+            .finalize()
+            .into()
+    }
+}
+
+/// A [`UserWrite`] with its user and its key.
+pub struct Signed<'a, W> {
+    /// The user's session.
+    pub token: Option<TokenHash>,
+    /// The key, when the client sent one.
+    pub once: Option<OnceKey>,
+    /// The change.
+    pub write: &'a W,
+}
+
+/// What became of a [`Signed`] write.
+#[derive(Debug)]
+pub enum Outcome<T> {
+    /// It ran, now or (`replayed`) when the key was first used.
+    Done {
+        /// What it led to.
+        value: T,
+        /// True when this is the first answer again.
+        replayed: bool,
+    },
+    /// The session is over.
+    SignedOut,
+    /// The key was used for another request; this is what that one led to.
+    KeyReused(T),
+}
+
+impl<W: UserWrite> Write for Signed<'_, W> {
+    type Out = Outcome<W::Out>;
+
+    async fn run(&self, db: &mut MySqlConnection) -> sqlx::Result<Self::Out> {
+        let viewer = match &self.token {
+            Some(token) => sessions::viewer(db, token).await?,
+            None => None,
+        };
+        let Some(viewer) = viewer else { return Ok(Outcome::SignedOut) };
+        let Some(once) = &self.once else {
+            return Ok(Outcome::Done { value: self.write.run(db, &viewer).await?, replayed: false });
+        };
+        let key = once.hash(&viewer);
+        // Waits for a transaction in flight that has the same key.
+        let taken = sqlx::query("INSERT IGNORE INTO idempotency (key_hash, fingerprint, created_at) VALUES (?, ?, UTC_TIMESTAMP(6))")
+            .bind(&key[..])
+            .bind(&once.fingerprint[..])
+            .execute(&mut *db)
+            .await?;
+        if taken.rows_affected() == 0
+            && let Some((fingerprint, value)) = first_answer::<W::Out>(db, &key).await?
+        {
+            return Ok(if fingerprint == once.fingerprint {
+                Outcome::Done { value, replayed: true }
+            } else {
+                Outcome::KeyReused(value)
+            });
+        }
+        let value = self.write.run(db, &viewer).await?;
+        let answer = serde_json::to_string(&value).map_err(|e| sqlx::Error::Encode(Box::new(e)))?;
+        sqlx::query("UPDATE idempotency SET answer = ? WHERE key_hash = ?")
+            .bind(answer)
+            .bind(&key[..])
+            .execute(db)
+            .await?;
+        Ok(Outcome::Done { value, replayed: false })
+    }
+}
+
+/// `None` when another program wrote an answer that this one cannot read.
+async fn first_answer<T: DeserializeOwned>(
+    db: &mut MySqlConnection,
+    key: &[u8],
+) -> sqlx::Result<Option<(Vec<u8>, T)>> {
+    // A locking read sees what was committed after this transaction's snapshot was taken.
+    let row = sqlx::query("SELECT fingerprint, answer FROM idempotency WHERE key_hash = ? FOR UPDATE")
+        .bind(key)
+        .fetch_one(db)
+        .await?;
+    let answer: Option<String> = row.try_get(1)?;
+    let value = answer.and_then(|a| serde_json::from_str(&a).ok());
+    Ok(value.map(|v| Ok::<_, sqlx::Error>((row.try_get(0)?, v))).transpose()?)
+}
