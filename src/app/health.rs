@@ -158,19 +158,15 @@ pub async fn open(site: Shared, mut shutdown: Shutdown) {
 
 /// Makes the schema current where it is not, and fetches the site's key.
 pub async fn prepare(db: &Db) -> Result<SiteKey, String> {
-    if !db.schema_is_current().await.map_err(|e| e.to_string())? {
-        db.migrate().await.map_err(|e| e.to_string())?;
-        tracing::info!("the database's schema is current");
+    if db.schema_is_current().await.map_err(|e| e.to_string())?
+        && let Some(key) = db.read(&Freshness::Any, &SigningKey).await.map_err(|e| e.to_string())?
+    {
+        return Ok(SiteKey::new(key));
     }
-    for freshness in [Freshness::Any, Freshness::Primary] {
-        match db.read(&freshness, &SigningKey).await {
-            Ok(Some(key)) => return Ok(SiteKey::new(key)),
-            Ok(None) => {}
-            Err(e) => return Err(e.to_string()),
-        }
-    }
-    // The schema was made, but the app that made it went away before it made the key.
+    // Also when the app that made the schema went away before it made the key.
     db.migrate().await.map_err(|e| e.to_string())?;
+    tracing::info!("the database's schema is current");
+    // The primary: no replica may have it yet.
     let key = db.read(&Freshness::Primary, &SigningKey).await.map_err(|e| e.to_string())?;
     key.map(SiteKey::new).ok_or_else(|| "the site's key is missing".into())
 }
