@@ -19,7 +19,7 @@ let
       labels.node = n.name;
     }) nodes;
   };
-  rules = import ./rules.nix { inherit lib cfg trivet; };
+  rules = import ./rules.nix { inherit cfg; };
   rulesFile = pkgs.writeText "trivet-rules.json" (builtins.toJSON rules); # JSON is YAML
   exporter = "mysqld-exporter";
 in

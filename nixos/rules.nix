@@ -1,33 +1,110 @@
-# The alerts, each with what happened and what to look at. They say `node`, as the cluster names it.
-{
-  lib,
-  cfg,
-  trivet,
-}:
+# The alerts: each with what happened, and what to look at. `node` is the node as the cluster names it.
+{ cfg }:
 let
   inherit (cfg) monitoring;
   alert =
-    name: severity: wait: expr: summary: description: {
+    name:
+    {
+      severity,
+      wait,
+      expr,
+      summary,
+      description,
+    }:
+    {
       alert = name;
       inherit expr;
       "for" = wait;
-      labels.severity = severity;
+      labels = { inherit severity; };
       annotations = { inherit summary description; };
     };
+
+  # Nodes of which nothing answers. Other alerts leave out what follows from that: one fault, one alert.
+  silent = ''max by (node) (up{job!="prometheus"}) == 0'';
+  aboutSilent = label: ''on (${label}) label_replace(${silent}, "${label}", "$1", "node", "(.*)")'';
 in
 {
   groups = [
     {
       name = "trivet";
       rules = [
-        (alert "NodeDown" "critical" monitoring.nodeDownAfter ''max by (node) (up{job!="prometheus"}) == 0''
-          "{{ $labels.node }} is down"
-          "Nothing on {{ $labels.node }} answers. The site goes on without it; look at the machine and its network."
-        )
-        (alert "ServiceDown" "warning" "1m" ''up == 0 unless on (node) (max by (node) (up) == 0)''
-          "{{ $labels.job }} on {{ $labels.node }} does not answer"
-          "The machine runs, its {{ $labels.job }} does not: `systemctl status` and `journalctl -u` of its unit there."
-        )
+        (alert "NodeDown" {
+          severity = "critical";
+          wait = monitoring.nodeDownAfter;
+          expr = silent;
+          summary = "{{ $labels.node }} is down";
+          description = "Nothing on {{ $labels.node }} answers. The site goes on without it; look at the machine and its network.";
+        })
+        (alert "ServiceDown" {
+          severity = "warning";
+          wait = "1m";
+          expr = "up == 0 unless on (node) (${silent})";
+          summary = "{{ $labels.job }} on {{ $labels.node }} does not answer";
+          description = "The machine runs, its {{ $labels.job }} does not: look at `systemctl status` and `journalctl -u` of its unit there.";
+        })
+        (alert "BackendDown" {
+          severity = "warning";
+          wait = "30s";
+          expr = ''trivet_backend_up{job="balancer"} == 0 unless ${aboutSilent "backend"}'';
+          summary = "The balancer on {{ $labels.node }} gets no answer from the web tier of {{ $labels.backend }}";
+          description = "Requests go to the other web tiers. Look at trivet-web on {{ $labels.backend }}, and at the network between the two.";
+        })
+        (alert "NoBackend" {
+          severity = "critical";
+          wait = "5s";
+          expr = ''max by (node) (trivet_backend_up{job="balancer"}) == 0'';
+          summary = "The balancer on {{ $labels.node }} has no web tier left";
+          description = "Were it to hold the virtual address, the site would answer with errors. Look at trivet-web on all nodes.";
+        })
+        (alert "MemberNotOnline" {
+          severity = "warning";
+          wait = "1m";
+          expr = "trivet_keeper_member_online == 0";
+          summary = "MySQL on {{ $labels.node }} is not ONLINE in its group";
+          description = "`trivet status` has the keeper's reason. One member fewer survives one failure fewer.";
+        })
+        (alert "NoPrimary" {
+          severity = "critical";
+          wait = "15s";
+          expr = "(sum(trivet_keeper_member_primary) or vector(0)) == 0";
+          summary = "No member of the database is primary: nothing can be written";
+          description = "`trivet status` has every keeper's reason. After a complete outage the keepers wait for all members.";
+        })
+        (alert "TwoPrimaries" {
+          severity = "critical";
+          wait = "1m";
+          expr = "sum(trivet_keeper_member_primary) > 1";
+          summary = "{{ $value }} members of the database say they are primary";
+          description = "A cut-off member may still believe so, and refuses writes; if it does not pass with the cut, stop the member outside the majority.";
+        })
+        (alert "ReplicaBehind" {
+          severity = "warning";
+          wait = "2m";
+          expr = "trivet_keeper_lag_seconds > 30";
+          summary = "MySQL on {{ $labels.node }} is {{ $value }} s behind";
+          description = "Readers who wrote are sent to the primary meanwhile. Look for a long transaction, or a slow disk.";
+        })
+        (alert "AppWithoutDatabase" {
+          severity = "critical";
+          wait = "30s";
+          expr = ''trivet_app_database_reachable{pool="write"} == 0 unless on () (sum(trivet_keeper_member_primary) or vector(0)) == 0'';
+          summary = "The app on {{ $labels.node }} does not reach the primary, though there is one";
+          description = "Look at trivet-gateway on {{ $labels.node }}.";
+        })
+        (alert "CertificateExpiring" {
+          severity = "warning";
+          wait = "0s";
+          expr = "(trivet_tls_certificate_not_after_seconds - time()) / 86400 < ${toString monitoring.certificateWarning}";
+          summary = ''{{ $labels.file }} of {{ $labels.job }} on {{ $labels.node }} ends in {{ printf "%.0f" $value }} days'';
+          description = "Renew it (`trivet secrets init --missing` for the cluster's own), copy it to the node, restart the unit.";
+        })
+        (alert "DiskFilling" {
+          severity = "warning";
+          wait = "5m";
+          expr = ''node_filesystem_avail_bytes{fstype!~"tmpfs|ramfs"} / node_filesystem_size_bytes < 0.1'';
+          summary = "{{ $labels.mountpoint }} of {{ $labels.node }} is nine tenths full";
+          description = "A database with a full disk stops. Look for binary logs and journals first.";
+        })
       ];
     }
   ];

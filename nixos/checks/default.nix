@@ -24,6 +24,19 @@ in
 
   # The nodes differ in names and addresses alone, so one of them speaks for all.
   inherit (node1.services.trivet.checks) configuration rules;
+  alerts = pkgs.runCommand "trivet-alerts-check" { nativeBuildInputs = [ pkgs.prometheus.cli ]; } ''
+    promtool test rules ${
+      pkgs.writeText "alerts.json" (
+        builtins.toJSON (
+          import ./alerts.nix {
+            inherit lib;
+            rules = lib.head node1.services.prometheus.ruleFiles;
+          }
+        )
+      )
+    }
+    touch $out
+  '';
   # `nft --check` runs when the ruleset is built.
   nftables = lib.elemAt node1.systemd.services.nftables.serviceConfig.ExecStart 1;
   keepalived = pkgs.runCommand "trivet-keepalived-check" { nativeBuildInputs = [ pkgs.keepalived ]; } ''
