@@ -94,8 +94,8 @@ in
         (alert "CertificateExpiring" {
           severity = "warning";
           wait = "0s";
-          expr = "(trivet_tls_certificate_not_after_seconds - time()) / 86400 < ${toString monitoring.certificateWarning}";
-          summary = ''{{ $labels.file }} of {{ $labels.job }} on {{ $labels.node }} ends in {{ printf "%.0f" $value }} days'';
+          expr = "(trivet_certificate_expiry_timestamp_seconds - time()) / 86400 < ${toString monitoring.certificateWarning}";
+          summary = ''{{ $labels.file }} on {{ $labels.node }} ends in {{ printf "%.0f" $value }} days'';
           description = "Renew it (`trivet secrets init --missing` for the cluster's own), copy it to the node, restart the unit.";
         })
         (alert "DiskFilling" {

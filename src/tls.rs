@@ -37,8 +37,7 @@ pub fn load_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Co
 fn own_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, ConfigError> {
     let chain = load_certificates(path)?;
     if let Ok(end) = expiry_of(&chain[0]) {
-        let file = path.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
-        metrics::gauge!("trivet_tls_certificate_not_after_seconds", "file" => file)
+        metrics::gauge!("trivet_certificate_expiry_timestamp_seconds", "file" => path.display().to_string())
             .set(end.unix_timestamp() as f64);
     }
     Ok(chain)

@@ -132,8 +132,8 @@ in
     ])
 
     (case "a certificate with ten days left, and one with a hundred" [
-      (series ''trivet_tls_certificate_not_after_seconds{node="node1", file="site.pem"}'' (always 864000))
-      (series ''trivet_tls_certificate_not_after_seconds{node="node1", file="node.pem"}'' (always 8640000))
+      (series ''trivet_certificate_expiry_timestamp_seconds{node="node1", file="site.pem"}'' (always 864000))
+      (series ''trivet_certificate_expiry_timestamp_seconds{node="node1", file="node.pem"}'' (always 8640000))
     ] [
       (fires "1m" "CertificateExpiring" [
         (warning {
