@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
 use super::cluster::{self, Cluster};
-use super::secrets;
+use super::{secrets, status};
 use crate::config;
 use crate::process::{self, Failure};
 
@@ -20,9 +21,32 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Who holds the virtual addresses, what is healthy, what is not. Exit status: 0 healthy, 1 degraded, 2 nothing
+    /// answers.
+    Status(Status),
     /// Certificates and passwords of the cluster.
     #[command(subcommand)]
     Secrets(Secrets),
+}
+
+#[derive(Debug, Args)]
+struct Status {
+    /// The cluster file.
+    #[arg(long, value_name = "FILE", default_value = cluster::DEFAULT_FILE)]
+    cluster: PathBuf,
+    /// Folder with this node's ca.pem, node.pem and node.key, without which the keepers tell nothing.
+    #[arg(long, value_name = "DIR", default_value = status::DEFAULT_SECRETS)]
+    secrets: PathBuf,
+    /// How long any one answer may take.
+    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = humantime::parse_duration)]
+    timeout: Duration,
+    /// JSON, as docs/trivet.md describes it, instead of a table.
+    #[arg(long)]
+    json: bool,
+    /// Show it again and again, with this pause.
+    #[arg(long, value_name = "TIME", num_args = 0..=1, default_missing_value = "2s", require_equals = true,
+          value_parser = humantime::parse_duration, conflicts_with = "json")]
+    watch: Option<Duration>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -51,7 +75,28 @@ pub fn main() -> ExitCode {
         Err(code) => return code,
     };
     match cli.command {
+        Command::Status(args) => show_status(&args),
         Command::Secrets(Secrets::Init(args)) => process::finish("trivet", secrets_init(&args)),
+    }
+}
+
+fn show_status(args: &Status) -> ExitCode {
+    let options = status::Options {
+        secrets: args.secrets.clone(),
+        timeout: args.timeout,
+        json: args.json,
+        watch: args.watch,
+    };
+    let mut code = 0;
+    let outcome = config::load::<Cluster>(&args.cluster).map_err(Failure::from).and_then(|cluster| {
+        process::block_on(async {
+            code = status::run(&cluster, &options).await?;
+            Ok(())
+        })
+    });
+    match outcome {
+        Ok(()) => ExitCode::from(code),
+        failed => process::finish("trivet", failed),
     }
 }
 

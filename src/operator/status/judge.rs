@@ -1,0 +1,264 @@
+//! From answers to a verdict.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use super::model::{NodeReport, Problem, Program, Report, Severity, Verdict, VirtualAddress};
+use crate::operator::cluster::{Cluster, Role};
+
+/// A certificate that has less than this is renewed in time by whoever is told now.
+const CERTIFICATE_DAYS: i64 = 30;
+/// A replica further behind than this serves pages that are visibly old.
+const LAG_SECONDS: f64 = 10.0;
+
+/// Puts the report together.
+pub fn report(cluster: &Cluster, nodes: Vec<NodeReport>) -> Report {
+    let holders = |address: &IpAddr| {
+        nodes.iter().filter(|n| n.held.contains(address)).map(|n| n.name.clone()).collect()
+    };
+    let virtual_addresses: Vec<VirtualAddress> = cluster
+        .virtual_addresses
+        .iter()
+        .map(|address| VirtualAddress { address: *address, holders: holders(address) })
+        .collect();
+    let mut judge = Judge { nodes: &nodes, problems: Vec::new() };
+    let answered = nodes.iter().any(|n| n.programs.values().any(|p| p.answers));
+    judge.virtual_addresses(&virtual_addresses);
+    judge.programs();
+    judge.backends();
+    judge.database(cluster);
+    judge.certificates();
+    judge.versions();
+    let mut problems = judge.problems;
+    // Stable: within a severity, the order of the judgements stays.
+    problems.sort_by_key(|p| p.severity);
+    let verdict = if !answered {
+        Verdict::Unknown
+    } else if problems.iter().any(|p| p.severity < Severity::Notice) {
+        Verdict::Degraded
+    } else {
+        Verdict::Healthy
+    };
+    Report {
+        cluster: cluster.name.clone(),
+        domain: cluster.domain.clone(),
+        time: OffsetDateTime::now_utc()
+            .replace_nanosecond(0)
+            .ok()
+            .and_then(|t| t.format(&Rfc3339).ok())
+            .unwrap_or_default(),
+        verdict,
+        problems,
+        virtual_addresses,
+        nodes,
+    }
+}
+
+struct Judge<'a> {
+    nodes: &'a [NodeReport],
+    problems: Vec<Problem>,
+}
+
+impl Judge<'_> {
+    fn say(&mut self, severity: Severity, node: Option<&str>, what: impl Into<String>) {
+        self.problems.push(Problem { severity, node: node.map(str::to_owned), what: what.into() });
+    }
+
+    fn virtual_addresses(&mut self, addresses: &[VirtualAddress]) {
+        let silent: Vec<&str> = self
+            .nodes
+            .iter()
+            .filter(|n| n.programs.get("balancer").is_some_and(|p| !p.answers))
+            .map(|n| n.name.as_str())
+            .collect();
+        for VirtualAddress { address, holders } in addresses {
+            match holders.as_slice() {
+                [_] => {}
+                [] if silent.is_empty() => {
+                    self.say(
+                        Severity::Critical,
+                        None,
+                        format!("no balancer holds {address}: the site cannot be reached"),
+                    );
+                }
+                [] => {
+                    let silent = silent.join(", ");
+                    self.say(
+                        Severity::Critical,
+                        None,
+                        format!("no balancer that answers holds {address}; silent: {silent}"),
+                    );
+                }
+                many => {
+                    let many = many.join(" and ");
+                    self.say(Severity::Critical, None, format!("{many} hold {address} at the same time"));
+                }
+            }
+        }
+    }
+
+    fn programs(&mut self) {
+        for node in self.nodes {
+            let (answering, silent): (Vec<_>, Vec<_>) = needed(node).partition(|(_, p)| p.answers);
+            if let (true, Some((_, first))) = (answering.is_empty(), silent.first()) {
+                let why = first.error.clone().unwrap_or_default();
+                self.say(Severity::Degraded, Some(&node.name), format!("nothing answers ({why})"));
+                continue;
+            }
+            for (name, program) in silent {
+                let why = program.error.clone().unwrap_or_default();
+                self.say(Severity::Degraded, Some(&node.name), format!("{name} does not answer ({why})"));
+            }
+            for (name, program) in &node.programs {
+                if program.state.as_deref() == Some("draining") {
+                    self.say(Severity::Notice, Some(&node.name), format!("{name} is draining"));
+                }
+            }
+        }
+    }
+
+    fn backends(&mut self) {
+        // Who cannot use which web tier, and why.
+        let mut web: BTreeMap<&str, Vec<(&str, &str)>> = BTreeMap::new();
+        let mut said = Vec::new();
+        for node in self.nodes {
+            for (program, pool) in
+                [("balancer", "web"), ("web", "app"), ("gateway", "write"), ("gateway", "read")]
+            {
+                let Some(answer) = node.programs.get(program).filter(|p| p.answers) else { continue };
+                let backends: Vec<_> = answer.backends.iter().filter(|b| b.pool == pool).collect();
+                let down: Vec<_> = backends.iter().filter(|b| !b.usable).collect();
+                match pool {
+                    "web" => {
+                        for b in down {
+                            web.entry(&b.name)
+                                .or_default()
+                                .push((&node.name, b.reason.as_deref().unwrap_or("")));
+                        }
+                    }
+                    "app" => {
+                        // The others of this pool are the peers' apps, which their own nodes tell about.
+                        for b in down.iter().filter(|b| b.name == "app") {
+                            let why = b.reason.as_deref().unwrap_or("");
+                            said.push((Severity::Degraded, &node.name, format!("the app is down ({why})")));
+                        }
+                    }
+                    // One member is the primary; that the others are not is no problem.
+                    _ if !backends.is_empty() && down.len() == backends.len() => {
+                        let what = if pool == "write" {
+                            "no primary to write to"
+                        } else {
+                            "no replica to read from"
+                        };
+                        said.push((Severity::Critical, &node.name, format!("the gateway knows {what}")));
+                    }
+                    _ => {}
+                }
+            }
+        }
+        for (severity, node, what) in said {
+            self.say(severity, Some(node), what);
+        }
+        for (backend, observers) in web {
+            let why = observers.first().map_or("", |(_, why)| why);
+            let names: Vec<&str> = observers.iter().map(|(node, _)| *node).collect();
+            let what = format!("its web tier is out of use for the balancer of {} ({why})", names.join(", "));
+            self.say(Severity::Degraded, Some(backend), what);
+        }
+    }
+
+    fn database(&mut self, cluster: &Cluster) {
+        let members: Vec<_> =
+            self.nodes.iter().filter_map(|n| Some((n.name.as_str(), n.database.as_ref()?))).collect();
+        if members.is_empty() {
+            if cluster.with(Role::Database).next().is_some() {
+                self.say(Severity::Critical, None, "no keeper answers: the state of the database is unknown");
+            }
+            return;
+        }
+        let primaries: Vec<&str> = members
+            .iter()
+            .filter(|(_, m)| {
+                m.role.as_deref() == Some("PRIMARY") && m.state.as_deref() == Some("ONLINE") && m.majority
+            })
+            .map(|(name, _)| *name)
+            .collect();
+        match primaries.as_slice() {
+            [_] => {}
+            [] => self.say(Severity::Critical, None, "the database has no primary: nothing can be written"),
+            many => self.say(
+                Severity::Critical,
+                None,
+                format!("{} both say they are the primary", many.join(" and ")),
+            ),
+        }
+        for (name, m) in &members {
+            match m.state.as_deref() {
+                Some("ONLINE") if m.majority => {}
+                Some("ONLINE") => {
+                    self.say(Severity::Degraded, Some(name), "its database member has no majority in reach")
+                }
+                state => {
+                    let state = state.unwrap_or("not answering");
+                    let what = format!("its database member is {state}: {} ({})", m.phase, m.reason);
+                    self.say(Severity::Degraded, Some(name), what);
+                }
+            }
+            if let Some(lag) = m.lag_seconds.filter(|lag| *lag > LAG_SECONDS) {
+                self.say(Severity::Degraded, Some(name), format!("its database member is {lag:.0} s behind"));
+            }
+        }
+    }
+
+    fn certificates(&mut self) {
+        for node in self.nodes {
+            for (name, certificate) in &node.certificates {
+                match (certificate.days_left, &certificate.error) {
+                    (Some(days), _) if days < 0 => {
+                        let what = format!("the {name} certificate has expired {} days ago", -days);
+                        self.say(Severity::Critical, Some(&node.name), what);
+                    }
+                    (Some(days), _) if days < CERTIFICATE_DAYS => {
+                        self.say(
+                            Severity::Degraded,
+                            Some(&node.name),
+                            format!("the {name} certificate expires in {days} days"),
+                        );
+                    }
+                    (None, Some(e)) if self.server_answers(node, name) => {
+                        let what = format!("the {name} certificate cannot be seen ({e})");
+                        self.say(Severity::Degraded, Some(&node.name), what);
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    /// A server that is down is told about once, not once more for its certificate.
+    fn server_answers(&self, node: &NodeReport, certificate: &str) -> bool {
+        let program = if certificate == "site" { "balancer" } else { certificate };
+        node.programs.get(program).is_some_and(|p| p.answers)
+    }
+
+    fn versions(&mut self) {
+        let versions: BTreeSet<&str> = self
+            .nodes
+            .iter()
+            .flat_map(|n| n.programs.values())
+            .filter_map(|p| p.version.as_deref())
+            .collect();
+        if versions.len() > 1 {
+            let list = versions.into_iter().collect::<Vec<_>>().join(", ");
+            self.say(Severity::Notice, None, format!("programs of several versions are running: {list}"));
+        }
+    }
+}
+
+/// The programs that must answer. An app of one's own need not have a status page; the web tier knows whether it works.
+fn needed(node: &NodeReport) -> impl Iterator<Item = (&'static str, &Program)> {
+    node.programs.iter().filter(|(name, _)| **name != "app").map(|(name, program)| (*name, program))
+}

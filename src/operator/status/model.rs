@@ -1,0 +1,164 @@
+//! The answer of `trivet status --json`. docs/trivet.md shows it; fields may be added, never renamed or removed.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use serde::Serialize;
+
+use crate::operator::cluster::Role;
+
+/// The cluster, at one moment.
+#[derive(Debug, Clone, Serialize)]
+pub struct Report {
+    /// The cluster's name.
+    pub cluster: String,
+    /// The site's domain.
+    pub domain: String,
+    /// When it was asked, RFC 3339, UTC.
+    pub time: String,
+    /// All in one word.
+    pub verdict: Verdict,
+    /// What is wrong, worst first.
+    pub problems: Vec<Problem>,
+    /// Who holds which virtual address.
+    pub virtual_addresses: Vec<VirtualAddress>,
+    /// The nodes, in the order of the cluster file.
+    pub nodes: Vec<NodeReport>,
+}
+
+/// All in one word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// Everything answers and nothing is wrong.
+    Healthy,
+    /// Something is wrong.
+    Degraded,
+    /// Nothing answered.
+    Unknown,
+}
+
+impl Verdict {
+    /// The command's exit status.
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Self::Healthy => 0,
+            Self::Degraded => 1,
+            Self::Unknown => 2,
+        }
+    }
+}
+
+/// One thing worth knowing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Problem {
+    /// Whether it makes the cluster degraded.
+    pub severity: Severity,
+    /// The node it is about, if it is about one.
+    pub node: Option<String>,
+    /// In words.
+    pub what: String,
+}
+
+/// How bad a problem is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// The site is not served, or not safely: no virtual address, no primary.
+    Critical,
+    /// The site is served, with less to fall back on.
+    Degraded,
+    /// Worth knowing; changes no exit status.
+    Notice,
+}
+
+/// A virtual address.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct VirtualAddress {
+    /// The address.
+    pub address: IpAddr,
+    /// The nodes that say they hold it. There should be one.
+    pub holders: Vec<String>,
+}
+
+/// One node.
+#[derive(Debug, Clone, Serialize)]
+pub struct NodeReport {
+    /// Its name.
+    pub name: String,
+    /// Its address.
+    pub address: IpAddr,
+    /// Its roles.
+    pub roles: Vec<Role>,
+    /// What its programs say: `balancer`, `web`, `app`, `gateway`, `keeper`, as its roles have them.
+    pub programs: BTreeMap<&'static str, Program>,
+    /// Its database member, when the keeper answers.
+    pub database: Option<Member>,
+    /// The certificates its servers show: `site` (443), `web` (8443), `keeper` (8008).
+    pub certificates: BTreeMap<&'static str, Certificate>,
+    /// The virtual addresses its balancer says it holds.
+    #[serde(skip)]
+    pub held: Vec<IpAddr>,
+}
+
+/// One program.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Program {
+    /// Whether it answered.
+    pub answers: bool,
+    /// Why it did not.
+    pub error: Option<String>,
+    /// Its version.
+    pub version: Option<String>,
+    /// What it says about itself: `serving`, `draining`, …
+    pub state: Option<String>,
+    /// The back ends it knows.
+    pub backends: Vec<Backend>,
+}
+
+/// A back end, as one program sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Backend {
+    /// The pool it is in: `web` (balancer), `app` (web tier), `write` and `read` (gateway).
+    pub pool: String,
+    /// Its name.
+    pub name: String,
+    /// Whether requests are sent there.
+    pub usable: bool,
+    /// Why not.
+    pub reason: Option<String>,
+}
+
+/// A member of the database group, as its keeper sees it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Member {
+    /// `ONLINE`, `RECOVERING`, `OFFLINE`, `ERROR`, `UNREACHABLE`; absent while mysqld does not answer.
+    pub state: Option<String>,
+    /// `PRIMARY`, `SECONDARY`, or empty outside a group.
+    pub role: Option<String>,
+    /// The primary, as this member sees it.
+    pub primary: Option<String>,
+    /// Whether more than half of the group is in its reach.
+    pub majority: bool,
+    /// Seconds behind the primary.
+    pub lag_seconds: Option<f64>,
+    /// Where its keeper stands.
+    pub phase: String,
+    /// Why.
+    pub reason: String,
+    /// mysqld's version.
+    pub version: Option<String>,
+    /// The transactions it has executed.
+    pub gtid_executed: Option<String>,
+}
+
+/// A certificate.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Certificate {
+    /// When it stops being valid, RFC 3339.
+    pub not_after: Option<String>,
+    /// Whole days until then; negative afterwards.
+    pub days_left: Option<i64>,
+    /// Why it could not be seen.
+    pub error: Option<String>,
+}
