@@ -179,8 +179,9 @@ async fn read(
     }
     let mut last_error = None;
     if member_state == MemberState::Error {
+        // MY-011712 says only that the server went read-only, after whatever the reason was.
         let query = "SELECT data FROM performance_schema.error_log WHERE subsystem = 'Repl' AND prio = 'Error' \
-                     ORDER BY logged DESC LIMIT 1";
+                     AND error_code <> 'MY-011712' ORDER BY logged DESC LIMIT 1";
         let row = within(deadline, sqlx::query(query).fetch_optional(sql.inner())).await?;
         last_error = row.map(|r| text(&r, 0)).transpose()?;
     }

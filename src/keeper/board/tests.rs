@@ -1,1 +1,94 @@
+use super::*;
+use serde_json::json;
 
+const STALE: Duration = Duration::from_secs(1);
+
+fn cluster() -> Cluster {
+    Cluster {
+        me: "node1".into(),
+        members: vec!["node1".into(), "node2".into()],
+        group_name: "g".into(),
+        digest: "d".into(),
+    }
+}
+
+pub(crate) fn online_primary() -> Observation {
+    serde_json::from_value(json!({
+        "server_uuid": "u1", "server_version": "9.7.4", "member_state": "ONLINE", "role": "PRIMARY",
+        "primary": "node1", "view_id": "1:1", "majority": true,
+        "view": [{"name": "node1", "address": "x:1", "uuid": "u1", "state": "ONLINE", "role": "PRIMARY"}],
+        "gtid_executed": "6f0b1e6e-7d0a-4b7e-9f43-0a77a1ab0001:1-5", "gtid_received": "", "gtid_purged": "",
+        "lag_seconds": 0.0, "super_read_only": false, "user_schemas": ["trivet"], "mysql_group_name": "g",
+        "clone_plugin": true, "start_on_boot": false, "bootstrap_group": false, "clone": null, "last_error": null
+    }))
+    .unwrap()
+}
+
+fn board() -> Board {
+    Board::new(cluster(), STALE, Record::default())
+}
+
+#[test]
+fn an_observation_is_worth_something_for_a_while_only() {
+    let (board, t) = (board(), Instant::now());
+    assert!(board.fresh(t).is_err());
+    assert_eq!(board.report(t).observation, None);
+    board.observed(online_primary(), t);
+    assert!(board.fresh(t + STALE).is_ok());
+    assert_eq!(board.report(t + STALE).age_ms, 1000);
+    let late = t + STALE + Duration::from_millis(1);
+    assert!(board.fresh(late).unwrap_err().contains("last answer 1.0 s ago"));
+    assert_eq!(board.report(late).observation, None);
+}
+
+#[test]
+fn one_slow_look_does_not_cost_the_role_but_a_dead_mysqld_does() {
+    let (board, t) = (board(), Instant::now());
+    board.observed(online_primary(), t);
+    board.not_observed("mysqld has not answered within 500ms".into(), false);
+    assert!(board.fresh(t + Duration::from_millis(900)).is_ok());
+    assert!(board.fresh(t + Duration::from_millis(1100)).unwrap_err().contains("500ms"));
+    board.observed(online_primary(), t);
+    board.not_observed("connection refused".into(), true);
+    assert_eq!(board.fresh(t).unwrap_err(), "connection refused");
+}
+
+#[test]
+fn a_report_ages_on_both_sides() {
+    let (board, t) = (board(), Instant::now());
+    let mut report = board.report(t);
+    report.age_ms = 900;
+    board.peer("node2", t, Ok(report));
+    assert!(board.peers(t + Duration::from_millis(1000))["node2"].is_ok());
+    assert!(board.peers(t + Duration::from_millis(1200))["node2"].is_err());
+    board.peer("node2", t, Err("cannot connect".into()));
+    assert_eq!(board.peers(t)["node2"], Err("cannot connect".into()));
+}
+
+#[test]
+fn after_a_pause_every_peer_must_be_asked_anew() {
+    let (board, t) = (board(), Instant::now());
+    board.peer("node2", t, Err("away".into()));
+    board.observed(online_primary(), t);
+    assert!(board.facts(t).asked_since_pause, "a start is no pause");
+    let thawed = t + Duration::from_secs(20);
+    board.observed(online_primary(), thawed);
+    assert!(!board.facts(thawed).asked_since_pause);
+    board.peer("node2", thawed + Duration::from_millis(5), Err("away".into()));
+    assert!(board.facts(thawed + Duration::from_millis(9)).asked_since_pause, "also when it did not answer");
+}
+
+#[test]
+fn a_report_survives_the_way_to_a_peer() {
+    let (board, t) = (board(), Instant::now());
+    for observed in [false, true] {
+        if observed {
+            board.observed(online_primary(), t);
+        }
+        board.decided(Phase::WaitingForBootstrap, "why", Some("node2".into()));
+        let report = board.report(t);
+        let read: Report = serde_json::from_str(&serde_json::to_string(&report).unwrap()).unwrap();
+        assert_eq!(read, report);
+        assert_eq!(read.observation.is_some(), observed);
+    }
+}

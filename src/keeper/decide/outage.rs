@@ -135,8 +135,10 @@ fn candidate<'a>(all: &[Known<'a>], group_name: &str) -> Result<(&'a str, bool),
             ));
         }
     }
-    let contains_all = |a: &&&Known<'a>| with_data.iter().all(|b| b.gtids.is_subset(&a.gtids));
-    if let Some(winner) = with_data.iter().find(contains_all) {
+    let all_gtids = with_data.iter().fold(GtidSet::default(), |sum, m| sum.union(&m.gtids));
+    // Several may contain all: rather one that has applied everything already, then the configuration's order.
+    let applied = with_data.iter().find(|m| all_gtids.is_subset(&m.seen.gtid_executed));
+    if let Some(winner) = applied.or_else(|| with_data.iter().find(|m| all_gtids.is_subset(&m.gtids))) {
         return Ok((winner.name, false));
     }
     let mut differences = Vec::new();

@@ -650,6 +650,24 @@ fn received_but_unapplied_transactions_decide_too() {
 }
 
 #[test]
+fn of_equal_members_one_without_a_backlog_bootstraps() {
+    let mut behind = offline("node1", "G:1-5");
+    behind.gtid_received = set("G:6-9");
+    let mut s = outage("node2", ["G:1-9", "G:1-9", "G:1-9"]).peer("node1", behind.clone()).all_plan("node2");
+    s.gives(Phase::Bootstrapping, Some(Action::Bootstrap { first: false }));
+    // All have one: list order.
+    for name in ["node1", "node2", "node3"] {
+        let member = Observation { server_uuid: uuid(name), ..behind.clone() };
+        if name == "node2" {
+            s.local = Ok(member);
+        } else {
+            s.report(name).observation = Some(member);
+        }
+    }
+    assert_eq!(s.gives(Phase::WaitingForBootstrap, None).plan.as_deref(), Some("node1"));
+}
+
+#[test]
 fn a_missing_member_is_waited_for_even_when_two_agree() {
     for me in ["node1", "node2"] {
         let s = outage(me, ["G:1-9", "G:1-9", "G:1-9"]).unreachable("node3").all_plan("node1");

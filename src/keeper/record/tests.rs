@@ -1,1 +1,72 @@
+use super::*;
+use crate::keeper::report::Role;
+use serde_json::json;
 
+const GROUP: &str = "6f0b1e6e-7d0a-4b7e-9f43-0a77a1ab0001";
+
+fn seen(state: &str, majority: bool, gtids: &str, view: &[(&str, &str)]) -> Observation {
+    let view: Vec<_> = view
+        .iter()
+        .map(|(name, state)| json!({"name": name, "address": "x:1", "uuid": name, "state": state, "role": "SECONDARY"}))
+        .collect();
+    serde_json::from_value(json!({
+        "server_uuid": "u", "server_version": "9.7.4", "member_state": state, "role": Role::Secondary.as_str(),
+        "primary": null, "view_id": "1:1", "majority": majority, "view": view, "gtid_executed": gtids,
+        "gtid_received": "", "gtid_purged": "", "lag_seconds": 0.0, "super_read_only": true, "user_schemas": [],
+        "mysql_group_name": GROUP, "clone_plugin": true, "start_on_boot": false, "bootstrap_group": false,
+        "clone": null, "last_error": null
+    }))
+    .unwrap()
+}
+
+#[test]
+fn a_group_is_formed_once_it_has_made_a_transaction() {
+    let d = tempfile::tempdir().unwrap();
+    let mut file = RecordFile::open(&d.path().join("state"), GROUP).unwrap();
+    assert_eq!(file.record(), &Record { group_name: GROUP.into(), ..Record::default() });
+
+    assert!(file.note(&seen("ONLINE", true, "", &[("node1", "ONLINE")])).unwrap());
+    assert!(!file.record().formed, "no transaction, nothing to lose");
+
+    let online = seen(
+        "ONLINE",
+        true,
+        &format!("{GROUP}:1"),
+        &[("node2", "ONLINE"), ("node1", "ONLINE"), ("node3", "RECOVERING")],
+    );
+    assert!(file.note(&online).unwrap());
+    assert!(!file.note(&online).unwrap(), "written only when it changes");
+    let again = RecordFile::open(&d.path().join("state"), GROUP).unwrap();
+    assert!(again.record().formed);
+    assert_eq!(
+        again.record().last_view,
+        ["node1", "node2"],
+        "a recovering member has not been in the group yet"
+    );
+}
+
+#[test]
+fn only_a_healthy_view_is_worth_remembering() {
+    let d = tempfile::tempdir().unwrap();
+    let mut file = RecordFile::open(d.path(), GROUP).unwrap();
+    for (state, majority) in [("ONLINE", false), ("RECOVERING", true), ("ERROR", false), ("OFFLINE", false)] {
+        let view = [("node1", "ONLINE"), ("node2", "UNREACHABLE")];
+        assert!(
+            !file.note(&seen(state, majority, &format!("{GROUP}:1"), &view)).unwrap(),
+            "{state} {majority}"
+        );
+    }
+}
+
+#[test]
+fn a_record_that_cannot_be_trusted_stops_the_keeper() {
+    let d = tempfile::tempdir().unwrap();
+    std::fs::write(d.path().join("group.json"), "{").unwrap();
+    assert!(RecordFile::open(d.path(), GROUP).unwrap_err().contains("damaged"));
+    std::fs::write(d.path().join("group.json"), r#"{"group_name":"other","formed":true,"last_view":[]}"#)
+        .unwrap();
+    assert!(RecordFile::open(d.path(), GROUP).unwrap_err().contains("is about group other"));
+    let file = d.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    assert!(RecordFile::open(&file, GROUP).unwrap_err().contains("cannot be made"));
+}
