@@ -64,6 +64,9 @@ in
         "site.key" = trivet.secret "site.key";
       };
       serviceConfig = {
+        # A renewed certificate without a restart; systemd before 261 hands over no new credentials, and needs one.
+        ExecReload = "${pkgs.coreutils}/bin/kill -HUP $MAINPID";
+        RefreshOnReload = "credentials";
         # Ports 80 and 443. A capability given to a user of its own user namespace would not open them.
         AmbientCapabilities = [ "CAP_NET_BIND_SERVICE" ];
         CapabilityBoundingSet = [ "CAP_NET_BIND_SERVICE" ];

@@ -69,7 +69,10 @@ in
       user = unit;
       execStart = "${cfg.package}/bin/trivet-web --config ${file}";
       credentials = trivet.nodeCredentials;
-      serviceConfig.LimitNOFILE = 65536;
+      serviceConfig = {
+        ExecReload = "${pkgs.coreutils}/bin/kill -HUP $MAINPID"; # reads the static files again
+        LimitNOFILE = 65536;
+      };
     } // { description = "Trivet web tier"; };
   };
 }
