@@ -49,6 +49,21 @@ in
       database.ca_file = trivet.credential unit "ca.pem";
     };
 
+    assertions = [
+      {
+        assertion = cfg.web.settings.app.address == cfg.app.settings.listen;
+        message =
+          "trivet: node ${trivet.self.name}'s web tier sends requests to ${cfg.web.settings.app.address}, but the app listens on "
+          + "${cfg.app.settings.listen}; set services.trivet.app.settings.listen and services.trivet.web.settings.app.address alike";
+      }
+    ]
+    ++ map (name: {
+      assertion = !cfg.app.environment ? ${name};
+      message =
+        "trivet: services.trivet.app.environment sets ${name}, whose password would be in the store for everyone to read; "
+        + "put it into ${trivet.secret "app.env"} on the node";
+    }) [ "DATABASE_WRITE_URL" "DATABASE_READ_URL" ];
+
     services.trivet.generated = lib.optional own {
       program = "trivet-app";
       inherit file;
@@ -74,7 +89,7 @@ in
     } // {
       description = "Trivet application";
       environment = {
-        LISTEN = trivet.local ports.app;
+        LISTEN = cfg.app.settings.listen;
         DATABASE_CA_FILE = trivet.credential unit "ca.pem";
       }
       // cfg.app.environment;

@@ -138,6 +138,39 @@ in
       ];
     };
 
+    # They would be written by this member alone, which then fits into no group.
+    assertions =
+      map
+        (option: {
+          assertion = lib.elem config.services.mysql.${option} [
+            [ ]
+            null
+          ];
+          message =
+            "trivet: node ${self.name} is a member of the database group, which services.mysql.${option} knows nothing of; leave it "
+            + "unset, and make databases and users on the primary";
+        })
+        [
+          "ensureDatabases"
+          "ensureUsers"
+          "initialDatabases"
+          "initialScript"
+        ]
+      ++ [
+        {
+          assertion = config.services.mysql.replication.role == "none";
+          message =
+            "trivet: node ${self.name} is a member of the database group; unset services.mysql.replication.role, "
+            + "which replicates in another way";
+        }
+        {
+          assertion = lib.getName config.services.mysql.package == "mysql";
+          message =
+            "trivet: node ${self.name} has ${lib.getName config.services.mysql.package} as services.mysql.package; Group "
+            + "Replication is Oracle MySQL's, so choose pkgs.mysql84 or newer";
+        }
+      ];
+
     systemd.services.mysql = {
       after = [ "network-online.target" ];
       wants = [ "network-online.target" ];
