@@ -193,7 +193,7 @@ impl ProxyHttp for Balancer {
                 | ErrorType::WriteError
                 | ErrorType::SocketError
         );
-        let repeatable = session.req_header().method.is_idempotent()
+        let repeatable = steps::is_repeatable(session.req_header())
             && !session.as_ref().retry_buffer_truncated()
             && !session.is_upgrade_req()
             && session.response_written().is_none();

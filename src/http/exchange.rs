@@ -32,6 +32,8 @@ pub struct Exchange {
     pub first_byte: Option<Duration>,
     /// Why we answered ourselves, for the log.
     pub reason: Option<String>,
+    /// A health check: neither logged nor counted, for there are several a second for ever.
+    pub is_check: bool,
     finished: bool,
 }
 
@@ -65,6 +67,7 @@ impl Exchange {
             connected: None,
             first_byte: None,
             reason: None,
+            is_check: false,
             finished: false,
         }
     }
@@ -80,6 +83,9 @@ impl Exchange {
             return;
         }
         gauge!("trivet_http_requests_in_flight").decrement(1.0);
+        if self.is_check {
+            return;
+        }
         let took = self.started.elapsed();
         let backend = self.backend.clone().unwrap_or_else(|| "-".into());
         counter!("trivet_http_requests_total", "class" => class(outcome.status), "backend" => backend.clone())

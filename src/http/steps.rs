@@ -183,6 +183,16 @@ pub fn respond(
     hsts.into_iter().chain(id)
 }
 
+/// The field by which a client says that a request may come twice, and an app knows the second for the first
+/// (draft-ietf-httpapi-idempotency-key-header).
+pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+
+/// Whether a request may be sent again although a server may have acted upon it: its method is idempotent (RFC 9110
+/// section 9.2.2), or its client says so.
+pub fn is_repeatable(head: &impl RequestHead) -> bool {
+    head.method().is_idempotent() || head.headers().get(IDEMPOTENCY_KEY).is_some_and(|key| !key.is_empty())
+}
+
 /// Status and location that move a request from plain HTTP to HTTPS. GET and HEAD move for ever; any other method keeps
 /// its method and body (RFC 9110 section 15.4.9), which 301 would let a client change.
 pub fn redirect_to_https(method: &Method, host: &str, port: u16, target: &str) -> (StatusCode, String) {

@@ -244,6 +244,12 @@ impl Peers {
             return Ok(());
         }
         validate_backends("peers.backends", &self.backends, true)?;
+        if let Some(i) = self.backends.iter().position(|b| b.name == super::upstreams::APP) {
+            return Invalid::err(
+                format!("peers.backends[{i}].name"),
+                "\"app\" is the name of the app itself here",
+            );
+        }
         match self.backends.iter().position(|b| b.name == node) {
             Some(i) => Invalid::err(
                 format!("peers.backends[{i}].name"),

@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
-use pingora::utils::tls::CertKey;
 use serde_json::json;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 use super::config::Config;
 use super::proxy::{ATTEMPTS, Web};
 use super::site::Site;
 use super::upstreams::Upstreams;
-use crate::config::{ConfigError, TlsFiles};
+use crate::config::ConfigError;
 use crate::http::front::Front;
 use crate::http::server::{self, Connections, Endpoint, Limits, Upstream};
 use crate::http::steps::Policy;
@@ -27,8 +28,10 @@ pub async fn run(config: Config) -> Result<(), Failure> {
     // Everything that can be wrong with files is found before anything is bound.
     let server_tls = tls::mutual_server_config(&config.tls, &[b"http/1.1"])?;
     let client_tls = tls::client_config(&config.tls, &[b"http/1.1"])?;
-    let identity = identity(&config.tls)?;
-    let expires = tls::expiry(&config.tls.certificate)?;
+    let upstreams = Arc::new(Upstreams::new(&config, &client_tls)?);
+    let ends = tls::expiry(&config.tls.certificate)?;
+    let expires = ends.format(&Rfc3339).ok();
+    let certificate = config.tls.certificate.display().to_string();
     let (node, files) = (config.node.clone(), config.files.clone());
     let site = tokio::task::spawn_blocking(move || Site::load(files))
         .await
@@ -38,9 +41,8 @@ pub async fn run(config: Config) -> Result<(), Failure> {
 
     let shutdown = Shutdown::on_signals()?;
     let limits = limits(&config);
-    let upstreams = Arc::new(Upstreams::new(&config));
     let front = Front::new(Policy::inner(), limits, shutdown.clone());
-    let web = Web::new(&config, front, site.clone(), upstreams.clone(), identity);
+    let web = Web::new(config.node.clone(), front, site.clone(), upstreams.clone());
     let upstream = Upstream { ca_file: Some(config.tls.ca.clone()), attempts: ATTEMPTS, max_idle: MAX_IDLE };
     let app = server::proxy(web, &limits, &upstream);
 
@@ -58,27 +60,28 @@ pub async fn run(config: Config) -> Result<(), Failure> {
                 "program": "trivet-web",
                 "version": env!("CARGO_PKG_VERSION"),
                 "node": node,
-                "state": if shutdown.is_stopping() { "draining" } else { "serving" },
-                "app": upstreams.app.report(),
-                "peers": upstreams.peers.iter().map(|p| p.report()).collect::<Vec<_>>(),
+                "stopping": shutdown.is_stopping(),
+                "backends": upstreams.status(),
                 "static": {"files": store.files(), "memory_bytes": store.memory()},
                 "connections": connections.open(),
-                "certificates": [{"name": "node", "not_after": telemetry_time(expires)}],
+                "certificates": [{"file": certificate, "not_after": expires, "days_left": days_left(ends)}],
             })
         })
     };
     let metrics_server = MetricsServer::bind(&config.metrics).await?;
-    let metrics_task = tokio::spawn(metrics_server.serve(metrics, status, shutdown.clone()));
-    upstreams.watch(&client_tls, &shutdown).await;
+    // It answers while the process drains, and ends with it.
+    let (_running, until_the_end) = Shutdown::channel();
+    tokio::spawn(metrics_server.serve(metrics, status, until_the_end));
+    upstreams.watch().await;
     tokio::spawn(site.reload_when_told(shutdown.clone()));
     process::notify_ready();
     server::serve_counted(endpoints, app, limits, shutdown, config.shutdown_timeout, connections).await;
-    metrics_task.abort();
+    tracing::info!("stopped");
     Ok(())
 }
 
-fn telemetry_time(time: time::OffsetDateTime) -> String {
-    time.format(&time::format_description::well_known::Rfc3339).unwrap_or_default()
+fn days_left(ends: OffsetDateTime) -> i64 {
+    (ends - OffsetDateTime::now_utc()).whole_days()
 }
 
 fn limits(config: &Config) -> Limits {
@@ -91,11 +94,4 @@ fn limits(config: &Config) -> Limits {
         max_header_size: 64 * 1024,
         ..Limits::default()
     }
-}
-
-/// The node's certificate and key as Pingora's connector wants them.
-fn identity(files: &TlsFiles) -> Result<Arc<CertKey>, ConfigError> {
-    let chain = tls::load_certificates(&files.certificate)?.iter().map(|c| c.to_vec()).collect();
-    let key = tls::load_key(&files.key)?;
-    Ok(Arc::new(CertKey::new(chain, key.secret_der().to_vec())))
 }

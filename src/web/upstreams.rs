@@ -1,176 +1,121 @@
 //! Who can answer what no file answers: the app beside this web tier, and the other nodes' web tiers.
+//!
+//! One pool: the app is its first tier, the peers, whose health is the health of the app beside them, are its second.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use metrics::gauge;
-use parking_lot::Mutex;
+use pingora::upstreams::peer::HttpPeer;
+use pingora::utils::tls::CertKey;
 use rustls::ClientConfig;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::config::Config;
-use crate::http::client::{Client, Target};
-use crate::pool::config::HealthConfig;
-use crate::process::Shutdown;
+use crate::config::{ConfigError, TlsFiles};
+use crate::pool::config::Timing;
+use crate::pool::{Backend, Check, HttpCheck, Pool, Spec, Tried};
+use crate::tls;
 
 /// A path on a web tier that is 200 while the app beside it is healthy, and 503 otherwise.
 pub const APP_HEALTH: &str = "/healthz/app";
 
-/// One back end and what is known about it.
-pub struct Upstream {
-    /// `app`, or the name of a node.
-    pub name: String,
-    /// Where it is.
-    pub address: SocketAddr,
-    /// The name in its certificate; `None` for the app, which speaks plain HTTP.
-    pub tls_name: Option<String>,
-    healthy: AtomicBool,
-    streak: AtomicU32,
-    reason: Mutex<String>,
-    health: HealthConfig,
-}
+/// The name of the app in its pool. Nodes cannot have it: theirs stand beside it.
+pub const APP: &str = "app";
 
-impl Upstream {
-    fn new(name: String, address: SocketAddr, tls_name: Option<String>, health: HealthConfig) -> Self {
-        Self {
-            name,
-            address,
-            tls_name,
-            healthy: AtomicBool::new(false),
-            streak: AtomicU32::new(0),
-            reason: Mutex::new("not checked yet".into()),
-            health,
-        }
-    }
-
-    /// Whether it passed its checks.
-    pub fn is_healthy(&self) -> bool {
-        self.healthy.load(Ordering::Relaxed)
-    }
-
-    /// A request found that it does not even accept connections: waiting for the next check would send more after it.
-    pub fn refused(&self, reason: &str) {
-        self.set(false, reason);
-        self.streak.store(0, Ordering::Relaxed);
-    }
-
-    fn set(&self, healthy: bool, reason: &str) {
-        *self.reason.lock() = reason.to_owned();
-        gauge!("trivet_web_upstream_up", "upstream" => self.name.clone()).set(if healthy {
-            1.0
-        } else {
-            0.0
-        });
-        if self.healthy.swap(healthy, Ordering::Relaxed) != healthy {
-            if healthy {
-                tracing::info!(upstream = self.name, "up");
-            } else {
-                tracing::warn!(upstream = self.name, reason, "down");
-            }
-        }
-    }
-
-    /// Takes in the result of a check. `rise` or `fall` in a row change the state; the first check decides alone.
-    fn checked(&self, result: Result<(), String>, first: bool) {
-        let healthy = self.is_healthy();
-        if result.is_ok() == healthy && !first {
-            self.streak.store(0, Ordering::Relaxed);
-            return;
-        }
-        let streak = self.streak.fetch_add(1, Ordering::Relaxed) + 1;
-        let needed = if result.is_ok() { self.health.rise } else { self.health.fall };
-        if first || streak >= needed {
-            self.streak.store(0, Ordering::Relaxed);
-            let reason = result.as_ref().err().map_or("", String::as_str);
-            self.set(result.is_ok(), reason);
-        }
-    }
-
-    async fn check(&self, client: &Client) -> Result<(), String> {
-        let answer = client.get(&self.health.path, self.health.timeout).await.map_err(|e| e.to_string())?;
-        if answer.status.is_success() {
-            Ok(())
-        } else {
-            Err(format!("GET {}: {}", self.health.path, answer.status))
-        }
-    }
-
-    /// For `/status` and `/healthz`.
-    pub fn report(&self) -> Value {
-        let reason = Some(self.reason.lock().clone()).filter(|r| !r.is_empty());
-        json!({"name": self.name, "address": self.address, "healthy": self.is_healthy(), "reason": reason})
-    }
-}
+/// How long an unused connection is kept. Below what servers usually allow (Node.js closes after 5 s, our own web tier
+/// after 90), so that it is us who close, and no request meets a connection that is going away.
+const IDLE: Duration = Duration::from_secs(4);
 
 /// The app and the peers.
 pub struct Upstreams {
-    /// The app beside this web tier.
-    pub app: Arc<Upstream>,
-    /// The other nodes' web tiers; healthy means that the app beside them is.
-    pub peers: Vec<Arc<Upstream>>,
-    next: AtomicUsize,
+    pool: Arc<Pool>,
+    app: Arc<Backend>,
+    /// By [`Backend::index`].
+    peers: Vec<HttpPeer>,
+    timing: Timing,
+    fresh: AtomicU64,
 }
 
 impl Upstreams {
-    /// From the configuration; nothing is checked yet.
-    pub fn new(config: &Config) -> Self {
-        let peer_health = HealthConfig { path: APP_HEALTH.into(), ..config.app.health.clone() };
-        Self {
-            app: Arc::new(Upstream::new("app".into(), config.app.address, None, config.app.health.clone())),
-            peers: config
-                .peers
-                .backends
-                .iter()
-                .map(|b| {
-                    let tls_name = Some(b.tls_name().to_owned());
-                    Arc::new(Upstream::new(b.name.clone(), b.address, tls_name, peer_health.clone()))
-                })
-                .collect(),
-            next: AtomicUsize::new(0),
+    /// From the configuration; nothing is checked yet. `client` is how the peers are checked.
+    pub fn new(config: &Config, client: &Arc<ClientConfig>) -> Result<Self, ConfigError> {
+        let identity = identity(&config.tls)?;
+        let app = &config.app;
+        let spec = Spec { name: APP.into(), address: app.address, tier: 0 };
+        let check: Arc<dyn Check> = Arc::new(HttpCheck::new(app.address.to_string(), &app.health.path, None));
+        let mut backends = vec![(spec, check)];
+        let mut peers = vec![HttpPeer::new(app.address, false, String::new())];
+        for b in &config.peers.backends {
+            let Some(name) = tls::server_name(b.tls_name()) else { continue };
+            let check = HttpCheck::new(b.address.to_string(), APP_HEALTH, Some((client.clone(), name)));
+            backends.push((Spec { name: b.name.clone(), address: b.address, tier: 1 }, Arc::new(check)));
+            // The name is never empty: without one Pingora verifies nothing.
+            peers.push(HttpPeer::new_mtls(b.address, b.tls_name().to_owned(), identity.clone()));
         }
+        for peer in &mut peers {
+            let options = &mut peer.options;
+            options.connection_timeout = Some(app.connect_timeout);
+            // TCP connect and TLS handshake have connection_timeout each.
+            options.total_connection_timeout = Some(app.connect_timeout * 2);
+            options.read_timeout = Some(app.response_timeout);
+            options.write_timeout = Some(app.response_timeout);
+            options.idle_timeout = Some(IDLE);
+        }
+        let pool = Pool::new("app", backends);
+        let app = pool.backends()[0].clone();
+        // 0 is the group of all connections that may be used again.
+        Ok(Self { pool, app, peers, timing: config.app.health.timing(), fresh: AtomicU64::new(1) })
     }
 
-    /// A healthy peer, in turn.
-    pub fn peer(&self) -> Option<&Arc<Upstream>> {
-        let start = self.next.fetch_add(1, Ordering::Relaxed);
-        (0..self.peers.len()).map(|i| &self.peers[(start + i) % self.peers.len()]).find(|p| p.is_healthy())
+    /// Checks everyone once, and goes on checking.
+    pub async fn watch(&self) {
+        self.pool.first_round(self.timing).await;
+        self.pool.run_checks(self.timing);
     }
 
-    /// Checks everyone once, and then each at its interval, until stopping.
-    pub async fn watch(self: &Arc<Self>, tls: &Arc<ClientConfig>, shutdown: &Shutdown) {
-        let mut first = Vec::new();
-        for upstream in std::iter::once(&self.app).chain(&self.peers) {
-            let tls = upstream
-                .tls_name
-                .as_deref()
-                .and_then(crate::tls::server_name)
-                .map(|name| (tls.clone(), name));
-            let host = upstream.tls_name.clone().unwrap_or_else(|| upstream.address.to_string());
-            let client = Client::new(Target { address: upstream.address.to_string(), host, tls });
-            let (upstream, mut shutdown) = (upstream.clone(), shutdown.clone());
-            let (done, is_done) = tokio::sync::oneshot::channel();
-            first.push(is_done);
-            tokio::spawn(async move {
-                upstream.checked(upstream.check(&client).await, true);
-                let _ = done.send(());
-                loop {
-                    tokio::select! {
-                        () = tokio::time::sleep(spread(upstream.health.interval)) => {}
-                        () = shutdown.wait() => return,
-                    }
-                    upstream.checked(upstream.check(&client).await, false);
-                }
-            });
+    /// Whether the app beside us can be used.
+    pub fn app_is_usable(&self) -> bool {
+        self.app.is_usable()
+    }
+
+    /// Whether `backend` is the app beside us.
+    pub fn is_app(&self, backend: &Backend) -> bool {
+        backend.index() == self.app.index()
+    }
+
+    /// Whom to ask next; a request that came from a peer (`hop`) goes no further, or two nodes whose apps are down would
+    /// play ball with it. When nobody is known to be up, the app beside us is asked all the same: its own error page
+    /// says more than ours.
+    pub fn next(&self, tried: &Tried, hop: bool) -> Option<Arc<Backend>> {
+        let app = || (!tried.has(&self.app)).then(|| self.app.clone());
+        if hop { app() } else { self.pool.pick(tried).or_else(app) }
+    }
+
+    /// How to reach `backend`; over a connection that nobody used before when `new_connection`.
+    pub fn peer(&self, backend: &Backend, new_connection: bool) -> Option<Box<HttpPeer>> {
+        let mut peer = Box::new(self.peers.get(backend.index())?.clone());
+        if new_connection {
+            // A group of its own holds no used connection, and this one is given up afterwards.
+            peer.group_key = self.fresh.fetch_add(1, Ordering::Relaxed);
+            peer.options.idle_timeout = Some(Duration::from_millis(1));
         }
-        for is_done in first {
-            let _ = is_done.await;
-        }
+        Some(peer)
+    }
+
+    /// Of the app beside us, for `/healthz`.
+    pub fn app_status(&self) -> Value {
+        self.app.status()
+    }
+
+    /// Of everyone, for `/status`.
+    pub fn status(&self) -> Value {
+        self.pool.status()
     }
 }
 
-/// An interval ± 10 %, so that nodes that started together do not check in lockstep.
-fn spread(interval: Duration) -> Duration {
-    interval.mul_f64(rand::random_range(0.9..1.1))
+/// The node's certificate and key as Pingora's connector wants them.
+fn identity(files: &TlsFiles) -> Result<Arc<CertKey>, ConfigError> {
+    let chain = tls::load_certificates(&files.certificate)?.iter().map(|c| c.to_vec()).collect();
+    Ok(Arc::new(CertKey::new(chain, tls::load_key(&files.key)?.secret_der().to_vec())))
 }

@@ -131,3 +131,16 @@ fn rfc6797_hsts_is_sent_over_tls_only_and_not_for_zero() {
     assert_eq!(names(CLIENT), ["strict-transport-security", "x-request-id"]);
     assert_eq!(names(Peer { tls: false, ..CLIENT }), ["x-request-id"]);
 }
+
+#[test]
+fn rfc9110_9_2_2_only_what_is_idempotent_or_keyed_may_be_sent_twice() {
+    let head = |method, fields: &[(&str, &str)]| test_head(method, Version::HTTP_11, "/", fields);
+    for method in [Method::GET, Method::HEAD, Method::OPTIONS, Method::PUT, Method::DELETE] {
+        assert!(is_repeatable(&head(method, &[])));
+    }
+    for method in [Method::POST, Method::PATCH] {
+        assert!(!is_repeatable(&head(method.clone(), &[])));
+        assert!(!is_repeatable(&head(method.clone(), &[("idempotency-key", "")])));
+        assert!(is_repeatable(&head(method, &[("idempotency-key", "\"8e03978e\"")])));
+    }
+}

@@ -83,7 +83,7 @@ async fn one(
     let programs: BTreeMap<&'static str, Program> =
         [("balancer", balancer), ("web", web), ("app", app), ("gateway", gateway), ("keeper", keeper)]
             .into_iter()
-            .filter_map(|(name, answer)| Some((name, read::program(answer?))))
+            .filter_map(|(name, answer)| Some((name, read::program(name, answer?))))
             .collect();
     let certificates: BTreeMap<&'static str, Certificate> =
         [("site", site_cert), ("web", web_cert), ("keeper", keeper_cert)]

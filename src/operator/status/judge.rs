@@ -113,8 +113,8 @@ impl Judge<'_> {
                 self.say(Severity::Degraded, Some(&node.name), format!("{name} does not answer ({why})"));
             }
             for (name, program) in &node.programs {
-                if program.state.as_deref() == Some("draining") {
-                    self.say(Severity::Notice, Some(&node.name), format!("{name} is draining"));
+                if program.stopping {
+                    self.say(Severity::Notice, Some(&node.name), format!("{name} is stopping"));
                 }
             }
         }

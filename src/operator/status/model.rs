@@ -110,8 +110,8 @@ pub struct Program {
     pub error: Option<String>,
     /// Its version.
     pub version: Option<String>,
-    /// What it says about itself: `serving`, `draining`, …
-    pub state: Option<String>,
+    /// It was asked to stop, and finishes what it has begun.
+    pub stopping: bool,
     /// The back ends it knows.
     pub backends: Vec<Backend>,
 }

@@ -6,36 +6,41 @@ use serde_json::Value;
 
 use super::model::{Backend, Member, Program};
 
-/// A program's answer, or why there is none.
-pub fn program(answer: Result<Value, String>) -> Program {
+/// The answer of the program called `name`, or why there is none.
+pub fn program(name: &str, answer: Result<Value, String>) -> Program {
     match answer {
         Err(error) => Program { error: Some(error), ..Program::default() },
         Ok(status) => Program {
             answers: true,
             error: None,
             version: text(&status, "version"),
-            state: text(&status, "state"),
-            backends: backends(&status),
+            stopping: status.get("stopping").and_then(Value::as_bool).unwrap_or(false),
+            backends: pools(name)
+                .iter()
+                .flat_map(|(pool, place)| backends(pool, status.pointer(place)))
+                .collect(),
         },
     }
 }
 
-/// `pools` is an object of lists, one per pool.
-fn backends(status: &Value) -> Vec<Backend> {
-    let Some(pools) = status.get("pools").and_then(Value::as_object) else { return Vec::new() };
-    pools
-        .iter()
-        .flat_map(|(pool, list)| list.as_array().into_iter().flatten().map(move |b| (pool, b)))
-        .filter_map(|(pool, b)| {
-            let usable = b.get("usable")?.as_bool()?;
-            Some(Backend {
-                pool: pool.clone(),
-                name: text(b, "name")?,
-                usable,
-                reason: text(b, "reason").filter(|_| !usable),
-            })
-        })
-        .collect()
+/// The pools of a program, and where they stand in its answer (RFC 6901).
+fn pools(program: &str) -> &'static [(&'static str, &'static str)] {
+    match program {
+        "balancer" => &[("web", "/backends")],
+        "web" => &[("app", "/backends")],
+        "gateway" => &[("write", "/database/write"), ("read", "/database/read")],
+        _ => &[],
+    }
+}
+
+fn backends(pool: &str, list: Option<&Value>) -> Vec<Backend> {
+    let list = list.and_then(Value::as_array).into_iter().flatten();
+    list.filter_map(|b| {
+        let usable = b.get("usable")?.as_bool()?;
+        let reason = text(b, "reason").filter(|_| !usable);
+        Some(Backend { pool: pool.to_owned(), name: text(b, "name")?, usable, reason })
+    })
+    .collect()
 }
 
 /// The virtual addresses that a balancer says it holds: `"virtual_addresses": [{"address": …, "held": true}]`.

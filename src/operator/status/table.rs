@@ -130,10 +130,8 @@ fn program(program: Option<&Program>) -> Cell {
     match program {
         None => none(),
         Some(p) if !p.answers => cell("silent", Tone::Bad),
-        Some(p) => match p.state.as_deref() {
-            None | Some("serving") => cell("up", Tone::Good),
-            Some(state) => cell(state, Tone::Warn),
-        },
+        Some(p) if p.stopping => cell("stopping", Tone::Warn),
+        Some(_) => cell("up", Tone::Good),
     }
 }
 
