@@ -1,0 +1,682 @@
+//! The balancer as its clients and back ends see it: the real program between them.
+#![allow(missing_docs)]
+
+mod support;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use support::authority::Authority;
+use support::backend::{Act, Backend};
+use support::client::{Answer, Wire};
+use support::program::{Program, call};
+use support::until;
+
+const SITE: &str = "www.foobar.com";
+const PATIENT_CHECKS: &str = "health = { interval = \"200ms\", timeout = \"10s\" }";
+const NO_CHECKS: &str = "health = { interval = \"1h\", timeout = \"10s\" }";
+
+/// A cluster of back ends and the balancer in front of them.
+struct Scene {
+    authority: Authority,
+    backends: Vec<Backend>,
+    balancer: Program,
+}
+
+impl Scene {
+    async fn with(n: usize) -> Self {
+        Self::tuned(n, "", "", "").await
+    }
+
+    /// With further keys at the top, in `[https]` and in `[web]`.
+    async fn tuned(n: usize, top: &str, https: &str, web: &str) -> Self {
+        let authority = Authority::new();
+        let mut backends = Vec::new();
+        for i in 0..n {
+            let name = format!("node{i}");
+            backends.push(Backend::start(&name, authority.mutual_server(&name)).await);
+        }
+        let list: Vec<(String, &Backend)> =
+            backends.iter().enumerate().map(|(i, b)| (format!("node{i}"), b)).collect();
+        let config = configure(&authority, &list, top, https, web);
+        let balancer = Program::start(&config);
+        Self { authority, backends, balancer }
+    }
+
+    async fn open(&self) -> Wire {
+        Wire::tls(self.balancer.address("https.listen"), SITE, self.authority.browser(&[b"http/1.1"])).await
+    }
+
+    async fn get(&self, path: &str) -> Answer {
+        let mut wire = self.open().await;
+        wire.send(&get(path)).await;
+        wire.answer().await.expect("an answer")
+    }
+
+    async fn local_check(&self) -> u16 {
+        let mut wire = Wire::plain(self.balancer.address("local_check.listen")).await;
+        wire.send("GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").await;
+        wire.answer().await.unwrap().status
+    }
+
+    async fn operator(&self, path: &str) -> String {
+        let mut wire = Wire::plain(self.balancer.address("metrics.listen")).await;
+        wire.send(&format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n")).await;
+        wire.answer().await.unwrap().body
+    }
+}
+
+fn get(path: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nHost: {SITE}\r\n\r\n")
+}
+
+fn configure(
+    authority: &Authority,
+    backends: &[(String, &Backend)],
+    top: &str,
+    https: &str,
+    web: &str,
+) -> PathBuf {
+    let web = if web.contains("health") { web.to_owned() } else { format!("{PATIENT_CHECKS}\n{web}") };
+    let site = authority.files(SITE);
+    let own = authority.files("node-of-the-balancer");
+    let list: Vec<String> =
+        backends.iter().map(|(name, b)| format!("{{name=\"{name}\",address=\"{}\"}}", b.address)).collect();
+    let text = format!(
+        r#"
+node = "node1"
+domain = "{SITE}"
+drain_delay = "0s"
+virtual_addresses = ["127.0.0.1", "192.0.2.50"]
+{top}
+[metrics]
+listen = "127.0.0.1:0"
+[local_check]
+listen = "127.0.0.1:0"
+[http]
+listen = ["127.0.0.1:0"]
+[https]
+listen = ["127.0.0.1:0"]
+certificate = "{}"
+key = "{}"
+{https}
+[web]
+backends = [{}]
+tls = {{ ca = "{}", certificate = "{}", key = "{}" }}
+# A machine that is busy building something else must not look like a back end that is down.
+connect_timeout = "10s"
+{web}
+"#,
+        site.certificate.display(),
+        site.key.display(),
+        list.join(","),
+        own.ca.display(),
+        own.certificate.display(),
+        own.key.display(),
+    );
+    authority.write("balancer.toml", &text)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn plain_http_is_redirected_and_a_post_keeps_its_method() {
+    let scene = Scene::with(1).await;
+    let port = scene.balancer.address("https.listen").port();
+    for (method, status) in [("GET", 301), ("HEAD", 301), ("POST", 308)] {
+        let mut wire = Wire::plain(scene.balancer.address("http.listen")).await;
+        wire.send(&format!("{method} /a?b=c HTTP/1.1\r\nHost: {SITE}\r\nContent-Length: 0\r\n\r\n")).await;
+        let answer = wire.answer_to(method).await.unwrap();
+        assert_eq!(answer.status, status);
+        assert_eq!(answer.field("location").unwrap(), format!("https://{SITE}:{port}/a?b=c"));
+        assert_eq!(answer.field("strict-transport-security"), None, "RFC 6797 section 7.2");
+    }
+    assert_eq!(scene.backends[0].served(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_go_round_the_back_ends() {
+    let scene = Scene::with(3).await;
+    let mut wire = scene.open().await;
+    for _ in 0..9 {
+        wire.send(&get("/")).await;
+        assert_eq!(wire.answer().await.unwrap().status, 200);
+    }
+    assert_eq!(scene.backends.iter().map(Backend::served).collect::<Vec<_>>(), [3, 3, 3]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_back_end_killed_under_load_fails_no_request() {
+    let scene = Scene::with(3).await;
+    let browser = scene.authority.browser(&[b"http/1.1"]);
+    let address = scene.balancer.address("https.listen");
+    let clients: Vec<_> = (0..4)
+        .map(|_| {
+            let browser = browser.clone();
+            tokio::spawn(async move {
+                let mut statuses = Vec::new();
+                let mut wire = Wire::tls(address, SITE, browser).await;
+                for _ in 0..100 {
+                    wire.send(&get("/")).await;
+                    statuses.push(wire.answer().await.unwrap().status);
+                    tokio::time::sleep(Duration::from_millis(2)).await;
+                }
+                statuses
+            })
+        })
+        .collect();
+    until("some requests were served", || async { scene.backends[0].served() > 5 }).await;
+    scene.backends[0].kill();
+    for client in clients {
+        let statuses = client.await.unwrap();
+        assert!(statuses.iter().all(|s| *s == 200), "{statuses:?}");
+    }
+    scene.balancer.logged(|l| l["message"] == "back end ejected" && l["backend"] == "node0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_get_whose_connection_breaks_is_sent_to_another_back_end_and_a_post_is_not() {
+    let scene = Scene::with(2).await;
+    scene.backends[0].does(Act::Drop);
+    for _ in 0..4 {
+        assert_eq!(scene.get("/get").await.body, "node1");
+    }
+    let mut statuses = Vec::new();
+    for _ in 0..2 {
+        let mut wire = scene.open().await;
+        wire.send(&format!("POST /post HTTP/1.1\r\nHost: {SITE}\r\nContent-Length: 2\r\n\r\nhi")).await;
+        statuses.push(wire.answer().await.unwrap().status);
+    }
+    statuses.sort_unstable();
+    assert_eq!(statuses, [200, 502], "one of two posts met the back end that drops connections");
+    let put = format!("PUT /put HTTP/1.1\r\nHost: {SITE}\r\nContent-Length: 5\r\n\r\nhello");
+    for _ in 0..2 {
+        let mut wire = scene.open().await;
+        wire.send(&put).await;
+        assert_eq!(wire.answer().await.unwrap().body, "node1");
+    }
+    let heard = scene.backends[1].seen();
+    assert!(heard.iter().filter(|r| r.starts_with("PUT")).all(|r| r.ends_with("\r\n\r\nhello")), "{heard:?}");
+    assert_eq!(scene.balancer.access("/put")["status"], 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_post_that_could_not_connect_is_sent_to_another_back_end() {
+    let scene = Scene::tuned(2, "", "", NO_CHECKS).await;
+    scene.backends[0].kill();
+    for _ in 0..3 {
+        let mut wire = scene.open().await;
+        wire.send(&format!("POST / HTTP/1.1\r\nHost: {SITE}\r\nContent-Length: 2\r\n\r\nhi")).await;
+        assert_eq!(wire.answer().await.unwrap().body, "node1");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_back_end_that_says_it_is_unwell_is_left_alone_until_it_is_well_again() {
+    let scene = Scene::with(2).await;
+    scene.backends[0].unwell(Some("draining"));
+    scene.balancer.logged(|l| l["message"] == "back end is down" && l["reason"] == "503: draining");
+    for _ in 0..4 {
+        assert_eq!(scene.get("/").await.body, "node1");
+    }
+    scene.backends[0].unwell(None);
+    scene
+        .balancer
+        .logged(|l| l["message"] == "back end is up" && l["backend"] == "node0" && l["from"] == "down");
+    let (a, b) = (scene.get("/").await.body, scene.get("/").await.body);
+    assert_ne!(a, b);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_back_end_the_page_says_so_with_the_number_of_the_request() {
+    let scene = Scene::with(1).await;
+    assert_eq!(scene.local_check().await, 200);
+    scene.backends[0].unwell(Some("app gone"));
+    until("the local check fails", || async { scene.local_check().await == 503 }).await;
+    let answer = scene.get("/nobody").await;
+    let id = answer.field("x-request-id").unwrap();
+    assert_eq!((answer.status, answer.field("retry-after").as_deref()), (503, Some("1")));
+    assert!(answer.body.contains(&id), "{}", answer.body);
+    let line = scene.balancer.access("/nobody");
+    assert_eq!((line["request_id"].as_str(), line["backend"].as_str()), (Some(id.as_str()), Some("-")));
+    assert_eq!(line["reason"], "no back end is up");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_back_end_with_another_name_in_its_certificate_is_not_used() {
+    let authority = Authority::new();
+    let good = Backend::start("node0", authority.mutual_server("node0")).await;
+    let liar = Backend::start("node1", authority.mutual_server("somebody-else")).await;
+    let other_ca = Authority::new();
+    let stranger = Backend::start("node2", other_ca.mutual_server("node2")).await;
+    let list = [("node0".to_owned(), &good), ("node1".to_owned(), &liar), ("node2".to_owned(), &stranger)];
+    let config = configure(&authority, &list, "", "", "");
+    let scene = Scene { authority, balancer: Program::start(&config), backends: Vec::new() };
+    for _ in 0..4 {
+        assert_eq!(scene.get("/").await.body, "node0");
+    }
+    assert_eq!(liar.served() + stranger.served(), 0);
+    for name in ["node1", "node2"] {
+        let line = scene.balancer.logged(|l| l["message"] == "back end is down" && l["backend"] == name);
+        assert!(line["reason"].as_str().unwrap().contains("TLS"), "{line}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_certificate_is_refused_on_the_request_path_too() {
+    // The check is told another name than the certificate has only by being right: so let the back end turn bad later.
+    let authority = Authority::new();
+    let good = Backend::start("node0", authority.mutual_server("node0")).await;
+    let address = good.address;
+    let list = [("node0".to_owned(), &good)];
+    let config = configure(&authority, &list, "", "", NO_CHECKS);
+    let scene = Scene { authority, balancer: Program::start(&config), backends: Vec::new() };
+    assert_eq!(scene.get("/").await.status, 200);
+    good.kill();
+    // The same address, another name: bound as soon as the first listener has let go.
+    let liar = loop {
+        if let Some(b) = Backend::try_start_at(address, "liar", scene.authority.mutual_server("liar")).await {
+            break b;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    };
+    let answer = scene.get("/secret").await;
+    assert_eq!(answer.status, 502);
+    assert_eq!(liar.served(), 0, "not a byte of a request reaches it");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_clients_say_about_themselves_does_not_reach_the_back_end() {
+    let scene = Scene::with(1).await;
+    let mut wire = scene.open().await;
+    wire.send(&format!(
+        "GET /x HTTP/1.1\r\nHost: {SITE}\r\nX-Forwarded-For: 10.9.9.9\r\nX-Forwarded-Proto: http\r\nX-Real-IP: 10.9.9.9\r\n\
+         Forwarded: for=10.9.9.9\r\nX-Request-Id: mine\r\nTrivet-Hop: 1\r\nX_Forwarded_For: 10.9.9.9\r\nProxy: evil\r\n\
+         Keep-Alive: 5\r\nAccept: text/html\r\n\r\n"
+    ))
+    .await;
+    let answer = wire.answer().await.unwrap();
+    let id = answer.field("x-request-id").unwrap();
+    assert_eq!(answer.field("strict-transport-security").as_deref(), Some("max-age=31536000"));
+    let seen = scene.backends[0].seen().remove(0).to_ascii_lowercase();
+    for gone in ["10.9.9.9", "trivet-hop", "evil", "mine", "keep-alive", "x_forwarded"] {
+        assert!(!seen.contains(gone), "{gone} in {seen}");
+    }
+    for there in [
+        "x-forwarded-for: 127.0.0.1\r\n",
+        "x-real-ip: 127.0.0.1\r\n",
+        "x-forwarded-proto: https\r\n",
+        "x-forwarded-host: www.foobar.com\r\n",
+        "forwarded: for=127.0.0.1;host=\"www.foobar.com\";proto=https\r\n",
+        "via: 1.1 trivet\r\n",
+        "accept: text/html\r\n",
+        &format!("x-request-id: {id}\r\n"),
+    ] {
+        assert!(seen.contains(there), "{there} not in {seen}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn http_2_is_spoken_when_the_client_offers_it() {
+    let scene = Scene::with(2).await;
+    let address = scene.balancer.address("https.listen");
+    let wire = Wire::tls(address, SITE, scene.authority.browser(&[b"h2", b"http/1.1"])).await;
+    let (client, connection) = h2::client::handshake(wire.into_stream()).await.unwrap();
+    tokio::spawn(connection);
+    let mut client = client.ready().await.unwrap();
+    let mut bodies = Vec::new();
+    for _ in 0..4 {
+        let request = http::Request::get(format!("https://{SITE}/h2?x")).body(()).unwrap();
+        let (answer, _) = client.send_request(request, true).unwrap();
+        let answer = answer.await.unwrap();
+        assert_eq!(answer.status(), 200);
+        assert!(answer.headers().contains_key("strict-transport-security"));
+        let body = answer.into_body().data().await.unwrap().unwrap();
+        bodies.push(String::from_utf8(body.to_vec()).unwrap());
+    }
+    bodies.sort();
+    assert_eq!(bodies, ["node0", "node0", "node1", "node1"]);
+    let seen = scene.backends[0].seen().remove(0).to_ascii_lowercase();
+    assert!(
+        seen.starts_with("get /h2?x http/1.1\r\n") && seen.contains("host: www.foobar.com\r\n"),
+        "{seen}"
+    );
+    assert!(seen.contains("via: 2 trivet\r\n"), "{seen}");
+
+    for (uri, status) in [("https://other.example/", 421), ("https://www.foobar.com/a/../b", 400)] {
+        let request = http::Request::get(uri).body(()).unwrap();
+        let (answer, _) = client.send_request(request, true).unwrap();
+        assert_eq!(answer.await.unwrap().status(), status, "{uri}");
+    }
+    assert_eq!(scene.balancer.access("/h2")["version"], "HTTP/2.0");
+}
+
+/// One request as bytes, and what must come of it.
+async fn refused(scene: &Scene, request: &str, status: u16) {
+    let mut wire = scene.open().await;
+    wire.send(request).await;
+    let answer = wire.answer().await.unwrap_or_else(|| panic!("no answer to {request:?}"));
+    assert_eq!(answer.status, status, "{request:?}");
+    assert!(wire.closes_within(Duration::from_secs(10)).await, "still open after {request:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_that_could_be_read_in_two_ways_are_refused_and_the_connection_closed() {
+    let scene = Scene::with(1).await;
+    let host = format!("Host: {SITE}\r\n");
+    for (rfc, request, status) in [
+        (
+            "9112 6.3",
+            format!(
+                "POST / HTTP/1.1\r\n{host}Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+            ),
+            400,
+        ),
+        (
+            "9112 6.3",
+            format!(
+                "POST / HTTP/1.1\r\n{host}Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n"
+            ),
+            400,
+        ),
+        ("9110 8.6", format!("POST / HTTP/1.1\r\n{host}Content-Length: 5, 5\r\n\r\nhello"), 400),
+        (
+            "9110 8.6",
+            format!("POST / HTTP/1.1\r\n{host}Content-Length: 5\r\nContent-Length: 5\r\n\r\nhello"),
+            400,
+        ),
+        (
+            "9110 8.6",
+            format!("POST / HTTP/1.1\r\n{host}Content-Length: 5\r\nContent-Length: 6\r\n\r\nhello"),
+            400,
+        ),
+        ("9110 8.6", format!("POST / HTTP/1.1\r\n{host}Content-Length: +5\r\n\r\nhello"), 400),
+        (
+            "9112 6.1",
+            format!("POST / HTTP/1.1\r\n{host}Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n"),
+            400,
+        ),
+        ("9112 6.1", format!("POST / HTTP/1.1\r\n{host}Transfer-Encoding: xchunked\r\n\r\n"), 400),
+        ("9112 6.1", format!("POST / HTTP/1.0\r\n{host}Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n"), 400),
+        ("9112 2.2", format!("GET / HTTP/1.1\n{host}\r\n"), 400),
+        ("9112 2.2", format!("GET / HTTP/1.1\r\nHost: {SITE}\n\r\n"), 400),
+        ("9112 5.1", format!("GET / HTTP/1.1\r\n{host}X : y\r\n\r\n"), 400),
+        ("9112 5.2", format!("GET / HTTP/1.1\r\n{host}X: y\r\n folded\r\n\r\n"), 400),
+        ("9112 3.2", "GET / HTTP/1.1\r\n\r\n".to_owned(), 400),
+        ("9112 3.2", format!("GET / HTTP/1.1\r\n{host}{host}\r\n"), 400),
+        ("9112 3.2", format!("GET /a#b HTTP/1.1\r\n{host}\r\n"), 400),
+        ("3986 6.2.2.3", format!("GET /a/../b HTTP/1.1\r\n{host}\r\n"), 400),
+        ("3986 6.2.2.3", format!("GET /a/%2E%2e/b HTTP/1.1\r\n{host}\r\n"), 400),
+        ("9110 9.3.8", format!("TRACE / HTTP/1.1\r\n{host}\r\n"), 405),
+        ("9110 9.3.6", format!("CONNECT {SITE}:443 HTTP/1.1\r\n{host}\r\n"), 405),
+        ("9110 15.5.20", "GET / HTTP/1.1\r\nHost: other.example\r\n\r\n".to_owned(), 421),
+        ("9110 10.1.1", format!("GET / HTTP/1.1\r\n{host}Expect: magic\r\n\r\n"), 417),
+        ("9110 15.5.15", format!("GET /{} HTTP/1.1\r\n{host}\r\n", "x".repeat(9000)), 414),
+        ("6585 5", format!("GET / HTTP/1.1\r\n{host}X: {}\r\n\r\n", "x".repeat(40_000)), 431),
+    ] {
+        eprintln!("RFC {rfc}");
+        refused(&scene, &request, status).await;
+    }
+    assert_eq!(scene.backends[0].served(), 0, "{:?}", scene.backends[0].seen());
+    let metrics = scene.operator("/metrics").await;
+    assert!(metrics.contains("trivet_http_refused_total{reason=\"length_and_coding\"} 2"), "{metrics}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rfc9112_3_2_2_absolute_form_is_forwarded_as_path() {
+    let scene = Scene::with(1).await;
+    let mut wire = scene.open().await;
+    wire.send(&format!("GET https://{SITE}/a?b HTTP/1.1\r\nHost: {SITE}\r\n\r\n")).await;
+    assert_eq!(wire.answer().await.unwrap().status, 200);
+    assert!(scene.backends[0].seen()[0].starts_with("GET /a?b HTTP/1.1\r\n"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bodies_pass_in_both_framings_and_too_large_ones_do_not() {
+    let scene = Scene::tuned(1, "", "max_body_size = \"1MB\"", "").await;
+    scene.backends[0].does(Act::Count);
+    let body = "x".repeat(300_000);
+    let mut wire = scene.open().await;
+    wire.send(&format!("POST /a HTTP/1.1\r\nHost: {SITE}\r\nContent-Length: 300000\r\n\r\n{body}")).await;
+    assert_eq!(wire.answer().await.unwrap().body, "300000");
+    wire.send(&format!(
+        "POST /b HTTP/1.1\r\nHost: {SITE}\r\nTransfer-Encoding: chunked\r\n\r\n{:x}\r\n{body}\r\n0\r\n\r\n",
+        body.len()
+    ))
+    .await;
+    assert_eq!(wire.answer().await.unwrap().body, "300000");
+
+    wire.send(&format!("POST /c HTTP/1.1\r\nHost: {SITE}\r\nContent-Length: 1000001\r\n\r\n")).await;
+    assert_eq!(wire.answer().await.unwrap().status, 413);
+    let mut wire = scene.open().await;
+    let chunk = format!("{:x}\r\n{body}\r\n", body.len());
+    wire.send(&format!("POST /d HTTP/1.1\r\nHost: {SITE}\r\nTransfer-Encoding: chunked\r\n\r\n")).await;
+    for _ in 0..5 {
+        if !wire.try_send(&chunk).await {
+            break;
+        }
+    }
+    assert_eq!(scene.balancer.access("/d")["status"], 413);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rfc9110_10_1_1_a_client_that_expects_continue_gets_it() {
+    let scene = Scene::with(1).await;
+    scene.backends[0].does(Act::Count);
+    let mut wire = scene.open().await;
+    wire.send(&format!(
+        "POST / HTTP/1.1\r\nHost: {SITE}\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n"
+    ))
+    .await;
+    assert_eq!(wire.answer().await.unwrap().status, 100);
+    wire.send("hello").await;
+    assert_eq!(wire.answer().await.unwrap().body, "5");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn head_has_no_body_and_the_connection_stays_usable() {
+    let scene = Scene::with(1).await;
+    let mut wire = scene.open().await;
+    for _ in 0..2 {
+        wire.send(&format!("HEAD / HTTP/1.1\r\nHost: {SITE}\r\n\r\n")).await;
+        let answer = wire.answer_to("HEAD").await.unwrap();
+        assert_eq!((answer.status, answer.field("content-length").as_deref()), (200, Some("5")));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_websocket_upgrade_passes() {
+    let scene = Scene::with(1).await;
+    scene.backends[0].does(Act::Upgrade);
+    let mut wire = scene.open().await;
+    wire.send(&format!(
+        "GET /ws HTTP/1.1\r\nHost: {SITE}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+    ))
+    .await;
+    assert_eq!(wire.answer().await.unwrap().status, 101);
+    for word in ["hello", "again"] {
+        wire.send(word).await;
+        assert_eq!(wire.bytes().await.unwrap(), word.as_bytes());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn slow_clients_are_cut_at_their_deadlines() {
+    let https = "header_timeout = \"400ms\"\nhandshake_timeout = \"400ms\"\nclient_idle_timeout = \"600ms\"";
+    let scene = Scene::tuned(1, "", https, "").await;
+    let address = scene.balancer.address("https.listen");
+
+    let mut silent = Wire::plain(address).await;
+    assert!(silent.closes_within(Duration::from_secs(10)).await, "no handshake");
+
+    let mut dripping = scene.open().await;
+    let mut open = dripping.try_send("GET / HTTP/1.1\r\nHost: ").await;
+    let began = std::time::Instant::now();
+    while open && began.elapsed() < Duration::from_secs(10) {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        open = dripping.try_send("x").await;
+    }
+    assert!(began.elapsed() < Duration::from_secs(5), "dripped for {:?}", began.elapsed());
+
+    let mut paused = scene.open().await;
+    paused.send("GET / HTTP/1.1\r\n").await;
+    assert_eq!(paused.answer().await.unwrap().status, 408);
+
+    let mut idle = scene.open().await;
+    idle.send(&get("/")).await;
+    assert_eq!(idle.answer().await.unwrap().status, 200);
+    assert!(idle.closes_within(Duration::from_secs(10)).await, "idle after a request");
+
+    let mut twice = scene.open().await;
+    twice.send(&get("/")).await;
+    assert_eq!(twice.answer().await.unwrap().status, 200);
+    twice.send("GET /").await;
+    assert_eq!(twice.answer().await.unwrap().status, 408, "the second head has a deadline of its own");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_back_end_that_does_not_answer_is_a_504() {
+    let scene = Scene::tuned(1, "", "", "response_timeout = \"300ms\"").await;
+    scene.backends[0].does(Act::Late(Duration::from_secs(30)));
+    assert_eq!(scene.get("/").await.status, 504);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_back_end_that_speaks_nonsense_is_a_502() {
+    let scene = Scene::with(1).await;
+    for nonsense in [
+        "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nxx",
+        "nonsense\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n",
+    ] {
+        scene.backends[0].does(Act::Bytes(nonsense.into()));
+        assert_eq!(scene.get("/").await.status, 502, "{nonsense:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_finishes_what_is_in_flight_and_tells_keepalived_first() {
+    let mut scene = Scene::tuned(1, "shutdown_timeout = \"15s\"", "", "").await;
+    scene.backends[0].does(Act::Late(Duration::from_millis(1500)));
+    let mut idle = scene.open().await;
+    let mut busy = scene.open().await;
+    busy.send(&get("/slow")).await;
+    until("it reached the back end", || async { scene.backends[0].served() == 1 }).await;
+    let https = scene.balancer.address("https.listen");
+    scene.balancer.signal("TERM");
+    until("the local check fails", || async { scene.local_check().await == 503 }).await;
+    assert!(idle.closes_within(Duration::from_secs(10)).await);
+    until("it no longer listens", || async { tokio::net::TcpStream::connect(https).await.is_err() }).await;
+    let answer = busy.answer().await.expect("the answer to what was in flight");
+    assert_eq!((answer.status, answer.body.as_str()), (200, "node0"));
+    assert!(busy.closes_within(Duration::from_secs(10)).await);
+    assert!(scene.balancer.ended().success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_cuts_what_takes_longer_than_the_timeout() {
+    let mut scene = Scene::tuned(1, "shutdown_timeout = \"300ms\"", "", "").await;
+    scene.backends[0].does(Act::Late(Duration::from_secs(60)));
+    let mut busy = scene.open().await;
+    busy.send(&get("/slow")).await;
+    until("it reached the back end", || async { scene.backends[0].served() == 1 }).await;
+    scene.balancer.signal("TERM");
+    assert!(busy.answer().await.is_none());
+    assert!(scene.balancer.ended().success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_it_drains_connections_are_still_accepted_and_answers_say_close() {
+    let mut scene = Scene::tuned(1, "", "", "").await;
+    drop(scene.balancer);
+    let list = [("node0".to_owned(), &scene.backends[0])];
+    let config = configure(&scene.authority, &list, "", "", "");
+    let text =
+        std::fs::read_to_string(&config).unwrap().replace("drain_delay = \"0s\"", "drain_delay = \"5s\"");
+    scene.balancer = Program::start(&scene.authority.write("drain.toml", &text));
+    let mut kept = scene.open().await;
+    kept.send(&get("/")).await;
+    assert_eq!(kept.answer().await.unwrap().field("connection").as_deref(), Some("keep-alive"));
+    scene.balancer.signal("TERM");
+    until("the local check fails", || async { scene.local_check().await == 503 }).await;
+    for wire in [&mut kept, &mut scene.open().await] {
+        wire.send(&get("/")).await;
+        let answer = wire.answer().await.unwrap();
+        assert_eq!((answer.status, answer.field("connection").as_deref()), (200, Some("close")));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_operator_sees_back_ends_addresses_and_certificates() {
+    let scene = Scene::with(2).await;
+    scene.get("/").await;
+    let status: serde_json::Value = serde_json::from_str(&scene.operator("/status").await).unwrap();
+    assert_eq!(status["backends"][0]["health"], "up");
+    assert_eq!(status["virtual_addresses"][0], serde_json::json!({"address": "127.0.0.1", "held": true}));
+    assert_eq!(status["virtual_addresses"][1]["held"], false);
+    assert!(status["certificates"][0]["days_left"].as_i64().unwrap() > 100, "{status}");
+    let metrics = scene.operator("/metrics").await;
+    for line in [
+        "trivet_backend_up{pool=\"web\",backend=\"node0\"} 1",
+        "trivet_http_requests_total{class=\"2xx\",backend=\"node0\"} 1",
+        "trivet_build_info{program=\"balancer\"",
+        "trivet_http_request_seconds_bucket",
+    ] {
+        assert!(metrics.contains(line), "{line} not in\n{metrics}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_certificate_is_taken_on_sighup_and_a_bad_one_is_not() {
+    let scene = Scene::with(1).await;
+    let site = scene.authority.path(&format!("{SITE}.pem"));
+    let former = std::fs::read_to_string(&site).unwrap();
+    std::fs::write(&site, "nonsense").unwrap();
+    scene.balancer.signal("HUP");
+    scene.balancer.logged(|l| l["message"] == "the new certificate is not used; the former stays");
+    assert_eq!(scene.get("/").await.status, 200);
+    std::fs::write(&site, former).unwrap();
+    scene.balancer.signal("HUP");
+    scene.balancer.logged(|l| l["message"] == "certificate reloaded");
+    assert_eq!(scene.get("/").await.status, 200);
+}
+
+#[test]
+fn bad_configurations_exit_64_and_name_file_key_and_reason() {
+    let authority = Authority::new();
+    for (name, text, expected) in [
+        ("empty.toml", "node = \"n\"", "neither [web] nor [database]"),
+        ("unknown.toml", "node = \"n\"\nnoed = 1", "noed: unknown field"),
+        (
+            "bad.json",
+            "{\"node\": \"n\", \"https\": {\"listen\": [\"nowhere\"]}}",
+            "https.listen[0]: invalid socket address",
+        ),
+        ("syntax.toml", "node = ", "syntax.toml: "),
+    ] {
+        let path = authority.write(name, text);
+        for arguments in
+            [vec!["--config", path.to_str().unwrap(), "--check"], vec!["--config", path.to_str().unwrap()]]
+        {
+            let (code, stderr) = call(&arguments);
+            assert_eq!(code, 64, "{stderr}");
+            assert!(stderr.starts_with(&format!("trivet-balancer: {}", path.display())), "{stderr}");
+            assert!(stderr.contains(expected), "{stderr}");
+        }
+    }
+    let (code, stderr) = call(&["--config", "/does/not/exist.toml"]);
+    assert!(code == 64 && stderr.contains("/does/not/exist.toml: cannot be read"), "{code} {stderr}");
+    assert_eq!(call(&[]).0, 64);
+}
+
+#[test]
+fn check_passes_without_the_secrets_that_a_start_demands() {
+    let authority = Authority::new();
+    let config = configure(&authority, &[], "", "", "");
+    let text = std::fs::read_to_string(config)
+        .unwrap()
+        .replace("backends = []", "backends = [{name=\"node1\",address=\"127.0.0.1:1\"}]")
+        .replace("node-of-the-balancer.key", "missing.key");
+    let path = authority.write("secretless.toml", &text);
+    assert_eq!(call(&["--config", path.to_str().unwrap(), "--check"]).0, 0);
+    let (code, stderr) = call(&["--config", path.to_str().unwrap()]);
+    assert!(code == 64 && stderr.contains("missing.key: private key cannot be read"), "{code} {stderr}");
+}

@@ -1,0 +1,248 @@
+//! The database gateway as applications, members and keepers see it: the real program between them.
+#![allow(missing_docs)]
+
+mod support;
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use support::authority::Authority;
+use support::backend::Backend;
+use support::client::Wire;
+use support::program::Program;
+use support::until;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+/// A member: says its name first, as mysqld does, then sends back what it gets.
+struct Member {
+    address: SocketAddr,
+    stop: CancellationToken,
+}
+
+impl Member {
+    async fn start(name: &'static str) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (address, stop) = (listener.local_addr().unwrap(), CancellationToken::new());
+        let stopped = stop.clone();
+        tokio::spawn(async move {
+            loop {
+                let (mut tcp, _) = tokio::select! {
+                    accepted = listener.accept() => accepted.unwrap(),
+                    () = stopped.cancelled() => return,
+                };
+                tokio::spawn(async move {
+                    let _ = tcp.write_all(name.as_bytes()).await;
+                    let mut bytes = [0; 1024];
+                    while let Ok(n @ 1..) = tcp.read(&mut bytes).await {
+                        if tcp.write_all(&bytes[..n]).await.is_err() {
+                            return;
+                        }
+                    }
+                    // The client's half-close ends in a last word.
+                    let _ = tcp.write_all(b"bye").await;
+                });
+            }
+        });
+        Self { address, stop }
+    }
+}
+
+struct Scene {
+    keepers: Vec<Backend>,
+    members: Vec<Member>,
+    gateway: Program,
+    _authority: Authority,
+}
+
+impl Scene {
+    /// Three members; node0 is primary, the others are replicas.
+    async fn with(keys: &str) -> Self {
+        let authority = Authority::new();
+        let (mut keepers, mut members, mut list) = (Vec::new(), Vec::new(), Vec::new());
+        for (i, name) in ["node0", "node1", "node2"].into_iter().enumerate() {
+            let keeper = Backend::start(name, authority.mutual_server(name)).await;
+            keeper.claims(i == 0, i != 0);
+            let member = Member::start(name).await;
+            list.push(format!(
+                "{{name=\"{name}\",address=\"{}\",keeper=\"{}\"}}",
+                member.address, keeper.address
+            ));
+            keepers.push(keeper);
+            members.push(member);
+        }
+        let own = authority.files("own");
+        let config = authority.write(
+            "gateway.toml",
+            &format!(
+                "node = \"node0\"\nshutdown_timeout = \"500ms\"\ndrain_delay = \"0s\"\n[metrics]\nlisten = \"127.0.0.1:0\"\n[database]\n\
+                 write_listen = [\"127.0.0.1:0\"]\nread_listen = [\"127.0.0.1:0\"]\nmembers = [{}]\n\
+                 tls = {{ ca = \"{}\", certificate = \"{}\", key = \"{}\" }}\nconnect_timeout = \"5s\"\nhealth = {{ interval = \"100ms\", timeout = \"10s\" }}\n{keys}\n",
+                list.join(","),
+                own.ca.display(),
+                own.certificate.display(),
+                own.key.display()
+            ),
+        );
+        let gateway = Program::start(&config);
+        Self { keepers, members, gateway, _authority: authority }
+    }
+
+    async fn write(&self) -> Wire {
+        Wire::plain(self.gateway.address("database.write_listen")).await
+    }
+
+    async fn read(&self) -> Wire {
+        Wire::plain(self.gateway.address("database.read_listen")).await
+    }
+
+    async fn status(&self) -> serde_json::Value {
+        let mut wire = Wire::plain(self.gateway.address("metrics.listen")).await;
+        wire.send("GET /status HTTP/1.1\r\nHost: x\r\n\r\n").await;
+        serde_json::from_str(&wire.answer().await.unwrap().body).unwrap()
+    }
+
+    async fn primary(&self) -> Option<String> {
+        self.status().await["database"]["primary"].as_str().map(str::to_owned)
+    }
+}
+
+async fn greeting(wire: &mut Wire) -> String {
+    String::from_utf8(wire.bytes().await.expect("a greeting")).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn writes_go_to_the_primary_and_reads_round_the_replicas() {
+    let scene = Scene::with("").await;
+    for _ in 0..3 {
+        let mut wire = scene.write().await;
+        assert_eq!(greeting(&mut wire).await, "node0");
+        wire.send("insert").await;
+        assert_eq!(wire.bytes().await.unwrap(), b"insert");
+    }
+    let mut readers = Vec::new();
+    for _ in 0..4 {
+        readers.push(greeting(&mut scene.read().await).await);
+    }
+    readers.sort();
+    assert_eq!(readers, ["node1", "node1", "node2", "node2"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_half_close_is_passed_on_and_the_answer_still_comes() {
+    let scene = Scene::with("").await;
+    let address = scene.gateway.address("database.write_listen");
+    let mut tcp = tokio::net::TcpStream::connect(address).await.unwrap();
+    tcp.write_all(b"last").await.unwrap();
+    tcp.shutdown().await.unwrap();
+    let mut all = String::new();
+    tcp.read_to_string(&mut all).await.unwrap();
+    assert_eq!(all, "node0lastbye");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_lost_its_role_loses_its_connections_at_once_and_the_new_primary_is_followed() {
+    let scene = Scene::with("").await;
+    let mut writer = scene.write().await;
+    assert_eq!(greeting(&mut writer).await, "node0");
+    let mut reader = scene.read().await;
+    let reads_from = greeting(&mut reader).await;
+
+    scene.keepers[0].claims(false, true);
+    let began = Instant::now();
+    assert!(writer.closes_within(Duration::from_secs(5)).await);
+    assert!(began.elapsed() < Duration::from_secs(2), "took {:?}", began.elapsed());
+
+    let mut waiting = scene.write().await;
+    scene.keepers[1].claims(true, false);
+    assert_eq!(greeting(&mut waiting).await, "node1", "the connection that waited meets the new primary");
+    if reads_from == "node2" {
+        reader.send("still").await;
+        assert_eq!(reader.bytes().await.unwrap(), b"still", "a replica's connections stay");
+    } else {
+        assert!(reader.closes_within(Duration::from_secs(5)).await, "node1 is no replica any more");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_keeper_that_no_longer_answers_is_not_believed_either() {
+    let scene = Scene::with("").await;
+    let mut writer = scene.write().await;
+    assert_eq!(greeting(&mut writer).await, "node0");
+    scene.keepers[0].kill();
+    assert!(writer.closes_within(Duration::from_secs(5)).await);
+    until("nobody is primary", || async { scene.primary().await.is_none() }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_that_claim_to_be_primary_neither_gets_a_connection() {
+    let scene = Scene::with("wait_for_primary = \"300ms\"").await;
+    let mut writer = scene.write().await;
+    assert_eq!(greeting(&mut writer).await, "node0");
+    scene.keepers[1].claims(true, false);
+    assert!(writer.closes_within(Duration::from_secs(5)).await);
+    scene.gateway.logged(|l| l["claims"] == "node0, node1");
+    let mut refused = scene.write().await;
+    assert!(refused.bytes().await.is_none());
+    scene.keepers[0].claims(false, true);
+    until("node1 is believed", || async { scene.primary().await.as_deref() == Some("node1") }).await;
+    assert_eq!(greeting(&mut scene.write().await).await, "node1");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_primary_a_connection_waits_and_is_then_closed() {
+    let scene = Scene::with("wait_for_primary = \"600ms\"").await;
+    scene.keepers[0].claims(false, false);
+    until("nobody is primary", || async { scene.primary().await.is_none() }).await;
+    let began = Instant::now();
+    let mut wire = scene.write().await;
+    assert!(wire.bytes().await.is_none());
+    assert!(began.elapsed() >= Duration::from_millis(600), "closed after {:?}", began.elapsed());
+    scene.gateway.logged(|l| l["message"] == "connection closed: no member serves this role");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_replica_reads_go_to_the_primary() {
+    let scene = Scene::with("").await;
+    scene.keepers[1].claims(false, false);
+    scene.keepers[2].claims(false, false);
+    until("no replica is left", || async {
+        scene.status().await["database"]["read"].as_array().unwrap().iter().all(|b| b["usable"] == false)
+    })
+    .await;
+    assert_eq!(greeting(&mut scene.read().await).await, "node0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_that_cannot_be_reached_is_passed_over() {
+    let scene = Scene::with("").await;
+    scene.members[1].stop.cancel();
+    for _ in 0..4 {
+        assert_eq!(greeting(&mut scene.read().await).await, "node2");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn beyond_max_connections_a_connection_is_closed_at_once() {
+    let scene = Scene::with("max_connections = 1").await;
+    let mut first = scene.write().await;
+    assert_eq!(greeting(&mut first).await, "node0");
+    assert!(scene.write().await.closes_within(Duration::from_secs(5)).await);
+    drop(first);
+    until("the place is free again", || async {
+        let mut wire = scene.write().await;
+        wire.bytes().await.is_some()
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_ends_connections_after_the_timeout() {
+    let mut scene = Scene::with("").await;
+    let mut writer = scene.write().await;
+    assert_eq!(greeting(&mut writer).await, "node0");
+    scene.gateway.signal("TERM");
+    assert!(writer.closes_within(Duration::from_secs(10)).await);
+    assert!(scene.gateway.ended().success());
+}

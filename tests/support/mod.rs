@@ -1,0 +1,22 @@
+//! What the stories are played with: an authority, back ends, the real program, clients.
+#![allow(dead_code, missing_docs)]
+
+pub mod authority;
+pub mod backend;
+pub mod client;
+pub mod program;
+
+use std::future::Future;
+use std::time::{Duration, Instant};
+
+/// Long enough for any machine; nothing waits this long when all is well.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Asks again until the answer is yes.
+pub async fn until<F: Future<Output = bool>>(what: &str, mut ask: impl FnMut() -> F) {
+    let began = Instant::now();
+    while !ask().await {
+        assert!(began.elapsed() < PATIENCE, "never came true: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}

@@ -1,0 +1,106 @@
+//! The real program as a child process, followed by its log.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use serde_json::Value;
+
+use super::PATIENCE;
+
+const BALANCER: &str = env!("CARGO_BIN_EXE_trivet-balancer");
+
+pub struct Program {
+    child: Child,
+    log: Arc<Mutex<Vec<String>>>,
+}
+
+impl Program {
+    /// Starts the balancer and waits until it serves.
+    pub fn start(config: &Path) -> Self {
+        let mut child = Command::new(BALANCER)
+            .arg("--config")
+            .arg(config)
+            .stderr(Stdio::piped())
+            .stdin(Stdio::null())
+            .spawn()
+            .unwrap();
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let (lines, to) = (BufReader::new(child.stderr.take().unwrap()).lines(), log.clone());
+        std::thread::spawn(move || lines.map_while(Result::ok).for_each(|line| to.lock().push(line)));
+        let program = Self { child, log };
+        program.logged(|line| line["message"] == "serving");
+        program
+    }
+
+    /// Waits for a log line.
+    pub fn logged(&self, wanted: impl Fn(&Value) -> bool) -> Value {
+        let began = Instant::now();
+        loop {
+            let found = self.lines().into_iter().find(&wanted);
+            if let Some(line) = found {
+                return line;
+            }
+            assert!(began.elapsed() < PATIENCE, "no such line in the log:\n{}", self.log.lock().join("\n"));
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// The log so far.
+    pub fn lines(&self) -> Vec<Value> {
+        self.log.lock().iter().filter_map(|l| serde_json::from_str(l).ok()).collect()
+    }
+
+    /// The line of the access log for a path.
+    pub fn access(&self, path: &str) -> Value {
+        self.logged(|line| line["target"] == "trivet::access" && line["path"] == path)
+    }
+
+    /// Where the listener of this key listens.
+    pub fn address(&self, key: &str) -> SocketAddr {
+        let line = self.logged(|line| line["message"] == "listening" && line["key"] == key);
+        line["address"].as_str().unwrap().parse().unwrap()
+    }
+
+    pub fn signal(&self, name: &str) {
+        let done =
+            Command::new("kill").arg(format!("-{name}")).arg(self.child.id().to_string()).status().unwrap();
+        assert!(done.success());
+    }
+
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
+    /// Waits for its end.
+    pub fn ended(&mut self) -> ExitStatus {
+        let began = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(began.elapsed() < PATIENCE, "it does not end:\n{}", self.log.lock().join("\n"));
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("--- log of the program\n{}\n---", self.log.lock().join("\n"));
+        }
+    }
+}
+
+/// Exit status and standard error of a call that should not run for long.
+pub fn call(arguments: &[&str]) -> (i32, String) {
+    let out = Command::new(BALANCER).args(arguments).output().unwrap();
+    (out.status.code().unwrap_or(-1), String::from_utf8_lossy(&out.stderr).into_owned())
+}
