@@ -218,6 +218,8 @@ async fn without_a_replica_reads_go_to_the_primary() {
 async fn a_replica_that_cannot_be_reached_is_passed_over() {
     let scene = Scene::with("").await;
     scene.members[1].stop.cancel();
+    let gone = scene.members[1].address;
+    until("it no longer listens", || async { tokio::net::TcpStream::connect(gone).await.is_err() }).await;
     for _ in 0..4 {
         assert_eq!(greeting(&mut scene.read().await).await, "node2");
     }

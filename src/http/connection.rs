@@ -110,8 +110,14 @@ impl ConnectionState {
         io::Error::new(io::ErrorKind::TimedOut, "no complete request head in time")
     }
 
-    fn is_late(&self) -> bool {
-        matches!(*self.phase.lock(), Phase::Late)
+    /// Whether the head came too late; true once.
+    fn take_late(&self) -> bool {
+        let mut phase = self.phase.lock();
+        let late = matches!(*phase, Phase::Late);
+        if late {
+            *phase = Phase::Busy;
+        }
+        late
     }
 }
 
@@ -182,8 +188,14 @@ impl AsyncWrite for Connection {
         Pin::new(&mut *self.inner).poll_flush(cx)
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.inner).poll_shutdown(cx)
+    /// Tells a client whose head came too late, as far as it can be told without waiting: a client that sends slowly may
+    /// also read slowly.
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if this.state.take_late() && !this.state.http2 {
+            let _ = Pin::new(&mut *this.inner).poll_write(cx, LATE);
+        }
+        Pin::new(&mut *this.inner).poll_shutdown(cx)
     }
 
     fn poll_write_vectored(
@@ -199,20 +211,14 @@ impl AsyncWrite for Connection {
     }
 }
 
+/// RFC 9110 section 15.5.9.
 const LATE: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
 
 #[async_trait]
 impl Shutdown for Connection {
     async fn shutdown(&mut self) {
-        if self.state.is_late() && !self.state.http2 {
-            // RFC 9110 section 15.5.9. A client that sends slowly may also read slowly: do not wait for it.
-            let answer = async {
-                self.inner.write_all(LATE).await?;
-                self.inner.flush().await
-            };
-            let _ = tokio::time::timeout(Duration::from_millis(100), answer).await;
-        }
-        Shutdown::shutdown(&mut *self.inner).await;
+        // An error here means that the other side has gone, which is what was asked for.
+        let _ = AsyncWriteExt::shutdown(self).await;
     }
 }
 

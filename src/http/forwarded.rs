@@ -82,9 +82,9 @@ pub fn tell_next_hop(head: &mut impl RequestHead, admitted: &Admitted) {
     set(head, X_REQUEST_ID, &admitted.request_id);
 }
 
-/// Adds ourselves to the recipients that a message passed.
-pub fn add_via(head: &mut impl RequestHead) {
-    let protocol = match head.version() {
+/// Adds ourselves, and the protocol the message came in, to the recipients that it passed.
+pub fn add_via(head: &mut impl RequestHead, received: Version) {
+    let protocol = match received {
         Version::HTTP_2 => "2 trivet",
         Version::HTTP_10 => "1.0 trivet",
         _ => "1.1 trivet",

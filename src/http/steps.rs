@@ -90,6 +90,8 @@ pub struct Admitted {
     pub host: String,
     /// Path and query, or `*`.
     pub target: String,
+    /// The protocol version that the request came in.
+    pub version: Version,
     /// The request was handed over by another node's web tier and must not be handed on again.
     pub hop: bool,
     /// The length of the body, when the head says it.
@@ -159,6 +161,7 @@ pub fn admit(
         scheme: told.scheme.unwrap_or(if peer.tls { "https" } else { "http" }),
         host: told.host.unwrap_or(host),
         target: target.path_and_query,
+        version: head.version(),
         hop: policy.position == Position::Inner && head.headers().contains_key(TRIVET_HOP),
         content_length,
     })
@@ -169,7 +172,7 @@ pub fn forward(head: &mut impl RequestHead, admitted: &Admitted) {
     forwarded::tell_next_hop(head, admitted);
     // The hop count ends here; who hands a request to another node's web tier sets it again.
     head.remove(&TRIVET_HOP);
-    forwarded::add_via(head);
+    forwarded::add_via(head, admitted.version);
 }
 
 /// The steps before an answer goes to the client: fields to set on its head.
