@@ -44,7 +44,7 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("node")
     client = command("client", "run a command on the client")
     for c in (run, client):
-        c.add_argument("argv", nargs=argparse.REMAINDER, metavar="-- CMD")
+        c.add_argument("argv", nargs="*", metavar="-- CMD")
     command("install", "only install what the lab and the build need")
     return p
 
