@@ -25,9 +25,9 @@ with subtest("port 80 sends to https, path and query kept"):
     assert code in ("301", "308") and target == f"{SITE}/a/b?c=d", answer
 
 with subtest("a static file"):
-    head = client.succeed(f"curl -fsS -D - -o /dev/null {SITE}/robots.txt").lower()
-    assert "etag:" in head and "text/plain" in head, head
-    etag = next(line.split(":", 1)[1].strip() for line in head.splitlines() if line.startswith("etag:"))
+    head = client.succeed(f"curl -fsS -D - -o /dev/null {SITE}/robots.txt")
+    assert "text/plain" in head, head
+    etag = next(line.split(":", 1)[1].strip() for line in head.splitlines() if line.lower().startswith("etag:"))
     answer = client.succeed(f"curl -sS -o /dev/null -w '%{{http_code}}' -H {shlex.quote(f'If-None-Match: {etag}')} {SITE}/robots.txt")
     assert answer == "304", answer
 
