@@ -17,8 +17,8 @@ mod pages;
 mod request;
 mod sign_in;
 mod site;
-mod store;
-mod text;
+pub mod store;
+pub mod text;
 
 use std::future::IntoFuture;
 use std::net::SocketAddr;

@@ -107,13 +107,7 @@ pub fn render(profile: Profile, markdown: &str) -> String {
 
 /// The page's only first-level heading is the article's title.
 fn below_the_title(level: HeadingLevel) -> HeadingLevel {
-    match level {
-        HeadingLevel::H1 => HeadingLevel::H2,
-        HeadingLevel::H2 => HeadingLevel::H3,
-        HeadingLevel::H3 => HeadingLevel::H4,
-        HeadingLevel::H4 => HeadingLevel::H5,
-        HeadingLevel::H5 | HeadingLevel::H6 => HeadingLevel::H6,
-    }
+    if level == HeadingLevel::H1 { HeadingLevel::H2 } else { level }
 }
 
 /// The words of a Markdown text without its markup, paragraphs separated by spaces.
