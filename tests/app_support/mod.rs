@@ -208,6 +208,7 @@ impl Link {
             }
         };
         tokio::select! { () = requests => {}, () = answers => {} }
+        *self.asked.lock().unwrap() = None;
     }
 }
 
