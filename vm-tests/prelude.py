@@ -186,6 +186,12 @@ def measured(label, summary, **more):
             note(f"{label}: {stream}: longest outage {s['longest_outage']} s, {s['failed']} of {s['requests']} failed {s['problems']}")
 
 
+def no_failures(label, summary, *streams):
+    for stream in streams:
+        s = summary[stream]
+        assert s["failed"] == 0, f"{label}: {stream}: {s['failed']} of {s['requests']} failed: {s['problems']}"
+
+
 def lost_writes(summary, nodes=None):
     """Acknowledged writes that a member does not have, by member; read from the members' own disks by SQL."""
     acknowledged = set(summary["acknowledged"])

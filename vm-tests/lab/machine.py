@@ -217,9 +217,10 @@ class Node(Commands):
             raise LabError(f"copying {source} from {self.name} failed")
 
     def journal(self) -> str:
-        """The journal on the disk, readable whether the machine runs or not."""
-        done = subprocess.run(["chroot", str(self.root), "journalctl", "--no-pager", "-o", "short-precise",
-                               "-D", "/var/log/journal"], capture_output=True, text=True, errors="replace")
+        """The journal on the disk, read by the machine's own journalctl, whether the machine runs or not."""
+        read = 'mount -t proc proc "$1/proc" && exec chroot "$1" journalctl --no-pager -o short-precise -D /var/log/journal'
+        done = subprocess.run(["unshare", "--mount", "sh", "-c", read, "sh", str(self.root)], capture_output=True,
+                              text=True, errors="replace")
         return done.stdout
 
 

@@ -123,7 +123,8 @@ def run_one(name: str, lab: Lab, parts: bring_up.Parts, keep: bool) -> Outcome:
             exec(compile(PRELUDE.read_text(), PRELUDE, "exec"), symbols)
             exec(compile((FOLDER / f"{name}.py").read_text(), FOLDER / f"{name}.py", "exec"), symbols)
     except Exception as e:
-        outcome.error = f"{_where(e)}{type(e).__name__ if not isinstance(e, (ScenarioFailed, LabError)) else 'failed'}: {e}"
+        said = str(e) if len(str(e)) < 500 else f"{str(e)[:500]}… (all of it is in the log)"
+        outcome.error = f"{_where(e)}{said or type(e).__name__}"
         lab.log_to.write("".join(traceback.format_exception(e)))
     finally:
         outcome.seconds = time.monotonic() - began

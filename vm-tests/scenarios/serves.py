@@ -58,4 +58,4 @@ with subtest("steady state, as the client sees it"):
     client.sleep(5)
     seen = stop_probe("steady")
     measured("nothing breaks", seen, lost=nothing_lost(seen))
-    assert seen["reads"]["failed"] == seen["keepalive"]["failed"] == seen["writes"]["failed"] == 0, seen
+    no_failures("nothing breaks", seen, "reads", "keepalive", "writes")

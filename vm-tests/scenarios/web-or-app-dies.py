@@ -10,8 +10,7 @@ def under_load(label, act):
     client.sleep(4)
     seen = stop_probe("load")
     measured(label, seen, lost=nothing_lost(seen))
-    for stream in ("reads", "keepalive", "writes"):
-        assert seen[stream]["failed"] == 0, f"{label}: {stream}: {seen[stream]['first_problems']}"
+    no_failures(label, seen, "reads", "keepalive", "writes")
 
 
 def killed(node, unit):
