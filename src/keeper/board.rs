@@ -32,9 +32,12 @@ struct State {
 }
 
 struct Peer {
-    /// When the last answer, good or bad, was asked for.
+    /// When it was asked last, whatever came of it.
     asked: Instant,
-    report: Result<Report, String>,
+    /// The last report, and when it was asked for. One answer that is late does not undo the one before.
+    report: Option<(Report, Instant)>,
+    /// Why there was no answer to the last question.
+    fault: String,
 }
 
 impl Board {
@@ -80,7 +83,17 @@ impl Board {
 
     /// A peer's answer, asked for at `asked`.
     pub fn peer(&self, name: &str, asked: Instant, report: Result<Report, String>) {
-        self.state.write().peers.insert(name.to_owned(), Peer { asked, report });
+        let mut state = self.state.write();
+        let peer = state.peers.entry(name.to_owned()).or_insert_with(|| Peer {
+            asked,
+            report: None,
+            fault: String::new(),
+        });
+        peer.asked = asked;
+        match report {
+            Ok(report) => peer.report = Some((report, asked)),
+            Err(fault) => peer.fault = fault,
+        }
     }
 
     /// Where the runner stands.
@@ -176,14 +189,14 @@ fn fresh(state: &State, now: Instant, stale: Duration) -> Result<Arc<Observation
 }
 
 fn fresh_peer(peer: &Peer, now: Instant, stale: Duration) -> Result<Report, String> {
-    let report = peer.report.clone()?;
-    let age = now.saturating_duration_since(peer.asked);
+    let Some((report, asked)) = &peer.report else { return Err(peer.fault.clone()) };
+    let age = now.saturating_duration_since(*asked);
     // The peer's observation, and then its report, may each be that old.
-    let limit = stale * 2;
-    if age + Duration::from_millis(report.age_ms) > limit {
-        return Err(format!("its last answer is {:.1} s old", age.as_secs_f64()));
+    if age + Duration::from_millis(report.age_ms) <= stale * 2 {
+        return Ok(report.clone());
     }
-    Ok(report)
+    let fault = if *asked == peer.asked { "its observation is stale" } else { &peer.fault };
+    Err(fault.to_owned())
 }
 
 #[cfg(test)]

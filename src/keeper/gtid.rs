@@ -72,6 +72,12 @@ impl GtidSet {
         self.subtract(other).is_empty()
     }
 
+    /// The transactions that carry another UUID than this one.
+    pub fn without_uuid(&self, uuid: &str) -> Self {
+        let others = self.sources.iter().filter(|(source, _)| source.uuid != uuid);
+        Self { sources: others.map(|(source, intervals)| (source.clone(), intervals.clone())).collect() }
+    }
+
     /// How many transactions the set holds.
     pub fn count(&self) -> u64 {
         self.sources.values().flatten().map(|(first, last)| last - first + 1).sum()

@@ -19,15 +19,18 @@ use super::decide::Cluster;
 use super::observe::Observer;
 use super::peers::PeerClients;
 use super::record::RecordFile;
-use super::report::{MemberState, Role};
+use super::report::MemberState;
 use super::runner::Runner;
 use super::server;
 use super::sql::SqlError;
+use super::verdict;
 
 /// Runs the keeper until it is told to stop. mysqld is left as it is.
 pub async fn run(config: Config) -> Result<(), Failure> {
     let config = Arc::new(config);
     telemetry::init_log(&config.log);
+    // Before the certificates are read: their ends are metrics, too.
+    let metrics = telemetry::init_metrics("trivet-keeper")?;
 
     // Everything that can be wrong in a file, before anything is bound.
     let credentials = Credentials::read(&config.mysql)?;
@@ -36,7 +39,6 @@ pub async fn run(config: Config) -> Result<(), Failure> {
     let record = RecordFile::open(&config.state_directory, &config.group_name)
         .map_err(|e| ConfigError::at(&config.state_directory, "", e))?;
 
-    let metrics = telemetry::init_metrics("trivet-keeper")?;
     let metrics_server = MetricsServer::bind(&config.metrics).await?;
     let listener = TcpListener::bind(config.listen)
         .await
@@ -92,13 +94,6 @@ async fn observe(config: Arc<Config>, board: Arc<Board>, mut shutdown: Shutdown)
         let at = Instant::now();
         match observer.look().await {
             Ok(seen) => {
-                let online = seen.member_state == MemberState::Online;
-                gauge!("trivet_keeper_member_online").set(if online { 1.0 } else { 0.0 });
-                gauge!("trivet_keeper_member_primary").set(if seen.role == Role::Primary {
-                    1.0
-                } else {
-                    0.0
-                });
                 gauge!("trivet_keeper_majority").set(if seen.majority { 1.0 } else { 0.0 });
                 gauge!("trivet_keeper_view_members").set(u32::try_from(seen.view.len()).unwrap_or(u32::MAX));
                 // NaN is Prometheus' way to say "not known".
@@ -119,13 +114,13 @@ async fn observe(config: Arc<Config>, board: Arc<Board>, mut shutdown: Shutdown)
                 metrics::counter!("trivet_keeper_observation_errors_total").increment(1);
                 tracing::debug!(error = %e, "look at mysqld");
                 let gone = matches!(e, SqlError::Gone(_));
-                if gone {
-                    gauge!("trivet_keeper_member_online").set(0.0);
-                    gauge!("trivet_keeper_member_primary").set(0.0);
-                }
                 board.not_observed(e.to_string(), gone);
             }
         }
+        // The same verdicts that gateways get: a member that does not answer is not online, whatever it said last.
+        let facts = board.facts(Instant::now());
+        gauge!("trivet_keeper_member_online").set(f64::from(u8::from(verdict::health(&facts).is_ok())));
+        gauge!("trivet_keeper_member_primary").set(f64::from(u8::from(verdict::primary(&facts).is_ok())));
         let age = board.age(Instant::now()).map_or(f64::INFINITY, |a: Duration| a.as_secs_f64());
         gauge!("trivet_keeper_observation_age_seconds").set(age);
     }

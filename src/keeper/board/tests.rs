@@ -60,9 +60,15 @@ fn a_report_ages_on_both_sides() {
     report.age_ms = 900;
     board.peer("node2", t, Ok(report));
     assert!(board.peers(t + Duration::from_millis(1000))["node2"].is_ok());
-    assert!(board.peers(t + Duration::from_millis(1200))["node2"].is_err());
-    board.peer("node2", t, Err("cannot connect".into()));
-    assert_eq!(board.peers(t)["node2"], Err("cannot connect".into()));
+    assert_eq!(
+        board.peers(t + Duration::from_millis(1200))["node2"],
+        Err("its observation is stale".into())
+    );
+    let report = board.report(t);
+    board.peer("node2", t, Ok(report));
+    board.peer("node2", t + Duration::from_millis(250), Err("cannot connect".into()));
+    assert!(board.peers(t + Duration::from_millis(650))["node2"].is_ok(), "one late answer is nothing yet");
+    assert_eq!(board.peers(t + Duration::from_millis(2100))["node2"], Err("cannot connect".into()));
 }
 
 #[test]

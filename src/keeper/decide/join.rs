@@ -2,7 +2,7 @@
 
 use super::{Action, Decision, Inputs, brief, reports};
 use crate::keeper::gtid::GtidSet;
-use crate::keeper::report::{MemberState, Observation, Phase, Report, Role};
+use crate::keeper::report::{MemberState, Observation, Phase, Report, Role, ViewMember};
 
 /// A group with a majority, seen through one of its members: the primary where its keeper answers.
 pub(super) struct Group<'a> {
@@ -50,7 +50,10 @@ pub(super) fn decide(
     gtids: &GtidSet,
     group: &Group<'_>,
 ) -> Decision {
-    if let Some(own) = group.seen.view.iter().find(|m| m.uuid == local.server_uuid) {
+    let me = inputs.cluster.me.as_str();
+    // By name, too: with a new data directory the server has a new UUID, and still the same address.
+    let earlier_self = |m: &&ViewMember| m.uuid == local.server_uuid || m.name.as_deref() == Some(me);
+    if let Some(own) = group.seen.view.iter().find(earlier_self) {
         return Decision::wait(
             Phase::WaitingForExpulsion,
             format!(

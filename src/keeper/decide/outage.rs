@@ -46,7 +46,7 @@ pub(super) fn decide(inputs: &Inputs<'_>, local: &Observation, gtids: &GtidSet) 
         );
     }
     match candidate(&all, &cluster.group_name) {
-        Ok((candidate, first)) => bootstrap(inputs, candidate, first),
+        Ok(candidate) => bootstrap(inputs, &candidate),
         Err(refusal) => Decision::wait(Phase::Refused, refusal),
     }
 }
@@ -101,8 +101,16 @@ fn foreign(name: &str, seen: &Observation, gtids: &GtidSet, group_name: &str) ->
     ))
 }
 
-/// The member to bootstrap from, and whether the group is brand-new.
-fn candidate<'a>(all: &[Known<'a>], group_name: &str) -> Result<(&'a str, bool), String> {
+/// The member to bootstrap from.
+struct Candidate<'a> {
+    name: &'a str,
+    /// The group is brand-new.
+    first: bool,
+    /// What the operator should know about this choice.
+    remark: String,
+}
+
+fn candidate<'a>(all: &[Known<'a>], group_name: &str) -> Result<Candidate<'a>, String> {
     for m in all {
         if let Some(foreign) = foreign(m.name, m.seen, &m.gtids, group_name) {
             return Err(foreign);
@@ -118,7 +126,7 @@ fn candidate<'a>(all: &[Known<'a>], group_name: &str) -> Result<(&'a str, bool),
                  directories of all keepers",
                 m.name
             )),
-            None => Ok((all[0].name, true)),
+            None => Ok(Candidate { name: all[0].name, first: true, remark: String::new() }),
         };
     }
     // A member that was in the last view and is empty now has lost its disk, and with it perhaps the newest writes.
@@ -139,7 +147,11 @@ fn candidate<'a>(all: &[Known<'a>], group_name: &str) -> Result<(&'a str, bool),
     // Several may contain all: rather one that has applied everything already, then the configuration's order.
     let applied = with_data.iter().find(|m| all_gtids.is_subset(&m.seen.gtid_executed));
     if let Some(winner) = applied.or_else(|| with_data.iter().find(|m| all_gtids.is_subset(&m.gtids))) {
-        return Ok((winner.name, false));
+        return Ok(Candidate {
+            name: winner.name,
+            first: false,
+            remark: remark(winner, &with_data, group_name),
+        });
     }
     let mut differences = Vec::new();
     for a in &with_data {
@@ -158,12 +170,28 @@ fn candidate<'a>(all: &[Known<'a>], group_name: &str) -> Result<(&'a str, bool),
     ))
 }
 
-fn bootstrap(inputs: &Inputs<'_>, candidate: &str, first: bool) -> Decision {
+/// Writes that only the chosen member has, made outside the group: they become the group's, and that should be known.
+fn remark(winner: &Known<'_>, with_data: &[&Known<'_>], group_name: &str) -> String {
+    let others = with_data.iter().filter(|m| m.name != winner.name);
+    let only = others.fold(winner.gtids.clone(), |rest, m| rest.subtract(&m.gtids)).without_uuid(group_name);
+    if only.is_empty() || with_data.len() == 1 {
+        return String::new();
+    }
+    format!(
+        ". Among them are transactions made on {} alone, outside the group: {}",
+        winner.name,
+        brief(&only)
+    )
+}
+
+fn bootstrap(inputs: &Inputs<'_>, candidate: &Candidate<'_>) -> Decision {
     let cluster = inputs.cluster;
+    let (first, remark) = (candidate.first, candidate.remark.as_str());
+    let candidate = candidate.name;
     let why = if first {
-        "all members are there and empty, and no keeper remembers a group"
+        "all members are there and empty, and no keeper remembers a group".to_owned()
     } else {
-        "all members are there and OFFLINE, and its transactions contain those of all others"
+        format!("all members are there and OFFLINE, and its transactions contain those of all others{remark}")
     };
     if candidate != cluster.me {
         return Decision::wait(

@@ -98,3 +98,10 @@ fn arithmetic_agrees_with_counting_one_by_one() {
         }
     }
 }
+
+#[test]
+fn transactions_of_other_uuids() {
+    for (given, others) in [("", ""), ("A:1-3", ""), ("B:1-3", "B:1-3"), ("A:1-3:blue:4,B:1", "B:1")] {
+        assert_eq!(text(&set(given).without_uuid(A)), others, "{given}");
+    }
+}

@@ -1,0 +1,164 @@
+//! The keeper as a program: bad configuration, life without mysqld, stop.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::net::UnixDatagram;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use serde_json::{Value, json};
+
+/// A folder with everything a keeper needs, except mysqld.
+struct Node {
+    directory: tempfile::TempDir,
+    config: Value,
+    metrics: String,
+}
+
+fn free_address() -> String {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
+}
+
+impl Node {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name).display().to_string();
+        let key = KeyPair::generate().unwrap();
+        let mut authority = CertificateParams::new(Vec::new()).unwrap();
+        authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        std::fs::write(path("ca.pem"), authority.self_signed(&key).unwrap().pem()).unwrap();
+        let issuer = Issuer::new(authority, key);
+        let key = KeyPair::generate().unwrap();
+        let node = CertificateParams::new(vec!["node1".into()]).unwrap().signed_by(&key, &issuer).unwrap();
+        std::fs::write(path("node.pem"), node.pem()).unwrap();
+        std::fs::write(path("node.key"), key.serialize_pem()).unwrap();
+        std::fs::write(path("replication-password"), "replication\n").unwrap();
+        std::fs::write(path("app-password"), "app\n").unwrap();
+        let (listen, metrics) = (free_address(), free_address());
+        let config = json!({
+            "node": "node1",
+            "group_name": "6f0b1e6e-7d0a-4b7e-9f43-0a77a1ab0001",
+            "listen": listen,
+            "tls": {"ca": path("ca.pem"), "certificate": path("node.pem"), "key": path("node.key")},
+            "metrics": {"listen": metrics},
+            "state_directory": path("state"),
+            "mysql": {
+                "socket": path("mysqld.sock"),
+                "replication_password_file": path("replication-password"),
+                "app_password_file": path("app-password")
+            },
+            "members": [{"name": "node1", "mysql": "127.0.0.1:3306", "keeper": listen}]
+        });
+        Self { directory, config, metrics }
+    }
+
+    fn command(&self) -> Command {
+        let file = self.directory.path().join("keeper.json");
+        std::fs::write(&file, self.config.to_string()).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_trivet-keeper"));
+        command.arg("--config").arg(file).env_remove("NOTIFY_SOCKET");
+        command
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        self.command().args(arguments).output().unwrap()
+    }
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn get(address: &str, path: &str) -> Option<String> {
+    let mut stream = TcpStream::connect(address).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    Some(answer)
+}
+
+fn stop(mut child: Child) -> (Option<i32>, Duration) {
+    let begun = Instant::now();
+    let done = Command::new("kill").arg(child.id().to_string()).status().unwrap();
+    assert!(done.success());
+    (child.wait().unwrap().code(), begun.elapsed())
+}
+
+#[test]
+fn check_needs_neither_secrets_nor_network() {
+    let mut node = Node::new();
+    for key in ["ca", "certificate", "key"] {
+        node.config["tls"][key] = json!("/nowhere/file.pem");
+    }
+    node.config["mysql"]["app_password_file"] = json!("/nowhere/password");
+    node.config["listen"] = json!("192.0.2.1:8008");
+    let output = node.run(&["--check"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+}
+
+#[test]
+fn a_bad_configuration_ends_with_64_file_key_and_reason() {
+    let bad: [(&str, fn(&mut Value, &Path), &str); 6] = [
+        ("unknown key", |c, _| c["bootstrap"] = json!(true), "bootstrap"),
+        ("unknown node", |c, _| c["node"] = json!("node9"), "node: \"node9\" is not among the members"),
+        ("no certificate", |c, _| c["tls"]["certificate"] = json!("/nowhere/node.pem"), "/nowhere/node.pem"),
+        ("no password", |c, _| c["mysql"]["app_password_file"] = json!("/nowhere/pw"), "/nowhere/pw: password"),
+        ("state directory is a file", |c, d| c["state_directory"] = json!(d.join("ca.pem")), "ca.pem: cannot be made"),
+        (
+            "long password",
+            |_, d| std::fs::write(d.join("replication-password"), "x".repeat(33)).unwrap(),
+            "replication-password: is longer than 32",
+        ),
+    ];
+    for (name, change, expected) in bad {
+        let mut node = Node::new();
+        let directory = node.directory.path().to_path_buf();
+        change(&mut node.config, &directory);
+        let output = node.run(&[]);
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(64), "{name}: {said}");
+        assert!(said.starts_with("trivet-keeper: /") && said.contains(expected), "{name}: {said}");
+        assert!(TcpStream::connect(&node.metrics).is_err(), "{name}: nothing is bound");
+    }
+}
+
+#[test]
+fn without_mysqld_the_keeper_is_there_to_say_so_and_stops_at_once() {
+    let node = Node::new();
+    let notify = node.directory.path().join("notify");
+    let socket = UnixDatagram::bind(&notify).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let mut child = node.command().env("NOTIFY_SOCKET", &notify).stderr(Stdio::piped()).spawn().unwrap();
+    let log = BufReader::new(child.stderr.take().unwrap());
+    let reader = std::thread::spawn(move || log.lines().map_while(Result::ok).collect::<Vec<_>>());
+
+    let (mut ready, mut status) = (false, String::new());
+    let mut buffer = [0; 4096];
+    while !ready || !status.contains("mysql-unreachable") {
+        let n = socket.recv(&mut buffer).expect("READY=1 and a STATUS");
+        for line in String::from_utf8_lossy(&buffer[..n]).lines() {
+            ready |= line == "READY=1";
+            if let Some(text) = line.strip_prefix("STATUS=") {
+                status = text.to_owned();
+            }
+        }
+    }
+    let answer = get(&node.metrics, "/status").expect("status");
+    let body: Value = serde_json::from_str(answer.split("\r\n\r\n").nth(1).unwrap()).unwrap();
+    assert_eq!((&body["node"], &body["phase"]), (&json!("node1"), &json!("mysql-unreachable")));
+    let metrics = get(&node.metrics, "/metrics").expect("metrics");
+    assert!(metrics.contains("trivet_keeper_member_online 0"), "{metrics}");
+    assert!(metrics.contains("trivet_keeper_phase{phase=\"mysql-unreachable\"} 1"), "{metrics}");
+
+    let (code, took) = stop(child);
+    assert_eq!(code, Some(0));
+    assert!(took < Duration::from_secs(5), "{took:?}");
+    let log = reader.join().unwrap();
+    let reason = log.iter().find(|l| l.contains("mysql-unreachable")).expect("logged");
+    let line: Value = serde_json::from_str(reason).expect("one JSON object a line");
+    assert_eq!(line["level"], "WARN");
+    assert!(node.directory.path().join("state/group.json").exists(), "the record can be written");
+}
