@@ -14,21 +14,15 @@ rustPlatform.buildRustPackage {
   inherit (manifest.package) version;
   src = lib.fileset.toSource {
     inherit root;
-    fileset = lib.fileset.unions (
-      [
-        (root + "/Cargo.toml")
-        (root + "/Cargo.lock")
-        (root + "/src")
-      ]
-      ++ map (name: lib.fileset.maybeMissing (root + "/${name}")) [
-        "migrations"
-        "templates"
-        "assets"
-        "tests"
-        "benches"
-        ".cargo"
-      ]
-    );
+    fileset = lib.fileset.unions [
+      (root + "/Cargo.toml")
+      (root + "/Cargo.lock")
+      (root + "/askama.toml")
+      (root + "/src")
+      # Not run here, but named by targets.
+      (lib.fileset.maybeMissing (root + "/tests"))
+      (lib.fileset.maybeMissing (root + "/benches"))
+    ];
   };
   cargoLock.lockFile = root + "/Cargo.lock";
   nativeBuildInputs = [ cmake ]; # libz-ng-sys
