@@ -43,6 +43,7 @@ pub fn init_metrics(program: &'static str) -> Result<PrometheusHandle, Failure> 
         .map_err(fail)?;
     metrics::gauge!("trivet_build_info", "program" => program, "version" => env!("CARGO_PKG_VERSION"))
         .set(1.0);
+    crate::tls::export_expiries();
     Ok(handle)
 }
 

@@ -3,9 +3,11 @@
 //! Between the nodes both sides show a certificate of the cluster's CA (mutual TLS). A node's certificate carries its
 //! name and its addresses, so a connection is bound to the node that was meant (RFC 9525).
 
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -33,14 +35,26 @@ pub fn load_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Co
     Ok(certificates)
 }
 
-/// A certificate chain that this program shows; when it ends is a metric, so that an alert can come before the outage.
+/// When each certificate that this program shows ends, in seconds of Unix time, by file. Certificates are read before
+/// anything is bound, and so before there is a recorder for metrics: [`export_expiries`] makes up for it.
+static OWN_CERTIFICATES: Mutex<BTreeMap<PathBuf, i64>> = Mutex::new(BTreeMap::new());
+
+/// A certificate chain that this program shows to others.
 fn own_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, ConfigError> {
     let chain = load_certificates(path)?;
     if let Ok(end) = expiry_of(&chain[0]) {
-        metrics::gauge!("trivet_certificate_expiry_timestamp_seconds", "file" => path.display().to_string())
-            .set(end.unix_timestamp() as f64);
+        OWN_CERTIFICATES.lock().insert(path.to_owned(), end.unix_timestamp());
+        export_expiries();
     }
     Ok(chain)
+}
+
+/// Tells when the program's certificates end as a metric, so that an alert can come before the outage.
+pub(crate) fn export_expiries() {
+    for (file, end) in OWN_CERTIFICATES.lock().iter() {
+        metrics::gauge!("trivet_certificate_expiry_timestamp_seconds", "file" => file.display().to_string())
+            .set(*end as f64);
+    }
 }
 
 /// The private key in a PEM file.
