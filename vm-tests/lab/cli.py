@@ -117,7 +117,7 @@ def up(options: argparse.Namespace) -> int:
   a page          ./lab client{other} -- curl {lab.cluster.url}
   the cluster     ./lab status{other}
   a node          ./lab run node1{other} -- journalctl -f
-  pull the plug   ./lab run node1{other} -- systemctl kill -s KILL trivet-balancer
+  pull the plug   ./lab run node1{other} -- systemctl kill --kill-whom=main -s KILL trivet-balancer
   stop            ./lab down{other}""")
     return 0
 

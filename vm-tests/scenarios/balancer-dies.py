@@ -6,7 +6,7 @@ cluster_up()
 with subtest("the active balancer's process is killed"):
     first = holder()
     start_probe("kill", reads=40)
-    first.succeed("systemctl kill --signal=KILL trivet-balancer")
+    first.succeed("systemctl kill --kill-whom=main --signal=KILL trivet-balancer")
     second = poll(lambda: one(holders(others(first))), "another node takes the address")
     served_since("kill")
     seen = stop_probe("kill")
@@ -40,7 +40,7 @@ with subtest("the node comes back: no second outage"):
 
 with subtest("keepalived is killed on the active node"):
     start_probe("keepalived", reads=40)
-    third.succeed("systemctl kill --signal=KILL keepalived")
+    third.succeed("systemctl kill --kill-whom=main --signal=KILL keepalived")
     holder()
     served_since("keepalived")
     seen = stop_probe("keepalived")

@@ -14,7 +14,7 @@ def under_load(label, act):
 
 
 def killed(node, unit):
-    node.succeed(f"systemctl kill --signal=KILL {unit}")
+    node.succeed(f"systemctl kill --kill-whom=main --signal=KILL {unit}")
     node.wait_for_unit(unit, timeout=RECOVERY)
 
 
