@@ -182,8 +182,6 @@ async fn a_lost_update_is_refused_and_both_texts_are_there() {
     assert_eq!(browser.submit(&path, &fields).await.status, 303);
     assert!(browser.get(&format!("/articles/{slug}")).await.text().contains("knowing the second"));
 
-    let stranger = site.browser("author").await;
-    drop(stranger);
     site.add_user("stranger", false).await;
     let stranger = site.login("stranger").await;
     let answer = site

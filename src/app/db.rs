@@ -22,6 +22,9 @@ pub use freshness::{Freshness, LIFETIME as FRESHNESS_LIFETIME};
 /// The longest single wait inside sqlx's pool. It retries a refused connection with a growing pause of up to a fifth of
 /// this, so a short time, asked for again and again, finds a returning gateway within 200 ms.
 const POOL_WAIT: Duration = Duration::from_secs(1);
+/// How long a read waits for a connection to a replica before the primary is asked: long enough for a busy pool, short
+/// enough when the read port has just been closed.
+const READ_ACQUIRE: Duration = Duration::from_millis(500);
 /// Between two attempts of a write that found no primary.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
 /// For reading the GTID set after a commit; when it takes longer the client's next reads go to the primary instead.
@@ -74,6 +77,8 @@ impl Pool {
 /// Why one attempt to read did not give an answer.
 enum Miss {
     Behind,
+    /// No connection: another attempt at the same pool would wait as long again.
+    NoConnection(String),
     Failed(Kind, sqlx::Error),
     TimedOut,
 }
@@ -129,10 +134,10 @@ impl Db {
             [Pool::Read, Pool::Read, Pool::Write]
         };
         let mut last = String::new();
-        let mut behind = false;
+        let mut no_replica = *freshness == Freshness::Primary;
         for pool in order {
             // A replica that is behind stays behind for a while, and "the primary only" allows no replica.
-            if pool == Pool::Read && (behind || *freshness == Freshness::Primary) {
+            if pool == Pool::Read && no_replica {
                 continue;
             }
             if pool == Pool::Write {
@@ -140,9 +145,10 @@ impl Db {
             }
             match self.read_once(pool, freshness, query).await {
                 Ok(answer) => return Ok(answer),
-                Err(Miss::Behind) => {
-                    behind = true;
-                    reason = "behind";
+                Err(Miss::Behind) => (no_replica, reason) = (true, "behind"),
+                Err(Miss::NoConnection(why)) => {
+                    self.count_error(pool, "no_connection");
+                    (no_replica, reason, last) = (no_replica || pool == Pool::Read, "no_connection", why);
                 }
                 Err(Miss::TimedOut) => {
                     self.count_error(pool, "timeout");
@@ -166,9 +172,12 @@ impl Db {
     async fn read_once<Q: Read>(&self, pool: Pool, freshness: &Freshness, query: &Q) -> Result<Q::Out, Miss> {
         let deadline = Instant::now() + self.limits.read_timeout;
         let failed = |e| Miss::Failed(Kind::of(&e), e);
-        let mut connection = match timeout_at(deadline, self.pool(pool).acquire()).await {
-            Ok(got) => got.map_err(failed)?,
-            Err(_) => return Err(Miss::TimedOut),
+        let patience =
+            if pool == Pool::Read { READ_ACQUIRE.min(self.limits.read_timeout) } else { POOL_WAIT };
+        let mut connection = match timeout(patience, self.pool(pool).acquire()).await {
+            Ok(Ok(connection)) => connection,
+            Ok(Err(e)) => return Err(Miss::NoConnection(e.to_string())),
+            Err(_) => return Err(Miss::NoConnection("no connection in time".into())),
         };
         let asked = timeout_at(deadline, async {
             if let (Pool::Read, Freshness::AtLeast(set)) = (pool, freshness)

@@ -76,3 +76,31 @@ impl Kind {
 pub fn is_duplicate(e: &sqlx::Error) -> bool {
     matches!(e, sqlx::Error::Database(d) if d.is_unique_violation())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_failover_says_is_not_taken_for_a_mistake_in_the_statement() {
+        for (number, kind) in [
+            (1290, Kind::ReadOnly),
+            (1836, Kind::ReadOnly),
+            (3032, Kind::Lost),
+            (1053, Kind::Lost),
+            (1045, Kind::Lost),
+            (3100, Kind::RolledBack),
+            (3101, Kind::RolledBack),
+            (1213, Kind::RolledBack),
+            (3797, Kind::RolledBack),
+            (1062, Kind::Permanent),
+            (1064, Kind::Permanent),
+            (1146, Kind::Permanent),
+        ] {
+            assert_eq!(Kind::of_number(number), kind, "{number}");
+        }
+        assert_eq!(Kind::of(&sqlx::Error::PoolTimedOut), Kind::Lost);
+        assert_eq!(Kind::of(&sqlx::Error::Io(std::io::ErrorKind::ConnectionReset.into())), Kind::Lost);
+        assert_eq!(Kind::of(&sqlx::Error::RowNotFound), Kind::Permanent);
+    }
+}

@@ -128,6 +128,14 @@ impl Show {
     }
 }
 
+/// What there is to do with a form that was sent.
+enum Sent {
+    /// Write it: the article, its slug, and whether the author chose that.
+    Good(Draft, String, bool),
+    /// Nothing more than this answer.
+    Answered(Result<Response, Error>),
+}
+
 /// What the two forms have in common.
 struct Editing<'a> {
     site: &'a Site,
@@ -148,15 +156,15 @@ impl Editing<'_> {
     }
 
     /// What can be answered without writing: strangers, foreign forms, previews, mistakes.
-    fn before_writing(&self, fields: &Fields) -> Result<(Draft, String, bool), Result<Response, Error>> {
-        let again = |status, show| Err(self.show(status, fields.clone(), show));
+    fn before_writing(&self, fields: &Fields) -> Sent {
+        let again = |status, show| Sent::Answered(self.show(status, fields.clone(), show));
         if self.client.token.is_none() {
             return again(StatusCode::UNAUTHORIZED, Show::notice(signed_out()));
         }
         match self.client.form_is_ours(self.site, &fields.csrf) {
             Ok(true) => {}
             Ok(false) => return again(StatusCode::FORBIDDEN, Show::notice(expired_form())),
-            Err(e) => return Err(Err(e)),
+            Err(e) => return Sent::Answered(Err(e)),
         }
         let checked = fields.check(self.slug);
         if fields.action == "preview" {
@@ -165,7 +173,7 @@ impl Editing<'_> {
             return again(StatusCode::OK, Show { preview, problems, ..Show::default() });
         }
         match checked {
-            Ok(good) => Ok(good),
+            Ok((draft, slug, chosen)) => Sent::Good(draft, slug, chosen),
             Err(problems) => {
                 let notice = Some(Notice::bad("Not saved yet: some fields need another look."));
                 again(StatusCode::UNPROCESSABLE_ENTITY, Show { problems, notice, ..Show::default() })
@@ -193,8 +201,8 @@ pub async fn create(
 ) -> Result<Response, Error> {
     let page = Editing { site: &site, client: &client, slug: None, viewer: None };
     let (draft, slug, exact_slug) = match page.before_writing(&fields) {
-        Ok(good) => good,
-        Err(answer) => return answer,
+        Sent::Good(draft, slug, chosen) => (draft, slug, chosen),
+        Sent::Answered(answer) => return answer,
     };
     let once = (!fields.once.is_empty()).then(|| OnceKey::new(&fields.once, &("create", &slug, &draft)));
     let written = match client.write(&site, once, &Create { slug: &slug, exact_slug, draft: &draft }).await {
@@ -237,8 +245,8 @@ pub async fn edit(
 ) -> Result<Response, Error> {
     let page = Editing { site: &site, client: &client, slug: Some(&slug), viewer: None };
     let draft = match page.before_writing(&fields) {
-        Ok((draft, _, _)) => draft,
-        Err(answer) => return answer,
+        Sent::Good(draft, ..) => draft,
+        Sent::Answered(answer) => return answer,
     };
     let once = (!fields.once.is_empty())
         .then(|| OnceKey::new(&fields.once, &("edit", &slug, fields.version, &draft)));
@@ -255,7 +263,7 @@ pub async fn edit(
         }
         Outcome::SignedOut => page.show(StatusCode::UNAUTHORIZED, fields, Show::notice(signed_out()))?,
         Outcome::Done { value: Edited::Conflict(_), .. } | Outcome::KeyReused(_) => {
-            let (_, theirs) = site.db.read(&written.freshness, &BySlug(&slug)).await.map(|a| ((), a))?;
+            let theirs = site.db.read(&written.freshness, &BySlug(&slug)).await?;
             let Some(theirs) = theirs else { return Err(Error::NotFound) };
             fields.once.clear();
             // Saving again now means: I have seen the other version.

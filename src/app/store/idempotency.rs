@@ -127,5 +127,5 @@ async fn first_answer<T: DeserializeOwned>(
         .await?;
     let answer: Option<String> = row.try_get(1)?;
     let value = answer.and_then(|a| serde_json::from_str(&a).ok());
-    Ok(value.map(|v| Ok::<_, sqlx::Error>((row.try_get(0)?, v))).transpose()?)
+    value.map(|v| Ok((row.try_get(0)?, v))).transpose()
 }

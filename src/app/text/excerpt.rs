@@ -27,7 +27,7 @@ pub fn around(text: &str, words: &str, longest: usize) -> Vec<Piece> {
     let tokens = tokens(text);
     let is_hit = |token: &str| {
         let token = token.to_lowercase();
-        words.iter().any(|w| *w == token)
+        words.contains(&token)
     };
     let first = tokens.iter().position(|t| is_hit(t)).unwrap_or(0);
     // A third of the room before the hit, so that it reads like a sentence.
@@ -52,6 +52,9 @@ pub fn around(text: &str, words: &str, longest: usize) -> Vec<Piece> {
         end += 1;
     }
     if end < tokens.len() {
+        if let Some(last) = pieces.last_mut() {
+            last.text.truncate(last.text.trim_end().len());
+        }
         push(&mut pieces, " …", false);
     }
     pieces
@@ -103,13 +106,13 @@ mod tests {
         let text =
             "It is long before the Primary comes into view, and then the primary goes away again for good.";
         let pieces = around(text, "primary", 45);
-        assert_eq!(plain(&pieces), "… long before the [Primary] comes into view, and then …");
+        assert_eq!(plain(&pieces), "… long before the [Primary] comes into view, and …");
         assert_eq!(plain(&around("a primary, the primary", "PRIMARY", 100)), "a [primary], the [primary]");
     }
 
     #[test]
     fn without_a_hit_it_is_the_beginning() {
-        assert_eq!(plain(&around("one two three four", "x <b>", 8)), "one two three …");
+        assert_eq!(plain(&around("one two three four", "x <b>", 8)), "one two …");
         assert_eq!(plain(&around("", "word", 10)), "");
         assert_eq!(plain(&around("日本語 テキスト", "テキスト", 100)), "日本語 [テキスト]");
     }

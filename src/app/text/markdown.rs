@@ -9,7 +9,7 @@ use std::sync::{Arc, LazyLock};
 
 use ammonia::{Builder, UrlRelative};
 use parking_lot::Mutex;
-use pulldown_cmark::{CowStr, Event, HeadingLevel, Options, Parser, Tag, TagEnd, html};
+use pulldown_cmark::{Event, HeadingLevel, Options, Parser, Tag, TagEnd, html};
 use sha2::{Digest, Sha256};
 
 /// Rendered texts kept in memory; an article of 20 KB takes about 4 ms to render and sanitise.
@@ -63,17 +63,20 @@ pub enum Profile {
     Comment,
 }
 
+/// SHA-256 of a text, and how it is shown.
+type Key = (Profile, [u8; 32]);
+
 /// Renders and remembers.
 #[derive(Debug, Default)]
 pub struct Renderer {
     // Addressed by content, so that it is right whatever happens to the database.
-    cache: Mutex<HashMap<(Profile, [u8; 32]), Arc<str>>>,
+    cache: Mutex<HashMap<Key, Arc<str>>>,
 }
 
 impl Renderer {
     /// The safe HTML of `markdown`.
     pub fn render(&self, profile: Profile, markdown: &str) -> Arc<str> {
-        let key = (profile, Sha256::digest(markdown.as_bytes()).into());
+        let key: Key = (profile, Sha256::digest(markdown.as_bytes()).into());
         if let Some(html) = self.cache.lock().get(&key) {
             return html.clone();
         }
@@ -113,9 +116,9 @@ fn below_the_title(level: HeadingLevel) -> HeadingLevel {
 /// The words of a Markdown text without its markup, paragraphs separated by spaces.
 pub fn plain_text(markdown: &str) -> String {
     let mut out = String::with_capacity(markdown.len());
-    for event in Parser::new_ext(markdown, options()) {
+    for event in shown(markdown) {
         match event {
-            Event::Text(t) | Event::Code(t) => push_words(&mut out, &t),
+            Event::Text(t) | Event::Code(t) => out.push_str(&t),
             Event::SoftBreak | Event::HardBreak | Event::End(TagEnd::TableCell) => out.push(' '),
             Event::End(
                 TagEnd::Paragraph | TagEnd::Heading(_) | TagEnd::Item | TagEnd::CodeBlock | TagEnd::TableRow,
@@ -126,15 +129,26 @@ pub fn plain_text(markdown: &str) -> String {
     out.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-fn push_words(out: &mut String, text: &CowStr<'_>) {
-    out.push_str(text);
+/// The events without what stands between `<script>` or `<style>` and its end, which is shown nowhere.
+fn shown(markdown: &str) -> impl Iterator<Item = Event<'_>> {
+    let mut hidden = false;
+    Parser::new_ext(markdown, options()).filter(move |event| {
+        if let Event::InlineHtml(tag) = event {
+            let tag = tag.to_ascii_lowercase();
+            let of = |start: &str| {
+                ["script", "style"].iter().any(|name| tag.starts_with(&format!("{start}{name}")))
+            };
+            hidden = of("<") || (hidden && !of("</"));
+        }
+        !hidden
+    })
 }
 
 /// The text of the first paragraph, shortened to about `longest` characters: a summary when the author gave none.
 pub fn first_paragraph(markdown: &str, longest: usize) -> String {
     let mut text = String::new();
     let mut inside = false;
-    for event in Parser::new_ext(markdown, options()) {
+    for event in shown(markdown) {
         match event {
             Event::Start(Tag::Paragraph) => inside = true,
             Event::End(TagEnd::Paragraph) if !text.trim().is_empty() => break,

@@ -180,8 +180,9 @@ fn trespassers(html: &str) -> Vec<String> {
     for node in Html::parse_fragment(html).tree.nodes() {
         match node.value() {
             Node::Element(e) => {
-                // The fragment's own root.
-                if e.name() != "html" && !ELEMENTS.contains(&e.name()) {
+                // What the parser puts around a fragment; inside one these tags are ignored.
+                let frame = ["html", "head", "body"].contains(&e.name());
+                if !frame && !ELEMENTS.contains(&e.name()) {
                     found.push(format!("<{}>", e.name()));
                 }
                 for (name, value) in e.attrs() {
@@ -291,4 +292,5 @@ fn plain_text_and_summaries() {
     assert_eq!(first_paragraph(text, 200), "The first paragraph of two.");
     assert_eq!(first_paragraph(text, 12), "The first…");
     assert_eq!(first_paragraph("# only a heading", 200), "");
+    assert_eq!(first_paragraph("Some <script>alert(1)</script><b>bold</b> text.", 200), "Some bold text.");
 }
