@@ -104,6 +104,13 @@ impl Pool {
             .or_else(|| self.pick_where(|b| b.is_ejected_only() && !tried.has(b)))
     }
 
+    /// As [`pick`](Self::pick), and when even that finds none, one that merely did not answer its checks. When nobody
+    /// answers in time, the machine that asks may be the slow one: an attempt may succeed, a refusal cannot. Not for
+    /// roles that only one may have.
+    pub fn pick_any(&self, tried: &Tried) -> Option<Arc<Backend>> {
+        self.pick(tried).or_else(|| self.pick_where(|b| b.is_only_silent() && !tried.has(b)))
+    }
+
     fn pick_where(&self, eligible: impl Fn(&Backend) -> bool) -> Option<Arc<Backend>> {
         let candidates: Vec<&Arc<Backend>> = self.backends.iter().filter(|b| eligible(b)).collect();
         let tier = candidates.iter().map(|b| b.tier()).min()?;

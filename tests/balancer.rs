@@ -173,7 +173,7 @@ async fn a_back_end_killed_under_load_fails_no_request() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_get_whose_connection_breaks_is_sent_to_another_back_end_and_a_post_is_not() {
+async fn what_may_be_repeated_is_sent_to_another_back_end_when_its_connection_breaks_and_a_post_is_not() {
     let scene = Scene::with(2).await;
     scene.backends[0].does(Act::Drop);
     for _ in 0..4 {
@@ -187,6 +187,15 @@ async fn a_get_whose_connection_breaks_is_sent_to_another_back_end_and_a_post_is
     }
     statuses.sort_unstable();
     assert_eq!(statuses, [200, 502], "one of two posts met the back end that drops connections");
+    // Unless its client says that it may come twice.
+    for _ in 0..2 {
+        let mut wire = scene.open().await;
+        wire.send(&format!(
+            "POST /key HTTP/1.1\r\nHost: {SITE}\r\nIdempotency-Key: \"a\"\r\nContent-Length: 2\r\n\r\nhi"
+        ))
+        .await;
+        assert_eq!(wire.answer().await.unwrap().body, "node1");
+    }
     let put = format!("PUT /put HTTP/1.1\r\nHost: {SITE}\r\nContent-Length: 5\r\n\r\nhello");
     for _ in 0..2 {
         let mut wire = scene.open().await;
@@ -237,7 +246,7 @@ async fn without_a_back_end_the_page_says_so_with_the_number_of_the_request() {
     assert!(answer.body.contains(&id), "{}", answer.body);
     let line = scene.balancer.access("/nobody");
     assert_eq!((line["request_id"].as_str(), line["backend"].as_str()), (Some(id.as_str()), Some("-")));
-    assert_eq!(line["reason"], "no back end is up");
+    assert!(line["reason"].as_str().unwrap().contains("no back end is up"), "{line}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -279,7 +288,7 @@ async fn a_wrong_certificate_is_refused_on_the_request_path_too() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     };
     let answer = scene.get("/secret").await;
-    assert_eq!(answer.status, 502);
+    assert_eq!(answer.status, 503);
     assert_eq!(liar.served(), 0, "not a byte of a request reaches it");
 }
 

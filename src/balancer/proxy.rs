@@ -46,7 +46,7 @@ impl Balancer {
 
     /// Whether another back end may be tried after the one in `ctx` failed.
     fn may_retry(&self, ctx: &Context) -> bool {
-        ctx.tried.len() <= self.upstreams.retries && self.pool.pick(&ctx.tried).is_some()
+        ctx.tried.len() <= self.upstreams.retries && self.pool.pick_any(&ctx.tried).is_some()
     }
 
     fn note_retry(ctx: &mut Context, why: &Error) {
@@ -92,13 +92,8 @@ impl ProxyHttp for Balancer {
         session: &mut Session,
         ctx: &mut Context,
     ) -> pingora::Result<Box<HttpPeer>> {
-        let Some(backend) = self.pool.pick(&ctx.tried) else {
-            let status =
-                if ctx.tried.is_empty() { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::BAD_GATEWAY };
-            if let Some(exchange) = ctx.visit.exchange() {
-                exchange.reason.get_or_insert_with(|| "no back end is up".into());
-            }
-            return Err(Error::new(ErrorType::HTTPStatus(status.as_u16())).into_in());
+        let Some(backend) = self.pool.pick_any(&ctx.tried) else {
+            return Err(unreachable("no back end is up"));
         };
         let peer = self.upstreams.peer(&backend, session.is_upgrade_req());
         ctx.backend = Some(backend);
@@ -164,16 +159,16 @@ impl ProxyHttp for Balancer {
             backend.eject(&e.to_string());
             ctx.tried.add(backend);
         }
-        let retry = self.may_retry(ctx);
-        e.set_retry(retry);
-        if retry {
-            Self::note_retry(ctx, &e);
+        if !self.may_retry(ctx) {
+            return unreachable(&format!("no back end could be reached; the last: {e}"));
         }
+        e.set_retry(true);
+        Self::note_retry(ctx, &e);
         e
     }
 
     /// The connection was there and broke. What may have been acted upon is repeated only when repeating is harmless
-    /// (RFC 9110 section 9.2.2), the body is still at hand, and the client has seen nothing of an answer.
+    /// ([`steps::is_repeatable`]), the body is still at hand, and the client has seen nothing of an answer.
     fn error_while_proxy(
         &self,
         _: &HttpPeer,
@@ -220,6 +215,12 @@ impl ProxyHttp for Balancer {
     fn suppress_proxy_warn_log(&self, _: &Session, _: &Context, _: &Error, _: ProxyWarnLogContext) -> bool {
         true
     }
+}
+
+/// 503, as HAProxy says it: nobody was there to be asked. (502: somebody was, and broke off or spoke nonsense. 504: somebody
+/// was, and did not answer in time.)
+fn unreachable(why: &str) -> Box<Error> {
+    Error::explain(ErrorType::HTTPStatus(StatusCode::SERVICE_UNAVAILABLE.as_u16()), why.to_owned()).into_up()
 }
 
 /// How the back ends are reached: mutual TLS, each under its own name, with every time-out set (Pingora's are none).

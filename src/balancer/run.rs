@@ -8,6 +8,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use metrics::gauge;
+use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::task::JoinSet;
 
 use super::config::{Config, Https, Web};
@@ -27,13 +28,15 @@ use crate::tls::{self, site::SiteCertificate};
 /// Runs until a stop was asked for and everything in flight is done.
 pub fn run(config: Config) -> Result<(), Failure> {
     telemetry::init_log(&config.log);
+    // Before the first certificate is read, whose end is a metric.
+    let metrics = telemetry::init_metrics("balancer")?;
     // Every file is read before anything is bound.
     let http = match (&config.https, &config.web) {
         (Some(https), Some(web)) => Some(Http::prepare(https, web)?),
         _ => None,
     };
     let gateway = config.database.as_ref().map(Gateway::prepare).transpose()?;
-    process::block_on(serve(config, http, gateway))
+    process::block_on(serve(config, metrics, http, gateway))
 }
 
 /// The HTTP half, with its files read.
@@ -69,8 +72,12 @@ impl Http {
     }
 }
 
-async fn serve(config: Config, http: Option<Http>, gateway: Option<Arc<Gateway>>) -> Result<(), Failure> {
-    let metrics = telemetry::init_metrics("balancer")?;
+async fn serve(
+    config: Config,
+    metrics: PrometheusHandle,
+    http: Option<Http>,
+    gateway: Option<Arc<Gateway>>,
+) -> Result<(), Failure> {
     let shutdown = Shutdown::on_signals()?;
     let connections = Arc::new(Connections::default());
     let status = Status {

@@ -50,6 +50,7 @@ pub struct Visit {
     refusal: Option<Refusal>,
     exchange: Option<Exchange>,
     upgraded: bool,
+    answered: bool,
     body: u64,
     body_since: Option<Instant>,
 }
@@ -241,8 +242,9 @@ impl Front {
         if session.response_written().is_none() {
             // After an error nothing is certain about where the next request would begin.
             session.set_keepalive(None);
-            if let Err(e) = self.answer_error(session, visit, status, "").await {
-                tracing::debug!(error = %e, "an error page could not be sent");
+            match self.answer_error(session, visit, status, "").await {
+                Ok(()) => visit.answered = true,
+                Err(e) => tracing::debug!(error = %e, "an error page could not be sent"),
             }
         }
         FailToProxy { error_code: status.as_u16(), can_reuse_downstream: false }
@@ -257,7 +259,7 @@ impl Front {
             status: session.response_written().map_or(0, |r| r.status.as_u16()),
             sent: session.body_bytes_sent() as u64,
             received: session.body_bytes_read() as u64,
-            aborted: e.is_some() && visit.refusal.is_none(),
+            aborted: e.is_some() && !visit.answered,
         };
         if let Some(exchange) = &mut visit.exchange {
             if let Some(e) = e {

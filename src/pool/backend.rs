@@ -53,6 +53,7 @@ struct State {
     drained: bool,
     good: u32,
     silent: u32,
+    refused: bool,
     since: SystemTime,
     reason: String,
     detail: Value,
@@ -77,6 +78,7 @@ impl Backend {
             drained: false,
             good: 0,
             silent: 0,
+            refused: false,
             since: SystemTime::now(),
             reason: "not checked yet".into(),
             detail: Value::Null,
@@ -128,6 +130,12 @@ impl Backend {
         state.health == Health::Up && state.ejected.is_some() && !state.drained
     }
 
+    /// Whether it was only not heard of: it did not say no, and nobody drained it.
+    pub(super) fn is_only_silent(&self) -> bool {
+        let state = self.state.lock();
+        state.health == Health::Down && !state.refused && !state.drained
+    }
+
     /// Waits until its checks say down or it is drained, which may be now. Ejection does not count: it keeps new work
     /// away and says nothing about work that goes on.
     pub async fn lost(&self) {
@@ -174,6 +182,7 @@ impl Backend {
             Verdict::Good(detail) => {
                 state.detail = detail;
                 state.silent = 0;
+                state.refused = false;
                 state.good = state.good.saturating_add(1);
                 if state.ejected.is_some_and(|at| at < began) {
                     state.ejected = None;
@@ -187,6 +196,7 @@ impl Backend {
             Verdict::Refused(why, detail) => {
                 state.detail = detail;
                 state.silent = 0;
+                state.refused = true;
                 state.good = 0;
                 self.turn(&mut state, Health::Down, &why);
             }

@@ -134,6 +134,21 @@ async fn when_all_are_ejected_one_is_tried_all_the_same() {
 }
 
 #[tokio::test]
+async fn when_nobody_answers_checks_one_that_did_not_say_no_may_be_tried() {
+    let pool = checked(&[("a", 0, silent()), ("b", 0, refused()), ("c", 0, silent())]).await;
+    assert!(pool.pick(&Tried::default()).is_none());
+    let mut tried = Tried::default();
+    for _ in 0..2 {
+        let backend = pool.pick_any(&tried).unwrap();
+        assert_ne!(backend.name(), "b");
+        tried.add(&backend);
+    }
+    assert!(pool.pick_any(&tried).is_none());
+    pool.backends()[0].set_drained(true);
+    assert_eq!(pool.pick_any(&Tried::default()).unwrap().name(), "c");
+}
+
+#[tokio::test]
 async fn drained_back_ends_are_not_used_whatever_their_checks_say() {
     let pool = checked(&[("a", 0, good()), ("b", 0, good())]).await;
     assert!(pool.set_drained("a", true));
