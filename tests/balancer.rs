@@ -425,6 +425,8 @@ async fn requests_that_could_be_read_in_two_ways_are_refused_and_the_connection_
         refused(&scene, &request, status).await;
     }
     assert_eq!(scene.backends[0].served(), 0, "{:?}", scene.backends[0].seen());
+    let line = scene.balancer.logged(|l| l["reason"] == "dot segments in the path");
+    assert_eq!((line["path"].as_str(), line["request_id"].as_str().unwrap().len()), (Some("/a/../b"), 32));
     let metrics = scene.operator("/metrics").await;
     assert!(metrics.contains("trivet_http_refused_total{reason=\"length_and_coding\"} 2"), "{metrics}");
 }
@@ -578,6 +580,45 @@ async fn a_stop_finishes_what_is_in_flight_and_tells_keepalived_first() {
     assert_eq!((answer.status, answer.body.as_str()), (200, "node0"));
     assert!(busy.closes_within(Duration::from_secs(10)).await);
     assert!(scene.balancer.ended().success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_lets_http_2_requests_in_flight_finish() {
+    let mut scene = Scene::tuned(1, "shutdown_timeout = \"15s\"", "", "").await;
+    scene.backends[0].does(Act::Late(Duration::from_millis(1500)));
+    let address = scene.balancer.address("https.listen");
+    let wire = Wire::tls(address, SITE, scene.authority.browser(&[b"h2"])).await;
+    let (client, connection) = h2::client::handshake(wire.into_stream()).await.unwrap();
+    let connection = tokio::spawn(connection);
+    let mut client = client.ready().await.unwrap();
+    let request = http::Request::get(format!("https://{SITE}/slow")).body(()).unwrap();
+    let (answer, _) = client.send_request(request, true).unwrap();
+    until("it reached the back end", || async { scene.backends[0].served() == 1 }).await;
+    scene.balancer.signal("TERM");
+    let answer = answer.await.unwrap();
+    assert_eq!(answer.status(), 200);
+    assert_eq!(answer.into_body().data().await.unwrap().unwrap(), "node0");
+    let _ = connection.await;
+    assert!(scene.balancer.ended().success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn at_max_connections_further_ones_wait_and_are_served_in_their_turn() {
+    let scene = Scene::tuned(1, "", "max_connections = 1", "").await;
+    let mut first = scene.open().await;
+    first.send(&get("/first")).await;
+    assert_eq!(first.answer().await.unwrap().status, 200);
+    let (address, browser) =
+        (scene.balancer.address("https.listen"), scene.authority.browser(&[b"http/1.1"]));
+    let second = tokio::spawn(async move {
+        let mut wire = Wire::tls(address, SITE, browser).await;
+        wire.send(&get("/second")).await;
+        wire.answer().await.unwrap().status
+    });
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(!second.is_finished());
+    drop(first);
+    assert_eq!(second.await.unwrap(), 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]

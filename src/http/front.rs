@@ -91,7 +91,11 @@ impl Front {
         }
         let peer = state.map(|s| s.peer()).or_else(|| peer_of(session));
         let head = session.req_header();
-        visit.exchange = Some(Exchange::start(head.method.clone(), head.version, peer.map(|p| p.address)));
+        let mut exchange = Exchange::start(head.method.clone(), head.version, peer.map(|p| p.address));
+        // For a request that is refused: what it was, as far as it can be told, and a number to ask about.
+        exchange.request_id = steps::new_request_id();
+        exchange.path = shown(head.raw_path());
+        visit.exchange = Some(exchange);
 
         session.set_read_timeout(Some(self.limits.client_timeout));
         session.set_write_timeout(Some(self.limits.client_timeout));
@@ -268,6 +272,13 @@ impl Front {
             exchange.finish(outcome);
         }
     }
+}
+
+/// The path of a target that nobody has checked yet, fit for a log line.
+fn shown(target: &[u8]) -> String {
+    const LONGEST: usize = 200;
+    let path = target.split(|b| *b == b'?').next().unwrap_or_default();
+    path.iter().take(LONGEST).flat_map(|b| std::ascii::escape_default(*b)).map(char::from).collect()
 }
 
 fn refuse(visit: &mut Visit, refusal: Refusal) -> Box<Error> {

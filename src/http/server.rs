@@ -261,14 +261,6 @@ where
 {
     let acceptor = endpoint.tls.map(Acceptor::from_server_config).map(Arc::new);
     loop {
-        // The slot comes first: a connection that has none stays in the kernel's queue, where it costs nothing.
-        let slot = tokio::select! {
-            slot = server.slots.clone().acquire_owned() => match slot {
-                Ok(slot) => slot,
-                Err(_) => return,
-            },
-            () = accepting.cancelled() => return,
-        };
         let (stream, from) = tokio::select! {
             accepted = endpoint.listener.accept() => match accepted {
                 Ok(accepted) => accepted,
@@ -279,6 +271,15 @@ where
                     tokio::time::sleep(Duration::from_millis(50)).await;
                     continue;
                 }
+            },
+            () = accepting.cancelled() => return,
+        };
+        // Without a free slot this connection waits here and the next ones in the kernel's queue, where they cost
+        // nothing. (Were the slot taken before the accept, an idle endpoint would keep one from the busy ones.)
+        let slot = tokio::select! {
+            slot = server.slots.clone().acquire_owned() => match slot {
+                Ok(slot) => slot,
+                Err(_) => return,
             },
             () = accepting.cancelled() => return,
         };

@@ -281,7 +281,8 @@ fn is_request_id(text: &str) -> bool {
     text.len() == 32 && text.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
-fn new_request_id() -> String {
+/// 32 hexadecimal digits by chance: enough for no two requests ever to share them.
+pub fn new_request_id() -> String {
     format!("{:032x}", rand::random::<u128>())
 }
 
