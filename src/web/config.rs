@@ -176,7 +176,9 @@ impl Validate for Config {
         }
         config::not_empty("listen", &self.listen)?;
         for (i, address) in self.listen.iter().enumerate() {
-            if self.listen[..i].contains(address) || *address == self.metrics.listen {
+            // Port 0 is a new port each time.
+            let twice = self.listen[..i].contains(address) || *address == self.metrics.listen;
+            if twice && address.port() != 0 {
                 return Invalid::err(
                     "listen",
                     format_args!("{address} stands here twice, or is metrics.listen too"),

@@ -75,6 +75,7 @@ pub async fn run(config: Config) -> Result<(), Failure> {
     upstreams.watch().await;
     tokio::spawn(site.reload_when_told(shutdown.clone()));
     process::notify_ready();
+    tracing::info!(node = %config.node, "serving");
     server::serve_counted(endpoints, app, limits, shutdown, config.shutdown_timeout, connections).await;
     tracing::info!("stopped");
     Ok(())

@@ -1,6 +1,7 @@
 //! What the stories are played with: an authority, back ends, the real program, clients.
 #![allow(dead_code, missing_docs)]
 
+pub mod app;
 pub mod authority;
 pub mod backend;
 pub mod client;

@@ -22,7 +22,12 @@ pub struct Program {
 impl Program {
     /// Starts the balancer and waits until it serves.
     pub fn start(config: &Path) -> Self {
-        let mut child = Command::new(BALANCER)
+        Self::start_other(BALANCER, config)
+    }
+
+    /// Starts another of the programs and waits until it serves.
+    pub fn start_other(program: &str, config: &Path) -> Self {
+        let mut child = Command::new(program)
             .arg("--config")
             .arg(config)
             .stderr(Stdio::piped())
@@ -101,6 +106,11 @@ impl Drop for Program {
 
 /// Exit status and standard error of a call that should not run for long.
 pub fn call(arguments: &[&str]) -> (i32, String) {
-    let out = Command::new(BALANCER).args(arguments).output().unwrap();
+    call_other(BALANCER, arguments)
+}
+
+/// As [`call`], of another of the programs.
+pub fn call_other(program: &str, arguments: &[&str]) -> (i32, String) {
+    let out = Command::new(program).args(arguments).output().unwrap();
     (out.status.code().unwrap_or(-1), String::from_utf8_lossy(&out.stderr).into_owned())
 }

@@ -299,10 +299,10 @@ fn a_reload_takes_over_the_forms_of_what_did_not_change() {
 #[test]
 fn a_missing_folder_is_named() {
     let mut site = Site::new();
-    site.config.root = Path::new("/nonexistent/www").into();
-    let e = load(&site.config, &Store::default()).unwrap_err().to_string();
-    assert!(e.starts_with("/nonexistent/www: "), "{e}");
     site.write("file", "x");
     site.config.root = site.dir.path().join("www/file");
     assert!(load(&site.config, &Store::default()).is_err(), "a file is no folder");
+    site.config.root = Path::new("/nonexistent/www").into();
+    let e = load(&site.config, &Store::default()).unwrap_err().to_string();
+    assert!(e.starts_with("/nonexistent/www: "), "{e}");
 }
