@@ -1,4 +1,4 @@
-# The application of an app node: the reference site, or any program that keeps the contract in docs/app-contract.md. It is
+# The application of an app node: the reference site, or any program that keeps the contract in docs/app.md. It is
 # told by environment where to listen and which two database addresses to use.
 {
   config,
