@@ -105,8 +105,16 @@ fn a_bad_configuration_ends_with_64_file_key_and_reason() {
         ("unknown key", |c, _| c["bootstrap"] = json!(true), "bootstrap"),
         ("unknown node", |c, _| c["node"] = json!("node9"), "node: \"node9\" is not among the members"),
         ("no certificate", |c, _| c["tls"]["certificate"] = json!("/nowhere/node.pem"), "/nowhere/node.pem"),
-        ("no password", |c, _| c["mysql"]["app_password_file"] = json!("/nowhere/pw"), "/nowhere/pw: password"),
-        ("state directory is a file", |c, d| c["state_directory"] = json!(d.join("ca.pem")), "ca.pem: cannot be made"),
+        (
+            "no password",
+            |c, _| c["mysql"]["app_password_file"] = json!("/nowhere/pw"),
+            "/nowhere/pw: password",
+        ),
+        (
+            "state directory is a file",
+            |c, d| c["state_directory"] = json!(d.join("ca.pem")),
+            "ca.pem: cannot be made",
+        ),
         (
             "long password",
             |_, d| std::fs::write(d.join("replication-password"), "x".repeat(33)).unwrap(),

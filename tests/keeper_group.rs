@@ -1,0 +1,433 @@
+//! Three real mysqld and three keepers on this machine: a group is formed, loses a member to errant transactions, gets it
+//! back by clone, and survives a complete outage.
+//!
+//! mysqld comes from the lab's root file system, as for the other tests with MySQL (tests/mysql.py); without one the test
+//! says that it is skipped.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use serde_json::{Value, json};
+use sqlx::mysql::{MySqlConnectOptions, MySqlConnection, MySqlSslMode};
+use sqlx::{AssertSqlSafe, ConnectOptions};
+use trivet::config::TlsFiles;
+use trivet::http::client::{Client, Target};
+use trivet::tls;
+
+const GROUP: &str = "6f0b1e6e-7d0a-4b7e-9f43-0a77a1ab0001";
+const NODES: usize = 3;
+/// A loaded machine needs a minute for what takes seconds.
+const PATIENCE: Duration = Duration::from_secs(180);
+
+/// How mysqld is run: the root's own loader and libraries, or the one on PATH.
+fn mysqld() -> Option<(Vec<String>, Vec<String>)> {
+    let named = std::env::var_os("TRIVET_TEST_MYSQL_ROOT").map(PathBuf::from);
+    let cache = std::env::var("TRIVET_LAB_CACHE").unwrap_or_else(|_| "/var/cache/trivet-lab".into());
+    let found = || {
+        let entries = std::fs::read_dir(cache).ok()?.flatten().map(|e| e.path());
+        entries.filter(|p| p.extension().is_none()).find(|p| p.join("usr/sbin/mysqld").exists())
+    };
+    let root = named.or_else(found)?;
+    let path = |p: &str| root.join(p).display().to_string();
+    let libraries = path("usr/lib/x86_64-linux-gnu");
+    let loader = format!("{libraries}/ld-linux-x86-64.so.2");
+    let command = vec![loader, "--library-path".into(), libraries, path("usr/sbin/mysqld")];
+    let options = vec![
+        format!("--basedir={}", path("usr")),
+        format!("--lc-messages-dir={}", path("usr/share/mysql")),
+        format!("--character-sets-dir={}", path("usr/share/mysql/charsets")),
+        format!("--plugin-dir={}", path("usr/lib/mysql/plugin")),
+    ];
+    Some((command, options))
+}
+
+fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+fn signal(pid: u32, name: &str) {
+    let _ = Command::new("kill").args([name, &pid.to_string()]).status();
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    assert!(Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap().success());
+}
+
+/// One node: mysqld under a supervisor that restarts it as systemd would, and a keeper.
+struct Node {
+    name: String,
+    home: PathBuf,
+    mysql_port: u16,
+    keeper_port: u16,
+    arguments: Vec<String>,
+    wanted: Arc<AtomicBool>,
+    pid: Arc<AtomicU32>,
+    supervisor: Option<std::thread::JoinHandle<()>>,
+    keeper: Option<Child>,
+}
+
+impl Node {
+    fn start_mysqld(&mut self) {
+        self.wanted.store(true, Ordering::SeqCst);
+        let (wanted, pid, arguments) = (self.wanted.clone(), self.pid.clone(), self.arguments.clone());
+        let log = std::fs::File::create(self.home.join("stderr.log")).unwrap();
+        self.supervisor = Some(std::thread::spawn(move || {
+            while wanted.load(Ordering::SeqCst) {
+                let mut child = Command::new(&arguments[0])
+                    .args(&arguments[1..])
+                    // A clone ends with a restart, which mysqld asks its parent for.
+                    .env("MYSQLD_PARENT_PID", std::process::id().to_string())
+                    .stdout(Stdio::null())
+                    .stderr(log.try_clone().unwrap())
+                    .spawn()
+                    .unwrap();
+                pid.store(child.id(), Ordering::SeqCst);
+                let _ = child.wait();
+                pid.store(0, Ordering::SeqCst);
+            }
+        }));
+    }
+
+    fn kill_mysqld(&mut self) {
+        self.wanted.store(false, Ordering::SeqCst);
+        while self.supervisor.as_ref().is_some_and(|s| !s.is_finished()) {
+            match self.pid.load(Ordering::SeqCst) {
+                0 => {}
+                pid => signal(pid, "-KILL"),
+            }
+            std::thread::park_timeout(Duration::from_millis(20));
+        }
+        self.supervisor = None;
+    }
+
+    fn start_keeper(&mut self) {
+        let log =
+            std::fs::File::options().create(true).append(true).open(self.home.join("keeper.log")).unwrap();
+        let child = Command::new(env!("CARGO_BIN_EXE_trivet-keeper"))
+            .arg("--config")
+            .arg(self.home.join("keeper.json"))
+            .env_remove("NOTIFY_SOCKET")
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        self.keeper = Some(child);
+    }
+
+    fn stop_keeper(&mut self) {
+        if let Some(mut child) = self.keeper.take() {
+            signal(child.id(), "-TERM");
+            let _ = child.wait();
+        }
+    }
+
+    async fn sql(&self) -> MySqlConnection {
+        MySqlConnectOptions::new()
+            .socket(self.home.join("mysqld.sock"))
+            .username("root")
+            .ssl_mode(MySqlSslMode::Disabled)
+            .connect()
+            .await
+            .unwrap()
+    }
+
+    async fn run(&self, sql: &str) {
+        sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut self.sql().await).await.unwrap();
+    }
+
+    async fn number(&self, sql: &str) -> i64 {
+        sqlx::query_scalar(AssertSqlSafe(sql)).fetch_one(&mut self.sql().await).await.unwrap()
+    }
+}
+
+struct Group {
+    nodes: Vec<Node>,
+    clients: Vec<Client>,
+    template: PathBuf,
+    /// Removed last, when nothing runs in it any more.
+    _directory: tempfile::TempDir,
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        for node in &mut self.nodes {
+            node.stop_keeper();
+            node.kill_mysqld();
+        }
+        if std::thread::panicking() {
+            for node in &self.nodes {
+                let log = std::fs::read_to_string(node.home.join("keeper.log")).unwrap_or_default();
+                eprintln!("---- keeper of {}\n{log}", node.name);
+            }
+        }
+    }
+}
+
+fn certificates(home: &Path, name: &str, authority: &Issuer<'_, KeyPair>, ca: &str) -> TlsFiles {
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::new(vec![name.into(), "127.0.0.1".into()]).unwrap();
+    params.distinguished_name.push(DnType::CommonName, name);
+    let certificate = params.signed_by(&key, authority).unwrap();
+    let write = |file: &str, text: &str| {
+        std::fs::write(home.join(file), text).unwrap();
+        home.join(file)
+    };
+    TlsFiles {
+        ca: write("ca.pem", ca),
+        certificate: write("node.pem", &certificate.pem()),
+        key: write("node.key", &key.serialize_pem()),
+    }
+}
+
+fn settings(node: &Node, number: usize, seeds: &str) -> Vec<String> {
+    let home = node.home.display();
+    let port = node.mysql_port;
+    let mut settings: Vec<String> = [
+        format!("--datadir={home}/data"),
+        format!("--socket={home}/mysqld.sock"),
+        format!("--pid-file={home}/mysqld.pid"),
+        format!("--log-error={home}/error.log"),
+        format!("--port={port}"),
+        format!("--report-port={port}"),
+        format!("--server-id={number}"),
+        format!("--ssl-ca={home}/ca.pem"),
+        format!("--ssl-cert={home}/node.pem"),
+        format!("--ssl-key={home}/node.key"),
+        format!("--loose-group-replication-recovery-ssl-ca={home}/ca.pem"),
+        format!("--loose-group-replication-group-name={GROUP}"),
+        format!("--loose-group-replication-local-address=127.0.0.1:{port}"),
+        format!("--loose-group-replication-group-seeds={seeds}"),
+    ]
+    .into();
+    settings.extend(
+        [
+            "--bind-address=127.0.0.1",
+            "--report-host=127.0.0.1",
+            "--mysqlx=OFF",
+            "--skip-name-resolve",
+            "--innodb-buffer-pool-size=32M",
+            "--innodb-redo-log-capacity=16M",
+            "--super-read-only=ON",
+            "--gtid-mode=ON",
+            "--enforce-gtid-consistency=ON",
+            "--log-bin=binlog",
+            "--require-secure-transport=ON",
+            "--plugin-load-add=group_replication.so",
+            "--plugin-load-add=mysql_clone.so",
+            "--loose-group-replication-communication-stack=MYSQL",
+            "--loose-group-replication-start-on-boot=OFF",
+            "--loose-group-replication-ssl-mode=VERIFY_IDENTITY",
+            "--loose-group-replication-recovery-use-ssl=ON",
+            "--loose-group-replication-recovery-ssl-verify-server-cert=ON",
+            "--loose-group-replication-exit-state-action=READ_ONLY",
+            "--loose-group-replication-unreachable-majority-timeout=10",
+            "--loose-group-replication-member-expel-timeout=0",
+            "--loose-group-replication-autorejoin-tries=0",
+            "--loose-group-replication-message-cache-size=134217728",
+        ]
+        .map(String::from),
+    );
+    settings
+}
+
+impl Group {
+    /// Empty members and their keepers, all started.
+    fn start((command, options): (Vec<String>, Vec<String>)) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let template = directory.path().join("template");
+        let base = |more: &[String]| -> Vec<String> {
+            let flags = ["--no-defaults".to_owned(), "--user=root".to_owned()];
+            command.iter().chain(&flags).chain(&options).chain(more).cloned().collect()
+        };
+        let initialize = base(&[format!("--datadir={}", template.display()), "--initialize-insecure".into()]);
+        let done = Command::new(&initialize[0]).args(&initialize[1..]).output().unwrap();
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        // Each copy makes a server UUID of its own.
+        let _ = std::fs::remove_file(template.join("auto.cnf"));
+
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(DnType::CommonName, "test CA");
+        let ca = params.self_signed(&key).unwrap().pem();
+        let authority = Issuer::new(params, key);
+
+        let mut nodes: Vec<Node> = (1..=NODES)
+            .map(|i| Node {
+                name: format!("node{i}"),
+                home: directory.path().join(format!("node{i}")),
+                mysql_port: free_port(),
+                keeper_port: free_port(),
+                arguments: Vec::new(),
+                wanted: Arc::default(),
+                pid: Arc::default(),
+                supervisor: None,
+                keeper: None,
+            })
+            .collect();
+        let seeds: Vec<String> = nodes.iter().map(|n| format!("127.0.0.1:{}", n.mysql_port)).collect();
+        let members: Vec<Value> = nodes
+            .iter()
+            .map(|n| {
+                json!({"name": n.name, "mysql": format!("127.0.0.1:{}", n.mysql_port),
+                       "keeper": format!("127.0.0.1:{}", n.keeper_port)})
+            })
+            .collect();
+        let mut clients = Vec::new();
+        for (i, node) in nodes.iter_mut().enumerate() {
+            std::fs::create_dir(&node.home).unwrap();
+            copy_folder(&template, &node.home.join("data"));
+            let files = certificates(&node.home, &node.name, &authority, &ca);
+            node.arguments = base(&settings(node, i + 1, &seeds.join(",")));
+            let path = |file: &str| node.home.join(file).display().to_string();
+            std::fs::write(path("replication-password"), "replication").unwrap();
+            std::fs::write(path("app-password"), "app").unwrap();
+            let config = json!({
+                "node": node.name, "group_name": GROUP, "listen": format!("127.0.0.1:{}", node.keeper_port),
+                "tls": files, "log": {"format": "text"},
+                "metrics": {"listen": format!("127.0.0.1:{}", free_port())},
+                "state_directory": path("state"), "members": members,
+                // A fresh server lets root in without a password, over the socket.
+                "mysql": {"socket": path("mysqld.sock"), "user": "root",
+                          "replication_password_file": path("replication-password"),
+                          "app_password_file": path("app-password")},
+                // The machine that runs the tests may be busy.
+                "timing": {"observe_timeout": "2s", "stale": "3s", "peer_timeout": "2s"}
+            });
+            std::fs::write(path("keeper.json"), config.to_string()).unwrap();
+            let tls = (tls::client_config(&files, &[]).unwrap(), tls::server_name(&node.name).unwrap());
+            let address = format!("127.0.0.1:{}", node.keeper_port);
+            clients.push(Client::new(Target { address, host: node.name.clone(), tls: Some(tls) }));
+        }
+        for node in &mut nodes {
+            node.start_mysqld();
+            node.start_keeper();
+        }
+        Self { nodes, clients, template, _directory: directory }
+    }
+
+    async fn health(&self, i: usize) -> Value {
+        match self.clients[i].get("/health", Duration::from_secs(5)).await {
+            Ok(answer) => serde_json::from_slice(&answer.body).unwrap(),
+            Err(e) => json!({"phase": "no answer", "reason": e.to_string()}),
+        }
+    }
+
+    async fn status(&self, i: usize, path: &str) -> u16 {
+        self.clients[i].get(path, Duration::from_secs(5)).await.map_or(0, |a| a.status.as_u16())
+    }
+
+    /// Waits until node `i` is in `phase`, and returns what it says then.
+    async fn until(&self, i: usize, phase: &str) -> Value {
+        let begun = Instant::now();
+        loop {
+            let health = self.health(i).await;
+            if health["phase"] == phase {
+                return health;
+            }
+            assert!(begun.elapsed() < PATIENCE, "node{} is not {phase} but {health}", i + 1);
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// Waits until all are ONLINE in one view of three; returns the primary.
+    async fn until_whole(&self) -> usize {
+        let begun = Instant::now();
+        loop {
+            let mut seen = Vec::new();
+            for i in 0..NODES {
+                seen.push(self.health(i).await);
+            }
+            let online = |h: &Value| {
+                let view = h["view"].as_array().map_or(&[][..], Vec::as_slice);
+                h["phase"] == "online" && view.iter().filter(|m| m["state"] == "ONLINE").count() == NODES
+            };
+            if seen.iter().all(online) {
+                let mut primaries = Vec::new();
+                for i in 0..NODES {
+                    if self.status(i, "/primary").await == 200 {
+                        primaries.push(i);
+                    }
+                }
+                if let [primary] = primaries[..] {
+                    return primary;
+                }
+            }
+            assert!(begun.elapsed() < PATIENCE, "the group is not whole: {seen:#?}");
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_is_formed_repaired_and_formed_again() {
+    let Some(mysqld) = mysqld() else {
+        eprintln!("keeper_group: no mysqld here (./lab install makes one): SKIPPED");
+        return;
+    };
+    let mut group = Group::start(mysqld);
+
+    // From three empty members to a group, with nothing but the group's own transactions.
+    let primary = group.until_whole().await;
+    assert_eq!(primary, 0, "the first member of the configuration founds the group");
+    for i in 0..NODES {
+        let health = group.health(i).await;
+        assert!(health["gtid_executed"].as_str().unwrap().starts_with(GROUP), "{health}");
+        assert!(
+            !health["gtid_executed"].as_str().unwrap().contains(','),
+            "one source of transactions: {health}"
+        );
+        let accounts = "SELECT COUNT(*) FROM mysql.user WHERE ssl_type = 'ANY' AND user LIKE 'trivet\\_%'";
+        assert_eq!(group.nodes[i].number(accounts).await, 2, "replication and app account on node{}", i + 1);
+        assert_eq!(group.status(i, "/replica").await, if i == primary { 503 } else { 200 });
+    }
+    group.nodes[primary]
+        .run("CREATE TABLE trivet.t (id INT PRIMARY KEY); INSERT INTO trivet.t VALUES (1)")
+        .await;
+
+    // A write on a member outside the group keeps it out, and is named.
+    group.nodes[2].stop_keeper();
+    group.nodes[2]
+        .run("STOP GROUP_REPLICATION; SET GLOBAL super_read_only = OFF; CREATE DATABASE errant")
+        .await;
+    group.nodes[2].start_keeper();
+    let diverged = group.until(2, "diverged").await;
+    let uuid = diverged["server_uuid"].as_str().unwrap();
+    assert!(diverged["reason"].as_str().unwrap().contains(&format!("{uuid}:1")), "{diverged}");
+    assert_eq!(diverged["super_read_only"], true, "and it takes no more of them");
+
+    // What the documentation tells to do: data away, and the empty member is cloned.
+    group.nodes[2].kill_mysqld();
+    let data = group.nodes[2].home.join("data");
+    std::fs::rename(&data, group.nodes[2].home.join("data.old")).unwrap();
+    copy_folder(&group.template, &data);
+    group.nodes[2].start_mysqld();
+    group.until_whole().await;
+    let schemas = "SELECT COUNT(*) FROM information_schema.schemata WHERE schema_name = 'errant'";
+    for node in &group.nodes {
+        assert_eq!(node.number(schemas).await, 0, "the errant transaction is on {}", node.name);
+        assert_eq!(node.number("SELECT COUNT(*) FROM trivet.t").await, 1, "{}", node.name);
+    }
+
+    // A complete outage: two are not enough, three are.
+    group.nodes[0].run("INSERT INTO trivet.t VALUES (2), (3)").await;
+    for node in &mut group.nodes {
+        node.kill_mysqld();
+    }
+    for i in [2, 1] {
+        group.nodes[i].start_mysqld();
+    }
+    for i in [2, 1] {
+        let waiting = group.until(i, "waiting-for-members").await;
+        assert!(waiting["reason"].as_str().unwrap().contains("node1 ("), "{waiting}");
+        assert_eq!(group.status(i, "/primary").await, 503);
+    }
+    group.nodes[0].start_mysqld();
+    group.until_whole().await;
+    for node in &group.nodes {
+        assert_eq!(node.number("SELECT COUNT(*) FROM trivet.t").await, 3, "{}", node.name);
+    }
+}
