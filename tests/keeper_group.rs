@@ -161,6 +161,9 @@ impl Drop for Group {
             for node in &self.nodes {
                 let log = std::fs::read_to_string(node.home.join("keeper.log")).unwrap_or_default();
                 eprintln!("---- keeper of {}\n{log}", node.name);
+                let log = std::fs::read_to_string(node.home.join("error.log")).unwrap_or_default();
+                let errors: Vec<&str> = log.lines().filter(|l| l.contains("[ERROR]")).collect();
+                eprintln!("---- mysqld of {}\n{}", node.name, errors.join("\n"));
             }
         }
     }
@@ -207,6 +210,7 @@ fn settings(node: &Node, number: usize, seeds: &str) -> Vec<String> {
             "--bind-address=127.0.0.1",
             "--report-host=127.0.0.1",
             "--mysqlx=OFF",
+            "--secure-file-priv=NULL",
             "--skip-name-resolve",
             "--innodb-buffer-pool-size=32M",
             "--innodb-redo-log-capacity=16M",
