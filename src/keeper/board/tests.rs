@@ -60,10 +60,7 @@ fn a_report_ages_on_both_sides() {
     report.age_ms = 900;
     board.peer("node2", t, Ok(report));
     assert!(board.peers(t + Duration::from_millis(1000))["node2"].is_ok());
-    assert_eq!(
-        board.peers(t + Duration::from_millis(1200))["node2"],
-        Err("its observation is stale".into())
-    );
+    assert_eq!(board.peers(t + Duration::from_millis(1200))["node2"], Err("its observation is stale".into()));
     let report = board.report(t);
     board.peer("node2", t, Ok(report));
     board.peer("node2", t + Duration::from_millis(250), Err("cannot connect".into()));
