@@ -86,10 +86,10 @@ impl Upstreams {
 
     /// Whom to ask next; a request that came from a peer (`hop`) goes no further, or two nodes whose apps are down would
     /// play ball with it. When nobody is known to be up, the app beside us is asked all the same: its own error page
-    /// says more than ours.
+    /// says more than ours. Last of all comes a peer that is silent: it may be us who are slow to hear.
     pub fn next(&self, tried: &Tried, hop: bool) -> Option<Arc<Backend>> {
         let app = || (!tried.has(&self.app)).then(|| self.app.clone());
-        if hop { app() } else { self.pool.pick(tried).or_else(app) }
+        if hop { app() } else { self.pool.pick(tried).or_else(app).or_else(|| self.pool.pick_any(tried)) }
     }
 
     /// How to reach `backend`; over a connection that nobody used before when `new_connection`.

@@ -200,7 +200,7 @@ impl Builder<'_> {
         };
         let workers = std::thread::available_parallelism().map_or(1, |n| n.get()).min(assets.len());
         let mut made: Vec<(PathBuf, Vec<Coded>)> = std::thread::scope(|scope| {
-            let threads: Vec<_> = (0..workers).map(|_| scope.spawn(&work)).collect();
+            let threads: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
             threads.into_iter().flat_map(|t| t.join().unwrap_or_default()).collect()
         });
         made.sort_by(|(a, _), (b, _)| a.cmp(b));
