@@ -108,6 +108,7 @@ class Record:
         self._lock = threading.Lock()
         self.rows: list[dict] = []
         self.reopened = 0
+        self.ended: float | None = None  # when the last request was sent; answers may come in for a while
 
     def now(self) -> float:
         return time.monotonic() - self.began
@@ -126,7 +127,7 @@ class Record:
             return list(self.rows)
 
     def summary(self, streams: list[str]) -> dict:
-        rows, until = self.snapshot(), self.now()
+        rows, until = self.snapshot(), self.now() if self.ended is None else self.ended
         result: dict = {"began": self.wall, "seconds": round(until, 3), "reopened": self.reopened}
         for stream in streams:
             result[stream] = summarise([r for r in rows if r["stream"] == stream], until)
@@ -276,6 +277,7 @@ class Probe:
         else:
             ready("ready")
         self.stopping.wait()
+        self.record.ended = self.record.now()
         for thread in threads:
             thread.join()
 
@@ -285,7 +287,7 @@ class Probe:
 
 def start(options: argparse.Namespace) -> int:
     at = folder(options.name)
-    if (at / "pid").exists():
+    if is_running(at):
         print(f"trivet-probe: {options.name} is already running", file=sys.stderr)
         return 1
     at.mkdir(parents=True, exist_ok=True)
@@ -354,6 +356,15 @@ def start(options: argparse.Namespace) -> int:
         code = 1
     (at / "pid").unlink(missing_ok=True)
     os._exit(code)
+
+
+def is_running(at: Path) -> bool:
+    """A probe that was killed leaves its process id behind."""
+    try:
+        os.kill(int((at / "pid").read_text()), 0)
+        return True
+    except (FileNotFoundError, ProcessLookupError, ValueError):
+        return False
 
 
 def put(path: Path, value: object) -> None:

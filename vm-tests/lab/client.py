@@ -149,6 +149,7 @@ class Client(Commands):
         env = clean_environment(HOME="/root") if base is None else dict(base)
         if self.ca is not None:
             env |= TRUST
+        env["TRIVET_PROBE_DIR"] = str(self.folder / "probe")  # a client of its own for every lab
         env["PATH"] = f"{self.folder / 'bin'}:{env.get('PATH') or os.defpath}"
         return env
 

@@ -36,6 +36,13 @@ class Summary(unittest.TestCase):
         seen = probe.summarise([row(0, 1), row(1, 8, "no answer in time")], until=10)
         self.assertEqual((seen["longest_outage"], seen["outage_over"]), (9, False))
 
+    def test_an_answer_awaited_in_vain_after_the_end_is_no_outage_that_lasts(self):
+        record = probe.Record()
+        record.rows = [row(0, 1), row(1, 4.9, "no answer in time"), row(2.5, 2.9)]
+        record.ended = 3.0
+        seen = record.summary(["reads"])["reads"]
+        self.assertEqual((round(seen["longest_outage"], 3), seen["failed"], seen["outage_over"]), (1.9, 1, True))
+
     def test_nothing_ever_answered(self):
         seen = probe.summarise([row(0, 1, "Connection refused")], until=4)
         self.assertEqual((seen["longest_outage"], seen["outage_over"], seen["median"]), (4, False, None))
