@@ -69,8 +69,9 @@ impl PeerClients {
 
     /// Asks each peer every `interval` until stopping is asked for.
     pub fn poll(&self, board: &Arc<Board>, interval: Duration, shutdown: &Shutdown) {
-        for name in self.clients.keys().cloned() {
-            let (clients, board, mut shutdown) = (self.clone(), board.clone(), shutdown.clone());
+        for name in self.clients.keys() {
+            let (name, clients, board, mut shutdown) =
+                (name.clone(), self.clone(), board.clone(), shutdown.clone());
             tokio::spawn(async move {
                 let mut ticks = tokio::time::interval(interval);
                 ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
