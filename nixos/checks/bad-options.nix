@@ -6,7 +6,7 @@ let
     { pkgs, ... }:
     {
       services.mysql.ensureDatabases = [ "shop" ];
-      services.mysql.initialScript = "/root/shop.sql";
+      services.mysql.initialScript = "/var/lib/shop.sql";
       services.mysql.replication.role = "master";
       services.trivet.app.environment.DATABASE_WRITE_URL = "mysql://shop:secret@127.0.0.1:6446/shop";
       services.trivet.app.settings.listen = "127.0.0.1:9000";
