@@ -101,7 +101,9 @@ fn check_needs_neither_secrets_nor_network() {
 
 #[test]
 fn a_bad_configuration_ends_with_64_file_key_and_reason() {
-    let bad: [(&str, fn(&mut Value, &Path), &str); 6] = [
+    /// What it is called, how it is made, what must be said about it.
+    type Mistake = (&'static str, fn(&mut Value, &Path), &'static str);
+    let bad: [Mistake; 6] = [
         ("unknown key", |c, _| c["bootstrap"] = json!(true), "bootstrap"),
         ("unknown node", |c, _| c["node"] = json!("node9"), "node: \"node9\" is not among the members"),
         ("no certificate", |c, _| c["tls"]["certificate"] = json!("/nowhere/node.pem"), "/nowhere/node.pem"),
