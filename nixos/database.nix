@@ -109,6 +109,8 @@ in
           member_expel_timeout = 0;
           # A minority gives up after 10 s, and goes read-only.
           unreachable_majority_timeout = 10;
+          # Joining again is the keeper's business: MySQL would try once in five minutes, and stand in its way meanwhile.
+          autorejoin_tries = 0;
           # OFFLINE_MODE would not be reset when the member rejoins.
           exit_state_action = "READ_ONLY";
           # Must be equal on all members; ON costs pauses of up to a second.

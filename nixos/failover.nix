@@ -107,6 +107,8 @@ in
     ];
     systemd.services.trivet-balancer.serviceConfig = {
       ExecStartPost = [ (report "0") ];
+      # In order: the addresses move first, and the balancer finishes what it still has.
+      ExecStop = [ (report "1") ];
       ExecStopPost = [ (report "1") ];
       ReadWritePaths = [ "/run/trivet-failover" ];
     };

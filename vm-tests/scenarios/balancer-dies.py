@@ -46,3 +46,16 @@ with subtest("keepalived is killed on the active node"):
     seen = stop_probe("keepalived")
     measured("keepalived killed", seen)
     assert seen["reads"]["outage_over"]
+
+with subtest("the active balancer is stopped in order: no request fails"):
+    before = holder()
+    start_probe("stopped", reads=40, keepalive=4)
+    before.succeed("systemctl stop trivet-balancer")
+    after = holder(others(before))
+    client.sleep(1)
+    seen = stop_probe("stopped")
+    measured("balancer stopped in order", seen)
+    assert seen["reads"]["failed"] == 0, seen["reads"]
+    assert seen["keepalive"]["failed"] == 0, seen["keepalive"]
+    before.succeed("systemctl start trivet-balancer")
+    before.wait_for_unit("trivet-balancer", timeout=RECOVERY)
