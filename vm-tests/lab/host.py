@@ -77,6 +77,12 @@ def find_cgroup2(mounts: str) -> Path | None:
     return None
 
 
+def find_named_hierarchies(mounts: str) -> list[Path]:
+    """Where version 1's hierarchy for systemd is mounted: on a hybrid host systemd-nspawn makes every machine's cgroup there too."""
+    rows = [line.split() for line in mounts.splitlines()]
+    return [Path(where) for _, where, kind, options, *_ in rows if kind == "cgroup" and "name=systemd" in options.split(",")]
+
+
 def cgroup_root(*, mount: bool = True) -> Path:
     """Where cgroup v2 is mounted; mounted at its usual place when it is nowhere (and left there: the host can use it)."""
     if found := find_cgroup2(Path("/proc/mounts").read_text()):

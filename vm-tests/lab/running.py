@@ -11,7 +11,7 @@ from lab import cluster as clusters
 from lab.cgroup import Cgroup
 from lab.client import Client
 from lab.errors import LabError
-from lab.host import cgroup_root
+from lab.host import cgroup_root, find_named_hierarchies
 from lab.log import Log
 from lab.machine import Node
 from lab.network import Network
@@ -34,6 +34,8 @@ class Lab:
         self.cluster = clusters.load(snapshots / "cluster.json")
         self.network = Network(name, self.cluster.prefix_length)
         self.cgroup = Cgroup(cgroup_root() / f"trivet-lab-{name}")
+        hierarchies = find_named_hierarchies(Path("/proc/mounts").read_text())
+        self.shadows = [Cgroup(h / self.cgroup.path.name) for h in hierarchies]
         self.nodes = {
             n: Node(name, n, [self.cluster.on_link(address)], self.folder / "nodes" / n, self.network,
                     Cgroup(self.cgroup.path / n), log_to, out_dir)
@@ -87,7 +89,8 @@ class Lab:
         for where in sorted(_mounts_below(self.folder), reverse=True):
             run(["umount", where], what=f"unmounting {where}")
         self.network.down()
-        self.cgroup.remove()
+        for cgroup in (self.cgroup, *self.shadows):
+            cgroup.remove()
         shutil.rmtree(self.folder, ignore_errors=True)
         if left := self.left_behind():
             raise LabError(f"lab {self.name!r} left behind: {', '.join(left)}")
@@ -103,8 +106,7 @@ class Lab:
         left = [f"process {p}" for p in self.cgroup.processes()]
         left += [f"mount {m}" for m in _mounts_below(self.folder)]
         left += [f"network namespace {n}" for n in self.network.existing()]
-        if self.cgroup.path.exists():
-            left.append(f"cgroup {self.cgroup.path}")
+        left += [f"cgroup {c.path}" for c in (self.cgroup, *self.shadows) if c.path.exists()]
         if self.folder.exists():
             left.append(f"folder {self.folder}")
         return left
