@@ -153,11 +153,6 @@ impl Shutdown {
         // An error means that the sender is gone, and with it the program's reason to run.
         let _ = self.0.wait_for(|stop| *stop).await;
     }
-
-    /// The raw receiver, for libraries that want one (Pingora's `ShutdownWatch`).
-    pub fn receiver(&self) -> watch::Receiver<bool> {
-        self.0.clone()
-    }
 }
 
 /// `READY=1`, and the start of watchdog pings when systemd asks for them. Must be called inside a runtime.

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use pingora::utils::tls::CertKey;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -100,20 +101,10 @@ pub fn mutual_server_config(files: &TlsFiles, alpn: &[&[u8]]) -> Result<Arc<Serv
     Ok(Arc::new(config))
 }
 
-/// A server for everyone, whose certificate stays the one it was made with; see [`site`] for one that can change.
-pub fn public_server_config(
-    certificate: &Path,
-    key: &Path,
-    alpn: &[&[u8]],
-) -> Result<Arc<ServerConfig>, ConfigError> {
-    let mut config = ServerConfig::builder_with_provider(provider())
-        .with_safe_default_protocol_versions()
-        .map_err(|e| ConfigError::at(certificate, "", e))?
-        .with_no_client_auth()
-        .with_single_cert(own_certificates(certificate)?, load_key(key)?)
-        .map_err(|e| ConfigError::at(certificate, "", mismatch(key, &e)))?;
-    config.alpn_protocols = alpn.iter().map(|p| p.to_vec()).collect();
-    Ok(Arc::new(config))
+/// The node's certificate and key as Pingora's connector wants them.
+pub fn identity(files: &TlsFiles) -> Result<Arc<CertKey>, ConfigError> {
+    let chain = load_certificates(&files.certificate)?.iter().map(|c| c.to_vec()).collect();
+    Ok(Arc::new(CertKey::new(chain, load_key(&files.key)?.secret_der().to_vec())))
 }
 
 fn mismatch(key: &Path, e: &rustls::Error) -> String {

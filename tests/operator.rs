@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use trivet::config::TlsFiles;
 use trivet::operator::cluster::Cluster;
 use trivet::operator::status::{self, Verdict};
-use trivet::tls;
+use trivet::tls::{self, site::SiteCertificate};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -114,7 +114,8 @@ fn the_site_certificate_is_for_the_domain() {
     let world = World::new("10.77.0.11", "10.77.0.12");
     world.init(&[]);
     let dir = world.out().join("node1");
-    let site = tls::public_server_config(&dir.join("site.pem"), &dir.join("site.key"), &[]).unwrap();
+    let certificate = SiteCertificate::load(dir.join("site.pem"), dir.join("site.key")).unwrap();
+    let site = certificate.server_config(&[]).unwrap();
     talk(site, tls::client_config(&world.files("node2"), &[]).unwrap(), "www.foobar.com").unwrap();
 }
 

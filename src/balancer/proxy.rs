@@ -12,7 +12,6 @@ use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::{ALPN, Digest};
 use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use pingora::upstreams::peer::HttpPeer;
-use pingora::utils::tls::CertKey;
 use pingora::{Error, ErrorSource, ErrorType};
 
 use super::config::Web;
@@ -233,9 +232,7 @@ pub struct Upstreams {
 impl Upstreams {
     /// Reads the certificate files of `[web]`.
     pub fn new(web: &Web, tunnel_timeout: Duration) -> Result<Self, ConfigError> {
-        let chain = tls::load_certificates(&web.tls.certificate)?.iter().map(|c| c.to_vec()).collect();
-        let key = tls::load_key(&web.tls.key)?.secret_der().to_vec();
-        let identity = Arc::new(CertKey::new(chain, key));
+        let identity = tls::identity(&web.tls)?;
         let peers = web
             .backends
             .iter()

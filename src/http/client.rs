@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, Request, StatusCode};
-use http_body_util::{BodyExt, Full, Limited};
+use http::{Request, StatusCode};
+use http_body_util::{BodyExt, Empty, Limited};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
@@ -60,7 +60,7 @@ pub enum ClientError {
 /// A client for one target.
 pub struct Client {
     target: Target,
-    connection: Mutex<Option<SendRequest<Full<Bytes>>>>,
+    connection: Mutex<Option<SendRequest<Empty<Bytes>>>>,
 }
 
 impl Client {
@@ -71,51 +71,32 @@ impl Client {
 
     /// `GET path`, all within `deadline`.
     pub async fn get(&self, path: &str, deadline: Duration) -> Result<Answer, ClientError> {
-        self.call(Method::GET, path, Bytes::new(), deadline).await
-    }
-
-    /// `POST path` with a JSON body, all within `deadline`. Sent at most once.
-    pub async fn post(&self, path: &str, json: Bytes, deadline: Duration) -> Result<Answer, ClientError> {
-        self.call(Method::POST, path, json, deadline).await
-    }
-
-    async fn call(
-        &self,
-        method: Method,
-        path: &str,
-        body: Bytes,
-        deadline: Duration,
-    ) -> Result<Answer, ClientError> {
-        tokio::time::timeout(deadline, self.exchange(method, path, body))
+        tokio::time::timeout(deadline, self.exchange(path))
             .await
             .unwrap_or(Err(ClientError::Timeout(deadline)))
     }
 
-    async fn exchange(&self, method: Method, path: &str, body: Bytes) -> Result<Answer, ClientError> {
+    async fn exchange(&self, path: &str) -> Result<Answer, ClientError> {
         // The connection is taken out while in use: a call that is cancelled by its deadline leaves none behind, so
         // the next call never reads the late answer of this one.
         let kept = self.connection.lock().await.take();
         if let Some(mut sender) = kept
             && sender.ready().await.is_ok()
         {
-            match self.send(&mut sender, method.clone(), path, body.clone()).await {
-                Ok((answer, keep)) => {
-                    self.keep(sender, keep).await;
-                    return Ok(answer);
-                }
-                // A kept connection may have been closed by the peer just now; only a method that can be repeated
-                // (RFC 9110 section 9.2.2) is sent again.
-                Err(_) if method == Method::GET => {}
-                Err(e) => return Err(e),
+            // An error here may be the peer closing a kept connection just now; GET can be repeated (RFC 9110 section
+            // 9.2.2), on a connection that is new.
+            if let Ok((answer, keep)) = self.send(&mut sender, path).await {
+                self.keep(sender, keep).await;
+                return Ok(answer);
             }
         }
         let mut sender = self.connect().await?;
-        let (answer, keep) = self.send(&mut sender, method, path, body).await?;
+        let (answer, keep) = self.send(&mut sender, path).await?;
         self.keep(sender, keep).await;
         Ok(answer)
     }
 
-    async fn keep(&self, sender: SendRequest<Full<Bytes>>, keep: bool) {
+    async fn keep(&self, sender: SendRequest<Empty<Bytes>>, keep: bool) {
         if keep {
             *self.connection.lock().await = Some(sender);
         }
@@ -123,17 +104,13 @@ impl Client {
 
     async fn send(
         &self,
-        sender: &mut SendRequest<Full<Bytes>>,
-        method: Method,
+        sender: &mut SendRequest<Empty<Bytes>>,
         path: &str,
-        body: Bytes,
     ) -> Result<(Answer, bool), ClientError> {
-        let mut request =
-            Request::builder().method(method).uri(path).header(http::header::HOST, self.target.host.as_str());
-        if !body.is_empty() {
-            request = request.header(http::header::CONTENT_TYPE, "application/json");
-        }
-        let request = request.body(Full::new(body)).map_err(|e| ClientError::Http(e.to_string()))?;
+        let request = Request::get(path)
+            .header(http::header::HOST, self.target.host.as_str())
+            .body(Empty::new())
+            .map_err(|e| ClientError::Http(e.to_string()))?;
         let response = sender.send_request(request).await.map_err(|e| ClientError::Http(e.to_string()))?;
         let close = response.headers().get(http::header::CONNECTION).is_some_and(|v| v == "close");
         let status = response.status();
@@ -145,7 +122,7 @@ impl Client {
         Ok((Answer { status, body }, !close))
     }
 
-    async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, ClientError> {
+    async fn connect(&self) -> Result<SendRequest<Empty<Bytes>>, ClientError> {
         let address = &self.target.address;
         let tcp = TcpStream::connect(address).await.map_err(|e| ClientError::Connect(address.clone(), e))?;
         // A check is one small write; Nagle's algorithm would only delay it.
@@ -163,7 +140,7 @@ impl Client {
     }
 }
 
-async fn handshake<I>(io: I) -> Result<SendRequest<Full<Bytes>>, ClientError>
+async fn handshake<I>(io: I) -> Result<SendRequest<Empty<Bytes>>, ClientError>
 where
     I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
 {

@@ -19,7 +19,9 @@ fn good_files_make_both_sides() {
     let files = self_signed(dir.path(), "node1");
     client_config(&files, &[b"h2", b"http/1.1"]).unwrap();
     mutual_server_config(&files, &[]).unwrap();
-    public_server_config(&files.certificate, &files.key, &[]).unwrap();
+    let site = site::SiteCertificate::load(files.certificate.clone(), files.key.clone()).unwrap();
+    site.server_config(&[]).unwrap();
+    identity(&files).unwrap();
     assert!(expiry(&files.certificate).unwrap() > OffsetDateTime::now_utc());
 }
 

@@ -7,12 +7,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use pingora::upstreams::peer::HttpPeer;
-use pingora::utils::tls::CertKey;
 use rustls::ClientConfig;
 use serde_json::Value;
 
 use super::config::Config;
-use crate::config::{ConfigError, TlsFiles};
+use crate::config::ConfigError;
 use crate::pool::config::Timing;
 use crate::pool::{Backend, Check, HttpCheck, Pool, Spec, Tried};
 use crate::tls;
@@ -40,7 +39,7 @@ pub struct Upstreams {
 impl Upstreams {
     /// From the configuration; nothing is checked yet. `client` is how the peers are checked.
     pub fn new(config: &Config, client: &Arc<ClientConfig>) -> Result<Self, ConfigError> {
-        let identity = identity(&config.tls)?;
+        let identity = tls::identity(&config.tls)?;
         let app = &config.app;
         let spec = Spec { name: APP.into(), address: app.address, tier: 0 };
         let check: Arc<dyn Check> = Arc::new(HttpCheck::new(app.address.to_string(), &app.health.path, None));
@@ -112,10 +111,4 @@ impl Upstreams {
     pub fn status(&self) -> Value {
         self.pool.status()
     }
-}
-
-/// The node's certificate and key as Pingora's connector wants them.
-fn identity(files: &TlsFiles) -> Result<Arc<CertKey>, ConfigError> {
-    let chain = tls::load_certificates(&files.certificate)?.iter().map(|c| c.to_vec()).collect();
-    Ok(Arc::new(CertKey::new(chain, tls::load_key(&files.key)?.secret_der().to_vec())))
 }
