@@ -164,7 +164,7 @@ async fn a_back_end_killed_under_load_fails_no_request() {
         })
         .collect();
     until("some requests were served", || async { scene.backends[0].served() > 5 }).await;
-    scene.backends[0].kill();
+    scene.backends[0].kill().await;
     for client in clients {
         let statuses = client.await.unwrap();
         assert!(statuses.iter().all(|s| *s == 200), "{statuses:?}");
@@ -210,7 +210,7 @@ async fn what_may_be_repeated_is_sent_to_another_back_end_when_its_connection_br
 #[tokio::test(flavor = "multi_thread")]
 async fn a_post_that_could_not_connect_is_sent_to_another_back_end() {
     let scene = Scene::tuned(2, "", "", NO_CHECKS).await;
-    scene.backends[0].kill();
+    scene.backends[0].kill().await;
     for _ in 0..3 {
         let mut wire = scene.open().await;
         wire.send(&format!("POST / HTTP/1.1\r\nHost: {SITE}\r\nContent-Length: 2\r\n\r\nhi")).await;
@@ -279,7 +279,7 @@ async fn a_wrong_certificate_is_refused_on_the_request_path_too() {
     let config = configure(&authority, &list, "", "", NO_CHECKS);
     let scene = Scene { authority, balancer: Program::start(&config), backends: Vec::new() };
     assert_eq!(scene.get("/").await.status, 200);
-    good.kill();
+    good.kill().await;
     // The same address, another name: bound as soon as the first listener has let go.
     let liar = loop {
         if let Some(b) = Backend::try_start_at(address, "liar", scene.authority.mutual_server("liar")).await {

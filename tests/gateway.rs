@@ -170,7 +170,7 @@ async fn a_keeper_that_no_longer_answers_is_not_believed_either() {
     let scene = Scene::with("").await;
     let mut writer = scene.write().await;
     assert_eq!(greeting(&mut writer).await, "node0");
-    scene.keepers[0].kill();
+    scene.keepers[0].kill().await;
     assert!(writer.closes_within(Duration::from_secs(5)).await);
     until("nobody is primary", || async { scene.primary().await.is_none() }).await;
 }

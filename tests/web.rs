@@ -242,7 +242,7 @@ async fn what_no_file_answers_goes_to_the_app_with_what_the_balancer_said_about_
 async fn when_the_app_is_gone_the_next_node_answers_and_nobody_notices() {
     // Checks are slow here, so it is the requests themselves that find out.
     let (_authority, first, second) = two_with("1h").await;
-    first.app.kill();
+    first.app.kill().await;
     for (method, body) in [("GET", ""), ("POST", "a=1")] {
         let answer = first.ask(method, "/page", "", body).await.unwrap();
         assert_eq!(answer.body, format!("node2 answers {method} /page HTTP/1.1"));
@@ -268,7 +268,7 @@ async fn an_app_that_says_it_is_unwell_is_left_alone_until_it_is_well() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_that_was_handed_over_once_is_never_handed_over_again() {
     let (_authority, first, second) = two().await;
-    first.app.kill();
+    first.app.kill().await;
     let answer = first.ask("GET", "/page", "Trivet-Hop: 1\r\n", "").await.unwrap();
     assert_eq!(answer.status, 503);
     assert_eq!(second.app.seen().len(), 0);
@@ -277,7 +277,7 @@ async fn a_request_that_was_handed_over_once_is_never_handed_over_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn when_no_app_answers_our_own_page_says_so_with_the_number_for_the_log() {
     let (_authority, node) = one(json!({})).await;
-    node.app.kill();
+    node.app.kill().await;
     let page = node.get("/page").await;
     let id = page.field("x-request-id").unwrap();
     assert_eq!((page.status, page.field("content-type").as_deref()), (503, Some("text/html; charset=utf-8")));
@@ -344,7 +344,7 @@ async fn killing_the_app_under_load_fails_no_request() {
         .collect();
     tokio::time::sleep(Duration::from_secs(1)).await;
     let address = first.app.address;
-    first.app.kill();
+    first.app.kill().await;
     tokio::time::sleep(Duration::from_secs(1)).await;
     let _again = App::start_at(address, "node1").await;
     for client in clients {

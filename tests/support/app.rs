@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
-use super::backend::find;
+use super::backend::{find, refused};
 
 /// What the app does with a request that is not a health check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,9 +86,11 @@ impl App {
         self.state.released.cancel();
     }
 
-    /// Ends it as SIGKILL would: listener and connections are gone.
-    pub fn kill(&self) {
+    /// Ends it as SIGKILL would, and returns when it is gone: a listener that still takes connections and resets them is
+    /// another failure than none.
+    pub async fn kill(&self) {
         self.state.killed.cancel();
+        refused(self.address).await;
     }
 
     /// The requests so far, heads and bodies, without health checks.
@@ -103,7 +105,7 @@ impl App {
 
 impl Drop for App {
     fn drop(&mut self) {
-        self.kill();
+        self.state.killed.cancel();
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
@@ -109,15 +109,16 @@ impl Backend {
         self.shared.served.load(Ordering::SeqCst)
     }
 
-    /// As `kill -9`: no listener, no connections, from now on.
-    pub fn kill(&self) {
+    /// As `kill -9`: no listener, no connections, once this returns.
+    pub async fn kill(&self) {
         self.shared.stop.cancel();
+        refused(self.address).await;
     }
 }
 
 impl Drop for Backend {
     fn drop(&mut self) {
-        self.kill();
+        self.shared.stop.cancel();
     }
 }
 
@@ -236,4 +237,11 @@ async fn more<S: AsyncRead + Unpin>(stream: &mut S, buffer: &mut Vec<u8>) -> Opt
 
 pub fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
     haystack.windows(needle.len()).position(|w| w == needle)
+}
+
+/// Waits until nobody listens there any more.
+pub async fn refused(address: SocketAddr) {
+    while TcpStream::connect(address).await.is_ok() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }

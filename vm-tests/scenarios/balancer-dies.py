@@ -47,7 +47,9 @@ with subtest("keepalived is killed on the active node"):
     measured("keepalived killed", seen)
     assert seen["reads"]["outage_over"]
 
-with subtest("the active balancer is stopped in order: no request fails"):
+# A TCP connection does not move between machines: what is under way in the instant in which the address moves is reset, and
+# nothing else fails.
+with subtest("the active balancer is stopped in order: only what is under way as the address moves can fail"):
     before = holder()
     start_probe("stopped", reads=40, keepalive=4)
     before.succeed("systemctl stop trivet-balancer")
@@ -55,7 +57,11 @@ with subtest("the active balancer is stopped in order: no request fails"):
     client.sleep(1)
     seen = stop_probe("stopped")
     measured("balancer stopped in order", seen)
-    assert seen["reads"]["failed"] == 0, seen["reads"]
-    assert seen["keepalive"]["failed"] == 0, seen["keepalive"]
+    for stream in ("reads", "keepalive"):
+        failed = seen[stream]["first_problems"]
+        assert len(failed) == seen[stream]["failed"], seen[stream]
+        if failed:
+            assert max(r["begin"] for r in failed) <= min(r["end"] for r in failed), seen[stream]
+        assert seen[stream]["longest_outage"] < 0.5, seen[stream]
     before.succeed("systemctl start trivet-balancer")
     before.wait_for_unit("trivet-balancer", timeout=RECOVERY)
