@@ -15,17 +15,19 @@ from lab.progress import say, step, warn
 
 SUITE = "sid"  # the only suite with mysql-server
 
-# The programs that NixOS' configuration names (lab/farms.py maps them), and what a scenario uses in a node.
+# The programs that NixOS' configuration names (lab/farms.py maps them), what a scenario uses in a node, and what Trivet is
+# measured and compared with (`./lab bench`, `./lab differential`, the TLS scan); testssl.sh needs hexdump and a resolver.
 PACKAGES = [
     "systemd", "systemd-sysv", "dbus", "libnss-systemd", "util-linux", "kmod", "procps", "hostname", "tzdata",
     "keepalived", "mysql-server", "nftables", "iproute2", "openssl", "ca-certificates",
     "prometheus", "prometheus-alertmanager", "prometheus-node-exporter", "prometheus-mysqld-exporter",
     "curl", "jq", "gawk", "netbase", "iputils-ping", "iputils-arping", "netcat-openbsd",
+    "haproxy", "nginx-light", "nghttp2-client", "wrk", "testssl.sh", "bsdextrautils", "bind9-host",
 ]
 # Manuals and translations are of no use in a machine that lives for minutes.
 EXCLUDED = ["/usr/share/man/*", "/usr/share/doc/*", "/usr/share/locale/*", "/usr/share/info/*"]
 # Raise when `customise` changes: the cached root is then built anew.
-CUSTOMISED = 3
+CUSTOMISED = 4
 ATTEMPTS = 3
 
 
@@ -91,16 +93,18 @@ def _build(into: Path, source: str) -> None:
 
 def customise(root: Path) -> None:
     """Take away what Debian's packages set up by themselves; the snapshots bring what shall run."""
-    for path in ("var/lib/mysql", "etc/mysql", "etc/prometheus"):
+    for path in ("var/lib/mysql", "etc/mysql", "etc/prometheus", "etc/haproxy", "etc/nginx/sites-enabled"):
         shutil.rmtree(root / path, ignore_errors=True)  # the data directory would give all nodes one server UUID
     for path in (root / "etc/machine-id", root / "var/lib/dbus/machine-id", root / "etc/hostname"):
         path.unlink(missing_ok=True)
     units = root / "etc/systemd/system"
     for wants in [*units.glob("*.wants"), *units.glob("*.requires")]:
         shutil.rmtree(wants)
-    # Nothing of these is wanted in a machine without a console and without a disk of its own.
+    # Nothing of these is wanted in a machine without a console and without a disk of its own; HAProxy and nginx run only
+    # where a command starts them.
     for unit in ("console-getty.service", "getty.target", "systemd-networkd.service", "systemd-resolved.service",
-                 "systemd-timesyncd.service", "systemd-pstore.service", "e2scrub_reap.service", "systemd-firstboot.service"):
+                 "systemd-timesyncd.service", "systemd-pstore.service", "e2scrub_reap.service", "systemd-firstboot.service",
+                 "haproxy.service", "nginx.service"):
         link = units / unit
         link.unlink(missing_ok=True)
         link.symlink_to("/dev/null")
