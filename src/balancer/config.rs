@@ -33,7 +33,7 @@ pub struct Config {
     /// Where `/metrics` and `/status` are served.
     #[serde(default)]
     pub metrics: Option<Metrics>,
-    /// Plain HTTP, which only redirects to HTTPS.
+    /// Plain HTTP, which redirects to HTTPS unless told to serve.
     #[serde(default)]
     pub http: Option<Http>,
     /// What the public reaches.
@@ -59,6 +59,10 @@ pub struct Config {
 pub struct Http {
     /// Addresses and ports to listen on.
     pub listen: Vec<SocketAddr>,
+    /// Whether a request in plain text is sent to HTTPS. Without, it is served as it comes: for a balancer behind something
+    /// that ends TLS itself.
+    #[serde(default = "defaults::redirect")]
+    pub redirect: bool,
 }
 
 /// `[https]`
@@ -118,8 +122,9 @@ pub struct Https {
 pub struct Web {
     /// The nodes' web tiers.
     pub backends: Vec<BackendConfig>,
-    /// Mutual TLS to them.
-    pub tls: TlsFiles,
+    /// Mutual TLS to them; without it requests and checks go in plain text, for back ends on a network that needs none.
+    #[serde(default)]
+    pub tls: Option<TlsFiles>,
     /// Their active checks.
     #[serde(default)]
     pub health: HealthConfig,
@@ -226,6 +231,10 @@ impl Default for KeeperHealth {
 pub mod defaults {
     use super::{ByteSize, Duration};
 
+    /// Nothing of a site is for the eyes of the network in between.
+    pub fn redirect() -> bool {
+        true
+    }
     /// Longer than keepalived's check interval and its advert take together.
     pub fn drain_delay() -> Duration {
         Duration::from_secs(1)
@@ -380,7 +389,10 @@ impl Validate for Config {
         if let Some(http) = &self.http {
             config::not_empty("http.listen", &http.listen)?;
             if self.https.is_none() {
-                return Invalid::err("http", "needs [https], to which it redirects");
+                return Invalid::err(
+                    "http",
+                    "needs [https], to which it redirects and whose limits hold for it",
+                );
             }
         }
         if self.local_check.is_some() && self.web.is_none() {
@@ -431,8 +443,10 @@ impl Https {
 
 impl Web {
     fn validate(&self) -> Result<(), Invalid> {
-        validate_backends("web.backends", &self.backends, true)?;
-        self.tls.validate("web.tls")?;
+        validate_backends("web.backends", &self.backends, self.tls.is_some())?;
+        if let Some(tls) = &self.tls {
+            tls.validate("web.tls")?;
+        }
         self.health.validate("web.health")?;
         config::positive("web.connect_timeout", self.connect_timeout)?;
         config::positive("web.response_timeout", self.response_timeout)

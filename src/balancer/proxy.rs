@@ -26,7 +26,7 @@ pub struct Balancer {
     front: Front,
     pool: Arc<Pool>,
     upstreams: Upstreams,
-    https_port: u16,
+    redirect: Option<u16>,
 }
 
 /// What is kept about one request.
@@ -38,9 +38,9 @@ pub struct Context {
 }
 
 impl Balancer {
-    /// Hooks that send requests to `pool`. Plain HTTP is redirected to `https_port`.
-    pub fn new(front: Front, pool: Arc<Pool>, upstreams: Upstreams, https_port: u16) -> Self {
-        Self { front, pool, upstreams, https_port }
+    /// Hooks that send requests to `pool`. Plain HTTP is redirected to the HTTPS port in `redirect`, or served without one.
+    pub fn new(front: Front, pool: Arc<Pool>, upstreams: Upstreams, redirect: Option<u16>) -> Self {
+        Self { front, pool, upstreams, redirect }
     }
 
     /// Whether another back end may be tried after the one in `ctx` failed.
@@ -71,12 +71,13 @@ impl ProxyHttp for Balancer {
     }
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Context) -> pingora::Result<bool> {
-        let Some(admitted) = ctx.visit.admitted().filter(|a| a.scheme == "http") else {
+        let plain = ctx.visit.admitted().filter(|a| a.scheme == "http");
+        let (Some(admitted), Some(https_port)) = (plain, self.redirect) else {
             return Ok(false);
         };
         let method = &session.req_header().method;
         let (status, location) =
-            steps::redirect_to_https(method, &admitted.host, self.https_port, &admitted.target);
+            steps::redirect_to_https(method, &admitted.host, https_port, &admitted.target);
         let location = HeaderValue::from_str(&location)
             .map_err(|e| Error::because(ErrorType::InternalError, "redirect", e))?;
         let fields = [(LOCATION, location), (CACHE_CONTROL, HeaderValue::from_static("no-store"))];
@@ -222,7 +223,8 @@ fn unreachable(why: &str) -> Box<Error> {
     Error::explain(ErrorType::HTTPStatus(StatusCode::SERVICE_UNAVAILABLE.as_u16()), why.to_owned()).into_up()
 }
 
-/// How the back ends are reached: mutual TLS, each under its own name, with every time-out set (Pingora's are none).
+/// How the back ends are reached: mutual TLS, each under its own name, or plain text; with every time-out set (Pingora's are
+/// none).
 pub struct Upstreams {
     peers: Vec<HttpPeer>,
     tunnel_timeout: Duration,
@@ -232,14 +234,14 @@ pub struct Upstreams {
 impl Upstreams {
     /// Reads the certificate files of `[web]`.
     pub fn new(web: &Web, tunnel_timeout: Duration) -> Result<Self, ConfigError> {
-        let identity = tls::identity(&web.tls)?;
+        let identity = web.tls.as_ref().map(tls::identity).transpose()?;
         let peers = web
             .backends
             .iter()
             .map(|b| {
                 // A name, never empty: without one Pingora verifies nothing.
-                let mut peer = HttpPeer::new(b.address, true, b.tls_name().to_owned());
-                peer.client_cert_key = Some(identity.clone());
+                let mut peer = HttpPeer::new(b.address, identity.is_some(), b.tls_name().to_owned());
+                peer.client_cert_key.clone_from(&identity);
                 let options = &mut peer.options;
                 options.alpn = ALPN::H1;
                 options.connection_timeout = Some(web.connect_timeout);

@@ -51,14 +51,16 @@ impl Http {
     fn prepare(https: &Https, web: &Web) -> Result<Self, ConfigError> {
         let site = SiteCertificate::load(https.certificate.clone(), https.key.clone())?;
         let tls = site.server_config(&[b"h2", b"http/1.1"])?;
-        let client = tls::client_config(&web.tls, &[b"http/1.1"])?;
+        let client = web.tls.as_ref().map(|files| tls::client_config(files, &[b"http/1.1"])).transpose()?;
         let backends = web
             .backends
             .iter()
             .filter_map(|b| {
-                let name = tls::server_name(b.tls_name())?;
-                let check =
-                    HttpCheck::new(b.address.to_string(), &web.health.path, Some((client.clone(), name)));
+                let tls = match &client {
+                    Some(client) => Some((client.clone(), tls::server_name(b.tls_name())?)),
+                    None => None,
+                };
+                let check = HttpCheck::new(b.address.to_string(), &web.health.path, tls);
                 let check: Arc<dyn Check> = Arc::new(check);
                 Some((Spec { name: b.name.clone(), address: b.address, tier: 0 }, check))
             })
@@ -115,13 +117,14 @@ async fn serve(
             endpoints.push(Endpoint::bind("https.listen", *address, Some(http.tls.clone())).await?);
         }
         let https_port = endpoints.first().map_or(443, |e| e.address().port());
+        let redirect = config.http.as_ref().is_none_or(|h| h.redirect).then_some(https_port);
         for address in config.http.iter().flat_map(|h| &h.listen) {
             endpoints.push(Endpoint::bind("http.listen", *address, None).await?);
         }
         let front = Front::new(policy(&config, https), limits, shutdown.clone());
-        let hooks = Balancer::new(front, http.pool.clone(), http.upstreams, https_port);
+        let hooks = Balancer::new(front, http.pool.clone(), http.upstreams, redirect);
         let upstream = Upstream {
-            ca_file: Some(web.tls.ca.clone()),
+            ca_file: web.tls.as_ref().map(|files| files.ca.clone()),
             // A kept connection that turns out to be closed costs an attempt, too.
             attempts: 1 + 2 * web.retries,
             max_idle: web.max_idle_connections,
