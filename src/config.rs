@@ -4,12 +4,13 @@
 //! TOML (what people write); both fill the same types, and an unknown key is an error in both.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use ipnet::IpNet;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// Why a configuration was refused: the file, the key in it, and the reason.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -180,6 +181,30 @@ pub fn unique<'a>(key: &str, names: impl IntoIterator<Item = &'a str>) -> Result
 /// Refuses a zero duration where waiting zero time would mean "never works".
 pub fn positive(key: &str, d: Duration) -> Result<(), Invalid> {
     if d.is_zero() { Invalid::err(key, "must be longer than zero") } else { Ok(()) }
+}
+
+/// Networks, `"10.0.0.0/8"`, and single addresses, `"192.0.2.1"`, for `#[serde(deserialize_with)]`. A network whose address
+/// has bits behind the prefix is refused: it is rarely what was meant.
+pub fn networks<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<IpNet>, D::Error> {
+    let texts = Vec::<String>::deserialize(from)?;
+    texts.iter().map(|text| network(text).map_err(serde::de::Error::custom)).collect()
+}
+
+fn network(text: &str) -> Result<IpNet, String> {
+    if let Ok(address) = text.parse::<IpAddr>() {
+        return Ok(IpNet::from(address));
+    }
+    let net: IpNet = text.parse().map_err(|_| {
+        format!("\"{text}\" is no network; write for example \"10.0.0.0/8\" or \"2001:db8::/32\"")
+    })?;
+    if net.addr() != net.network() {
+        return Err(format!(
+            "\"{text}\" has bits behind its prefix; write \"{}\" or \"{}\"",
+            net.trunc(),
+            net.addr()
+        ));
+    }
+    Ok(net)
 }
 
 /// The default of every program's `shutdown_timeout`.

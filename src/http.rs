@@ -4,8 +4,10 @@
 //! * [`steps`]: what every request passes, over a neutral [`head`]; [`strict`] and [`forwarded`] are its larger steps.
 //! * [`front`]: the same steps as calls for the hooks of Pingora's `ProxyHttp`.
 //! * [`exchange`]: the access log line and the metrics of one request. [`pages`]: what a client sees when it fails.
+//! * [`proxy_protocol`]: who the client is behind another load balancer. [`admission`]: how much one client may ask for.
 //! * [`client`]: a small client for checks.
 
+pub mod admission;
 pub mod client;
 pub mod connection;
 pub mod exchange;
@@ -13,6 +15,8 @@ pub mod forwarded;
 pub mod front;
 pub mod head;
 pub mod pages;
+pub mod proxy_protocol;
+pub mod quiet;
 pub mod refusal;
 pub mod server;
 pub mod steps;

@@ -6,9 +6,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bytesize::ByteSize;
+use ipnet::IpNet;
 use serde::Deserialize;
 
 use crate::config::{self, Invalid, Log, Metrics, TlsFiles, Validate};
+use crate::http::admission::RequestRate;
+use crate::http::proxy_protocol::{self, Trust};
 use crate::pool::config::{BackendConfig, HealthConfig, Timing, validate_backends};
 
 /// The whole file. HTTP needs `[https]` and `[web]`; the gateway needs `[database]`; a process runs either or both.
@@ -63,6 +66,9 @@ pub struct Http {
     /// that ends TLS itself.
     #[serde(default = "defaults::redirect")]
     pub redirect: bool,
+    /// The proxies in front, which tell the client's address in a PROXY header; anyone else is not served.
+    #[serde(default)]
+    pub proxy_protocol: Option<Trust>,
 }
 
 /// `[https]`
@@ -99,6 +105,19 @@ pub struct Https {
     /// Connections at a time, all listeners of `[http]` and `[https]` together; further ones wait in the kernel's queue.
     #[serde(default = "defaults::max_connections")]
     pub max_connections: usize,
+    /// Connections at a time from one client address (IPv6: from one /64); a further one is closed. 0: any number.
+    #[serde(default = "defaults::max_connections_per_address")]
+    pub max_connections_per_address: usize,
+    /// Requests a second of one client address; above it 429. Absent: any number.
+    #[serde(default)]
+    pub request_rate: Option<RequestRate>,
+    /// Networks of proxies of ours in front, which speak for many clients: what they say about a client is believed, and
+    /// the limits for one client do not apply to them.
+    #[serde(default, deserialize_with = "config::networks")]
+    pub trusted_proxies: Vec<IpNet>,
+    /// The proxies in front, which tell the client's address in a PROXY header; anyone else is not served.
+    #[serde(default)]
+    pub proxy_protocol: Option<Trust>,
     /// Concurrent requests on one HTTP/2 connection.
     #[serde(default = "defaults::max_streams")]
     pub max_streams: u32,
@@ -143,6 +162,9 @@ pub struct Web {
     /// Unused connections kept, all back ends together.
     #[serde(default = "defaults::max_idle_connections")]
     pub max_idle_connections: usize,
+    /// Tell back ends the client's address in a PROXY header, too. Such a connection serves one client only.
+    #[serde(default)]
+    pub send_proxy_protocol: Option<proxy_protocol::Version>,
 }
 
 /// `[local_check]`
@@ -267,6 +289,10 @@ pub mod defaults {
     pub fn max_connections() -> usize {
         10_000
     }
+    /// A large office behind one address, and no more than a fortieth of all.
+    pub fn max_connections_per_address() -> usize {
+        256
+    }
     /// RFC 9113 section 6.5.2 recommends no fewer than 100.
     pub fn max_streams() -> u32 {
         100
@@ -388,6 +414,7 @@ impl Validate for Config {
         }
         if let Some(http) = &self.http {
             config::not_empty("http.listen", &http.listen)?;
+            validate_trust("http.proxy_protocol.from", http.proxy_protocol.as_ref())?;
             if self.https.is_none() {
                 return Invalid::err(
                     "http",
@@ -415,6 +442,17 @@ impl Validate for Config {
 impl Https {
     fn validate(&self) -> Result<(), Invalid> {
         config::not_empty("https.listen", &self.listen)?;
+        validate_trust("https.proxy_protocol.from", self.proxy_protocol.as_ref())?;
+        if let Some(rate) = self.request_rate {
+            for (key, n) in [("rate", rate.rate), ("burst", rate.burst)] {
+                if n == 0 {
+                    return Invalid::err(format!("https.request_rate.{key}"), "must be at least 1");
+                }
+            }
+            if !(1..=128).contains(&rate.ipv6_prefix) {
+                return Invalid::err("https.request_rate.ipv6_prefix", "must be from 1 to 128");
+            }
+        }
         config::absolute("https.certificate", &self.certificate)?;
         config::absolute("https.key", &self.key)?;
         config::unique("https.server_names", self.server_names.iter().map(String::as_str))?;
@@ -439,6 +477,11 @@ impl Https {
         }
         Ok(())
     }
+}
+
+/// A listener that takes PROXY headers from nobody would serve nobody.
+fn validate_trust(key: &str, trust: Option<&Trust>) -> Result<(), Invalid> {
+    trust.map_or(Ok(()), |trust| config::not_empty(key, &trust.from))
 }
 
 impl Web {

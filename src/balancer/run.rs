@@ -17,6 +17,7 @@ use super::local_check;
 use super::proxy::{Balancer, Upstreams};
 use super::status::Status;
 use crate::config::ConfigError;
+use crate::http::admission::{Admission, Rules};
 use crate::http::front::Front;
 use crate::http::server::{self, Connections, Endpoint, Limits, Upstream};
 use crate::http::steps::{self, Policy, Position};
@@ -114,14 +115,21 @@ async fn serve(
 
         let mut endpoints = Vec::new();
         for address in &https.listen {
-            endpoints.push(Endpoint::bind("https.listen", *address, Some(http.tls.clone())).await?);
+            let endpoint = Endpoint::bind("https.listen", *address, Some(http.tls.clone())).await?;
+            endpoints.push(endpoint.behind(https.proxy_protocol.clone()));
         }
         let https_port = endpoints.first().map_or(443, |e| e.address().port());
         let redirect = config.http.as_ref().is_none_or(|h| h.redirect).then_some(https_port);
-        for address in config.http.iter().flat_map(|h| &h.listen) {
-            endpoints.push(Endpoint::bind("http.listen", *address, None).await?);
+        for (plain, address) in config.http.iter().flat_map(|h| h.listen.iter().map(move |a| (h, a))) {
+            let endpoint = Endpoint::bind("http.listen", *address, None).await?;
+            endpoints.push(endpoint.behind(plain.proxy_protocol.clone()));
         }
-        let front = Front::new(policy(&config, https), limits, shutdown.clone());
+        let admission = Admission::new(&Rules {
+            connections: https.max_connections_per_address,
+            requests: https.request_rate,
+            exempt: https.trusted_proxies.clone(),
+        });
+        let front = Front::new(policy(&config, https), limits, admission.clone(), shutdown.clone());
         let hooks = Balancer::new(front, http.pool.clone(), http.upstreams, redirect);
         let upstream = Upstream {
             ca_file: web.tls.as_ref().map(|files| files.ca.clone()),
@@ -133,10 +141,11 @@ async fn serve(
         if let Some(check) = local_check {
             tokio::spawn(check.serve(http.pool.clone(), shutdown.clone()));
         }
-        servers.spawn(server::serve_counted(
+        servers.spawn(server::serve(
             endpoints,
             app,
             limits,
+            admission,
             shutdown.clone(),
             config.shutdown_timeout,
             connections,

@@ -67,3 +67,21 @@ fn a_missing_file_is_named() {
     let e = load::<Sample>(Path::new("/nonexistent/x.toml")).unwrap_err().to_string();
     assert!(e.starts_with("/nonexistent/x.toml: cannot be read: "), "{e}");
 }
+
+#[test]
+fn networks_are_written_as_networks_or_as_single_addresses() {
+    #[derive(Debug, Deserialize)]
+    struct From {
+        #[serde(deserialize_with = "networks")]
+        from: Vec<IpNet>,
+    }
+    let read = |list: &str| toml::from_str::<From>(&format!("from = [{list}]")).map(|f| f.from);
+    let nets = read("\"10.0.0.0/8\", \"192.0.2.1\", \"2001:db8::/32\"").unwrap();
+    assert_eq!(
+        nets.iter().map(IpNet::to_string).collect::<Vec<_>>(),
+        ["10.0.0.0/8", "192.0.2.1/32", "2001:db8::/32"]
+    );
+    let e = read("\"10.0.0.1/8\"").unwrap_err().to_string();
+    assert!(e.contains("write \"10.0.0.0/8\" or \"10.0.0.1\""), "{e}");
+    assert!(read("\"www.foobar.com\"").unwrap_err().to_string().contains("no network"));
+}

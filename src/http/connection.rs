@@ -7,6 +7,7 @@
 use std::any::Any;
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -36,6 +37,16 @@ pub struct Deadlines {
     pub header: Duration,
 }
 
+/// The two ends of a connection, as the client sees it: with a PROXY protocol in front, the proxy's client and the
+/// proxy's address. IPv4 may be mapped into IPv6.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Endpoints {
+    /// The client.
+    pub source: SocketAddr,
+    /// The address that the client connected to.
+    pub destination: SocketAddr,
+}
+
 #[derive(Debug, Clone, Copy)]
 enum Phase {
     /// Nothing of the next request has come.
@@ -53,19 +64,25 @@ enum Phase {
 pub struct ConnectionState {
     deadlines: Deadlines,
     peer: Peer,
+    endpoints: Endpoints,
     http2: bool,
     phase: Mutex<Phase>,
 }
 
 impl ConnectionState {
-    fn new(peer: Peer, http2: bool, deadlines: Deadlines) -> Self {
+    fn new(peer: Peer, endpoints: Endpoints, http2: bool, deadlines: Deadlines) -> Self {
         let phase = Mutex::new(Phase::Idle { until: Instant::now() + deadlines.idle });
-        Self { deadlines, peer, http2, phase }
+        Self { deadlines, peer, endpoints, http2, phase }
     }
 
     /// The other side.
     pub fn peer(&self) -> Peer {
         self.peer
+    }
+
+    /// The addresses to tell a back end that wants a PROXY header.
+    pub fn endpoints(&self) -> Endpoints {
+        self.endpoints
     }
 
     /// A request's head is complete.
@@ -132,9 +149,9 @@ pub struct Connection {
 
 impl Connection {
     /// Wraps an accepted stream, after its TLS handshake if it has one.
-    pub fn new(inner: Stream, peer: Peer, deadlines: Deadlines) -> io::Result<Self> {
+    pub fn new(inner: Stream, peer: Peer, endpoints: Endpoints, deadlines: Deadlines) -> io::Result<Self> {
         let http2 = matches!(inner.selected_alpn_proto(), Some(ALPN::H2));
-        let state = Arc::new(ConnectionState::new(peer, http2, deadlines));
+        let state = Arc::new(ConnectionState::new(peer, endpoints, http2, deadlines));
         // Pingora hands a connection's digests to every request on it; this is the one that carries data of ours.
         let response = ResponseHeader::build(200, Some(0)).map_err(io::Error::other)?;
         let data: Box<dyn Any + Send + Sync> = Box::new(state.clone());

@@ -16,6 +16,7 @@
 //! An answer that does not come from upstream is sent with [`Front::answer`], an error page with [`Front::answer_error`];
 //! `request_filter` then returns `Ok(true)`.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -28,6 +29,7 @@ use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::{FailToProxy, Session};
 use pingora::{Error, ErrorSource, ErrorType};
 
+use super::admission::Admission;
 use super::connection::ConnectionState;
 use super::exchange::{Exchange, Outcome};
 use super::pages;
@@ -40,6 +42,7 @@ use crate::process::Shutdown;
 pub struct Front {
     policy: Policy,
     limits: Limits,
+    admission: Arc<Admission>,
     shutdown: Shutdown,
 }
 
@@ -74,8 +77,8 @@ impl Visit {
 
 impl Front {
     /// Rules for one server.
-    pub fn new(policy: Policy, limits: Limits, shutdown: Shutdown) -> Self {
-        Self { policy, limits, shutdown }
+    pub fn new(policy: Policy, limits: Limits, admission: Arc<Admission>, shutdown: Shutdown) -> Self {
+        Self { policy, limits, admission, shutdown }
     }
 
     /// Whether the server was asked to stop.
@@ -110,9 +113,19 @@ impl Front {
         let Some(peer) = peer else {
             return Err(Error::explain(ErrorType::InternalError, "a connection without an address"));
         };
+        // Before the head is looked at: a refused request must cost less than a served one.
+        if let Err(wait) = self.admission.request(peer.address) {
+            return Err(refuse(visit, Refusal::TooManyRequests(wait)));
+        }
         let raw = (!session.is_http2()).then(|| session.to_h1_raw());
         match steps::admit(session.req_header_mut(), raw.as_deref(), peer, &self.policy) {
             Ok(admitted) => {
+                // A proxy of ours in front is exempt; the client it speaks for is not.
+                if admitted.client != peer.address
+                    && let Err(wait) = self.admission.request(admitted.client)
+                {
+                    return Err(refuse(visit, Refusal::TooManyRequests(wait)));
+                }
                 if let Some(exchange) = &mut visit.exchange {
                     exchange.request_id.clone_from(&admitted.request_id);
                     exchange.path = admitted.path().to_owned();
@@ -226,6 +239,12 @@ impl Front {
                     .push((ALLOW, HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")));
             }
             StatusCode::SERVICE_UNAVAILABLE => fields.push((RETRY_AFTER, HeaderValue::from_static("1"))),
+            // RFC 6585 section 4.
+            StatusCode::TOO_MANY_REQUESTS => {
+                if let Some(Refusal::TooManyRequests(wait)) = &visit.refusal {
+                    fields.push((RETRY_AFTER, HeaderValue::from(wait.seconds())));
+                }
+            }
             _ => {}
         }
         self.answer(session, visit, status, &fields, body).await

@@ -32,6 +32,7 @@ fn words(status: StatusCode) -> &'static str {
         StatusCode::GATEWAY_TIMEOUT => "The site took too long to answer. Please try again in a moment.",
         StatusCode::MISDIRECTED_REQUEST => "This server does not carry the site you asked for.",
         StatusCode::PAYLOAD_TOO_LARGE => "What you sent is larger than this site accepts.",
+        StatusCode::TOO_MANY_REQUESTS => "You are asking faster than this site allows. Please wait a moment.",
         StatusCode::REQUEST_TIMEOUT => "Your request arrived too slowly.",
         s if s.is_server_error() => "Something went wrong here, not with you.",
         _ => "This request cannot be served as it was sent.",

@@ -2,6 +2,8 @@
 
 use http::StatusCode;
 
+use super::admission::RetryAfter;
+
 /// A request that is answered here and goes no further. The words are for the log; the client sees the status's page.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
@@ -56,6 +58,9 @@ pub enum Refusal {
     /// RFC 9110 section 10.1.1: an expectation other than 100-continue.
     #[error("unknown expectation")]
     Expectation,
+    /// RFC 6585 section 4: the client sends more requests than it may.
+    #[error("too many requests from this client")]
+    TooManyRequests(RetryAfter),
 }
 
 impl Refusal {
@@ -81,6 +86,7 @@ impl Refusal {
             Self::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::Expectation => StatusCode::EXPECTATION_FAILED,
+            Self::TooManyRequests(_) => StatusCode::TOO_MANY_REQUESTS,
         }
     }
 
@@ -104,6 +110,7 @@ impl Refusal {
             Self::BodyTooSlow => "body_too_slow",
             Self::Misdirected => "misdirected",
             Self::Expectation => "expectation",
+            Self::TooManyRequests(_) => "too_many_requests",
         }
     }
 }

@@ -4,18 +4,18 @@
 //! the last request is done, so sockets are accepted here and handed to the application as streams:
 //!
 //! ```text
-//! accept (below max_connections) → TLS handshake (handshake_timeout) → Connection (idle and header deadlines)
-//!        → HttpServerApp::process_new: HTTP/2 or HTTP/1.1, as ALPN says
+//! accept → connections of this address → max_connections → PROXY header, TLS handshake (handshake_timeout, together)
+//!        → Connection (idle and header deadlines, HTTP/2 frames) → HttpServerApp::process_new: HTTP/2 or HTTP/1.1, as ALPN says
 //! ```
 //!
 //! Use:
 //!
 //! ```ignore
-//! let limits = Limits::default();
+//! let (limits, admission) = (Limits::default(), Admission::unlimited());
 //! let app = proxy(MyProxy::new(), &limits, &Upstream::default());        // any ProxyHttp …
 //! let endpoints = vec![Endpoint::bind("listen", address, Some(tls_config)).await?];
 //! process::notify_ready();                                               // bound: the kernel queues from here on
-//! serve(endpoints, app, limits, shutdown, shutdown_timeout).await;       // returns once everything in flight is done
+//! serve(endpoints, app, limits, admission, shutdown, shutdown_timeout, connections).await;  // returns when all is done
 //! ```
 //!
 //! A stop has three parts: for `drain_delay` connections are still accepted while health checks say "draining" and every
@@ -27,22 +27,25 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use metrics::{counter, gauge, histogram};
+use metrics::{counter, gauge};
 use pingora::apps::{HttpServerApp, HttpServerOptions, ServerApp};
 use pingora::listeners::tls::Acceptor;
-use pingora::protocols::l4::stream::Stream as TcpLayer;
-use pingora::protocols::{GetSocketDigest, SocketDigest, Stream};
 use pingora::proxy::{HttpProxy, ProxyHttp};
 use pingora::server::configuration::ServerConf;
 use rustls::ServerConfig;
+use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::admission::{Admission, ConnectionPermit};
 use super::connection::{Connection, Deadlines};
-use super::steps::Peer;
+use super::proxy_protocol::Trust;
 use crate::process::{Failure, Shutdown};
+use arrival::Door;
+
+mod arrival;
 
 /// What one server allows its clients. The defaults are those of docs/balancer.md.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -129,6 +132,7 @@ pub struct Endpoint {
     key: String,
     listener: TcpListener,
     tls: Option<Arc<ServerConfig>>,
+    trust: Option<Trust>,
     address: SocketAddr,
 }
 
@@ -141,15 +145,36 @@ impl Endpoint {
         tls: Option<Arc<ServerConfig>>,
     ) -> Result<Self, Failure> {
         let fail = |e: std::io::Error| Failure::run(format_args!("{key}: cannot listen on {address}: {e}"));
-        let listener = TcpListener::bind(address).await.map_err(fail)?;
+        let listener = listen(address).map_err(fail)?;
         let address = listener.local_addr().map_err(fail)?;
-        Ok(Self { key: key.to_owned(), listener, tls, address })
+        Ok(Self { key: key.to_owned(), listener, tls, trust: None, address })
+    }
+
+    /// Every connection begins with a PROXY header from one of these proxies; others are closed.
+    pub fn behind(mut self, trust: Option<Trust>) -> Self {
+        self.trust = trust;
+        self
     }
 
     /// Where it listens; the port that the system chose when 0 was asked for.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
+}
+
+/// `[::]` takes IPv4 as well, whatever the system's `bindv6only` says.
+fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    // A restart must not wait for connections of the process before to time out.
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    // The kernel takes the lesser of this and net.core.somaxconn, whose default it is.
+    socket.listen(4096)?;
+    TcpListener::from_std(socket.into())
 }
 
 /// Numbers of open connections, for `/status`.
@@ -181,24 +206,13 @@ impl Drop for Counted {
     }
 }
 
-/// Serves until `shutdown`, and then until everything in flight is done or `shutdown_timeout` is over.
+/// Serves until `shutdown`, and then until everything in flight is done or `shutdown_timeout` is over. `connections` are
+/// counted where others can read them.
 pub async fn serve<A>(
     endpoints: Vec<Endpoint>,
     app: Arc<A>,
     limits: Limits,
-    shutdown: Shutdown,
-    shutdown_timeout: Duration,
-) where
-    A: HttpServerApp + Send + Sync + 'static,
-{
-    serve_counted(endpoints, app, limits, shutdown, shutdown_timeout, Arc::default()).await;
-}
-
-/// As [`serve`], with the connections counted where others can read them.
-pub async fn serve_counted<A>(
-    endpoints: Vec<Endpoint>,
-    app: Arc<A>,
-    limits: Limits,
+    admission: Arc<Admission>,
     mut shutdown: Shutdown,
     shutdown_timeout: Duration,
     connections: Arc<Connections>,
@@ -209,6 +223,7 @@ pub async fn serve_counted<A>(
     let server = Arc::new(Server {
         app: app.clone(),
         limits,
+        admission,
         slots: Arc::new(Semaphore::new(limits.max_connections)),
         tasks: TaskTracker::new(),
         cut: CancellationToken::new(),
@@ -248,6 +263,7 @@ pub async fn serve_counted<A>(
 struct Server<A> {
     app: Arc<A>,
     limits: Limits,
+    admission: Arc<Admission>,
     slots: Arc<Semaphore>,
     tasks: TaskTracker,
     cut: CancellationToken,
@@ -259,7 +275,8 @@ async fn accept_loop<A>(server: Arc<Server<A>>, endpoint: Endpoint, accepting: C
 where
     A: HttpServerApp + Send + Sync + 'static,
 {
-    let acceptor = endpoint.tls.map(Acceptor::from_server_config).map(Arc::new);
+    let acceptor = endpoint.tls.map(Acceptor::from_server_config);
+    let door = Arc::new(Door { acceptor, trust: endpoint.trust });
     loop {
         let (stream, from) = tokio::select! {
             accepted = endpoint.listener.accept() => match accepted {
@@ -274,6 +291,8 @@ where
             },
             () = accepting.cancelled() => return,
         };
+        // Before a slot is waited for: one client alone cannot take them all.
+        let Ok(permit) = door.knock(&server.admission, from) else { continue };
         // Without a free slot this connection waits here and the next ones in the kernel's queue, where they cost
         // nothing. (Were the slot taken before the accept, an idle endpoint would keep one from the busy ones.)
         let slot = tokio::select! {
@@ -283,13 +302,13 @@ where
             },
             () = accepting.cancelled() => return,
         };
-        let (server_of_task, acceptor) = (server.clone(), acceptor.clone());
+        let (server_of_task, door) = (server.clone(), door.clone());
         server.tasks.spawn(async move {
             let _slot = slot;
             let _counted = Counted::new(&server_of_task.connections);
             let cut = server_of_task.cut.clone();
             tokio::select! {
-                () = connection(server_of_task, acceptor, stream, from) => {}
+                () = connection(server_of_task, &door, stream, from, permit) => {}
                 () = cut.cancelled() => {}
             }
         });
@@ -298,46 +317,23 @@ where
 
 async fn connection<A>(
     server: Arc<Server<A>>,
-    acceptor: Option<Arc<Acceptor>>,
+    door: &Door,
     tcp: TcpStream,
     from: SocketAddr,
+    permit: Option<ConnectionPermit>,
 ) where
     A: HttpServerApp + Send + Sync + 'static,
 {
-    let _ = tcp.set_nodelay(true);
-    let peer = Peer { address: from.ip().to_canonical(), tls: acceptor.is_some() };
-    let mut layer = TcpLayer::from(tcp);
-    use std::os::fd::AsRawFd;
-    let digest = SocketDigest::from_raw_fd(layer.as_raw_fd());
-    layer.set_socket_digest(digest);
-    let stream: Stream = match acceptor {
-        None => Box::new(layer),
-        Some(acceptor) => {
-            let started = std::time::Instant::now();
-            let handshake = acceptor.tls_handshake(layer);
-            match tokio::time::timeout(server.limits.handshake_timeout, handshake).await {
-                Ok(Ok(stream)) => {
-                    histogram!("trivet_tls_handshake_seconds").record(started.elapsed().as_secs_f64());
-                    Box::new(stream)
-                }
-                Ok(Err(e)) => {
-                    counter!("trivet_tls_handshake_failures_total", "reason" => "refused").increment(1);
-                    tracing::debug!(client = %peer.address, error = %e, "TLS handshake failed");
-                    return;
-                }
-                Err(_) => {
-                    counter!("trivet_tls_handshake_failures_total", "reason" => "timeout").increment(1);
-                    tracing::debug!(client = %peer.address, "TLS handshake took too long");
-                    return;
-                }
-            }
-        }
+    let Server { app, limits, admission, .. } = &*server;
+    let Some(arrived) = door.enter(admission, tcp, from, permit, limits.handshake_timeout).await else {
+        return;
     };
-    let deadlines = Deadlines { idle: server.limits.idle_timeout, header: server.limits.header_timeout };
-    match Connection::new(stream, peer, deadlines) {
+    let deadlines = Deadlines { idle: limits.idle_timeout, header: limits.header_timeout };
+    match Connection::new(arrived.stream, arrived.peer, arrived.endpoints, deadlines) {
         Ok(stream) => {
-            server.app.process_new(Box::new(stream), &server.closed).await;
+            app.process_new(Box::new(stream), &server.closed).await;
         }
         Err(e) => tracing::error!(error = %e, "a connection could not be prepared"),
     }
+    drop(arrived.permit);
 }

@@ -11,6 +11,7 @@ use super::proxy::{ATTEMPTS, Web};
 use super::site::Site;
 use super::upstreams::Upstreams;
 use crate::config::ConfigError;
+use crate::http::admission::Admission;
 use crate::http::front::Front;
 use crate::http::server::{self, Connections, Endpoint, Limits, Upstream};
 use crate::http::steps::Policy;
@@ -41,7 +42,9 @@ pub async fn run(config: Config) -> Result<(), Failure> {
 
     let shutdown = Shutdown::on_signals()?;
     let limits = limits(&config);
-    let front = Front::new(Policy::inner(), limits, shutdown.clone());
+    // The balancers are the clients here, and each carries many of the public's.
+    let admission = Admission::unlimited();
+    let front = Front::new(Policy::inner(), limits, admission.clone(), shutdown.clone());
     let web = Web::new(config.node.clone(), front, site.clone(), upstreams.clone());
     let upstream = Upstream { ca_file: Some(config.tls.ca.clone()), attempts: ATTEMPTS, max_idle: MAX_IDLE };
     let app = server::proxy(web, &limits, &upstream);
@@ -76,7 +79,7 @@ pub async fn run(config: Config) -> Result<(), Failure> {
     tokio::spawn(site.reload_when_told(shutdown.clone()));
     process::notify_ready();
     tracing::info!(node = %config.node, "serving");
-    server::serve_counted(endpoints, app, limits, shutdown, config.shutdown_timeout, connections).await;
+    server::serve(endpoints, app, limits, admission, shutdown, config.shutdown_timeout, connections).await;
     tracing::info!("stopped");
     Ok(())
 }
