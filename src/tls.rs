@@ -1,11 +1,11 @@
-//! TLS as every Trivet program uses it: rustls with ring, TLS 1.2 and 1.3, certificates from PEM files.
+//! TLS as every Trivet program uses it: rustls with aws-lc-rs, TLS 1.2 and 1.3, certificates from PEM files.
 //!
 //! Between the nodes both sides show a certificate of the cluster's CA (mutual TLS). A node's certificate carries its
 //! name and its addresses, so a connection is bound to the node that was meant (RFC 9525).
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use parking_lot::Mutex;
 use pingora::utils::tls::CertKey;
@@ -18,9 +18,19 @@ use time::OffsetDateTime;
 
 use crate::config::{ConfigError, TlsFiles};
 
-/// The one cryptography provider of all programs: ring, which Pingora and sqlx use too.
+/// The one cryptography provider of all programs: aws-lc-rs, whose first key exchange, as a client and as a server, is
+/// the hybrid X25519MLKEM768 (draft-ietf-tls-ecdhe-mlkem): what is recorded today stays secret if one of the two breaks.
 pub fn provider() -> Arc<CryptoProvider> {
-    Arc::new(rustls::crypto::ring::default_provider())
+    static PROVIDER: LazyLock<Arc<CryptoProvider>> =
+        LazyLock::new(|| Arc::new(rustls::crypto::aws_lc_rs::default_provider()));
+    PROVIDER.clone()
+}
+
+/// Makes [`provider`] what libraries use that do not ask us. To be called first in every program: Pingora's connector
+/// installs ring when nothing is installed yet.
+pub fn install_provider() {
+    // An error says that there is one already; tests in one process may come here more than once.
+    let _ = (*provider()).clone().install_default();
 }
 
 /// The certificates in a PEM file, leaf first. An empty file is an error.

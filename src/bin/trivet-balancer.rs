@@ -2,9 +2,10 @@
 
 use std::process::ExitCode;
 
-use trivet::{balancer, process};
+use trivet::{balancer, process, tls};
 
 fn main() -> ExitCode {
+    tls::install_provider();
     let args = match process::service_args() {
         Ok(args) => args,
         Err(code) => return code,

@@ -4,9 +4,10 @@ use std::process::ExitCode;
 
 use trivet::keeper::config::Config;
 use trivet::keeper::run::run;
-use trivet::process;
+use trivet::{process, tls};
 
 fn main() -> ExitCode {
+    tls::install_provider();
     let args = match process::service_args() {
         Ok(args) => args,
         Err(code) => return code,

@@ -2,11 +2,12 @@
 
 use std::process::ExitCode;
 
-use trivet::process;
 use trivet::web::config::Config;
 use trivet::web::serve;
+use trivet::{process, tls};
 
 fn main() -> ExitCode {
+    tls::install_provider();
     let args = match process::service_args() {
         Ok(args) => args,
         Err(code) => return code,

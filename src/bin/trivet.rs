@@ -3,5 +3,6 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    trivet::tls::install_provider();
     trivet::operator::cli::main()
 }

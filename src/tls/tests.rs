@@ -43,3 +43,10 @@ fn missing_and_empty_files_are_named() {
     let e = load_key(&dir.path().join("none.key")).unwrap_err().to_string();
     assert!(e.contains("none.key: private key cannot be read"), "{e}");
 }
+
+#[test]
+fn the_hybrid_key_exchange_is_offered_first_and_classical_ones_stay() {
+    let groups: Vec<_> = provider().kx_groups.iter().map(|g| g.name()).collect();
+    assert_eq!(groups[0], rustls::NamedGroup::X25519MLKEM768, "{groups:?}");
+    assert!(groups.contains(&rustls::NamedGroup::X25519), "{groups:?}");
+}
