@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from lab import bring_up, build, host, report, rootfs, scenarios
+from lab.differential import command as differential
 from lab.errors import LabError
 from lab.log import Log
 from lab.progress import say
@@ -45,6 +46,7 @@ def parser() -> argparse.ArgumentParser:
     client = command("client", "run a command on the client")
     for c in (run, client):
         c.add_argument("argv", nargs="*", metavar="-- CMD")
+    differential.add_options(command("differential", "the same bytes through Trivet, HAProxy and nginx: every difference is explained, or it fails"))
     command("install", "only install what the lab and the build need")
     return p
 
@@ -199,4 +201,5 @@ def install(_: argparse.Namespace) -> int:
     return 0
 
 
-COMMANDS = {"up": up, "down": down, "status": status, "test": test, "run": run, "client": client, "install": install}
+COMMANDS = {"up": up, "down": down, "status": status, "test": test, "run": run, "client": client, "install": install,
+            "differential": differential.main}
