@@ -4,6 +4,7 @@
 //! * [`steps`]: what every request passes, over a neutral [`head`]; [`strict`] and [`forwarded`] are its larger steps.
 //! * [`front`]: the same steps as calls for the hooks of Pingora's `ProxyHttp`.
 //! * [`exchange`]: the access log line and the metrics of one request. [`pages`]: what a client sees when it fails.
+//! * [`frames`]: HTTP/2 frames that nobody needs so many of.
 //! * [`proxy_protocol`]: who the client is behind another load balancer. [`admission`]: how much one client may ask for.
 //! * [`client`]: a small client for checks.
 
@@ -12,6 +13,7 @@ pub mod client;
 pub mod connection;
 pub mod exchange;
 pub mod forwarded;
+pub mod frames;
 pub mod front;
 pub mod head;
 pub mod pages;

@@ -11,6 +11,7 @@ use serde::Deserialize;
 
 use crate::config::{self, Invalid, Log, Metrics, TlsFiles, Validate};
 use crate::http::admission::RequestRate;
+use crate::http::frames::FrameRates;
 use crate::http::proxy_protocol::{self, Trust};
 use crate::pool::config::{BackendConfig, HealthConfig, Timing, validate_backends};
 
@@ -121,6 +122,9 @@ pub struct Https {
     /// Concurrent requests on one HTTP/2 connection.
     #[serde(default = "defaults::max_streams")]
     pub max_streams: u32,
+    /// HTTP/2 frames a second of one connection, by kind; above it the connection is ended.
+    #[serde(default)]
+    pub http2_frames: FrameRates,
     /// The largest request head; above it 431.
     #[serde(default = "defaults::max_header_size")]
     pub max_header_size: ByteSize,

@@ -170,6 +170,7 @@ fn limits(config: &Config, https: &Https) -> Limits {
         min_rate: https.min_rate.as_u64(),
         max_connections: https.max_connections,
         max_streams: https.max_streams,
+        http2_frames: https.http2_frames,
         max_header_size: usize::try_from(https.max_header_size.as_u64()).unwrap_or(usize::MAX),
         drain_delay: config.drain_delay,
     }

@@ -2,7 +2,8 @@
 //!
 //! Pingora's time-outs are per read: a client that sends one byte in time, for ever, is never late. Around the stream
 //! this type therefore keeps what the connection is doing, [`ConnectionState`], and ends a wait for a request head when
-//! its deadline passes, however many bytes dripped in.
+//! its deadline passes, however many bytes dripped in. An HTTP/2 connection is ended, too, when its client abuses it
+//! ([`super::frames`]).
 
 use std::any::Any;
 use std::future::Future;
@@ -10,7 +11,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -26,15 +28,19 @@ use pingora::protocols::{
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
+use super::frames::{FrameRates, FrameWatch};
+use super::quiet::Quiet;
 use super::steps::Peer;
 
-/// The deadlines of a connection between its requests.
+/// What a connection may do beside its requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Deadlines {
+pub struct Allowance {
     /// Without a byte of a request.
     pub idle: Duration,
     /// From the first byte of a request head to its last.
     pub header: Duration,
+    /// HTTP/2 frames that are no requests.
+    pub frames: FrameRates,
 }
 
 /// The two ends of a connection, as the client sees it: with a PROXY protocol in front, the proxy's client and the
@@ -57,22 +63,38 @@ enum Phase {
     Busy,
     /// The head did not come in time.
     Late,
+    /// The client abuses the connection: nothing more is read from it.
+    Abused,
 }
+
+/// HTTP/2 requests of one connection whose answer the client did not take in time, after which the connection ends. A
+/// paused download is one; more at a time are a client that opens streams without a window to hold what they cost us.
+const MOST_STALLED: usize = 8;
 
 /// What a connection is doing, shared by the stream and by the requests on it.
 #[derive(Debug)]
 pub struct ConnectionState {
-    deadlines: Deadlines,
+    allowance: Allowance,
     peer: Peer,
     endpoints: Endpoints,
-    http2: bool,
+    http2: AtomicBool,
     phase: Mutex<Phase>,
+    stalled: AtomicUsize,
+    reading: Mutex<Option<Waker>>,
 }
 
 impl ConnectionState {
-    fn new(peer: Peer, endpoints: Endpoints, http2: bool, deadlines: Deadlines) -> Self {
-        let phase = Mutex::new(Phase::Idle { until: Instant::now() + deadlines.idle });
-        Self { deadlines, peer, endpoints, http2, phase }
+    fn new(peer: Peer, endpoints: Endpoints, http2: bool, allowance: Allowance) -> Self {
+        let phase = Mutex::new(Phase::Idle { until: Instant::now() + allowance.idle });
+        Self {
+            allowance,
+            peer,
+            endpoints,
+            http2: AtomicBool::new(http2),
+            phase,
+            stalled: AtomicUsize::new(0),
+            reading: Mutex::new(None),
+        }
     }
 
     /// The other side.
@@ -85,17 +107,52 @@ impl ConnectionState {
         self.endpoints
     }
 
+    fn is_http2(&self) -> bool {
+        self.http2.load(Ordering::Relaxed)
+    }
+
     /// A request's head is complete.
     pub fn request_started(&self) {
-        *self.phase.lock() = Phase::Busy;
+        self.turn(Phase::Busy);
+    }
+
+    /// Nothing becomes of an abused connection but its end.
+    fn turn(&self, to: Phase) {
+        let mut phase = self.phase.lock();
+        if !matches!(*phase, Phase::Abused) {
+            *phase = to;
+        }
     }
 
     /// A request is over and the connection waits for the next. HTTP/2 has a time-out of its own, because its requests
     /// overlap.
     pub fn request_ended(&self) {
-        if !self.http2 {
-            *self.phase.lock() = Phase::Idle { until: Instant::now() + self.deadlines.idle };
+        if !self.is_http2() {
+            self.turn(Phase::Idle { until: Instant::now() + self.allowance.idle });
         }
+    }
+
+    /// The client did not take an answer in time. Too many of them end an HTTP/2 connection.
+    pub fn answer_stalled(&self) {
+        if self.is_http2() && self.stalled.fetch_add(1, Ordering::Relaxed) + 1 == MOST_STALLED {
+            self.abused("slow_reader", "the answers of too many requests are not taken");
+            if let Some(reader) = self.reading.lock().take() {
+                reader.wake();
+            }
+        }
+    }
+
+    fn abused(&self, kind: &'static str, why: &str) {
+        static QUIET: Quiet = Quiet::new();
+        *self.phase.lock() = Phase::Abused;
+        counter!("trivet_http2_floods_total", "kind" => kind).increment(1);
+        if let Some(left_out) = QUIET.speak() {
+            tracing::warn!(client = %self.peer.address, left_out, "HTTP/2 connection ended: {why}");
+        }
+    }
+
+    fn is_abused(&self) -> bool {
+        matches!(*self.phase.lock(), Phase::Abused)
     }
 
     /// The state of the connection that `digest` describes.
@@ -106,7 +163,7 @@ impl ConnectionState {
     fn deadline(&self) -> Option<Instant> {
         match *self.phase.lock() {
             Phase::Idle { until } | Phase::Head { until } => Some(until),
-            Phase::Busy => None,
+            Phase::Busy | Phase::Abused => None,
             Phase::Late => Some(Instant::now()),
         }
     }
@@ -114,7 +171,7 @@ impl ConnectionState {
     fn bytes_came(&self) {
         let mut phase = self.phase.lock();
         if let Phase::Idle { .. } = *phase {
-            *phase = Phase::Head { until: Instant::now() + self.deadlines.header };
+            *phase = Phase::Head { until: Instant::now() + self.allowance.header };
         }
     }
 
@@ -145,19 +202,103 @@ pub struct Connection {
     state: Arc<ConnectionState>,
     digest: Arc<ProxyDigest>,
     timer: Pin<Box<Sleep>>,
+    /// For HTTP/2.
+    frames: Option<FrameWatch>,
+    /// What was read to find out the protocol, and is to be read again.
+    begun: Vec<u8>,
+    begun_at: usize,
 }
 
 impl Connection {
     /// Wraps an accepted stream, after its TLS handshake if it has one.
-    pub fn new(inner: Stream, peer: Peer, endpoints: Endpoints, deadlines: Deadlines) -> io::Result<Self> {
+    pub fn new(inner: Stream, peer: Peer, endpoints: Endpoints, allowance: Allowance) -> io::Result<Self> {
         let http2 = matches!(inner.selected_alpn_proto(), Some(ALPN::H2));
-        let state = Arc::new(ConnectionState::new(peer, endpoints, http2, deadlines));
+        let state = Arc::new(ConnectionState::new(peer, endpoints, http2, allowance));
         // Pingora hands a connection's digests to every request on it; this is the one that carries data of ours.
         let response = ResponseHeader::build(200, Some(0)).map_err(io::Error::other)?;
         let data: Box<dyn Any + Send + Sync> = Box::new(state.clone());
         let digest = Arc::new(ProxyDigest::new(Box::new(response), Some(data)));
-        let timer = Box::pin(tokio::time::sleep(deadlines.idle));
-        Ok(Self { inner, state, digest, timer })
+        let timer = Box::pin(tokio::time::sleep(allowance.idle));
+        let frames = http2.then(|| FrameWatch::new(allowance.frames));
+        Ok(Self { inner, state, digest, timer, frames, begun: Vec::new(), begun_at: 0 })
+    }
+
+    fn wrote(&mut self, wrote: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let (Some(frames), Poll::Ready(Ok(n))) = (&mut self.frames, &wrote) {
+            frames.sent(*n);
+        }
+        wrote
+    }
+
+    /// Whether the client speaks HTTP/2: by ALPN with TLS, by its preface without (RFC 9113 section 3.3, prior knowledge).
+    /// Without TLS it waits for the first bytes, under the connection's deadlines.
+    pub async fn speaks_http2(&mut self) -> io::Result<bool> {
+        if self.state.peer.tls || self.frames.is_some() {
+            return Ok(self.frames.is_some());
+        }
+        let mut piece = [0; 2048];
+        while PREFACE.starts_with(&self.begun) {
+            let mut buf = ReadBuf::new(&mut piece);
+            std::future::poll_fn(|cx| self.poll_fresh(cx, &mut buf)).await?;
+            if buf.filled().is_empty() {
+                return Ok(false);
+            }
+            self.begun.extend_from_slice(buf.filled());
+            if self.begun.starts_with(PREFACE) {
+                self.state.http2.store(true, Ordering::Relaxed);
+                self.frames = Some(FrameWatch::new(self.state.allowance.frames));
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Bytes that nobody has seen.
+    fn poll_fresh(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        match Pin::new(&mut *self.inner).poll_read(cx, buf) {
+            Poll::Ready(Ok(())) => {
+                // Looked at on data too: one byte before each deadline must not move it.
+                if self.state.deadline().is_some_and(|d| d <= Instant::now()) {
+                    return Poll::Ready(Err(self.state.passed()));
+                }
+                if buf.filled().len() > before {
+                    self.state.bytes_came();
+                }
+                Poll::Ready(Ok(()))
+            }
+            Poll::Ready(Err(e)) => Poll::Ready(Err(e)),
+            Poll::Pending => match self.poll_deadline(cx) {
+                Poll::Ready(()) => Poll::Ready(Err(self.state.passed())),
+                Poll::Pending => Poll::Pending,
+            },
+        }
+    }
+
+    /// What was read before and not by the application; true when there was some.
+    fn read_again(&mut self, buf: &mut ReadBuf<'_>) -> bool {
+        let rest = &self.begun[self.begun_at..];
+        if rest.is_empty() {
+            return false;
+        }
+        let n = rest.len().min(buf.remaining());
+        buf.put_slice(&rest[..n]);
+        self.begun_at += n;
+        if self.begun_at == self.begun.len() {
+            self.begun = Vec::new();
+            self.begun_at = 0;
+        }
+        true
+    }
+
+    /// Holds an HTTP/2 client to its rates of frames.
+    fn watch(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let Some(frames) = &mut self.frames else { return Ok(()) };
+        if let Err(flood) = frames.received(bytes, Instant::now()) {
+            self.state.abused(flood.0, &flood.to_string());
+            return Err(abuse());
+        }
+        Ok(())
     }
 
     /// Whether the wait for a request head is over time; registers for being woken at its end otherwise.
@@ -175,30 +316,25 @@ impl Connection {
 impl AsyncRead for Connection {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        let before = buf.filled().len();
-        match Pin::new(&mut *this.inner).poll_read(cx, buf) {
-            Poll::Ready(Ok(())) => {
-                // Looked at on data too: one byte before each deadline must not move it.
-                if this.state.deadline().is_some_and(|d| d <= Instant::now()) {
-                    return Poll::Ready(Err(this.state.passed()));
-                }
-                if buf.filled().len() > before {
-                    this.state.bytes_came();
-                }
-                Poll::Ready(Ok(()))
+        if this.frames.is_some() {
+            // The order matters: who ends the connection sets the state before it looks for whom to wake.
+            *this.state.reading.lock() = Some(cx.waker().clone());
+            if this.state.is_abused() {
+                return Poll::Ready(Err(abuse()));
             }
-            Poll::Ready(Err(e)) => Poll::Ready(Err(e)),
-            Poll::Pending => match this.poll_deadline(cx) {
-                Poll::Ready(()) => Poll::Ready(Err(this.state.passed())),
-                Poll::Pending => Poll::Pending,
-            },
         }
+        let before = buf.filled().len();
+        if !this.read_again(buf) {
+            ready!(this.poll_fresh(cx, buf))?;
+        }
+        Poll::Ready(this.watch(&buf.filled()[before..]))
     }
 }
 
 impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut *self.inner).poll_write(cx, buf)
+        let wrote = Pin::new(&mut *self.inner).poll_write(cx, buf);
+        self.wrote(wrote)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -209,7 +345,7 @@ impl AsyncWrite for Connection {
     /// also read slowly.
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if this.state.take_late() && !this.state.http2 {
+        if this.state.take_late() && !this.state.is_http2() {
             let _ = Pin::new(&mut *this.inner).poll_write(cx, LATE);
         }
         Pin::new(&mut *this.inner).poll_shutdown(cx)
@@ -220,12 +356,22 @@ impl AsyncWrite for Connection {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut *self.inner).poll_write_vectored(cx, bufs)
+        let wrote = Pin::new(&mut *self.inner).poll_write_vectored(cx, bufs);
+        self.wrote(wrote)
     }
 
     fn is_write_vectored(&self) -> bool {
         self.inner.is_write_vectored()
     }
+}
+
+/// RFC 9113 section 3.4.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// RFC 9113 section 10.5: the connection is ended without more ado. The library answers no read error with GOAWAY, and a
+/// client that floods would not read it.
+fn abuse() -> io::Error {
+    io::Error::new(io::ErrorKind::ConnectionAborted, "the client abuses the connection")
 }
 
 /// RFC 9110 section 15.5.9.
@@ -261,8 +407,12 @@ impl Ssl for Connection {
 
 #[async_trait]
 impl Peek for Connection {
+    /// Pingora asks whether a connection begins with the preface of HTTP/2; that is known by then.
     async fn try_peek(&mut self, buf: &mut [u8]) -> io::Result<bool> {
-        self.inner.try_peek(buf).await
+        let rest = &self.begun[self.begun_at..];
+        let n = rest.len().min(buf.len());
+        buf[..n].copy_from_slice(&rest[..n]);
+        Ok(true)
     }
 }
 

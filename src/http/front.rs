@@ -277,6 +277,11 @@ impl Front {
     pub fn done(&self, session: &mut Session, e: Option<&Error>, visit: &mut Visit) {
         if let Some(state) = ConnectionState::of(session.digest()) {
             state.request_ended();
+            if e.is_some_and(|e| {
+                *e.etype() == ErrorType::WriteTimedout && *e.esource() == ErrorSource::Downstream
+            }) {
+                state.answer_stalled();
+            }
         }
         let outcome = Outcome {
             status: session.response_written().map_or(0, |r| r.status.as_u16()),

@@ -30,6 +30,7 @@ use std::time::Duration;
 use metrics::{counter, gauge};
 use pingora::apps::{HttpServerApp, HttpServerOptions, ServerApp};
 use pingora::listeners::tls::Acceptor;
+use pingora::protocols::http::v2::server::{H2Options, default_h2_options};
 use pingora::proxy::{HttpProxy, ProxyHttp};
 use pingora::server::configuration::ServerConf;
 use rustls::ServerConfig;
@@ -40,7 +41,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::admission::{Admission, ConnectionPermit};
-use super::connection::{Connection, Deadlines};
+use super::connection::{Allowance, Connection};
+use super::frames::FrameRates;
 use super::proxy_protocol::Trust;
 use crate::process::{Failure, Shutdown};
 use arrival::Door;
@@ -66,6 +68,8 @@ pub struct Limits {
     pub max_connections: usize,
     /// Concurrent requests on one HTTP/2 connection.
     pub max_streams: u32,
+    /// HTTP/2 frames that are no requests.
+    pub http2_frames: FrameRates,
     /// Bytes of a request head.
     pub max_header_size: usize,
     /// How long a server that was asked to stop goes on accepting.
@@ -83,6 +87,7 @@ impl Default for Limits {
             min_rate: 500,
             max_connections: 10_000,
             max_streams: 100,
+            http2_frames: FrameRates::default(),
             max_header_size: 32 * 1024,
             drain_delay: Duration::ZERO,
         }
@@ -119,12 +124,34 @@ where
     proxy.handle_init_modules();
     let mut options = HttpServerOptions::default();
     options.h2_idle_timeout = Some(limits.idle_timeout);
+    // Without TLS, for a client that begins with the preface (prior knowledge).
+    options.h2c = true;
     proxy.server_options = Some(options);
-    let mut h2 = pingora::protocols::http::v2::server::default_h2_options();
+    proxy.h2_options = Some(http2_options(limits));
+    Arc::new(proxy)
+}
+
+/// What one HTTP/2 connection may hold. What it may do is counted by [`super::frames`].
+fn http2_options(limits: &Limits) -> H2Options {
+    let mut h2 = default_h2_options();
+    // RFC 9113 section 6.5.2. More than four times as much ends the connection (HPACK bombs), as do more CONTINUATION
+    // frames than such a list needs.
     h2.max_header_list_size(u32::try_from(limits.max_header_size).unwrap_or(u32::MAX));
     h2.max_concurrent_streams(limits.max_streams);
-    proxy.h2_options = Some(h2);
-    Arc::new(proxy)
+    // Body bytes that came and were not taken: all streams together, and one. The larger, the faster a lone upload over a
+    // long way; the product with max_connections is what an attacker can fill.
+    h2.initial_connection_window_size(256 * 1024);
+    h2.initial_window_size(128 * 1024);
+    // Requests reset before they were taken up (CVE-2023-44487), and errors of the client's that made us reset: above,
+    // GOAWAY. A client that does not know max_streams yet may have some hundred streams refused at its start.
+    h2.max_pending_accept_reset_streams(20);
+    h2.max_local_error_reset_streams(Some(1024));
+    // What is remembered about streams that we reset, so that late frames on them are no error.
+    h2.max_concurrent_reset_streams(50);
+    h2.reset_stream_duration(Duration::from_secs(1));
+    // Answers wait for the client's window at the back end, not here.
+    h2.max_send_buffer_size(64 * 1024);
+    h2
 }
 
 /// A bound address, with or without TLS.
@@ -328,12 +355,22 @@ async fn connection<A>(
     let Some(arrived) = door.enter(admission, tcp, from, permit, limits.handshake_timeout).await else {
         return;
     };
-    let deadlines = Deadlines { idle: limits.idle_timeout, header: limits.header_timeout };
-    match Connection::new(arrived.stream, arrived.peer, arrived.endpoints, deadlines) {
-        Ok(stream) => {
-            app.process_new(Box::new(stream), &server.closed).await;
-        }
-        Err(e) => tracing::error!(error = %e, "a connection could not be prepared"),
+    let allowance =
+        Allowance { idle: limits.idle_timeout, header: limits.header_timeout, frames: limits.http2_frames };
+    let mut stream = match Connection::new(arrived.stream, arrived.peer, arrived.endpoints, allowance) {
+        Ok(stream) => stream,
+        Err(e) => return tracing::error!(error = %e, "a connection could not be prepared"),
+    };
+    let mut closed = server.closed.clone();
+    let http2 = tokio::select! {
+        http2 = stream.speaks_http2() => http2,
+        // A stop does not wait for a client that says nothing.
+        _ = closed.wait_for(|closed| *closed) => return,
+    };
+    match http2 {
+        // Pingora asks the stream, and finds the same.
+        Ok(_) => drop(app.process_new(Box::new(stream), &server.closed).await),
+        Err(_) => pingora::protocols::Shutdown::shutdown(&mut stream).await,
     }
     drop(arrived.permit);
 }
