@@ -16,7 +16,9 @@ use pingora::{Error, ErrorSource, ErrorType};
 
 use super::config::Web;
 use crate::config::ConfigError;
+use crate::http::connection::{ConnectionState, Endpoints};
 use crate::http::front::{Front, Visit};
+use crate::http::proxy_protocol;
 use crate::http::steps;
 use crate::pool::{Backend, Pool, Tried};
 use crate::tls;
@@ -95,7 +97,8 @@ impl ProxyHttp for Balancer {
         let Some(backend) = self.pool.pick_any(&ctx.tried) else {
             return Err(unreachable("no back end is up"));
         };
-        let peer = self.upstreams.peer(&backend, session.is_upgrade_req());
+        let state = ConnectionState::of(session.digest());
+        let peer = self.upstreams.peer(&backend, session.is_upgrade_req(), state.map(|s| s.endpoints()));
         ctx.backend = Some(backend);
         peer
     }
@@ -229,6 +232,7 @@ pub struct Upstreams {
     peers: Vec<HttpPeer>,
     tunnel_timeout: Duration,
     retries: usize,
+    proxy_protocol: Option<proxy_protocol::Version>,
 }
 
 impl Upstreams {
@@ -253,10 +257,16 @@ impl Upstreams {
                 peer
             })
             .collect();
-        Ok(Self { peers, tunnel_timeout, retries: web.retries })
+        let (retries, proxy_protocol) = (web.retries, web.send_proxy_protocol);
+        Ok(Self { peers, tunnel_timeout, retries, proxy_protocol })
     }
 
-    fn peer(&self, backend: &Backend, upgrade: bool) -> pingora::Result<Box<HttpPeer>> {
+    fn peer(
+        &self,
+        backend: &Backend,
+        upgrade: bool,
+        client: Option<Endpoints>,
+    ) -> pingora::Result<Box<HttpPeer>> {
         let Some(peer) = self.peers.get(backend.index()) else {
             return Err(Error::explain(ErrorType::InternalError, "a back end without a peer"));
         };
@@ -264,6 +274,9 @@ impl Upstreams {
         if upgrade {
             peer.options.read_timeout = Some(self.tunnel_timeout);
             peer.options.write_timeout = Some(self.tunnel_timeout);
+        }
+        if let (Some(version), Some(client)) = (self.proxy_protocol, client) {
+            proxy_protocol::dial(&mut peer, version, client);
         }
         Ok(peer)
     }

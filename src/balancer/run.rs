@@ -62,7 +62,7 @@ impl Http {
                     None => None,
                 };
                 let check = HttpCheck::new(b.address.to_string(), &web.health.path, tls);
-                let check: Arc<dyn Check> = Arc::new(check);
+                let check: Arc<dyn Check> = Arc::new(check.with_proxy_protocol(web.send_proxy_protocol));
                 Some((Spec { name: b.name.clone(), address: b.address, tier: 0 }, check))
             })
             .collect();

@@ -13,8 +13,11 @@ use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::sync::Mutex;
+
+use super::proxy_protocol;
 
 /// Where requests go. `address` is `host:port`; `tls` holds the client configuration and the name that the peer's
 /// certificate must carry.
@@ -60,13 +63,20 @@ pub enum ClientError {
 /// A client for one target.
 pub struct Client {
     target: Target,
+    proxy_protocol: Option<proxy_protocol::Version>,
     connection: Mutex<Option<SendRequest<Empty<Bytes>>>>,
 }
 
 impl Client {
     /// A client that has not connected yet.
     pub fn new(target: Target) -> Self {
-        Self { target, connection: Mutex::new(None) }
+        Self { target, proxy_protocol: None, connection: Mutex::new(None) }
+    }
+
+    /// Begins each connection with a PROXY header that tells our own address.
+    pub fn with_proxy_protocol(mut self, version: Option<proxy_protocol::Version>) -> Self {
+        self.proxy_protocol = version;
+        self
     }
 
     /// `GET path`, all within `deadline`.
@@ -124,9 +134,15 @@ impl Client {
 
     async fn connect(&self) -> Result<SendRequest<Empty<Bytes>>, ClientError> {
         let address = &self.target.address;
-        let tcp = TcpStream::connect(address).await.map_err(|e| ClientError::Connect(address.clone(), e))?;
+        let failed = |e| ClientError::Connect(address.clone(), e);
+        let mut tcp = TcpStream::connect(address).await.map_err(failed)?;
         // A check is one small write; Nagle's algorithm would only delay it.
         let _ = tcp.set_nodelay(true);
+        if let Some(version) = self.proxy_protocol {
+            let (own, remote) = (tcp.local_addr().map_err(failed)?, tcp.peer_addr().map_err(failed)?);
+            let header = proxy_protocol::write_own(version, own, remote);
+            tcp.write_all(&header).await.map_err(failed)?;
+        }
         match &self.target.tls {
             None => handshake(TokioIo::new(tcp)).await,
             Some((config, name)) => {

@@ -16,8 +16,11 @@ use serde::Deserialize;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
+mod dial;
 mod v1;
 mod v2;
+
+pub use dial::dial;
 
 /// What a header says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,6 +102,15 @@ pub fn write(version: Version, source: SocketAddr, destination: SocketAddr) -> V
     match version {
         Version::V1 => v1::write(source, destination),
         Version::V2 => v2::write(source, destination),
+    }
+}
+
+/// The header's bytes for a connection of our own, a health check, from `own` to `remote`. Version 1 has no word for it
+/// that servers take; the specification has the connection's own addresses told (section 2.1).
+pub fn write_own(version: Version, own: SocketAddr, remote: SocketAddr) -> Vec<u8> {
+    match version {
+        Version::V1 => write(version, own, remote),
+        Version::V2 => v2::LOCAL.to_vec(),
     }
 }
 

@@ -10,6 +10,7 @@ use rustls::pki_types::ServerName;
 use serde_json::Value;
 
 use crate::http::client::{Client, Target};
+use crate::http::proxy_protocol::Version;
 
 /// What one check found.
 #[derive(Debug, Clone, PartialEq)]
@@ -55,6 +56,12 @@ impl HttpCheck {
             None => address.clone(),
         };
         Self { client: Client::new(Target { address, host, tls }), path: path.to_owned() }
+    }
+
+    /// For a back end that expects a PROXY header on every connection.
+    pub fn with_proxy_protocol(mut self, version: Option<Version>) -> Self {
+        self.client = self.client.with_proxy_protocol(version);
+        self
     }
 }
 

@@ -210,6 +210,14 @@ fn what_is_written_is_what_is_read() {
 }
 
 #[test]
+fn a_health_check_speaks_for_itself() {
+    let (own, remote) = ("192.0.2.7:56324".parse().unwrap(), "198.51.100.1:443".parse().unwrap());
+    assert_eq!(write_own(Version::V1, own, remote), V1);
+    let bytes = write_own(Version::V2, own, remote);
+    assert_eq!(parse(&bytes), Ok(Some((Header::Direct, 16))));
+}
+
+#[test]
 fn a_mapped_address_is_told_as_ipv4_and_families_are_never_mixed() {
     let mapped = write(
         Version::V1,

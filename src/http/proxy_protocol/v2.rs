@@ -7,6 +7,9 @@ use super::{Error, Header};
 /// What the header begins with.
 pub(super) const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 
+/// The header of a connection that the proxy makes for itself.
+pub(super) const LOCAL: &[u8; FIXED] = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
+
 /// Signature, version and command, family and transport, length.
 const FIXED: usize = 16;
 
