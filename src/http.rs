@@ -11,6 +11,7 @@
 pub mod admission;
 pub mod client;
 pub mod connection;
+pub mod engine;
 pub mod exchange;
 pub mod forwarded;
 pub mod frames;

@@ -93,6 +93,7 @@ pub fn main<C: DeserializeOwned + Validate>(
 
 /// Prints a failure the way every program does and turns it into the exit status.
 pub fn finish(name: &str, outcome: Result<(), Failure>) -> ExitCode {
+    crate::telemetry::access::flush();
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {

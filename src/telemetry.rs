@@ -13,6 +13,8 @@ use tokio::net::TcpListener;
 use crate::config::{Log, LogFormat, Metrics};
 use crate::process::{Failure, Shutdown};
 
+pub mod access;
+
 /// Upper bounds, in seconds, of the histogram buckets of every metric that ends in `_seconds`.
 pub const SECONDS: &[f64] =
     &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
@@ -26,10 +28,13 @@ pub fn init_log(log: &Log) {
     }
     let filter = level.parse::<tracing_subscriber::EnvFilter>().unwrap_or_else(|_| "info".into());
     let base = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    let _ = match log.format {
+    let started = match log.format {
         LogFormat::Json => base.json().flatten_event(true).with_current_span(false).try_init(),
         LogFormat::Text => base.with_target(false).try_init(),
     };
+    if started.is_ok() && tracing::enabled!(target: "trivet::access", tracing::Level::INFO) {
+        access::start(log.format);
+    }
 }
 
 /// Installs the process's metrics recorder, labels every metric's program by `trivet_build_info`, and returns the handle

@@ -138,6 +138,13 @@ pub fn server_name(name: &str) -> Option<ServerName<'static>> {
     ServerName::try_from(name.to_owned()).ok()
 }
 
+/// As [`server_name`], for a name whose absence would mean that nothing is verified.
+pub fn verified_name(name: &str) -> Result<ServerName<'static>, ConfigError> {
+    server_name(name).ok_or_else(|| {
+        ConfigError::at(Path::new(name), "", "is no host name or address that a certificate can have")
+    })
+}
+
 pub mod site;
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use serde::Deserialize;
 
 use crate::config::{self, Invalid, Log, Metrics, TlsFiles, Validate};
 use crate::http::admission::RequestRate;
+use crate::http::engine::request::MOST_FIELDS;
 use crate::http::frames::FrameRates;
 use crate::http::proxy_protocol::{self, Trust};
 use crate::pool::config::{BackendConfig, HealthConfig, Timing, validate_backends};
@@ -103,6 +104,9 @@ pub struct Https {
     /// Below this many bytes a second, averaged from the tenth second on, a body or an answer is given up.
     #[serde(default = "defaults::min_rate")]
     pub min_rate: ByteSize,
+    /// From a request's head to the last byte of its answer; upgraded connections are not meant.
+    #[serde(default = "defaults::request_timeout", with = "humantime_serde")]
+    pub request_timeout: Duration,
     /// Connections at a time, all listeners of `[http]` and `[https]` together; further ones wait in the kernel's queue.
     #[serde(default = "defaults::max_connections")]
     pub max_connections: usize,
@@ -128,6 +132,9 @@ pub struct Https {
     /// The largest request head; above it 431.
     #[serde(default = "defaults::max_header_size")]
     pub max_header_size: ByteSize,
+    /// The most field lines of a request head, 256 at most; above it 431.
+    #[serde(default = "defaults::max_header_fields")]
+    pub max_header_fields: usize,
     /// The longest request target; above it 414.
     #[serde(default = "defaults::max_target_length")]
     pub max_target_length: ByteSize,
@@ -305,6 +312,14 @@ pub mod defaults {
     pub fn max_header_size() -> ByteSize {
         ByteSize::kib(32)
     }
+    /// As HAProxy's `tune.http.maxhdr`, about.
+    pub fn max_header_fields() -> usize {
+        100
+    }
+    /// Longer than any download that is still wanted.
+    pub fn request_timeout() -> Duration {
+        Duration::from_secs(3600)
+    }
     /// RFC 9110 section 4.1 asks for at least 8000 octets.
     pub fn max_target_length() -> ByteSize {
         ByteSize::kib(8)
@@ -466,6 +481,7 @@ impl Https {
             ("https.client_idle_timeout", self.client_idle_timeout),
             ("https.client_timeout", self.client_timeout),
             ("https.tunnel_timeout", self.tunnel_timeout),
+            ("https.request_timeout", self.request_timeout),
         ] {
             config::positive(key, d)?;
         }
@@ -478,6 +494,9 @@ impl Https {
             if n == 0 {
                 return Invalid::err(key, "must be at least 1");
             }
+        }
+        if !(1..=MOST_FIELDS).contains(&self.max_header_fields) {
+            return Invalid::err("https.max_header_fields", format!("must be between 1 and {MOST_FIELDS}"));
         }
         Ok(())
     }

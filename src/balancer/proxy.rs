@@ -1,12 +1,12 @@
-//! HTTP balancing: the hooks of Pingora's proxy, each a call to a shared step and what a balancer adds to it.
+//! HTTP balancing: what a balancer adds to the shared steps, for the engine (HTTP/1.1) and for Pingora's proxy (HTTP/2).
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::StatusCode;
-use http::header::{CACHE_CONTROL, HeaderValue, LOCATION};
+use http::header::{CACHE_CONTROL, HeaderName, HeaderValue, LOCATION};
+use http::{Method, StatusCode};
 use metrics::counter;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::{ALPN, Digest};
@@ -17,18 +17,64 @@ use pingora::{Error, ErrorSource, ErrorType};
 use super::config::Web;
 use crate::config::ConfigError;
 use crate::http::connection::{ConnectionState, Endpoints};
+use crate::http::engine::request::Request;
+use crate::http::engine::upstream::Reach;
+use crate::http::engine::{self, Route};
+use crate::http::exchange::Exchange;
 use crate::http::front::{Front, Visit};
+use crate::http::head::RequestHead as _;
 use crate::http::proxy_protocol;
-use crate::http::steps;
+use crate::http::steps::{self, Admitted};
 use crate::pool::{Backend, Pool, Tried};
 use crate::tls;
 
-/// The balancer's hooks.
+/// What the balancer does with a request, whatever its protocol.
 pub struct Balancer {
     front: Front,
     pool: Arc<Pool>,
     upstreams: Upstreams,
     redirect: Option<u16>,
+}
+
+/// HTTP/1.1: the engine asks.
+pub struct Http1(pub Arc<Balancer>);
+
+impl engine::Service for Http1 {
+    async fn route(&self, request: &Request, exchange: &mut Exchange) -> Route {
+        match exchange.admitted.as_ref().and_then(|a| self.0.redirect(request.method(), a)) {
+            // What a client sends in plain text beside the head is not read.
+            Some((status, fields)) => Route::Answer(engine::Answer {
+                status,
+                fields,
+                content: engine::Content::Memory(Bytes::new()),
+                close: true,
+            }),
+            None => Route::Forward,
+        }
+    }
+
+    fn next(&self, _: &Admitted, tried: &Tried) -> Option<Arc<Backend>> {
+        self.0.pool.pick_any(tried)
+    }
+
+    fn upstreams(&self) -> &engine::upstream::Upstreams {
+        &self.0.upstreams.links
+    }
+
+    fn retries(&self) -> usize {
+        self.0.upstreams.retries
+    }
+}
+
+/// HTTP/2: the hooks of Pingora's proxy.
+pub struct Http2(pub Arc<Balancer>);
+
+impl std::ops::Deref for Http2 {
+    type Target = Balancer;
+
+    fn deref(&self) -> &Balancer {
+        &self.0
+    }
 }
 
 /// What is kept about one request.
@@ -50,18 +96,39 @@ impl Balancer {
         ctx.tried.len() <= self.upstreams.retries && self.pool.pick_any(&ctx.tried).is_some()
     }
 
+    /// Where a request in plain text is sent, unless it is served.
+    fn redirect(
+        &self,
+        method: &Method,
+        admitted: &Admitted,
+    ) -> Option<(StatusCode, Vec<(HeaderName, HeaderValue)>)> {
+        let port = self.redirect.filter(|_| admitted.scheme == "http")?;
+        let (status, location) = steps::redirect_to_https(method, &admitted.host, port, &admitted.target);
+        let location = HeaderValue::from_str(&location).ok()?;
+        Some((status, vec![(LOCATION, location), (CACHE_CONTROL, HeaderValue::from_static("no-store"))]))
+    }
+
+    /// Closes connections to back ends that have been unused for too long, for ever.
+    pub async fn sweep(self: Arc<Self>) {
+        let mut ticks = tokio::time::interval(Duration::from_secs(5));
+        loop {
+            ticks.tick().await;
+            self.upstreams.links.sweep();
+        }
+    }
+
     fn note_retry(ctx: &mut Context, why: &Error) {
         let failed = ctx.backend.as_ref().map_or("-", |b| b.name()).to_owned();
         if let Some(exchange) = ctx.visit.exchange() {
             exchange.retries += 1;
-            tracing::debug!(request_id = %exchange.request_id, backend = %failed, error = %why, "trying another back end");
+            tracing::debug!(request_id = exchange.id(), backend = %failed, error = %why, "trying another back end");
         }
         counter!("trivet_http_retries_total", "backend" => failed).increment(1);
     }
 }
 
 #[async_trait]
-impl ProxyHttp for Balancer {
+impl ProxyHttp for Http2 {
     type CTX = Context;
 
     fn new_ctx(&self) -> Context {
@@ -73,18 +140,8 @@ impl ProxyHttp for Balancer {
     }
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Context) -> pingora::Result<bool> {
-        let plain = ctx.visit.admitted().filter(|a| a.scheme == "http");
-        let (Some(admitted), Some(https_port)) = (plain, self.redirect) else {
-            return Ok(false);
-        };
-        let method = &session.req_header().method;
-        let (status, location) =
-            steps::redirect_to_https(method, &admitted.host, https_port, &admitted.target);
-        let location = HeaderValue::from_str(&location)
-            .map_err(|e| Error::because(ErrorType::InternalError, "redirect", e))?;
-        let fields = [(LOCATION, location), (CACHE_CONTROL, HeaderValue::from_static("no-store"))];
-        // What a client sends in plain text beside the head is not read.
-        session.set_keepalive(None);
+        let redirect = ctx.visit.admitted().and_then(|a| self.redirect(&session.req_header().method, a));
+        let Some((status, fields)) = redirect else { return Ok(false) };
         self.front.answer(session, &mut ctx.visit, status, &fields, Bytes::new()).await?;
         Ok(true)
     }
@@ -112,10 +169,10 @@ impl ProxyHttp for Balancer {
         _: Option<&Digest>,
         ctx: &mut Context,
     ) -> pingora::Result<()> {
-        let name = ctx.backend.as_ref().map(|b| b.name().to_owned());
+        let backend = ctx.backend.clone();
         if let Some(exchange) = ctx.visit.exchange() {
             exchange.connected = Some(exchange.elapsed());
-            exchange.backend = name;
+            exchange.backend = backend;
         }
         Ok(())
     }
@@ -166,7 +223,7 @@ impl ProxyHttp for Balancer {
             return unreachable(&format!("no back end could be reached; the last: {e}"));
         }
         e.set_retry(true);
-        Self::note_retry(ctx, &e);
+        Balancer::note_retry(ctx, &e);
         e
     }
 
@@ -198,7 +255,7 @@ impl ProxyHttp for Balancer {
         let retry = broken && *e.esource() == ErrorSource::Upstream && repeatable && self.may_retry(ctx);
         e.set_retry(retry);
         if retry {
-            Self::note_retry(ctx, &e);
+            Balancer::note_retry(ctx, &e);
         }
         e
     }
@@ -230,6 +287,7 @@ fn unreachable(why: &str) -> Box<Error> {
 /// none).
 pub struct Upstreams {
     peers: Vec<HttpPeer>,
+    links: engine::upstream::Upstreams,
     tunnel_timeout: Duration,
     retries: usize,
     proxy_protocol: Option<proxy_protocol::Version>,
@@ -239,26 +297,37 @@ impl Upstreams {
     /// Reads the certificate files of `[web]`.
     pub fn new(web: &Web, tunnel_timeout: Duration) -> Result<Self, ConfigError> {
         let identity = web.tls.as_ref().map(tls::identity).transpose()?;
-        let peers = web
-            .backends
-            .iter()
-            .map(|b| {
-                // A name, never empty: without one Pingora verifies nothing.
-                let mut peer = HttpPeer::new(b.address, identity.is_some(), b.tls_name().to_owned());
-                peer.client_cert_key.clone_from(&identity);
-                let options = &mut peer.options;
-                options.alpn = ALPN::H1;
-                options.connection_timeout = Some(web.connect_timeout);
-                // TCP connect and TLS handshake have connection_timeout each.
-                options.total_connection_timeout = Some(web.connect_timeout * 2);
-                options.read_timeout = Some(web.response_timeout);
-                options.write_timeout = Some(web.response_timeout);
-                options.idle_timeout = Some(web.idle_timeout);
-                peer
-            })
-            .collect();
+        let client = web.tls.as_ref().map(|files| tls::client_config(files, &[b"http/1.1"])).transpose()?;
+        let (mut peers, mut reaches) = (Vec::new(), Vec::new());
+        for b in &web.backends {
+            let tls = match &client {
+                None => None,
+                Some(client) => Some((client.clone(), tls::verified_name(b.tls_name())?)),
+            };
+            reaches.push(Reach {
+                address: b.address,
+                tls,
+                connect_timeout: web.connect_timeout,
+                response_timeout: web.response_timeout,
+                send_proxy_protocol: web.send_proxy_protocol,
+                idle_timeout: web.idle_timeout,
+            });
+            // A name, never empty: without one Pingora verifies nothing.
+            let mut peer = HttpPeer::new(b.address, identity.is_some(), b.tls_name().to_owned());
+            peer.client_cert_key.clone_from(&identity);
+            let options = &mut peer.options;
+            options.alpn = ALPN::H1;
+            options.connection_timeout = Some(web.connect_timeout);
+            // TCP connect and TLS handshake have connection_timeout each.
+            options.total_connection_timeout = Some(web.connect_timeout * 2);
+            options.read_timeout = Some(web.response_timeout);
+            options.write_timeout = Some(web.response_timeout);
+            options.idle_timeout = Some(web.idle_timeout);
+            peers.push(peer);
+        }
+        let links = engine::upstream::Upstreams::new(reaches, web.max_idle_connections);
         let (retries, proxy_protocol) = (web.retries, web.send_proxy_protocol);
-        Ok(Self { peers, tunnel_timeout, retries, proxy_protocol })
+        Ok(Self { peers, links, tunnel_timeout, retries, proxy_protocol })
     }
 
     fn peer(

@@ -14,12 +14,13 @@ use tokio::task::JoinSet;
 use super::config::{Config, Https, Web};
 use super::gateway::Gateway;
 use super::local_check;
-use super::proxy::{Balancer, Upstreams};
+use super::proxy::{Balancer, Http1, Http2, Upstreams};
 use super::status::Status;
 use crate::config::ConfigError;
 use crate::http::admission::{Admission, Rules};
+use crate::http::engine::Engine;
 use crate::http::front::Front;
-use crate::http::server::{self, Connections, Endpoint, Limits, Upstream};
+use crate::http::server::{self, Connections, Endpoint, Limits, Protocols, Upstream};
 use crate::http::steps::{self, Policy, Position};
 use crate::pool::{Check, HttpCheck, Pool, Spec};
 use crate::process::{self, Failure, Shutdown};
@@ -130,20 +131,24 @@ async fn serve(
             exempt: https.trusted_proxies.clone(),
         });
         let front = Front::new(policy(&config, https), limits, admission.clone(), shutdown.clone());
-        let hooks = Balancer::new(front, http.pool.clone(), http.upstreams, redirect);
+        let balancer = Arc::new(Balancer::new(front, http.pool.clone(), http.upstreams, redirect));
+        tokio::spawn(balancer.clone().sweep());
+        let rules = policy(&config, https);
+        let http1 = Engine::new(Http1(balancer.clone()), rules, limits, admission.clone(), shutdown.clone());
         let upstream = Upstream {
             ca_file: web.tls.as_ref().map(|files| files.ca.clone()),
             // A kept connection that turns out to be closed costs an attempt, too.
             attempts: 1 + 2 * web.retries,
             max_idle: web.max_idle_connections,
         };
-        let app = server::proxy(hooks, &limits, &upstream);
+        let http2 = server::proxy(Http2(balancer), &limits, &upstream);
+        let protocols = Protocols { http1, http2: Some(http2) };
         if let Some(check) = local_check {
             tokio::spawn(check.serve(http.pool.clone(), shutdown.clone()));
         }
         servers.spawn(server::serve(
             endpoints,
-            app,
+            protocols,
             limits,
             admission,
             shutdown.clone(),
@@ -173,6 +178,8 @@ fn limits(config: &Config, https: &Https) -> Limits {
         http2_frames: https.http2_frames,
         max_header_size: usize::try_from(https.max_header_size.as_u64()).unwrap_or(usize::MAX),
         drain_delay: config.drain_delay,
+        max_header_fields: https.max_header_fields,
+        request_timeout: https.request_timeout,
     }
 }
 

@@ -1,4 +1,4 @@
-//! A client connection with deadlines that hold across reads.
+//! A client's HTTP/2 connection with deadlines that hold across reads.
 //!
 //! Pingora's time-outs are per read: a client that sends one byte in time, for ever, is never late. Around the stream
 //! this type therefore keeps what the connection is doing, [`ConnectionState`], and ends a wait for a request head when
@@ -11,7 +11,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
@@ -77,24 +77,15 @@ pub struct ConnectionState {
     allowance: Allowance,
     peer: Peer,
     endpoints: Endpoints,
-    http2: AtomicBool,
     phase: Mutex<Phase>,
     stalled: AtomicUsize,
     reading: Mutex<Option<Waker>>,
 }
 
 impl ConnectionState {
-    fn new(peer: Peer, endpoints: Endpoints, http2: bool, allowance: Allowance) -> Self {
+    fn new(peer: Peer, endpoints: Endpoints, allowance: Allowance) -> Self {
         let phase = Mutex::new(Phase::Idle { until: Instant::now() + allowance.idle });
-        Self {
-            allowance,
-            peer,
-            endpoints,
-            http2: AtomicBool::new(http2),
-            phase,
-            stalled: AtomicUsize::new(0),
-            reading: Mutex::new(None),
-        }
+        Self { allowance, peer, endpoints, phase, stalled: AtomicUsize::new(0), reading: Mutex::new(None) }
     }
 
     /// The other side.
@@ -105,10 +96,6 @@ impl ConnectionState {
     /// The addresses to tell a back end that wants a PROXY header.
     pub fn endpoints(&self) -> Endpoints {
         self.endpoints
-    }
-
-    fn is_http2(&self) -> bool {
-        self.http2.load(Ordering::Relaxed)
     }
 
     /// A request's head is complete.
@@ -124,17 +111,9 @@ impl ConnectionState {
         }
     }
 
-    /// A request is over and the connection waits for the next. HTTP/2 has a time-out of its own, because its requests
-    /// overlap.
-    pub fn request_ended(&self) {
-        if !self.is_http2() {
-            self.turn(Phase::Idle { until: Instant::now() + self.allowance.idle });
-        }
-    }
-
     /// The client did not take an answer in time. Too many of them end an HTTP/2 connection.
     pub fn answer_stalled(&self) {
-        if self.is_http2() && self.stalled.fetch_add(1, Ordering::Relaxed) + 1 == MOST_STALLED {
+        if self.stalled.fetch_add(1, Ordering::Relaxed) + 1 == MOST_STALLED {
             self.abused("slow_reader", "the answers of too many requests are not taken");
             if let Some(reader) = self.reading.lock().take() {
                 reader.wake();
@@ -183,16 +162,6 @@ impl ConnectionState {
         }
         io::Error::new(io::ErrorKind::TimedOut, "no complete request head in time")
     }
-
-    /// Whether the head came too late; true once.
-    fn take_late(&self) -> bool {
-        let mut phase = self.phase.lock();
-        let late = matches!(*phase, Phase::Late);
-        if late {
-            *phase = Phase::Busy;
-        }
-        late
-    }
 }
 
 /// A stream with its state.
@@ -202,55 +171,36 @@ pub struct Connection {
     state: Arc<ConnectionState>,
     digest: Arc<ProxyDigest>,
     timer: Pin<Box<Sleep>>,
-    /// For HTTP/2.
-    frames: Option<FrameWatch>,
+    frames: FrameWatch,
     /// What was read to find out the protocol, and is to be read again.
     begun: Vec<u8>,
     begun_at: usize,
 }
 
 impl Connection {
-    /// Wraps an accepted stream, after its TLS handshake if it has one.
-    pub fn new(inner: Stream, peer: Peer, endpoints: Endpoints, allowance: Allowance) -> io::Result<Self> {
-        let http2 = matches!(inner.selected_alpn_proto(), Some(ALPN::H2));
-        let state = Arc::new(ConnectionState::new(peer, endpoints, http2, allowance));
+    /// Wraps a stream that speaks HTTP/2. `begun` is what was read of it to find that out.
+    pub fn new(
+        inner: Stream,
+        peer: Peer,
+        endpoints: Endpoints,
+        allowance: Allowance,
+        begun: Vec<u8>,
+    ) -> io::Result<Self> {
+        let state = Arc::new(ConnectionState::new(peer, endpoints, allowance));
         // Pingora hands a connection's digests to every request on it; this is the one that carries data of ours.
         let response = ResponseHeader::build(200, Some(0)).map_err(io::Error::other)?;
         let data: Box<dyn Any + Send + Sync> = Box::new(state.clone());
         let digest = Arc::new(ProxyDigest::new(Box::new(response), Some(data)));
         let timer = Box::pin(tokio::time::sleep(allowance.idle));
-        let frames = http2.then(|| FrameWatch::new(allowance.frames));
-        Ok(Self { inner, state, digest, timer, frames, begun: Vec::new(), begun_at: 0 })
+        let frames = FrameWatch::new(allowance.frames);
+        Ok(Self { inner, state, digest, timer, frames, begun, begun_at: 0 })
     }
 
     fn wrote(&mut self, wrote: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        if let (Some(frames), Poll::Ready(Ok(n))) = (&mut self.frames, &wrote) {
-            frames.sent(*n);
+        if let Poll::Ready(Ok(n)) = &wrote {
+            self.frames.sent(*n);
         }
         wrote
-    }
-
-    /// Whether the client speaks HTTP/2: by ALPN with TLS, by its preface without (RFC 9113 section 3.3, prior knowledge).
-    /// Without TLS it waits for the first bytes, under the connection's deadlines.
-    pub async fn speaks_http2(&mut self) -> io::Result<bool> {
-        if self.state.peer.tls || self.frames.is_some() {
-            return Ok(self.frames.is_some());
-        }
-        let mut piece = [0; 2048];
-        while PREFACE.starts_with(&self.begun) {
-            let mut buf = ReadBuf::new(&mut piece);
-            std::future::poll_fn(|cx| self.poll_fresh(cx, &mut buf)).await?;
-            if buf.filled().is_empty() {
-                return Ok(false);
-            }
-            self.begun.extend_from_slice(buf.filled());
-            if self.begun.starts_with(PREFACE) {
-                self.state.http2.store(true, Ordering::Relaxed);
-                self.frames = Some(FrameWatch::new(self.state.allowance.frames));
-                return Ok(true);
-            }
-        }
-        Ok(false)
     }
 
     /// Bytes that nobody has seen.
@@ -293,8 +243,7 @@ impl Connection {
 
     /// Holds an HTTP/2 client to its rates of frames.
     fn watch(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let Some(frames) = &mut self.frames else { return Ok(()) };
-        if let Err(flood) = frames.received(bytes, Instant::now()) {
+        if let Err(flood) = self.frames.received(bytes, Instant::now()) {
             self.state.abused(flood.0, &flood.to_string());
             return Err(abuse());
         }
@@ -316,12 +265,10 @@ impl Connection {
 impl AsyncRead for Connection {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if this.frames.is_some() {
-            // The order matters: who ends the connection sets the state before it looks for whom to wake.
-            *this.state.reading.lock() = Some(cx.waker().clone());
-            if this.state.is_abused() {
-                return Poll::Ready(Err(abuse()));
-            }
+        // The order matters: who ends the connection sets the state before it looks for whom to wake.
+        *this.state.reading.lock() = Some(cx.waker().clone());
+        if this.state.is_abused() {
+            return Poll::Ready(Err(abuse()));
         }
         let before = buf.filled().len();
         if !this.read_again(buf) {
@@ -341,14 +288,8 @@ impl AsyncWrite for Connection {
         Pin::new(&mut *self.inner).poll_flush(cx)
     }
 
-    /// Tells a client whose head came too late, as far as it can be told without waiting: a client that sends slowly may
-    /// also read slowly.
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        if this.state.take_late() && !this.state.is_http2() {
-            let _ = Pin::new(&mut *this.inner).poll_write(cx, LATE);
-        }
-        Pin::new(&mut *this.inner).poll_shutdown(cx)
+        Pin::new(&mut *self.get_mut().inner).poll_shutdown(cx)
     }
 
     fn poll_write_vectored(
@@ -365,17 +306,11 @@ impl AsyncWrite for Connection {
     }
 }
 
-/// RFC 9113 section 3.4.
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-
 /// RFC 9113 section 10.5: the connection is ended without more ado. The library answers no read error with GOAWAY, and a
 /// client that floods would not read it.
 fn abuse() -> io::Error {
     io::Error::new(io::ErrorKind::ConnectionAborted, "the client abuses the connection")
 }
-
-/// RFC 9110 section 15.5.9.
-const LATE: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
 
 #[async_trait]
 impl Shutdown for Connection {

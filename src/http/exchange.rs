@@ -1,10 +1,15 @@
 //! One request from head to last byte: its line in the access log, and its metrics.
 
 use std::net::IpAddr;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use http::{Method, Version};
-use metrics::{counter, gauge, histogram};
+use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
+
+use super::steps::Admitted;
+use crate::pool::Backend;
+use crate::telemetry::access;
 
 /// What is known about one request while it runs. [`Exchange::finish`] writes it down, once.
 #[derive(Debug)]
@@ -12,19 +17,19 @@ pub struct Exchange {
     started: Instant,
     /// The id that the client, the log and the next hop see.
     pub request_id: String,
-    /// The method.
-    pub method: Method,
-    /// Path without query.
+    /// The method; none when the head could not be read.
+    pub method: Option<Method>,
+    /// The path of a request that was not admitted, as far as it can be shown.
     pub path: String,
-    /// Host without port.
-    pub host: String,
-    /// The protocol version that the client spoke.
-    pub version: Version,
+    /// What the request is, once it was admitted.
+    pub admitted: Option<Admitted>,
+    /// The protocol version that the client spoke; none when the head could not be read.
+    pub version: Option<Version>,
     /// The client.
     pub client: Option<IpAddr>,
-    /// Who answered: a back end's name, or `-` for an answer of our own.
-    pub backend: Option<String>,
-    /// Further back ends that were tried after the first.
+    /// Who answered; none for an answer of our own.
+    pub backend: Option<Arc<Backend>>,
+    /// Further attempts after the first.
     pub retries: u32,
     /// When a connection to the back end was there.
     pub connected: Option<Duration>,
@@ -38,7 +43,7 @@ pub struct Exchange {
 }
 
 /// How a request ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Outcome {
     /// The status sent, 0 when none could be.
     pub status: u16,
@@ -50,16 +55,42 @@ pub struct Outcome {
     pub aborted: bool,
 }
 
+/// Looked up once: a look-up by name costs more than the counting.
+struct Meters {
+    in_flight: Gauge,
+    own: [Counter; 6],
+    seconds: Histogram,
+    first_byte: Histogram,
+    sent: Counter,
+    received: Counter,
+}
+
+static METERS: LazyLock<Meters> = LazyLock::new(|| Meters {
+    in_flight: gauge!("trivet_http_requests_in_flight"),
+    own: answers_by_class("-"),
+    seconds: histogram!("trivet_http_request_seconds"),
+    first_byte: histogram!("trivet_http_first_byte_seconds"),
+    sent: counter!("trivet_http_sent_bytes_total"),
+    received: counter!("trivet_http_received_bytes_total"),
+});
+
+/// The counters of a back end's answers, by [`class`].
+pub fn answers_by_class(backend: &str) -> [Counter; 6] {
+    ["none", "1xx", "2xx", "3xx", "4xx", "5xx"].map(
+        |class| counter!("trivet_http_requests_total", "class" => class, "backend" => backend.to_owned()),
+    )
+}
+
 impl Exchange {
     /// Starts the clock.
-    pub fn start(method: Method, version: Version, client: Option<IpAddr>) -> Self {
-        gauge!("trivet_http_requests_in_flight").increment(1.0);
+    pub fn start(method: Option<Method>, version: Option<Version>, client: Option<IpAddr>) -> Self {
+        METERS.in_flight.increment(1.0);
         Self {
             started: Instant::now(),
-            request_id: "-".into(),
+            request_id: String::new(),
             method,
             path: String::new(),
-            host: String::new(),
+            admitted: None,
             version,
             client,
             backend: None,
@@ -77,45 +108,55 @@ impl Exchange {
         self.started.elapsed()
     }
 
+    /// The id, that of the admitted request when there is one.
+    pub fn id(&self) -> &str {
+        self.admitted.as_ref().map_or(&self.request_id, |a| &a.request_id)
+    }
+
     /// Writes the access log line and counts. A second call does nothing.
     pub fn finish(&mut self, outcome: Outcome) {
         if std::mem::replace(&mut self.finished, true) {
             return;
         }
-        gauge!("trivet_http_requests_in_flight").decrement(1.0);
+        let meters = &*METERS;
+        meters.in_flight.decrement(1.0);
         if self.is_check {
             return;
         }
         let took = self.started.elapsed();
-        let backend = self.backend.clone().unwrap_or_else(|| "-".into());
-        counter!("trivet_http_requests_total", "class" => class(outcome.status), "backend" => backend.clone())
-            .increment(1);
-        histogram!("trivet_http_request_seconds").record(took.as_secs_f64());
+        let answers = self.backend.as_ref().map_or(&meters.own, |b| b.answers());
+        answers[class(outcome.status)].increment(1);
+        meters.seconds.record(took.as_secs_f64());
         if let Some(first) = self.first_byte {
-            histogram!("trivet_http_first_byte_seconds").record(first.as_secs_f64());
+            meters.first_byte.record(first.as_secs_f64());
         }
-        counter!("trivet_http_sent_bytes_total").increment(outcome.sent);
-        counter!("trivet_http_received_bytes_total").increment(outcome.received);
-        tracing::info!(
-            target: "trivet::access",
-            request_id = %self.request_id,
-            client = %self.client.map_or_else(|| "-".into(), |c| c.to_string()),
-            method = %self.method,
-            host = %self.host,
-            path = %self.path,
-            version = ?self.version,
-            status = outcome.status,
-            sent = outcome.sent,
-            received = outcome.received,
-            ms = millis(took),
-            connect_ms = self.connected.map(millis),
-            first_byte_ms = self.first_byte.map(millis),
-            backend = %backend,
-            retries = self.retries,
-            aborted = outcome.aborted,
-            reason = self.reason.as_deref(),
-            "request"
-        );
+        meters.sent.increment(outcome.sent);
+        meters.received.increment(outcome.received);
+        access::line(|line| {
+            let admitted = self.admitted.as_ref();
+            line.text("request_id", self.id());
+            line.address("client", admitted.map(|a| a.client).or(self.client));
+            line.text("method", self.method.as_ref().map_or("-", Method::as_str));
+            line.text("host", admitted.map_or("", |a| &a.host));
+            line.text("path", admitted.map_or(&self.path, |a| a.path()));
+            line.text("version", self.version.map_or("-", name));
+            line.number("status", u64::from(outcome.status));
+            line.number("sent", outcome.sent);
+            line.number("received", outcome.received);
+            line.millis("ms", took);
+            if let Some(connected) = self.connected {
+                line.millis("connect_ms", connected);
+            }
+            if let Some(first) = self.first_byte {
+                line.millis("first_byte_ms", first);
+            }
+            line.text("backend", self.backend.as_ref().map_or("-", |b| b.name()));
+            line.number("retries", u64::from(self.retries));
+            line.flag("aborted", outcome.aborted);
+            if let Some(reason) = &self.reason {
+                line.text("reason", reason);
+            }
+        });
     }
 }
 
@@ -123,22 +164,29 @@ impl Drop for Exchange {
     fn drop(&mut self) {
         // A request whose task was cut off (a stop that ran out of time) is still a request that came.
         if !self.finished {
-            self.finish(Outcome { status: 0, sent: 0, received: 0, aborted: true });
+            self.finish(Outcome { aborted: true, ..Outcome::default() });
         }
     }
 }
 
-fn millis(d: Duration) -> f64 {
-    (d.as_secs_f64() * 1e6).round() / 1e3
+/// The path of a target that nobody has checked yet, fit for a log line.
+pub fn shown(target: &[u8]) -> String {
+    const LONGEST: usize = 200;
+    let path = target.split(|b| *b == b'?').next().unwrap_or_default();
+    path.iter().take(LONGEST).flat_map(|b| std::ascii::escape_default(*b)).map(char::from).collect()
 }
 
-fn class(status: u16) -> &'static str {
+fn name(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_10 => "HTTP/1.0",
+        Version::HTTP_2 => "HTTP/2.0",
+        _ => "HTTP/1.1",
+    }
+}
+
+fn class(status: u16) -> usize {
     match status {
-        100..=199 => "1xx",
-        200..=299 => "2xx",
-        300..=399 => "3xx",
-        400..=499 => "4xx",
-        500..=599 => "5xx",
-        _ => "none",
+        100..=599 => usize::from(status / 100),
+        _ => 0,
     }
 }

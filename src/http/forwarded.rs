@@ -2,14 +2,14 @@
 //! `Via` (RFC 9110 section 7.6.3), `X-Request-Id` and Trivet's own `Trivet-Hop`.
 //!
 //! At the edge whatever a client sends under these names is dropped and ours is set. Between the tiers, where both sides
-//! showed a certificate of the cluster, they are believed.
+//! showed a certificate of the cluster, and from a proxy that the configuration names as trusted, they are believed.
 
+use std::fmt::Write as _;
 use std::net::IpAddr;
 
 use http::Version;
-use http::header::{HeaderName, HeaderValue, VIA};
+use http::header::{HeaderName, VIA};
 
-use super::head::RequestHead;
 use super::steps::Admitted;
 
 /// `X-Forwarded-For`
@@ -18,8 +18,6 @@ pub const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for
 pub const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 /// `X-Forwarded-Host`
 pub const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-/// `X-Forwarded-Port`
-pub const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
 /// `X-Real-IP`
 pub const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 /// `X-Request-Id`
@@ -50,59 +48,61 @@ const OURS: &[&str] = &[
     "proxy",
 ];
 
+/// Those that [`tell_next_hop`] sets on every request, and the hop count, which ends at each hop.
+const REPLACED: &[&str] = &[
+    "forwarded",
+    "trivet-hop",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-proto",
+    "x-real-ip",
+    "x-request-id",
+];
+
 /// Whether a client's field of this name is dropped. Names are compared as CGI-like servers see them, where `_` and `-`
 /// are the same letter: `X_Forwarded_For` must not slip past.
-pub fn is_ours(name: &HeaderName) -> bool {
-    let name = name.as_str();
-    if name.contains('_') {
-        let dashed = name.replace('_', "-");
-        return OURS.contains(&dashed.as_str());
-    }
-    OURS.contains(&name)
+pub fn is_ours(name: &[u8]) -> bool {
+    // Nearly every field of a request ends here.
+    matches!(name.first(), Some(b'f' | b'F' | b't' | b'T' | b'x' | b'X' | b'p' | b'P'))
+        && OURS.iter().any(|ours| same(name, ours.as_bytes()))
 }
 
-/// Drops what a client has no say in.
-pub fn drop_clients(head: &mut impl RequestHead) {
-    let dropped: Vec<HeaderName> = head.headers().keys().filter(|n| is_ours(n)).cloned().collect();
-    for name in dropped {
-        head.remove(&name);
-    }
+/// Whether the next hop is told our own value instead.
+pub fn is_replaced(name: &[u8]) -> bool {
+    REPLACED.iter().any(|ours| same(name, ours.as_bytes()))
 }
 
-/// Sets our fields for the next hop.
-pub fn tell_next_hop(head: &mut impl RequestHead, admitted: &Admitted) {
-    let client = admitted.client.to_string();
-    set(head, X_FORWARDED_FOR, &client);
-    set(head, X_REAL_IP, &client);
-    set(head, X_FORWARDED_PROTO, admitted.scheme);
-    set(head, X_FORWARDED_HOST, &admitted.host);
-    let forwarded =
-        format!("for={};host=\"{}\";proto={}", node(admitted.client), admitted.host, admitted.scheme);
-    set(head, http::header::FORWARDED, &forwarded);
-    set(head, X_REQUEST_ID, &admitted.request_id);
+fn same(name: &[u8], ours: &[u8]) -> bool {
+    let letter = |b: &u8| if *b == b'_' { b'-' } else { b.to_ascii_lowercase() };
+    name.len() == ours.len() && name.iter().zip(ours).all(|(a, b)| letter(a) == *b)
 }
 
-/// Adds ourselves, and the protocol the message came in, to the recipients that it passed.
-pub fn add_via(head: &mut impl RequestHead, received: Version) {
+/// Hands our fields for the next hop to `emit`, `Via` excepted.
+pub fn tell_next_hop(admitted: &Admitted, mut emit: impl FnMut(&HeaderName, &str)) {
+    let mut text = String::with_capacity(128);
+    let _ = write!(text, "{}", admitted.client);
+    emit(&X_FORWARDED_FOR, &text);
+    emit(&X_REAL_IP, &text);
+    emit(&X_FORWARDED_PROTO, admitted.scheme);
+    emit(&X_FORWARDED_HOST, &admitted.host);
+    // RFC 7239 section 6: an IPv6 address is quoted and in brackets.
+    let node = std::mem::take(&mut text);
+    text.push_str(if matches!(admitted.client, IpAddr::V6(_)) { "for=\"[" } else { "for=" });
+    text.push_str(&node);
+    text.push_str(if matches!(admitted.client, IpAddr::V6(_)) { "]\";host=\"" } else { ";host=\"" });
+    text.push_str(&admitted.host);
+    text.push_str("\";proto=");
+    text.push_str(admitted.scheme);
+    emit(&http::header::FORWARDED, &text);
+    emit(&X_REQUEST_ID, &admitted.request_id);
+}
+
+/// Ourselves, and the protocol the message came in, to be added to the recipients that it passed.
+pub fn via(received: Version) -> (HeaderName, &'static str) {
     let protocol = match received {
         Version::HTTP_2 => "2 trivet",
         Version::HTTP_10 => "1.0 trivet",
         _ => "1.1 trivet",
     };
-    head.append(VIA, HeaderValue::from_static(protocol));
-}
-
-/// RFC 7239 section 6: an IPv6 address is quoted and in brackets.
-fn node(client: IpAddr) -> String {
-    match client {
-        IpAddr::V4(a) => a.to_string(),
-        IpAddr::V6(a) => format!("\"[{a}]\""),
-    }
-}
-
-fn set(head: &mut impl RequestHead, name: HeaderName, value: &str) {
-    // The values are addresses, checked host names and hexadecimal digits, so they are always field values.
-    if let Ok(value) = HeaderValue::from_str(value) {
-        head.set(name, value);
-    }
+    (VIA, protocol)
 }

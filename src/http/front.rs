@@ -1,4 +1,4 @@
-//! The steps of [`super::steps`] as calls for the hooks of Pingora's `ProxyHttp`.
+//! The steps of [`super::steps`] as calls for the hooks of Pingora's `ProxyHttp`, which carries HTTP/2.
 //!
 //! A program's hooks call these, in this order, and add what is their own between:
 //!
@@ -21,7 +21,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::{
-    ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER,
+    ACCEPT, ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue,
+    RETRY_AFTER,
 };
 use http::{Method, StatusCode};
 use metrics::counter;
@@ -31,7 +32,9 @@ use pingora::{Error, ErrorSource, ErrorType};
 
 use super::admission::Admission;
 use super::connection::ConnectionState;
-use super::exchange::{Exchange, Outcome};
+use super::exchange::{self, Exchange, Outcome};
+use super::forwarded;
+use super::head::RequestHead as _;
 use super::pages;
 use super::refusal::Refusal;
 use super::server::Limits;
@@ -49,7 +52,6 @@ pub struct Front {
 /// What is kept about one request; a part of the program's `CTX`.
 #[derive(Default)]
 pub struct Visit {
-    admitted: Option<Admitted>,
     refusal: Option<Refusal>,
     exchange: Option<Exchange>,
     upgraded: bool,
@@ -62,7 +64,7 @@ impl Visit {
     /// What [`Front::admit`] found out. Present in every hook after it; `None` only in `fail_to_proxy` and `logging` of
     /// a request that was refused.
     pub fn admitted(&self) -> Option<&Admitted> {
-        self.admitted.as_ref()
+        self.exchange.as_ref().and_then(|e| e.admitted.as_ref())
     }
 
     /// The request's record, to note the back end, retries and times in.
@@ -71,7 +73,7 @@ impl Visit {
     }
 
     fn request_id(&self) -> &str {
-        self.exchange.as_ref().map_or("-", |e| e.request_id.as_str())
+        self.exchange.as_ref().map_or("-", Exchange::id)
     }
 }
 
@@ -94,10 +96,11 @@ impl Front {
         }
         let peer = state.map(|s| s.peer()).or_else(|| peer_of(session));
         let head = session.req_header();
-        let mut exchange = Exchange::start(head.method.clone(), head.version, peer.map(|p| p.address));
+        let mut exchange =
+            Exchange::start(Some(head.method.clone()), Some(head.version), peer.map(|p| p.address));
         // For a request that is refused: what it was, as far as it can be told, and a number to ask about.
         exchange.request_id = steps::new_request_id();
-        exchange.path = shown(head.raw_path());
+        exchange.path = exchange::shown(head.raw_path());
         visit.exchange = Some(exchange);
 
         session.set_read_timeout(Some(self.limits.client_timeout));
@@ -117,8 +120,7 @@ impl Front {
         if let Err(wait) = self.admission.request(peer.address) {
             return Err(refuse(visit, Refusal::TooManyRequests(wait)));
         }
-        let raw = (!session.is_http2()).then(|| session.to_h1_raw());
-        match steps::admit(session.req_header_mut(), raw.as_deref(), peer, &self.policy) {
+        match steps::admit(session.req_header(), peer, &self.policy) {
             Ok(admitted) => {
                 // A proxy of ours in front is exempt; the client it speaks for is not.
                 if admitted.client != peer.address
@@ -127,12 +129,8 @@ impl Front {
                     return Err(refuse(visit, Refusal::TooManyRequests(wait)));
                 }
                 if let Some(exchange) = &mut visit.exchange {
-                    exchange.request_id.clone_from(&admitted.request_id);
-                    exchange.path = admitted.path().to_owned();
-                    exchange.host.clone_from(&admitted.host);
-                    exchange.client = Some(admitted.client);
+                    exchange.admitted = Some(admitted);
                 }
-                visit.admitted = Some(admitted);
                 Ok(())
             }
             Err(refusal) => Err(refuse(visit, refusal)),
@@ -158,9 +156,23 @@ impl Front {
 
     /// The steps before a request goes upstream.
     pub fn forward(&self, request: &mut RequestHeader, visit: &Visit) {
-        if let Some(admitted) = &visit.admitted {
-            steps::forward(request, admitted);
+        let Some(admitted) = visit.admitted() else { return };
+        let policy = &self.policy;
+        let behind: Vec<HeaderName> = request
+            .headers
+            .keys()
+            .filter(|name| steps::stays_behind(name.as_str().as_bytes(), policy))
+            .cloned()
+            .collect();
+        for name in behind {
+            request.remove_header(&name);
         }
+        // Names and values are well formed; the only error left is a map of more than 32768 fields.
+        steps::forward(admitted, |name, value| {
+            let _ = request.insert_header(name.clone(), value);
+        });
+        let (name, value) = forwarded::via(admitted.version);
+        let _ = request.append_header(name, value);
     }
 
     /// The steps before an answer's head goes to the client.
@@ -180,11 +192,12 @@ impl Front {
             let elapsed = exchange.elapsed();
             exchange.first_byte.get_or_insert(elapsed);
         }
-        if let Some(admitted) = &visit.admitted {
-            for (name, value) in steps::respond(admitted, &self.policy) {
+        steps::respond(visit.admitted(), visit.request_id(), &self.policy, |name, value| {
+            // What is set here is always a field value.
+            if let Ok(value) = HeaderValue::from_bytes(value) {
                 let _ = response.insert_header(name, value);
             }
-        }
+        });
         if self.is_stopping() && !session.is_http2() {
             session.set_keepalive(None);
         }
@@ -230,7 +243,7 @@ impl Front {
         if let Some(exchange) = &mut visit.exchange {
             exchange.reason.get_or_insert_with(|| reason.to_owned());
         }
-        let (kind, body) = pages::page(status, visit.request_id(), &session.req_header().headers);
+        let (kind, body) = pages::page(status, visit.request_id(), session.req_header().first(&ACCEPT));
         let mut fields = vec![(CONTENT_TYPE, kind), (CACHE_CONTROL, HeaderValue::from_static("no-store"))];
         match status {
             // RFC 9110 section 15.5.6 demands the list.
@@ -276,7 +289,6 @@ impl Front {
     /// Writes the access log line and the metrics, and lets the connection wait for its next request.
     pub fn done(&self, session: &mut Session, e: Option<&Error>, visit: &mut Visit) {
         if let Some(state) = ConnectionState::of(session.digest()) {
-            state.request_ended();
             if e.is_some_and(|e| {
                 *e.etype() == ErrorType::WriteTimedout && *e.esource() == ErrorSource::Downstream
             }) {
@@ -296,13 +308,6 @@ impl Front {
             exchange.finish(outcome);
         }
     }
-}
-
-/// The path of a target that nobody has checked yet, fit for a log line.
-fn shown(target: &[u8]) -> String {
-    const LONGEST: usize = 200;
-    let path = target.split(|b| *b == b'?').next().unwrap_or_default();
-    path.iter().take(LONGEST).flat_map(|b| std::ascii::escape_default(*b)).map(char::from).collect()
 }
 
 fn refuse(visit: &mut Visit, refusal: Refusal) -> Box<Error> {

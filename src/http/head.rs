@@ -1,10 +1,10 @@
-//! The head of a request, whoever parsed it: Pingora today, an engine of our own beside it.
+//! The head of a request, whoever parsed it: the engine for HTTP/1, Pingora for HTTP/2.
 
-use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::header::HeaderName;
 use http::{Method, Version};
 use pingora::http::RequestHeader;
 
-/// What the steps read and change.
+/// What the steps read.
 pub trait RequestHead {
     /// The method.
     fn method(&self) -> &Method;
@@ -12,18 +12,19 @@ pub trait RequestHead {
     fn version(&self) -> Version;
     /// The request target: path and query, an absolute URI, or `*`.
     fn target(&self) -> &[u8];
-    /// Replaces the target by path and query.
-    fn set_target(&mut self, path_and_query: &str);
     /// The pseudo header `:authority` (RFC 9113 section 8.3.1), if the protocol has one.
     fn authority(&self) -> Option<&str>;
-    /// All fields.
-    fn headers(&self) -> &HeaderMap;
-    /// Sets a field to one value, replacing all it had.
-    fn set(&mut self, name: HeaderName, value: HeaderValue);
-    /// Adds a value to a field.
-    fn append(&mut self, name: HeaderName, value: HeaderValue);
-    /// Removes a field with all its values.
-    fn remove(&mut self, name: &HeaderName);
+    /// The first value of a field.
+    fn first(&self, name: &HeaderName) -> Option<&[u8]>;
+    /// How many field lines have this name.
+    fn count(&self, name: &HeaderName) -> usize;
+    /// Octets of the head, as its protocol counts them.
+    fn size(&self) -> usize;
+
+    /// The first value of a field, when it is ASCII text.
+    fn text(&self, name: &HeaderName) -> Option<&str> {
+        self.first(name).and_then(|v| std::str::from_utf8(v).ok()).filter(|v| v.is_ascii())
+    }
 }
 
 impl RequestHead for RequestHeader {
@@ -39,32 +40,22 @@ impl RequestHead for RequestHeader {
         self.raw_path()
     }
 
-    fn set_target(&mut self, path_and_query: &str) {
-        // What is set here was part of a target that parsed, so it parses.
-        if let Err(e) = self.set_raw_path(path_and_query.as_bytes()) {
-            tracing::error!(error = %e, path_and_query, "a request target could not be replaced");
-        }
-    }
-
     fn authority(&self) -> Option<&str> {
         if self.version == Version::HTTP_2 { self.uri.authority().map(|a| a.as_str()) } else { None }
     }
 
-    fn headers(&self) -> &HeaderMap {
-        &self.headers
+    fn first(&self, name: &HeaderName) -> Option<&[u8]> {
+        self.headers.get(name).map(http::HeaderValue::as_bytes)
     }
 
-    fn set(&mut self, name: HeaderName, value: HeaderValue) {
-        // Name and value are typed already; the only error left is a map of more than 32768 fields.
-        let _ = self.insert_header(name, value);
+    fn count(&self, name: &HeaderName) -> usize {
+        self.headers.get_all(name).iter().count()
     }
 
-    fn append(&mut self, name: HeaderName, value: HeaderValue) {
-        let _ = self.append_header(name, value);
-    }
-
-    fn remove(&mut self, name: &HeaderName) {
-        self.remove_header(name);
+    fn size(&self) -> usize {
+        // RFC 9113 section 6.5.2 counts 32 octets for each field beside name and value.
+        let fields: usize = self.headers.iter().map(|(n, v)| n.as_str().len() + v.len() + 32).sum();
+        fields + self.raw_path().len()
     }
 }
 
@@ -75,7 +66,7 @@ pub fn test_head(method: Method, version: Version, target: &str, fields: &[(&str
     head.set_version(version);
     for (name, value) in fields {
         let name: HeaderName = name.parse().unwrap();
-        head.append_header(name, HeaderValue::from_str(value).unwrap()).unwrap();
+        head.append_header(name, http::HeaderValue::from_str(value).unwrap()).unwrap();
     }
     head
 }

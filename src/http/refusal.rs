@@ -3,6 +3,7 @@
 use http::StatusCode;
 
 use super::admission::RetryAfter;
+use super::engine::body::BadBody;
 
 /// A request that is answered here and goes no further. The words are for the log; the client sees the status's page.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -34,6 +35,24 @@ pub enum Refusal {
     /// RFC 3986 section 6.2.2.3: `.` or `..` as a path segment, plain or percent-encoded.
     #[error("dot segments in the path")]
     DotSegments,
+    /// RFC 9110 section 15.6.6: HTTP/1.2 and later, or a version that never was.
+    #[error("unsupported protocol version")]
+    Version,
+    /// RFC 9110 section 7.6.1: Connection is no list of tokens, or names a field that every hop must read.
+    #[error("malformed Connection, or one that names a field of the framing")]
+    Connection,
+    /// RFC 9112 section 7.1: the framing of a chunked body.
+    #[error("{0}")]
+    Body(#[from] BadBody),
+    /// RFC 6585 section 5: more field lines than allowed.
+    #[error("too many fields")]
+    TooManyFields,
+    /// RFC 9110 section 15.5.9: the head came too slowly.
+    #[error("no complete head in time")]
+    HeaderTimeout,
+    /// RFC 9110 section 15.5.9: the body paused for too long.
+    #[error("the body paused for too long")]
+    BodyTimeout,
     /// RFC 9110 section 5.5, RFC 9112 section 5.1: a field name or value with characters it must not have.
     #[error("malformed field")]
     Field,
@@ -75,12 +94,16 @@ impl Refusal {
             | Self::Host
             | Self::Target
             | Self::DotSegments
+            | Self::Connection
+            | Self::Body(_)
             | Self::Field => StatusCode::BAD_REQUEST,
             // RFC 9112 section 6.1: a server that does not understand a coding SHOULD respond with 501; but a coding
             // that is not understood is a body of unknown length, so 400 and close, as HAProxy does.
             Self::TransferCoding => StatusCode::BAD_REQUEST,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
-            Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::Version => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
+            Self::HeaderTimeout | Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
+            Self::HeadTooLarge | Self::TooManyFields => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::TargetTooLong => StatusCode::URI_TOO_LONG,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
@@ -88,6 +111,12 @@ impl Refusal {
             Self::Expectation => StatusCode::EXPECTATION_FAILED,
             Self::TooManyRequests(_) => StatusCode::TOO_MANY_REQUESTS,
         }
+    }
+
+    /// Whether the next request on the connection can still be told from this one: the head was well formed, and only what
+    /// it asks for is not had here.
+    pub fn leaves_connection(&self) -> bool {
+        matches!(self, Self::Misdirected | Self::TooManyRequests(_))
     }
 
     /// The value of the metric's label `reason`.
@@ -103,6 +132,12 @@ impl Refusal {
             Self::Target => "target",
             Self::DotSegments => "dot_segments",
             Self::Field => "field",
+            Self::Version => "version",
+            Self::Connection => "connection",
+            Self::Body(_) => "body",
+            Self::TooManyFields => "too_many_fields",
+            Self::HeaderTimeout => "header_timeout",
+            Self::BodyTimeout => "body_timeout",
             Self::Method => "method",
             Self::HeadTooLarge => "head_too_large",
             Self::TargetTooLong => "target_too_long",

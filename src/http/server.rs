@@ -1,21 +1,12 @@
-//! Accept loops around a Pingora HTTP application: TLS, limits, deadlines, graceful stop.
+//! Accept loops: TLS, limits, deadlines, graceful stop; what is accepted goes to the protocol that the client speaks.
 //!
 //! Pingora's own listeners have no deadline for the TLS handshake, no connection limit and no way to finish early once
 //! the last request is done, so sockets are accepted here and handed to the application as streams:
 //!
 //! ```text
 //! accept → connections of this address → max_connections → PROXY header, TLS handshake (handshake_timeout, together)
-//!        → Connection (idle and header deadlines, HTTP/2 frames) → HttpServerApp::process_new: HTTP/2 or HTTP/1.1, as ALPN says
-//! ```
-//!
-//! Use:
-//!
-//! ```ignore
-//! let (limits, admission) = (Limits::default(), Admission::unlimited());
-//! let app = proxy(MyProxy::new(), &limits, &Upstream::default());        // any ProxyHttp …
-//! let endpoints = vec![Endpoint::bind("listen", address, Some(tls_config)).await?];
-//! process::notify_ready();                                               // bound: the kernel queues from here on
-//! serve(endpoints, app, limits, admission, shutdown, shutdown_timeout, connections).await;  // returns when all is done
+//!        ─┬→ HTTP/1: engine
+//!         └→ HTTP/2, as ALPN says: Pingora's HttpProxy inside Connection (idle and header deadlines, frames)
 //! ```
 //!
 //! A stop has three parts: for `drain_delay` connections are still accepted while health checks say "draining" and every
@@ -27,10 +18,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use metrics::{counter, gauge};
-use pingora::apps::{HttpServerApp, HttpServerOptions, ServerApp};
+use pingora::apps::{HttpServerApp as _, HttpServerOptions, ServerApp as _};
 use pingora::listeners::tls::Acceptor;
 use pingora::protocols::http::v2::server::{H2Options, default_h2_options};
+use pingora::protocols::{ALPN, Stream};
 use pingora::proxy::{HttpProxy, ProxyHttp};
 use pingora::server::configuration::ServerConf;
 use rustls::ServerConfig;
@@ -42,10 +35,11 @@ use tokio_util::task::TaskTracker;
 
 use super::admission::{Admission, ConnectionPermit};
 use super::connection::{Allowance, Connection};
+use super::engine::{Engine, Service};
 use super::frames::FrameRates;
 use super::proxy_protocol::Trust;
 use crate::process::{Failure, Shutdown};
-use arrival::Door;
+use arrival::{Arrived, Door};
 
 mod arrival;
 
@@ -72,6 +66,10 @@ pub struct Limits {
     pub http2_frames: FrameRates,
     /// Bytes of a request head.
     pub max_header_size: usize,
+    /// Field lines of a request head.
+    pub max_header_fields: usize,
+    /// From a request's head to the last byte of its answer.
+    pub request_timeout: Duration,
     /// How long a server that was asked to stop goes on accepting.
     pub drain_delay: Duration,
 }
@@ -89,6 +87,8 @@ impl Default for Limits {
             max_streams: 100,
             http2_frames: FrameRates::default(),
             max_header_size: 32 * 1024,
+            max_header_fields: 100,
+            request_timeout: Duration::from_secs(3600),
             drain_delay: Duration::ZERO,
         }
     }
@@ -107,7 +107,7 @@ pub struct Upstream {
 }
 
 /// Makes a Pingora proxy out of its hooks, with our limits applied.
-pub fn proxy<P>(hooks: P, limits: &Limits, upstream: &Upstream) -> Arc<HttpProxy<P>>
+pub fn proxy<P>(hooks: P, limits: &Limits, upstream: &Upstream) -> Arc<dyn Http2>
 where
     P: ProxyHttp + Send + Sync + 'static,
     P::CTX: Send + Sync,
@@ -128,7 +128,7 @@ where
     options.h2c = true;
     proxy.server_options = Some(options);
     proxy.h2_options = Some(http2_options(limits));
-    Arc::new(proxy)
+    Arc::new(Proxied(Arc::new(proxy)))
 }
 
 /// What one HTTP/2 connection may hold. What it may do is counted by [`super::frames`].
@@ -152,6 +152,40 @@ fn http2_options(limits: &Limits) -> H2Options {
     // Answers wait for the client's window at the back end, not here.
     h2.max_send_buffer_size(64 * 1024);
     h2
+}
+
+/// What carries the requests of one server, by protocol.
+pub struct Protocols<S> {
+    /// HTTP/1.0 and 1.1.
+    pub http1: Arc<Engine<S>>,
+    /// HTTP/2, when it is offered.
+    pub http2: Option<Arc<dyn Http2>>,
+}
+
+/// HTTP/2 on one connection.
+#[async_trait]
+pub trait Http2: Send + Sync {
+    /// Serves a connection until it ends. Once `closed` is true, it says GOAWAY.
+    async fn serve(&self, stream: Stream, closed: &watch::Receiver<bool>);
+    /// Called when the listeners are closed.
+    async fn cleanup(&self);
+}
+
+struct Proxied<P>(Arc<HttpProxy<P>>);
+
+#[async_trait]
+impl<P> Http2 for Proxied<P>
+where
+    P: ProxyHttp + Send + Sync + 'static,
+    P::CTX: Send + Sync,
+{
+    async fn serve(&self, stream: Stream, closed: &watch::Receiver<bool>) {
+        self.0.process_new(stream, closed).await;
+    }
+
+    async fn cleanup(&self) {
+        self.0.http_cleanup().await;
+    }
 }
 
 /// A bound address, with or without TLS.
@@ -235,26 +269,25 @@ impl Drop for Counted {
 
 /// Serves until `shutdown`, and then until everything in flight is done or `shutdown_timeout` is over. `connections` are
 /// counted where others can read them.
-pub async fn serve<A>(
+pub async fn serve<S: Service>(
     endpoints: Vec<Endpoint>,
-    app: Arc<A>,
+    protocols: Protocols<S>,
     limits: Limits,
     admission: Arc<Admission>,
     mut shutdown: Shutdown,
     shutdown_timeout: Duration,
     connections: Arc<Connections>,
-) where
-    A: HttpServerApp + Send + Sync + 'static,
-{
+) {
     let (closing, closed) = watch::channel(false);
     let server = Arc::new(Server {
-        app: app.clone(),
+        protocols,
         limits,
         admission,
         slots: Arc::new(Semaphore::new(limits.max_connections)),
         tasks: TaskTracker::new(),
         cut: CancellationToken::new(),
         closed,
+        closing: CancellationToken::new(),
         connections,
     });
     let accepting = CancellationToken::new();
@@ -270,9 +303,12 @@ pub async fn serve<A>(
     tokio::time::sleep(limits.drain_delay.min(shutdown_timeout)).await;
     accepting.cancel();
     loops.wait().await;
-    // HTTP/2 connections say GOAWAY; HTTP/1 connections that wait for a request are dropped by the application.
+    // HTTP/2 connections say GOAWAY; HTTP/1 connections that wait for a request are closed.
+    server.closing.cancel();
     let _ = closing.send(true);
-    app.http_cleanup().await;
+    if let Some(http2) = &server.protocols.http2 {
+        http2.cleanup().await;
+    }
     server.tasks.close();
     let open = server.connections.open();
     tracing::info!(connections = open, "no longer listening; finishing what is in flight");
@@ -287,21 +323,19 @@ pub async fn serve<A>(
     }
 }
 
-struct Server<A> {
-    app: Arc<A>,
+struct Server<S> {
+    protocols: Protocols<S>,
     limits: Limits,
     admission: Arc<Admission>,
     slots: Arc<Semaphore>,
     tasks: TaskTracker,
     cut: CancellationToken,
     closed: watch::Receiver<bool>,
+    closing: CancellationToken,
     connections: Arc<Connections>,
 }
 
-async fn accept_loop<A>(server: Arc<Server<A>>, endpoint: Endpoint, accepting: CancellationToken)
-where
-    A: HttpServerApp + Send + Sync + 'static,
-{
+async fn accept_loop<S: Service>(server: Arc<Server<S>>, endpoint: Endpoint, accepting: CancellationToken) {
     let acceptor = endpoint.tls.map(Acceptor::from_server_config);
     let door = Arc::new(Door { acceptor, trust: endpoint.trust });
     loop {
@@ -342,35 +376,41 @@ where
     }
 }
 
-async fn connection<A>(
-    server: Arc<Server<A>>,
+async fn connection<S: Service>(
+    server: Arc<Server<S>>,
     door: &Door,
     tcp: TcpStream,
     from: SocketAddr,
     permit: Option<ConnectionPermit>,
-) where
-    A: HttpServerApp + Send + Sync + 'static,
-{
-    let Server { app, limits, admission, .. } = &*server;
+) {
+    let Server { protocols, limits, admission, .. } = &*server;
     let Some(arrived) = door.enter(admission, tcp, from, permit, limits.handshake_timeout).await else {
         return;
     };
-    let allowance =
-        Allowance { idle: limits.idle_timeout, header: limits.header_timeout, frames: limits.http2_frames };
-    let mut stream = match Connection::new(arrived.stream, arrived.peer, arrived.endpoints, allowance) {
-        Ok(stream) => stream,
-        Err(e) => return tracing::error!(error = %e, "a connection could not be prepared"),
+    let Arrived { stream, peer, endpoints, permit } = arrived;
+    let by_alpn = stream.selected_alpn_proto() == Some(ALPN::H2);
+    let http1 = &protocols.http1;
+    let http2 = match &protocols.http2 {
+        Some(http2) if by_alpn => Some((http2, stream, Vec::new())),
+        Some(http2) if !peer.tls => http1
+            .serve_or_hand_over(stream, peer, endpoints, server.closing.clone())
+            .await
+            .map(|(stream, begun)| (http2, stream, begun)),
+        _ => {
+            http1.serve(stream, peer, endpoints, server.closing.clone()).await;
+            None
+        }
     };
-    let mut closed = server.closed.clone();
-    let http2 = tokio::select! {
-        http2 = stream.speaks_http2() => http2,
-        // A stop does not wait for a client that says nothing.
-        _ = closed.wait_for(|closed| *closed) => return,
-    };
-    match http2 {
-        // Pingora asks the stream, and finds the same.
-        Ok(_) => drop(app.process_new(Box::new(stream), &server.closed).await),
-        Err(_) => pingora::protocols::Shutdown::shutdown(&mut stream).await,
+    if let Some((http2, stream, begun)) = http2 {
+        let allowance = Allowance {
+            idle: limits.idle_timeout,
+            header: limits.header_timeout,
+            frames: limits.http2_frames,
+        };
+        match Connection::new(stream, peer, endpoints, allowance, begun) {
+            Ok(stream) => http2.serve(Box::new(stream), &server.closed).await,
+            Err(e) => tracing::error!(error = %e, "a connection could not be prepared"),
+        }
     }
-    drop(arrived.permit);
+    drop(permit);
 }

@@ -7,9 +7,7 @@ use std::collections::HashSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use http::header::{
-    CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, STRICT_TRANSPORT_SECURITY,
-};
+use http::header::{CONTENT_LENGTH, EXPECT, HOST, HeaderName, HeaderValue, STRICT_TRANSPORT_SECURITY};
 use http::{Method, StatusCode, Version};
 
 use super::forwarded::{
@@ -88,8 +86,10 @@ pub struct Admitted {
     pub scheme: &'static str,
     /// The host the client asked for, lower case, without port.
     pub host: String,
-    /// Path and query, or `*`.
+    /// Path and query, or `*`: from here on there is one form of target, and what a back end sees is what was checked.
     pub target: String,
+    /// Host and port of a target in absolute form, which go to the back end in the place of Host.
+    pub authority: Option<String>,
     /// The protocol version that the request came in.
     pub version: Version,
     /// The request was handed over by another node's web tier and must not be handed on again.
@@ -105,22 +105,12 @@ impl Admitted {
     }
 }
 
-/// The steps before a request is served. `raw` is the head as it came, for HTTP/1; HTTP/2 has none (its framing is
-/// checked by the protocol itself).
-pub fn admit(
-    head: &mut impl RequestHead,
-    raw: Option<&[u8]>,
-    peer: Peer,
-    policy: &Policy,
-) -> Result<Admitted, Refusal> {
+/// The steps before a request is served. That the head itself is well formed is its parser's affair: the engine's for
+/// HTTP/1 ([`super::strict`]), the protocol's own for HTTP/2.
+pub fn admit(head: &impl RequestHead, peer: Peer, policy: &Policy) -> Result<Admitted, Refusal> {
     // Size first: nothing else is worth reading in an oversized head.
-    let size = raw.map_or_else(|| decoded_size(head), <[u8]>::len);
-    if size > policy.max_header_size {
+    if head.size() > policy.max_header_size {
         return Err(Refusal::HeadTooLarge);
-    }
-    // Framing before meaning: where the message ends must be beyond doubt before any answer leaves the connection open.
-    if let Some(raw) = raw {
-        strict::raw_head(raw)?;
     }
     // TRACE would echo what browsers hide from scripts; CONNECT would make this an open proxy.
     if matches!(*head.method(), Method::TRACE | Method::CONNECT) {
@@ -130,60 +120,67 @@ pub fn admit(
         return Err(Refusal::TargetTooLong);
     }
     let target = strict::target(head)?;
-    let host = host(head, target.authority.as_deref())?;
+    let host = host(head, target.authority)?;
     if policy.server_names.as_ref().is_some_and(|names| !names.contains(&host)) {
         return Err(Refusal::Misdirected);
     }
-    if head.headers().get(EXPECT).is_some_and(|v| !v.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
+    // RFC 9110 section 10.1.1: HTTP/1.0 knows no expectations.
+    if head.version() != Version::HTTP_10
+        && head.first(&EXPECT).is_some_and(|v| !v.eq_ignore_ascii_case(b"100-continue"))
+    {
         return Err(Refusal::Expectation);
     }
-    let content_length = content_length(head.headers())?;
+    let content_length = head.first(&CONTENT_LENGTH).map(strict::content_length).transpose()?;
     if content_length.is_some_and(|n| n > policy.max_body_size) {
         return Err(Refusal::BodyTooLarge);
     }
-    // From here on there is one form of target: what a back end sees is what was checked.
-    if target.authority.is_some() {
-        head.set_target(&target.path_and_query);
-        if let Ok(value) = HeaderValue::from_str(target.authority.as_deref().unwrap_or_default()) {
-            head.set(HOST, value);
-        }
-    }
     let told = match policy.position {
-        Position::Edge => {
-            forwarded::drop_clients(head);
-            Told::default()
-        }
-        Position::Inner => told(head.headers()),
+        Position::Edge => Told::default(),
+        Position::Inner => told(head),
     };
     Ok(Admitted {
         request_id: told.request_id.unwrap_or_else(new_request_id),
         client: told.client.unwrap_or(peer.address),
         scheme: told.scheme.unwrap_or(if peer.tls { "https" } else { "http" }),
         host: told.host.unwrap_or(host),
-        target: target.path_and_query,
+        target: target.path_and_query.into_owned(),
+        authority: target.authority.map(str::to_owned),
         version: head.version(),
-        hop: policy.position == Position::Inner && head.headers().contains_key(TRIVET_HOP),
+        hop: policy.position == Position::Inner && head.first(&TRIVET_HOP).is_some(),
         content_length,
     })
 }
 
-/// The steps before a request goes to the next hop.
-pub fn forward(head: &mut impl RequestHead, admitted: &Admitted) {
-    forwarded::tell_next_hop(head, admitted);
-    // The hop count ends here; who hands a request to another node's web tier sets it again.
-    head.remove(&TRIVET_HOP);
-    forwarded::add_via(head, admitted.version);
+/// Whether a field that came with a request stays behind: what only we may say, or say anew.
+pub fn stays_behind(name: &[u8], policy: &Policy) -> bool {
+    forwarded::is_ours(name) && (policy.position == Position::Edge || forwarded::is_replaced(name))
 }
 
-/// The steps before an answer goes to the client: fields to set on its head.
+/// The fields that we set on a request for the next hop, after those that [stay behind](stays_behind) are gone.
+pub fn forward(admitted: &Admitted, emit: impl FnMut(&HeaderName, &str)) {
+    forwarded::tell_next_hop(admitted, emit);
+}
+
+/// The steps before an answer goes to the client: hands the fields that we set on its head to `emit`. `request_id` is that of
+/// a request that was not admitted.
 pub fn respond(
-    admitted: &Admitted,
+    admitted: Option<&Admitted>,
+    request_id: &str,
     policy: &Policy,
-) -> impl Iterator<Item = (HeaderName, HeaderValue)> + use<> {
-    let hsts =
-        policy.hsts.clone().filter(|_| admitted.scheme == "https").map(|v| (STRICT_TRANSPORT_SECURITY, v));
-    let id = HeaderValue::from_str(&admitted.request_id).ok().map(|v| (X_REQUEST_ID, v));
-    hsts.into_iter().chain(id)
+    mut emit: impl FnMut(&HeaderName, &[u8]),
+) {
+    if let Some(hsts) = &policy.hsts
+        && admitted.is_some_and(|a| a.scheme == "https")
+    {
+        emit(&STRICT_TRANSPORT_SECURITY, hsts.as_bytes());
+    }
+    emit(&X_REQUEST_ID, admitted.map_or(request_id, |a| &a.request_id).as_bytes());
+}
+
+/// Which fields of a back end's answer [`respond`] sets anew.
+pub fn set_by_us(admitted: Option<&Admitted>, policy: &Policy) -> impl Fn(&[u8]) -> bool + use<> {
+    let hsts = policy.hsts.is_some() && admitted.is_some_and(|a| a.scheme == "https");
+    move |name| hsts && name.eq_ignore_ascii_case(STRICT_TRANSPORT_SECURITY.as_str().as_bytes())
 }
 
 /// The field by which a client says that a request may come twice, and an app knows the second for the first
@@ -193,7 +190,7 @@ pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key
 /// Whether a request may be sent again although a server may have acted upon it: its method is idempotent (RFC 9110
 /// section 9.2.2), or its client says so.
 pub fn is_repeatable(head: &impl RequestHead) -> bool {
-    head.method().is_idempotent() || head.headers().get(IDEMPOTENCY_KEY).is_some_and(|key| !key.is_empty())
+    head.method().is_idempotent() || head.first(&IDEMPOTENCY_KEY).is_some_and(|key| !key.is_empty())
 }
 
 /// Status and location that move a request from plain HTTP to HTTPS. GET and HEAD move for ever; any other method keeps
@@ -213,45 +210,22 @@ pub fn redirect_to_https(method: &Method, host: &str, port: u16, target: &str) -
     (status, location)
 }
 
-fn decoded_size(head: &impl RequestHead) -> usize {
-    // RFC 9113 section 6.5.2 counts 32 bytes for each field beside name and value.
-    let fields: usize = head.headers().iter().map(|(n, v)| n.as_str().len() + v.len() + 32).sum();
-    fields + head.target().len()
-}
-
 fn host(head: &impl RequestHead, absolute: Option<&str>) -> Result<String, Refusal> {
-    let mut values = head.headers().get_all(HOST).iter();
-    let field = values.next().map(|v| v.to_str().map_err(|_| Refusal::Host)).transpose()?;
-    if values.next().is_some() {
-        return Err(Refusal::Host);
-    }
+    let field = match head.count(&HOST) {
+        0 => None,
+        1 => Some(head.text(&HOST).ok_or(Refusal::Host)?),
+        _ => return Err(Refusal::Host),
+    };
     // The most specific word goes first: absolute form (RFC 9112 section 3.2.2), then :authority (RFC 9113 section
     // 8.3.1), then Host. A Host beside either that says something else is no mistake to be lenient about.
-    let authority = absolute.or(head.authority());
-    let text = match (authority, field) {
-        (Some(a), Some(f)) if host_and_port(a) != host_and_port(f) => return Err(Refusal::Host),
+    let text = match (absolute.or(head.authority()), field) {
+        (Some(a), Some(f)) if !a.eq_ignore_ascii_case(f) => return Err(Refusal::Host),
         (Some(a), _) => a,
         (None, Some(f)) => f,
-        // HTTP/1.0 knew no Host.
-        (None, None) if head.version() == Version::HTTP_10 => return Err(Refusal::Host),
+        // Also in HTTP/1.0, which knew no Host: without one it is not known whose page is asked for.
         (None, None) => return Err(Refusal::Host),
     };
     strict::host_of(text).ok_or(Refusal::Host)
-}
-
-fn host_and_port(text: &str) -> String {
-    text.to_ascii_lowercase()
-}
-
-fn content_length(headers: &HeaderMap) -> Result<Option<u64>, Refusal> {
-    let Some(value) = headers.get(CONTENT_LENGTH) else {
-        return Ok(None);
-    };
-    let digits = value.as_bytes();
-    if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
-        return Err(Refusal::BadLength);
-    }
-    std::str::from_utf8(digits).ok().and_then(|d| d.parse().ok()).map(Some).ok_or(Refusal::BadLength)
 }
 
 /// What the tier before told about the client.
@@ -263,8 +237,8 @@ struct Told {
     host: Option<String>,
 }
 
-fn told(headers: &HeaderMap) -> Told {
-    let text = |name: &HeaderName| headers.get(name).and_then(|v| v.to_str().ok());
+fn told(head: &impl RequestHead) -> Told {
+    let text = |name: &HeaderName| head.text(name);
     Told {
         request_id: text(&X_REQUEST_ID).filter(|id| is_request_id(id)).map(str::to_owned),
         client: text(&X_FORWARDED_FOR).and_then(|v| v.parse().ok()),
@@ -283,7 +257,14 @@ fn is_request_id(text: &str) -> bool {
 
 /// 32 hexadecimal digits by chance: enough for no two requests ever to share them.
 pub fn new_request_id() -> String {
-    format!("{:032x}", rand::random::<u128>())
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let random = rand::random::<[u8; 16]>();
+    let mut id = String::with_capacity(32);
+    for byte in random {
+        id.push(char::from(DIGITS[usize::from(byte >> 4)]));
+        id.push(char::from(DIGITS[usize::from(byte & 15)]));
+    }
+    id
 }
 
 #[cfg(test)]

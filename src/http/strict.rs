@@ -1,130 +1,68 @@
-//! Strict HTTP: what is refused so that no request can be read in two ways, by us and by a back end.
-//!
-//! [`raw_head`] looks at the bytes of an HTTP/1 head as they came, because a parser that is lenient has already forgotten
-//! what it forgave. [`target`] looks at what any version can carry.
+//! Strict HTTP: what is refused so that no request can be read in two ways, by us and by a back end. Here stands what any
+//! version can carry; where the messages of HTTP/1 begin and end is in [`super::engine`].
 
-use http::{Method, Version};
+use std::borrow::Cow;
+
+use http::Method;
 
 use super::head::RequestHead;
 use super::refusal::Refusal;
 
-/// Checks the bytes of an HTTP/1.0 or 1.1 request head, from the request line to the empty line.
-pub fn raw_head(raw: &[u8]) -> Result<(), Refusal> {
-    let mut lines = Lines(raw);
-    let request_line = lines.next().ok_or(Refusal::RequestLine)??;
-    let version = request_line_checked(request_line)?;
-
-    let (mut lengths, mut codings, mut hosts) = (0u32, 0u32, 0u32);
-    for line in lines {
-        let line = line?;
-        if line.is_empty() {
-            break;
-        }
-        let (name, value) = field(line)?;
-        if name.eq_ignore_ascii_case(b"content-length") {
-            lengths += 1;
-            if value.contains(&b',') {
-                return Err(Refusal::RepeatedLength);
-            }
-            // A u64 has at most 20 digits; 18 cannot overflow and are an exabyte.
-            if value.is_empty() || value.len() > 18 || !value.iter().all(u8::is_ascii_digit) {
-                return Err(Refusal::BadLength);
-            }
-        } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
-            codings += 1;
-            if !value.eq_ignore_ascii_case(b"chunked") {
-                return Err(Refusal::TransferCoding);
-            }
-        } else if name.eq_ignore_ascii_case(b"host") {
-            hosts += 1;
-        }
-    }
-    if lengths > 0 && codings > 0 {
-        return Err(Refusal::LengthAndCoding);
-    }
-    if lengths > 1 {
+/// The value of Content-Length (RFC 9110 section 8.6): digits and nothing else. Eighteen of them cannot overflow, and are
+/// an exabyte.
+pub fn content_length(value: &[u8]) -> Result<u64, Refusal> {
+    if value.contains(&b',') {
         return Err(Refusal::RepeatedLength);
     }
-    if codings > 1 || (codings > 0 && version == Version::HTTP_10) {
-        return Err(Refusal::TransferCoding);
+    if value.is_empty() || value.len() > 18 || !value.iter().all(u8::is_ascii_digit) {
+        return Err(Refusal::BadLength);
     }
-    if hosts > 1 || (hosts == 0 && version == Version::HTTP_11) {
-        return Err(Refusal::Host);
-    }
-    Ok(())
+    Ok(value.iter().fold(0, |n, digit| n * 10 + u64::from(digit - b'0')))
 }
 
-/// The lines of a head; a line that ends in LF alone is an error.
-struct Lines<'a>(&'a [u8]);
-
-impl<'a> Iterator for Lines<'a> {
-    type Item = Result<&'a [u8], Refusal>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.0.is_empty() {
-            return None;
+/// Whether `b` may stand in a method or a field name (RFC 9110 section 5.6.2).
+pub fn is_token(b: u8) -> bool {
+    const TOKEN: [bool; 256] = {
+        let mut table = [false; 256];
+        let mut i = 0;
+        while i < 256 {
+            let b = i as u8;
+            table[i] = b.is_ascii_alphanumeric()
+                || matches!(
+                    b,
+                    b'!' | b'#'
+                        | b'$'
+                        | b'%'
+                        | b'&'
+                        | b'\''
+                        | b'*'
+                        | b'+'
+                        | b'-'
+                        | b'.'
+                        | b'^'
+                        | b'_'
+                        | b'`'
+                        | b'|'
+                        | b'~'
+                );
+            i += 1;
         }
-        let Some(lf) = self.0.iter().position(|b| *b == b'\n') else {
-            // The caller hands over a complete head, so a rest without a line end is a head cut short.
-            self.0 = &[];
-            return Some(Err(Refusal::BareLf));
-        };
-        let (line, rest) = self.0.split_at(lf + 1);
-        self.0 = rest;
-        Some(line.strip_suffix(b"\r\n").ok_or(Refusal::BareLf))
-    }
-}
-
-fn request_line_checked(line: &[u8]) -> Result<Version, Refusal> {
-    let mut parts = line.split(|b| *b == b' ');
-    let (Some(method), Some(target), Some(version), None) =
-        (parts.next(), parts.next(), parts.next(), parts.next())
-    else {
-        return Err(Refusal::RequestLine);
+        table
     };
-    if method.is_empty() || !method.iter().all(|b| is_token(*b)) || target.is_empty() {
-        return Err(Refusal::RequestLine);
-    }
-    // Looked for here because parsers drop it: what we would forward is not what the client sent.
-    if target.contains(&b'#') {
-        return Err(Refusal::Target);
-    }
-    match version {
-        b"HTTP/1.1" => Ok(Version::HTTP_11),
-        b"HTTP/1.0" => Ok(Version::HTTP_10),
-        _ => Err(Refusal::RequestLine),
-    }
-}
-
-fn field(line: &[u8]) -> Result<(&[u8], &[u8]), Refusal> {
-    let colon = line.iter().position(|b| *b == b':').ok_or(Refusal::Field)?;
-    let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
-    // A space before the colon, or a line that begins with one (obs-fold), is no token either.
-    if name.is_empty() || !name.iter().all(|b| is_token(*b)) {
-        return Err(Refusal::Field);
-    }
-    if value.iter().any(|b| (*b < 0x20 && *b != b'\t') || *b == 0x7f) {
-        return Err(Refusal::Field);
-    }
-    Ok((name, value))
-}
-
-/// RFC 9110 section 5.6.2.
-fn is_token(b: u8) -> bool {
-    b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b)
+    TOKEN[usize::from(b)]
 }
 
 /// What a target says: where to, and for which host.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Target {
+pub struct Target<'a> {
     /// Path and query, or `*`.
-    pub path_and_query: String,
+    pub path_and_query: Cow<'a, str>,
     /// The authority of a target in absolute form, which goes before the Host field (RFC 9112 section 3.2.2).
-    pub authority: Option<String>,
+    pub authority: Option<&'a str>,
 }
 
 /// Reads the request target in any of the forms a server accepts.
-pub fn target(head: &impl RequestHead) -> Result<Target, Refusal> {
+pub fn target(head: &impl RequestHead) -> Result<Target<'_>, Refusal> {
     let bytes = head.target();
     if bytes.iter().any(|b| !(0x21..0x7f).contains(b)) {
         return Err(Refusal::Target);
@@ -134,12 +72,12 @@ pub fn target(head: &impl RequestHead) -> Result<Target, Refusal> {
         return Err(Refusal::Target);
     }
     let (authority, path_and_query) = if text.starts_with('/') {
-        (None, text.to_owned())
+        (None, Cow::Borrowed(text))
     } else if text == "*" {
         if head.method() != Method::OPTIONS {
             return Err(Refusal::Target);
         }
-        (None, text.to_owned())
+        (None, Cow::Borrowed(text))
     } else {
         let rest = strip_scheme(text).ok_or(Refusal::Target)?;
         let end = rest.find(['/', '?']).unwrap_or(rest.len());
@@ -148,8 +86,8 @@ pub fn target(head: &impl RequestHead) -> Result<Target, Refusal> {
             return Err(Refusal::Target);
         }
         // RFC 9112 section 3.2.1: an absent path is sent as "/".
-        let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
-        (Some(authority.to_owned()), path)
+        let path = if path.starts_with('/') { Cow::Borrowed(path) } else { Cow::Owned(format!("/{path}")) };
+        (Some(authority), path)
     };
     if path_and_query != "*" && has_dot_segments(path_and_query.split('?').next().unwrap_or_default()) {
         return Err(Refusal::DotSegments);

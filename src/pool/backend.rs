@@ -2,10 +2,10 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
-use metrics::{counter, gauge};
+use metrics::{Counter, counter, gauge};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -68,6 +68,13 @@ pub struct Backend {
     usable: watch::Sender<bool>,
     serving: watch::Sender<bool>,
     changed: watch::Sender<u64>,
+    answers: OnceLock<[Counter; 6]>,
+}
+
+impl fmt::Debug for Backend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.pool, self.spec.name)
+    }
 }
 
 impl Backend {
@@ -91,7 +98,13 @@ impl Backend {
             usable: watch::Sender::new(false),
             serving: watch::Sender::new(false),
             changed,
+            answers: OnceLock::new(),
         }
+    }
+
+    /// Counters of the answers that came from it, by class of status; see [`crate::http::exchange`].
+    pub(crate) fn answers(&self) -> &[Counter; 6] {
+        self.answers.get_or_init(|| crate::http::exchange::answers_by_class(&self.spec.name))
     }
 
     /// Its name.

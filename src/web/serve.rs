@@ -7,20 +7,17 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::config::Config;
-use super::proxy::{ATTEMPTS, Web};
+use super::proxy::Web;
 use super::site::Site;
 use super::upstreams::Upstreams;
 use crate::config::ConfigError;
 use crate::http::admission::Admission;
-use crate::http::front::Front;
-use crate::http::server::{self, Connections, Endpoint, Limits, Upstream};
+use crate::http::engine::Engine;
+use crate::http::server::{self, Connections, Endpoint, Limits, Protocols};
 use crate::http::steps::Policy;
 use crate::process::{self, Failure, Shutdown};
 use crate::telemetry::{self, MetricsServer};
 use crate::tls;
-
-/// Unused connections kept to the app and the peers, all together.
-const MAX_IDLE: usize = 256;
 
 /// Runs until SIGTERM or SIGINT, and then until what is in flight is done.
 pub async fn run(config: Config) -> Result<(), Failure> {
@@ -44,10 +41,9 @@ pub async fn run(config: Config) -> Result<(), Failure> {
     let limits = limits(&config);
     // The balancers are the clients here, and each carries many of the public's.
     let admission = Admission::unlimited();
-    let front = Front::new(Policy::inner(), limits, admission.clone(), shutdown.clone());
-    let web = Web::new(config.node.clone(), front, site.clone(), upstreams.clone());
-    let upstream = Upstream { ca_file: Some(config.tls.ca.clone()), attempts: ATTEMPTS, max_idle: MAX_IDLE };
-    let app = server::proxy(web, &limits, &upstream);
+    let web = Web::new(config.node.clone(), shutdown.clone(), site.clone(), upstreams.clone());
+    let http1 = Engine::new(web, Policy::inner(), limits, admission.clone(), shutdown.clone());
+    let protocols = Protocols { http1, http2: None };
 
     let mut endpoints = Vec::new();
     for address in &config.listen {
@@ -79,7 +75,8 @@ pub async fn run(config: Config) -> Result<(), Failure> {
     tokio::spawn(site.reload_when_told(shutdown.clone()));
     process::notify_ready();
     tracing::info!(node = %config.node, "serving");
-    server::serve(endpoints, app, limits, admission, shutdown, config.shutdown_timeout, connections).await;
+    server::serve(endpoints, protocols, limits, admission, shutdown, config.shutdown_timeout, connections)
+        .await;
     tracing::info!("stopped");
     Ok(())
 }
@@ -96,6 +93,8 @@ fn limits(config: &Config) -> Limits {
         max_connections: config.limits.max_connections,
         drain_delay: config.drain_delay,
         max_header_size: 64 * 1024,
+        // What forwarding adds must still fit.
+        max_header_fields: 128,
         ..Limits::default()
     }
 }

@@ -1,0 +1,146 @@
+//! The engine that carries HTTP/1.1: strict about what it reads, and plain about what it writes.
+//!
+//! One task a connection, one connection at a time in its hands:
+//!
+//! ```text
+//! head (scan, request) → steps::admit → Service::route ─┬→ an answer of our own
+//!                                                       └→ forward: back end (upstream) → head (response) → relay (pump)
+//! ```
+//!
+//! A message is taken apart and put together anew: what leaves here has one reading. What every request passes, whatever its
+//! protocol, is in [`super::steps`]; what a program adds is its [`Service`].
+
+use std::future::Future;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::StatusCode;
+use http::header::{HeaderName, HeaderValue};
+use tokio_util::sync::CancellationToken;
+
+use self::connection::Connection;
+use self::request::Request;
+use self::upstream::{Io, Upstreams};
+use super::admission::Admission;
+use super::connection::Endpoints;
+use super::exchange::Exchange;
+use super::server::Limits;
+use super::steps::{Admitted, Peer, Policy};
+use crate::pool::{Backend, Tried};
+use crate::process::Shutdown;
+
+pub mod answer;
+pub mod body;
+mod connection;
+pub mod field;
+mod forward;
+mod pace;
+pub mod pump;
+pub mod request;
+pub mod response;
+pub mod scan;
+mod timer;
+mod tunnel;
+pub mod upstream;
+
+/// What a program does with the requests that the engine reads.
+pub trait Service: Send + Sync + 'static {
+    /// Decides who answers a request, whose [`Exchange::admitted`] is there.
+    fn route(&self, request: &Request, exchange: &mut Exchange) -> impl Future<Output = Route> + Send;
+    /// The next back end to try; none when there is nobody left.
+    fn next(&self, admitted: &Admitted, tried: &Tried) -> Option<Arc<Backend>>;
+    /// How the back ends are reached.
+    fn upstreams(&self) -> &Upstreams;
+    /// Back ends tried for one request after the first.
+    fn retries(&self) -> usize;
+    /// Adds fields to a request that goes to `backend`.
+    fn add_fields(&self, _backend: &Backend, _out: &mut Vec<u8>) {}
+}
+
+/// Who answers.
+pub enum Route {
+    /// We do.
+    Answer(Answer),
+    /// We do, with the error page of the status; the reason is for the log.
+    Error(StatusCode, String),
+    /// A back end.
+    Forward,
+}
+
+/// An answer of our own.
+pub struct Answer {
+    /// The status.
+    pub status: StatusCode,
+    /// Fields. `Date`, `Connection`, and what [`super::steps::respond`] says are added, and `Content-Length` if it is
+    /// missing.
+    pub fields: Vec<(HeaderName, HeaderValue)>,
+    /// The body; left out for HEAD.
+    pub content: Content,
+    /// Whether the connection ends with it.
+    pub close: bool,
+}
+
+/// The body of an [`Answer`].
+pub enum Content {
+    /// From memory.
+    Memory(Bytes),
+    /// So many octets of a file, from where it stands.
+    File(tokio::fs::File, u64),
+}
+
+impl Content {
+    /// Its length in octets.
+    pub fn len(&self) -> u64 {
+        match self {
+            Self::Memory(bytes) => bytes.len() as u64,
+            Self::File(_, len) => *len,
+        }
+    }
+
+    /// Whether it has none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// One server's HTTP/1.1.
+pub struct Engine<S> {
+    service: S,
+    policy: Policy,
+    limits: Limits,
+    admission: Arc<Admission>,
+    shutdown: Shutdown,
+}
+
+impl<S: Service> Engine<S> {
+    /// An engine for `service`.
+    pub fn new(
+        service: S,
+        policy: Policy,
+        limits: Limits,
+        admission: Arc<Admission>,
+        shutdown: Shutdown,
+    ) -> Arc<Self> {
+        Arc::new(Self { service, policy, limits, admission, shutdown })
+    }
+
+    /// Serves one connection until it ends; `endpoints` are its two ends, as a PROXY header tells them to back ends. Once
+    /// `closing` is cancelled, a connection that waits for a request ends.
+    pub async fn serve(&self, io: impl Io, peer: Peer, endpoints: Endpoints, closing: CancellationToken) {
+        Connection::new(self, io, peer, endpoints, closing).serve().await;
+    }
+
+    /// As [`serve`](Self::serve), but a connection that begins with the preface of HTTP/2 (RFC 9113 section 3.3, prior
+    /// knowledge) is handed back, with what was read of it.
+    pub async fn serve_or_hand_over<D: Io>(
+        &self,
+        io: D,
+        peer: Peer,
+        endpoints: Endpoints,
+        closing: CancellationToken,
+    ) -> Option<(D, Vec<u8>)> {
+        let mut connection = Connection::new(self, io, peer, endpoints, closing);
+        connection.hands_over = true;
+        connection.serve().await
+    }
+}

@@ -1,0 +1,92 @@
+//! How fast a pump moves, and whose fault it is when it does not.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::pump::{Pump, Side};
+
+/// The first ten seconds are free: a body may begin with a pause.
+const FREE: Duration = Duration::from_secs(10);
+
+/// Keeps time for one pump.
+#[derive(Debug)]
+pub struct Pace {
+    client: Side,
+    progress: u64,
+    since: Instant,
+    waited: Duration,
+    waiting: Option<Instant>,
+}
+
+/// Who is late.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Late {
+    /// The client made no progress in its time.
+    Client,
+    /// The back end made no progress in its time.
+    Backend,
+}
+
+impl Pace {
+    /// For a pump whose `client` side is the client's.
+    pub fn new(client: Side, now: Instant) -> Self {
+        Self { client, progress: 0, since: now, waited: Duration::ZERO, waiting: None }
+    }
+
+    /// Takes notice of a pump that waits. Only time in which the client was waited for counts against it.
+    pub fn note(&mut self, pump: &Pump, now: Instant) {
+        if pump.progress != self.progress {
+            self.progress = pump.progress;
+            self.since = now;
+        }
+        if let Some(since) = self.waiting.take() {
+            self.waited += now - since;
+        }
+        if pump.waiting == self.client {
+            self.waiting = Some(now);
+        }
+    }
+
+    /// When the pump last moved.
+    pub fn since(&self) -> Instant {
+        self.since
+    }
+
+    /// When the wait is over, and who is late then.
+    pub fn deadline(&self, client_timeout: Duration, backend_timeout: Duration) -> (Instant, Late) {
+        match self.waiting {
+            Some(_) => (self.since + client_timeout, Late::Client),
+            None => (self.since + backend_timeout, Late::Backend),
+        }
+    }
+
+    /// Whether the client is slower than `rate` octets a second, over all the time it was waited for.
+    pub fn is_too_slow(&self, content: u64, rate: u64) -> bool {
+        self.waited > FREE && (content as f64) < rate as f64 * self.waited.as_secs_f64()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::engine::body::Framing;
+
+    #[test]
+    fn only_the_time_in_which_the_client_is_waited_for_counts() {
+        let start = Instant::now();
+        let mut pump = Pump::new(Vec::new(), Framing::Close, Framing::Close, u64::MAX);
+        let mut pace = Pace::new(Side::Sink, start);
+        pump.waiting = Side::Source;
+        pace.note(&pump, start);
+        pace.note(&pump, start + Duration::from_secs(100));
+        assert!(!pace.is_too_slow(0, 500));
+        pump.waiting = Side::Sink;
+        pace.note(&pump, start + Duration::from_secs(100));
+        pace.note(&pump, start + Duration::from_secs(109));
+        assert!(!pace.is_too_slow(0, 500));
+        pace.note(&pump, start + Duration::from_secs(111));
+        assert!(pace.is_too_slow(5000, 500));
+        assert!(!pace.is_too_slow(6000, 500));
+    }
+}

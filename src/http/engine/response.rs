@@ -1,0 +1,225 @@
+//! The head of a back end's answer: read strictly, passed on in one form.
+
+use std::mem::MaybeUninit;
+
+use bytes::BytesMut;
+use http::{Method, Version};
+
+use super::super::forwarded::X_REQUEST_ID;
+use super::super::strict;
+use super::body::Framing;
+use super::field::{self, Field, Kind, Options, Span};
+use super::request::MOST_FIELDS;
+
+/// What is wrong with an answer; the client gets 502.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum BadResponse {
+    /// RFC 9112 section 4.
+    #[error("malformed status line")]
+    StatusLine,
+    /// RFC 9112 section 5.
+    #[error("malformed field in the answer")]
+    Field,
+    /// RFC 9112 section 6.3.
+    #[error("the answer's length can be read in two ways")]
+    Length,
+    /// RFC 9112 section 6.1.
+    #[error("the answer has a transfer coding other than chunked")]
+    Coding,
+    /// RFC 9112 section 2.2.
+    #[error("a line of the answer's head ends in a bare LF")]
+    BareLf,
+    /// Ours to limit.
+    #[error("the answer's head is too large")]
+    TooLarge,
+    /// RFC 9110 section 15.2.2: an upgrade that nobody asked for.
+    #[error("the answer switches protocols unasked")]
+    Upgrade,
+}
+
+/// A response head with the octets it was made of.
+#[derive(Debug)]
+pub struct Response {
+    raw: BytesMut,
+    fields: Vec<Field>,
+    reason: Span,
+    /// The status code, 100 to 599.
+    pub status: u16,
+    /// How long the body is.
+    pub framing: Framing,
+    /// Whether the connection can carry another request afterwards.
+    pub keep_alive: bool,
+}
+
+impl Response {
+    /// Reads a complete head, of an answer to a request with `method`.
+    pub fn parse(raw: BytesMut, method: &Method, mut fields: Vec<Field>) -> Result<Self, BadResponse> {
+        fields.clear();
+        let mut room = [const { MaybeUninit::uninit() }; MOST_FIELDS];
+        let mut parsed = httparse::Response::new(&mut []);
+        let config = httparse::ParserConfig::default();
+        match config.parse_response_with_uninit_headers(&mut parsed, &raw, &mut room) {
+            Ok(httparse::Status::Complete(n)) if n == raw.len() => {}
+            Ok(_) => return Err(BadResponse::StatusLine),
+            Err(httparse::Error::TooManyHeaders) => return Err(BadResponse::TooLarge),
+            Err(httparse::Error::HeaderName | httparse::Error::HeaderValue) => {
+                return Err(BadResponse::Field);
+            }
+            Err(_) => return Err(BadResponse::StatusLine),
+        }
+        let status = parsed.code.filter(|c| (100..600).contains(c)).ok_or(BadResponse::StatusLine)?;
+        let http_10 = parsed.version == Some(0);
+        let reason = parsed.reason.map(|r| Span::of(&raw, r.as_bytes())).unwrap_or_default();
+
+        let mut options = Options::default();
+        let (mut length, mut chunked) = (None, false);
+        for header in parsed.headers.iter() {
+            let (name, value) = (header.name.as_bytes(), header.value.trim_ascii());
+            let mut kind = Kind::of(name);
+            match kind {
+                Kind::ContentLength => {
+                    let n = strict::content_length(value).map_err(|_| BadResponse::Length)?;
+                    // The same length twice says one thing, and some servers do say it twice. The client hears it once.
+                    match length.replace(n) {
+                        None => {}
+                        Some(same) if same == n => kind = Kind::Hop,
+                        Some(_) => return Err(BadResponse::Length),
+                    }
+                }
+                Kind::TransferEncoding => {
+                    if chunked || http_10 || !value.eq_ignore_ascii_case(b"chunked") {
+                        return Err(BadResponse::Coding);
+                    }
+                    chunked = true;
+                }
+                Kind::Connection => {
+                    options.read(value);
+                }
+                _ => {}
+            }
+            fields.push(Field { name: Span::of(&raw, name), value: Span::of(&raw, value), kind });
+        }
+        if options.names {
+            super::request::nominate(&raw, &mut fields).map_err(|_| BadResponse::Length)?;
+        }
+        if length.is_some() && chunked {
+            return Err(BadResponse::Length);
+        }
+        // RFC 9112 section 6.3, in its order.
+        let framing = if *method == Method::HEAD || status < 200 || matches!(status, 204 | 304) {
+            Framing::None
+        } else if chunked {
+            Framing::Chunked
+        } else if let Some(n) = length {
+            Framing::Length(n)
+        } else {
+            Framing::Close
+        };
+        let keep_alive = framing != Framing::Close && !options.close && (!http_10 || options.keep_alive);
+        Ok(Self { raw, fields, reason, status, framing, keep_alive })
+    }
+
+    /// Whether this is only word of progress (RFC 9110 section 15.2).
+    pub fn is_interim(&self) -> bool {
+        self.status < 200 && self.status != 101
+    }
+
+    /// Whether it says when it was made.
+    pub fn has_date(&self) -> bool {
+        self.fields.iter().any(|f| f.name.get(&self.raw).eq_ignore_ascii_case(b"date"))
+    }
+
+    /// Gives the room for field lines back.
+    pub fn recycle(self) -> Vec<Field> {
+        self.fields
+    }
+
+    /// Writes status line and fields as the client gets them, but not the empty line: the caller adds what we say
+    /// ourselves. `framing` is that towards the client; `dropped` says which fields we set anew.
+    pub fn forward(&self, framing: Framing, dropped: impl Fn(&[u8]) -> bool, out: &mut Vec<u8>) {
+        out.reserve(self.raw.len() + 256);
+        out.extend_from_slice(b"HTTP/1.1 ");
+        field::write_number(out, u64::from(self.status));
+        out.push(b' ');
+        out.extend_from_slice(self.reason.get(&self.raw));
+        out.extend_from_slice(b"\r\n");
+        for f in &self.fields {
+            let (name, value) = (f.name.get(&self.raw), f.value.get(&self.raw));
+            let goes = match f.kind {
+                Kind::Other | Kind::Ours => {
+                    !name.eq_ignore_ascii_case(X_REQUEST_ID.as_str().as_bytes()) && !dropped(name)
+                }
+                // To HEAD, and with 304, the length that a GET would have had (RFC 9110 section 8.6), but none with 204.
+                Kind::ContentLength => framing == Framing::None && self.status >= 200 && self.status != 204,
+                Kind::Trailer => framing == Framing::Chunked,
+                Kind::Upgrade => self.status == 101 || self.status == 426,
+                Kind::Host | Kind::Te | Kind::Expect => true,
+                Kind::TransferEncoding | Kind::Connection | Kind::Hop => false,
+            };
+            if goes {
+                field::write(out, name, value);
+            }
+        }
+        match framing {
+            Framing::Length(n) => {
+                out.extend_from_slice(b"Content-Length: ");
+                field::write_number(out, n);
+                out.extend_from_slice(b"\r\n");
+            }
+            Framing::Chunked => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
+            Framing::None | Framing::Close => {}
+        }
+        if self.status == 101 {
+            out.extend_from_slice(b"Connection: Upgrade\r\n");
+        }
+    }
+
+    /// The framing towards a client of `version`.
+    pub fn framing_for(&self, version: Version) -> Framing {
+        match self.framing {
+            // What ends by closing is told as chunks: the client then knows whether it has all of it.
+            Framing::Close | Framing::Chunked if version == Version::HTTP_10 => Framing::Close,
+            Framing::Close => Framing::Chunked,
+            other => other,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(head: &str) -> Result<Response, BadResponse> {
+        Response::parse(BytesMut::from(head.as_bytes()), &Method::GET, Vec::new())
+    }
+
+    #[test]
+    fn rfc9112_6_3_the_length_of_an_answer() {
+        let framing = |status: u16, fields: &str, method: Method| {
+            let head = format!("HTTP/1.1 {status} X\r\n{fields}\r\n");
+            Response::parse(BytesMut::from(head.as_bytes()), &method, Vec::new()).unwrap().framing
+        };
+        assert_eq!(framing(200, "Content-Length: 5\r\n", Method::GET), Framing::Length(5));
+        assert_eq!(framing(200, "Content-Length: 5\r\n", Method::HEAD), Framing::None);
+        assert_eq!(framing(304, "Content-Length: 5\r\n", Method::GET), Framing::None);
+        assert_eq!(framing(204, "", Method::GET), Framing::None);
+        assert_eq!(framing(200, "Transfer-Encoding: chunked\r\n", Method::GET), Framing::Chunked);
+        assert_eq!(framing(200, "", Method::GET), Framing::Close);
+    }
+
+    #[test]
+    fn rfc9112_6_3_an_answer_with_two_readings_is_bad() {
+        for (fields, bad) in [
+            ("Content-Length: 5\r\nContent-Length: 6", BadResponse::Length),
+            ("Content-Length: 5\r\nTransfer-Encoding: chunked", BadResponse::Length),
+            ("Content-Length: -5", BadResponse::Length),
+            ("Transfer-Encoding: gzip", BadResponse::Coding),
+            ("a b: c", BadResponse::Field),
+        ] {
+            assert_eq!(parse(&format!("HTTP/1.1 200 OK\r\n{fields}\r\n\r\n")).err(), Some(bad), "{fields}");
+        }
+        for line in ["HTTP/1.1 99 X", "HTTP/1.1 600 X", "HTTP/2 200 OK", "200 OK", "HTTP/1.1 20 OK"] {
+            assert_eq!(parse(&format!("{line}\r\n\r\n")).err(), Some(BadResponse::StatusLine), "{line}");
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! Connections to back ends: made under a deadline, kept for the next request, and looked at before they are used again.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use parking_lot::Mutex;
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use super::super::connection::Endpoints;
+use super::super::proxy_protocol;
+
+/// A stream of octets in both directions.
+pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin + ?Sized> Io for T {}
+
+/// How one back end is reached.
+#[derive(Clone)]
+pub struct Reach {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// How its certificate is verified, and under which name; `None` for plain TCP.
+    pub tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
+    /// For the TCP connect and for the TLS handshake, each.
+    pub connect_timeout: Duration,
+    /// From the last octet of a request to the first of its answer, and between any two parts of the answer.
+    pub response_timeout: Duration,
+    /// Whether a new connection begins with a PROXY header. It then serves one client only.
+    pub send_proxy_protocol: Option<proxy_protocol::Version>,
+    /// How long a connection is kept unused. Below the back end's own idle time-out.
+    pub idle_timeout: Duration,
+}
+
+/// A connection to a back end.
+pub struct Link {
+    pub(super) io: Box<dyn Io>,
+    pub(super) buffer: BytesMut,
+    /// Whether a request has gone over it before.
+    pub(super) reused: bool,
+}
+
+struct Idle {
+    link: Link,
+    since: Instant,
+}
+
+struct End {
+    reach: Reach,
+    idle: Mutex<VecDeque<Idle>>,
+}
+
+/// The connections to all back ends of a pool, by [`crate::pool::Backend::index`].
+pub struct Upstreams {
+    ends: Vec<End>,
+    most_idle: usize,
+}
+
+impl Upstreams {
+    /// Keeps at most `most_idle` unused connections, all back ends together.
+    pub fn new(ends: Vec<Reach>, most_idle: usize) -> Self {
+        let most_idle = (most_idle / ends.len().max(1)).max(1);
+        let ends = ends.into_iter().map(|reach| End { reach, idle: Mutex::default() }).collect();
+        Self { ends, most_idle }
+    }
+
+    /// How the back end is reached.
+    pub fn reach(&self, index: usize) -> Option<&Reach> {
+        self.ends.get(index).map(|e| &e.reach)
+    }
+
+    /// Whether a connection to this back end may carry requests of one client only.
+    pub(super) fn is_personal(&self, index: usize) -> bool {
+        self.ends.get(index).is_some_and(|e| e.reach.send_proxy_protocol.is_some())
+    }
+
+    /// A kept connection that its other side has not closed, as far as can be known.
+    pub(super) fn kept(&self, index: usize) -> Option<Link> {
+        let end = self.ends.get(index)?;
+        loop {
+            // The youngest: the least likely to be closed just now.
+            let Idle { mut link, since } = end.idle.lock().pop_back()?;
+            if since.elapsed() < end.reach.idle_timeout && is_quiet(&mut *link.io) {
+                link.reused = true;
+                return Some(link);
+            }
+        }
+    }
+
+    /// A new connection.
+    pub(super) async fn connect(&self, index: usize, client: Endpoints) -> io::Result<Link> {
+        let end = self.ends.get(index).ok_or_else(|| io::Error::other("a back end without an address"))?;
+        let Reach { address, tls, connect_timeout, send_proxy_protocol, .. } = &end.reach;
+        let late = |what: &str| {
+            io::Error::new(io::ErrorKind::TimedOut, format!("{what} took longer than {connect_timeout:?}"))
+        };
+        let mut tcp = tokio::time::timeout(*connect_timeout, TcpStream::connect(address))
+            .await
+            .map_err(|_| late("the connect"))??;
+        tcp.set_nodelay(true)?;
+        if let Some(version) = send_proxy_protocol {
+            tcp.write_all(&proxy_protocol::write(*version, client.source, client.destination)).await?;
+        }
+        let io: Box<dyn Io> = match tls {
+            None => Box::new(tcp),
+            Some((config, name)) => {
+                let connector = TlsConnector::from(config.clone());
+                let handshake = connector.connect(name.clone(), tcp);
+                let stream = tokio::time::timeout(*connect_timeout, handshake)
+                    .await
+                    .map_err(|_| late("the TLS handshake"))??;
+                Box::new(stream)
+            }
+        };
+        Ok(Link { io, buffer: BytesMut::new(), reused: false })
+    }
+
+    /// Keeps a connection for the next request.
+    pub(super) fn keep(&self, index: usize, link: Link) {
+        let Some(end) = self.ends.get(index) else { return };
+        let now = Instant::now();
+        let mut idle = end.idle.lock();
+        while idle.front().is_some_and(|i| now - i.since >= end.reach.idle_timeout)
+            || idle.len() >= self.most_idle
+        {
+            idle.pop_front();
+        }
+        idle.push_back(Idle { link, since: now });
+    }
+
+    /// Closes what has been unused for too long. To be called now and then: a site at rest makes no calls of its own.
+    pub fn sweep(&self) {
+        let now = Instant::now();
+        for end in &self.ends {
+            let mut idle = end.idle.lock();
+            while idle.front().is_some_and(|i| now - i.since >= end.reach.idle_timeout) {
+                idle.pop_front();
+            }
+        }
+    }
+}
+
+/// Whether an unused connection is open and silent. What speaks unasked, or has closed, is of no use.
+pub(super) fn is_quiet(io: &mut dyn Io) -> bool {
+    let mut room = [0; 1];
+    let mut room = ReadBuf::new(&mut room);
+    let mut cx = Context::from_waker(Waker::noop());
+    matches!(Pin::new(io).poll_read(&mut cx, &mut room), Poll::Pending)
+}
