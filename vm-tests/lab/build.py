@@ -32,6 +32,17 @@ def build(repository: Path, profile: str) -> Path:
     return built
 
 
+def build_one(repository: Path, profile: str, program: str) -> Path:
+    """Build one program (fat LTO takes minutes for each), and return its path."""
+    require_cargo()
+    install_tools(BUILD_TOOLS)
+    argv = ["cargo", "build", "--locked", "--profile", profile, "--bin", program]
+    with step(f"building {program} (cargo, profile {profile}; the first time takes minutes)"):
+        if subprocess.run(argv, cwd=repository).returncode != 0:
+            raise LabError(f"{' '.join(argv)} failed: see its output above")
+    return target_dir(repository) / {"dev": "debug"}.get(profile, profile) / program
+
+
 def lay_programs(built: Path, layer: Path) -> None:
     """Copies, not links: a running lab keeps its programs while someone builds anew."""
     at = layer / farms.OUR_PROGRAMS.lstrip("/")

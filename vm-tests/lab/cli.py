@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from lab import bring_up, build, host, report, rootfs, scenarios
+from lab.bench import command as bench
 from lab.differential import command as differential
 from lab.errors import LabError
 from lab.log import Log
@@ -46,6 +47,7 @@ def parser() -> argparse.ArgumentParser:
     client = command("client", "run a command on the client")
     for c in (run, client):
         c.add_argument("argv", nargs="*", metavar="-- CMD")
+    bench.add_options(command("bench", "Trivet's balancer measured against HAProxy and nginx (docs/benchmarks.md)"))
     differential.add_options(command("differential", "the same bytes through Trivet, HAProxy and nginx: every difference is explained, or it fails"))
     command("install", "only install what the lab and the build need")
     return p
@@ -202,4 +204,4 @@ def install(_: argparse.Namespace) -> int:
 
 
 COMMANDS = {"up": up, "down": down, "status": status, "test": test, "run": run, "client": client, "install": install,
-            "differential": differential.main}
+            "bench": bench.main, "differential": differential.main}

@@ -42,6 +42,9 @@ class Place:
     stats: int
     backend: int
     backend_tls: bool = False
+    # How long a kept connection may stay without a request, and a new one without its first.
+    idle: int = 60
+    first: int = 10
 
 
 def make_certificates(folder: Path) -> Certificates:
@@ -85,14 +88,17 @@ defaults
     http-reuse safe
     retries 2
     option redispatch
-    timeout http-request 10s
-    timeout http-keep-alive 60s
+    timeout http-request {place.first}s
+    timeout http-keep-alive {place.idle}s
     timeout client 30s
     timeout connect 5s
     timeout server 30s
     timeout tunnel 1h
 frontend site
     maxconn 13000
+    stick-table type ipv6 size 100k expire 10m store conn_cur
+    tcp-request connection track-sc0 src
+    tcp-request connection reject if {{ sc0_conn_cur gt 13000 }}
     bind 127.0.0.1:{place.plain}
     bind 127.0.0.1:{place.tls} ssl crt {c.site_bundle} alpn h2,http/1.1
     http-request set-header X-Real-IP %[src]
@@ -129,14 +135,16 @@ pid {place.folder}/nginx.pid;
 error_log {place.folder}/nginx-error.log warn;
 events {{ worker_connections 14000; }}
 http {{
-    access_log {place.folder}/nginx-access.log combined;
+    access_log {place.folder}/nginx-access.log combined buffer=64k flush=1s;
     client_body_temp_path {place.folder}/nginx-body; proxy_temp_path {place.folder}/nginx-proxy;
     fastcgi_temp_path {place.folder}/nginx-fastcgi; uwsgi_temp_path {place.folder}/nginx-uwsgi; scgi_temp_path {place.folder}/nginx-scgi;
     server_tokens off;
-    keepalive_requests 100000000; keepalive_timeout 60s; keepalive_time 24h;
-    client_header_timeout 10s; client_body_timeout 30s; send_timeout 30s;
+    keepalive_requests 100000000; keepalive_timeout {place.idle}s; keepalive_time 24h;
+    client_header_timeout {place.first}s; client_body_timeout 30s; send_timeout 30s;
     client_max_body_size 100m; large_client_header_buffers 4 8k;
     ssl_protocols TLSv1.2 TLSv1.3; ssl_ciphers {CIPHERS}; ssl_session_cache shared:site:10m; ssl_session_tickets on;
+    limit_conn_zone $binary_remote_addr zone=address:10m;
+    limit_conn address 13000;
     upstream web {{
         server 127.0.0.1:{place.backend} max_fails=2 fail_timeout=1s;
         keepalive 256; keepalive_requests 100000000; keepalive_timeout 50s; keepalive_time 24h;
@@ -166,6 +174,8 @@ http {{
             proxy_set_header X-Request-Id $request_id;
             proxy_connect_timeout 5s; proxy_read_timeout 30s; proxy_send_timeout 30s;
             proxy_next_upstream_tries 3;
+            # What a client takes too slowly is not written to a disk in between.
+            proxy_max_temp_file_size 0;
             {to_backend}
         }}
     }}
@@ -193,7 +203,8 @@ def trivet(place: Place, certificates: Certificates) -> str:
         "metrics": {"listen": f"127.0.0.1:{place.stats}"},
         "http": {"listen": [f"127.0.0.1:{place.plain}"], "redirect": False},
         "https": {"listen": [f"127.0.0.1:{place.tls}"], "certificate": str(c.site), "key": str(c.site_key),
-                  "max_connections": 13000},
+                  "max_connections": 13000, "max_connections_per_address": 13000,
+                  "client_idle_timeout": f"{place.idle}s", "header_timeout": f"{place.first}s"},
         "web": web,
     }, indent=1)
 

@@ -31,7 +31,7 @@ def main(options: argparse.Namespace) -> int:
     host.require_host()
     host.install_tools(host.LAB_TOOLS)
     rootfs.ensure()
-    balancer = (options.balancer or build.build(REPOSITORY, options.profile) / "trivet-balancer").resolve()
+    balancer = (options.balancer or build.build_one(REPOSITORY, options.profile, "trivet-balancer")).resolve()
     again = ["differential", *options.case, "--balancer", str(balancer)]
     if options.json:
         again += ["--json", str(options.json.resolve())]

@@ -15,8 +15,8 @@ from lab.errors import LabError
 LANES = 6
 # How long silence is taken for "nothing more comes". A case that does not end as the table says is tried again, more patiently.
 QUIET, PATIENT = 0.2, 2.0
-# For a proxy to pass on, or break off, what the client's last bytes caused.
-SETTLE = 0.03
+# For a proxy to pass on, or break off, what the client's last bytes caused, and for Trivet to write its log (20 ms).
+SETTLE = 0.06
 SEEDS = (0, 1)
 
 

@@ -1,0 +1,100 @@
+"""The load generators: h2load for kept connections, lab.bench.opener for new ones."""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from lab import arena
+from lab.bench.cases import Case
+from lab.errors import LabError
+from lab.servers import SITE, Place
+
+# What all of them offer, so that no server's taste decides: one suite, one group. OpenSSL's and rustls' own first suite.
+SUITE, GROUP = "TLS_AES_256_GCM_SHA384", "X25519"
+OPENERS = 8
+# Seconds before and after the time that counts.
+WARM, COOL = 1.0, 0.3
+# Of h2load's log.
+Row = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Count:
+    """What a closed-loop run did."""
+
+    good: int
+    bad: int
+    seconds: float
+    resumed: int = 0
+
+    @property
+    def rate(self) -> float:
+        return self.good / self.seconds
+
+
+def _h2load(case: Case, place: Place, root: Path, cores: list[int], seconds: float, log: Path, more: list[str]) -> subprocess.Popen[str]:
+    log.unlink(missing_ok=True)
+    scheme, port = ("https", place.tls) if case.tls else ("http", place.plain)
+    argv = ["taskset", "-c", ",".join(map(str, cores)), *arena.debian(root, "h2load"), "-t", "1", "-c", str(case.connections),
+            "-m", str(case.streams), "-D", f"{round(seconds * 1000)}ms", f"--tls13-ciphers={SUITE}", f"--groups={GROUP}",
+            f"--connect-to=127.0.0.1:{port}", f"--log-file={log}", *more]
+    if not case.http2:
+        argv.append("--h1")
+    argv.append(f"{scheme}://{SITE}{case.path}")
+    return subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def _end(case: Case, child: subprocess.Popen[str], log: Path, limit: float) -> list[Row]:
+    """Wait for h2load, and read its log."""
+    try:
+        said, _ = child.communicate(timeout=limit)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.communicate()
+        raise LabError(f"{case.name}: h2load did not end within {limit:.0f} s") from None
+    if child.returncode != 0:
+        raise LabError(f"{case.name}: h2load failed: {said.strip()[-300:]}")
+    return parse_log(log.read_text())
+
+
+def parse_log(text: str) -> list[Row]:
+    """h2load's `--log-file`: start (µs since the epoch), status (-1: none came), duration (µs)."""
+    return [(int(a), int(b), int(c)) for a, b, c, *_ in (line.split("\t") for line in text.splitlines())]
+
+
+def count(rows: list[Row], begin: float, end: float) -> Count:
+    """The requests that ended between two times (seconds since the epoch)."""
+    ended = [status for start, status, took in rows if begin <= (start + took) / 1e6 < end]
+    good = sum(200 <= status < 300 for status in ended)
+    return Count(good, len(ended) - good, end - begin)
+
+
+def closed_loop(case: Case, place: Place, root: Path, cores: list[int], seconds: float, cpu: Callable[[], float],
+                log: Path) -> tuple[Count, float]:
+    """As fast as the answers come, for `seconds`; what was answered, and what `cpu` grew by meanwhile."""
+    if case.mode == "keep":
+        child = _h2load(case, place, root, cores, WARM + seconds + COOL, log, [])
+        # Opening the connections is another case's matter.
+        time.sleep(WARM)
+        begin, before = time.time(), cpu()
+        time.sleep(seconds)
+        end, after = time.time(), cpu()
+        return count(_end(case, child, log, seconds + 30), begin, end), after - before
+    argv = ["taskset", "-c", ",".join(map(str, cores)), sys.executable, "-m", "lab.bench.opener", "burst", "--port",
+            str(place.tls if case.tls else place.plain), "--path", case.path, "--seconds", str(seconds), "--processes", str(OPENERS)]
+    argv += ["--tls"] * case.tls + ["--resume"] * (case.mode == "resumed")
+    before = cpu()
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=seconds + 30)
+    if done.returncode != 0:
+        raise LabError(f"{case.name}: the opener failed: {done.stderr.strip()[-300:]}")
+    return Count(**json.loads(done.stdout)), cpu() - before
+
+
+def constant_rate(case: Case, place: Place, root: Path, cores: list[int], rate: float, seconds: float, log: Path) -> list[Row]:
+    """`rate` requests a second whatever becomes of those before, over the case's connections; start, status and duration of each."""
+    child = _h2load(case, place, root, cores, seconds, log, [f"--rps={rate / case.connections:.3f}"])
+    return _end(case, child, log, seconds + 30)

@@ -1,0 +1,83 @@
+"""What was measured, for people."""
+
+from typing import Any
+
+from lab.bench.cases import Case
+
+
+Rows = list[list[str]]
+
+
+def _text(rows: Rows) -> str:
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = ["  ".join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths))) for row in rows]
+    lines.insert(1, "  ".join("-" * w for w in widths))
+    return "\n".join(lines)
+
+
+def _markdown(rows: Rows) -> str:
+    lines = ["| " + " | ".join(f"**{c}**" if c == "loss" or c.startswith("below") else c for c in row) + " |" for row in rows]
+    lines.insert(1, "|---" + "|--:" * (len(rows[0]) - 1) + "|")
+    return "\n".join(lines)
+
+
+def verdict(ratio: float, aim: float | None) -> str:
+    if aim is not None:
+        return "aim met" if ratio >= aim else f"below {aim}"
+    return "" if ratio >= 1 else "loss"
+
+
+def throughput(cases: list[Case], results: dict[str, Any]) -> Rows:
+    rows = [["requests per server-CPU-second", "HAProxy", "nginx", "Trivet", "nginx ÷ HAProxy", "Trivet ÷ HAProxy", "(lowest–highest)", ""]]
+    for case in cases:
+        if case.name not in results:
+            continue
+        s = results[case.name]["summary"]
+        t = s["trivet"]
+        rows.append([case.name, *(f"{s[name]['median']:,.0f}" for name in ("haproxy", "nginx", "trivet")), f"{s['nginx']['ratio']:.2f}",
+                     f"{t['ratio']:.2f}", f"{t['lowest']:.2f}–{t['highest']:.2f}", verdict(t["ratio"], case.aim)])
+    return rows
+
+
+def latency(cases: list[Case], results: dict[str, Any]) -> Rows:
+    rows = [["milliseconds at 70 % of the slowest", "rate/s", "HAProxy p50", "p99", "nginx p50", "p99", "Trivet p50", "p99", ""]]
+    for case in cases:
+        if case.name not in results:
+            continue
+        r = results[case.name]
+        s = r["summary"]
+        row = [case.name, f"{r['rate']:,.0f}"]
+        for name in ("haproxy", "nginx", "trivet"):
+            row += [f"{s[name]['p50_ms']:.2f}", f"{s[name]['p99_ms']:.2f}"]
+        rows.append([*row, "" if s["trivet"]["p99_ms"] <= s["haproxy"]["p99_ms"] else "loss"])
+    return rows
+
+
+def memory(results: dict[str, Any]) -> Rows:
+    rows = [["idle TLS connections, after a request each", "held", "PSS KiB each", "RSS KiB each", ""]]
+    base = results["haproxy"]["pss_kib_each"]
+    for name, label in (("haproxy", "HAProxy"), ("nginx", "nginx"), ("trivet", "Trivet")):
+        r = results[name]
+        lost = name == "trivet" and r["pss_kib_each"] > base
+        rows.append([label, f"{r['held']:,} of {r['wanted']:,}", f"{r['pss_kib_each']:.1f}", f"{r['rss_kib_each']:.1f}", "loss" if lost else ""])
+    return rows
+
+
+def _parts(cases: list[Case], results: dict[str, Any]) -> list[Rows]:
+    made = [throughput(cases, results["throughput"]), latency(cases, results["latency"])]
+    return [rows for rows in made if len(rows) > 1] + ([memory(results["memory"])] if results["memory"] else [])
+
+
+def show(cases: list[Case], results: dict[str, Any]) -> str:
+    return "\n\n".join(_text(rows) for rows in _parts(cases, results))
+
+
+def markdown(cases: list[Case], results: dict[str, Any]) -> str:
+    """The same tables, as docs/benchmarks.md has them."""
+    return "\n\n".join(_markdown(rows) for rows in _parts(cases, results)) + "\n"
+
+
+def last_line(about: dict[str, Any], cases: list[Case], seconds: float) -> str:
+    versions = about["versions"]
+    return (f"bench: {len(cases)} cases, {about['rounds']} rounds each in {seconds:.0f} s; HAProxy {versions['haproxy']}, nginx {versions['nginx']}, "
+            f"Trivet {versions['trivet']} ({about['profile']}, {about['commit']}); load average {about['load_before']:.1f} before, {about['load_after']:.1f} after")

@@ -1,0 +1,74 @@
+"""The benchmark's reading of numbers."""
+
+import math
+import unittest
+
+from lab.bench import cases, load, plan, proc, report, stats
+from lab.errors import LabError
+
+
+class Parsing(unittest.TestCase):
+    def test_cpu_time_is_utime_and_stime_whatever_the_program_is_called(self) -> None:
+        stat = "42 (a) b) c) S 1 1 1 0 -1 4194560 10 20 30 40 700 50 9 9 20 0 1 0 12345 0 0"
+        self.assertEqual(proc.cpu_ticks(stat), 750)
+
+    def test_memory_is_read_in_kib(self) -> None:
+        rollup = "55d0-7ffc ---p 00000000 00:00 0 [rollup]\nRss:    2048 kB\nPss:    1024 kB\nPss_Anon:  5 kB\n"
+        self.assertEqual(proc.memory_kib(rollup), {"Rss": 2048, "Pss": 1024})
+
+    def test_h2loads_log_gives_what_ended_within_a_time(self) -> None:
+        text = "1000000\t200\t500000\n1100000\t503\t100000\n2000000\t200\t400000\n2100000\t200\t900000\n1200000\t-1\t1\n"
+        rows = load.parse_log(text)
+        counted = load.count(rows, 1.0, 2.5)
+        # The last but one ended later; a 503 and one without an answer are bad.
+        self.assertEqual((counted.good, counted.bad), (2, 2))
+        self.assertAlmostEqual(counted.rate, 2 / 1.5)
+
+
+class Statistics(unittest.TestCase):
+    def test_percentiles_are_nearest_rank(self) -> None:
+        values = [float(n) for n in range(1, 101)]
+        self.assertEqual([stats.percentile(values, p) for p in (50, 99, 100)], [50, 99, 100])
+        self.assertEqual(stats.percentile([7.0], 99), 7)
+        self.assertTrue(math.isnan(stats.percentile([], 50)))
+
+    def test_ratios_are_taken_round_by_round(self) -> None:
+        # A machine that slows down in the middle disturbs the medians, not the ratios.
+        summary = stats.summary({"haproxy": [100, 50, 10], "trivet": [200, 100, 20]}, "haproxy")
+        self.assertEqual(summary["trivet"], {"median": 100, "ratio": 2, "lowest": 2, "highest": 2})
+
+    def test_latency_leaves_out_the_beginning_and_what_failed(self) -> None:
+        rows = [(0, 200, 9_000_000), (1_000_000, 200, 2000), (1_500_000, 503, 1), (2_000_000, 200, 1000)]
+        self.assertEqual(stats.steady(rows, 1_000_000), [1.0, 2.0])
+        self.assertEqual(stats.steady([], 1), [])
+
+
+class Planning(unittest.TestCase):
+    def test_the_server_shares_its_core_with_nobody(self) -> None:
+        for available in ({0, 1}, {2, 5, 7}, set(range(8))):
+            with self.subTest(available):
+                c = plan.cores(available)
+                self.assertEqual(len(c.server), 1)
+                self.assertFalse(set(c.server) & (set(c.load) | set(c.backend)))
+        with self.assertRaisesRegex(LabError, "two cores"):
+            plan.cores({0})
+
+    def test_cases_are_chosen_by_name_and_pattern_and_a_wrong_name_says_so(self) -> None:
+        chosen, memory = cases.choose(["h1-tls-1*", "memory"])
+        self.assertTrue(memory)
+        self.assertEqual({c.name for c in chosen} >= {"h1-tls-1k", "h1-tls-10m", "h1-tls-100k"}, True)
+        self.assertEqual(cases.choose([]), (cases.CASES, True))
+        with self.assertRaisesRegex(LabError, "no case is called h3"):
+            cases.choose(["h3"])
+
+
+class Report(unittest.TestCase):
+    def test_losses_are_shown(self) -> None:
+        self.assertEqual([report.verdict(1.2, 1.1), report.verdict(1.05, 1.1), report.verdict(0.99, None), report.verdict(1.0, None)],
+                         ["aim met", "below 1.1", "loss", ""])
+        summary = {name: {"median": 1000.0, "ratio": r, "lowest": r, "highest": r} for name, r in (("haproxy", 1), ("nginx", 1.5), ("trivet", 0.9))}
+        results = {"throughput": {"h1-plain-100k": {"summary": summary}}, "latency": {}, "memory": {}}
+        text = report.show(cases.CASES, results)
+        self.assertIn("h1-plain-100k", text)
+        self.assertTrue(text.endswith("loss"), text)
+        self.assertTrue(report.markdown(cases.CASES, results).endswith("| **loss** |\n"))
