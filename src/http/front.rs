@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::{
-    ACCEPT, ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue,
+    ACCEPT, ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HeaderName, HeaderValue,
     RETRY_AFTER,
 };
 use http::{Method, StatusCode};
@@ -166,6 +166,13 @@ impl Front {
             .collect();
         for name in behind {
             request.remove_header(&name);
+        }
+        // RFC 9113 section 8.2.3: HTTP/2 may cut a cookie list into fields, which HTTP/1.1 servers expect in one.
+        let crumbs: Vec<&[u8]> = request.headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+        if crumbs.len() > 1
+            && let Ok(cookie) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..]))
+        {
+            let _ = request.insert_header(COOKIE, cookie);
         }
         // Names and values are well formed; the only error left is a map of more than 32768 fields.
         steps::forward(admitted, |name, value| {

@@ -126,9 +126,13 @@ pub fn admit(head: &impl RequestHead, peer: Peer, policy: &Policy) -> Result<Adm
     }
     // RFC 9110 section 10.1.1: HTTP/1.0 knows no expectations.
     if head.version() != Version::HTTP_10
-        && head.first(&EXPECT).is_some_and(|v| !v.eq_ignore_ascii_case(b"100-continue"))
+        && (head.count(&EXPECT) > 1
+            || head.first(&EXPECT).is_some_and(|v| !v.eq_ignore_ascii_case(b"100-continue")))
     {
         return Err(Refusal::Expectation);
+    }
+    if head.count(&CONTENT_LENGTH) > 1 {
+        return Err(Refusal::RepeatedLength);
     }
     let content_length = head.first(&CONTENT_LENGTH).map(strict::content_length).transpose()?;
     if content_length.is_some_and(|n| n > policy.max_body_size) {

@@ -25,7 +25,7 @@ use super::body::Framing;
 use super::field::Field;
 use super::pace::{Late, Pace};
 use super::pump::{Pump, PumpError, Side};
-use super::request::Request;
+use super::request::{self, Request};
 use super::scan::Scan;
 use super::timer::Timer;
 use super::upstream::{Io, Link};
@@ -135,7 +135,7 @@ impl<'e, S: Service, D: Io> Connection<'e, S, D> {
     async fn head(&mut self) -> Head {
         let limits = &self.engine.limits;
         let mut scan = Scan::default();
-        let mut skipped = false;
+        let (mut skipped, mut checked) = (false, false);
         let mut began = None;
         self.timer.set(Instant::now() + limits.idle_timeout);
         poll_fn(|cx| {
@@ -164,14 +164,21 @@ impl<'e, S: Service, D: Io> Connection<'e, S, D> {
                         });
                     }
                     Ok(None) if self.buffer.len() > limits.max_header_size => {
-                        let line = scan.has_line();
-                        return Poll::Ready(self.refused(if line {
+                        return Poll::Ready(self.refused(if scan.first_line().is_some() {
                             Refusal::HeadTooLarge
                         } else {
                             Refusal::TargetTooLong
                         }));
                     }
-                    Ok(None) => {}
+                    Ok(None) => {
+                        let line = scan.first_line().filter(|n| *n > 0 && !checked);
+                        if let Some(Err(refusal)) = line.map(|n| request::check_line(&self.buffer[..n]))
+                            && !(self.hands_over && PREFACE.starts_with(&self.buffer[..]))
+                        {
+                            return Poll::Ready(self.refused(refusal));
+                        }
+                        checked |= line.is_some();
+                    }
                 }
                 self.buffer.reserve(HEAD_ROOM);
                 match poll_read_buf(Pin::new(&mut self.io), cx, &mut self.buffer) {

@@ -292,13 +292,20 @@ fn refusal_of(e: httparse::Error, raw: &[u8]) -> Refusal {
         httparse::Error::TooManyHeaders => Refusal::TooManyFields,
         httparse::Error::Version => {
             let line = raw.split(|b| *b == b'\r').next().unwrap_or_default();
-            let mut words = line.split(|b| *b == b' ');
-            match (words.next(), words.next(), words.next(), words.next()) {
-                (Some(_), Some(_), Some(version), None) if is_version(version) => Refusal::Version,
-                _ => Refusal::RequestLine,
-            }
+            check_line(line).err().unwrap_or(Refusal::RequestLine)
         }
         httparse::Error::Status | httparse::Error::Token | httparse::Error::NewLine => Refusal::RequestLine,
+    }
+}
+
+/// Whether a first line has the form of a request line: looked at as soon as it is there, so that whoever speaks another
+/// protocol is not left to wait for a time-out.
+pub fn check_line(line: &[u8]) -> Result<(), Refusal> {
+    let mut words = line.split(|b| *b == b' ');
+    match (words.next(), words.next(), words.next(), words.next()) {
+        (Some(_), Some(_), Some(b"HTTP/1.1" | b"HTTP/1.0"), None) => Ok(()),
+        (Some(_), Some(_), Some(version), None) if is_version(version) => Err(Refusal::Version),
+        _ => Err(Refusal::RequestLine),
     }
 }
 

@@ -9,6 +9,8 @@ use super::super::refusal::Refusal;
 pub struct Scan {
     /// Octets looked at.
     seen: usize,
+    /// Where the first line ends, CRLF included.
+    first: usize,
     /// Where the current line begins.
     line: usize,
 }
@@ -22,6 +24,9 @@ impl Scan {
                 return Err(Refusal::BareLf);
             }
             let empty = lf - self.line == 1;
+            if self.line == 0 {
+                self.first = lf + 1;
+            }
             self.seen = lf + 1;
             self.line = self.seen;
             if empty {
@@ -32,9 +37,9 @@ impl Scan {
         Ok(None)
     }
 
-    /// Whether the first line is complete.
-    pub fn has_line(&self) -> bool {
-        self.line > 0
+    /// The length of the first line once it is complete, without its CRLF.
+    pub fn first_line(&self) -> Option<usize> {
+        self.first.checked_sub(2)
     }
 }
 
