@@ -136,8 +136,10 @@ pub fn host_of(authority: &str) -> Option<String> {
         &authority[..end]
     };
     let valid = !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._[]:".contains(&b));
-    // A trailing dot names the same host (RFC 3986 section 3.2.2).
-    valid.then(|| host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase()).filter(|h| !h.is_empty())
+    // A trailing dot names the same host (RFC 3986 section 3.2.2); a label between dots is never empty (RFC 1034 section
+    // 3.1).
+    let host = host.strip_suffix('.').unwrap_or(host);
+    (valid && !host.split('.').any(str::is_empty)).then(|| host.to_ascii_lowercase())
 }
 
 fn port_is_valid(text: &str) -> Option<()> {

@@ -11,10 +11,13 @@ pub struct Span {
 }
 
 impl Span {
-    /// Where `part` lies in `whole`, of which it is a part. Heads are far smaller than 4 GiB.
+    /// Where `part` lies in `whole`; nowhere, and empty, when it is no part of it. Heads are far smaller than 4 GiB.
     pub fn of(whole: &[u8], part: &[u8]) -> Self {
-        let start = part.as_ptr() as usize - whole.as_ptr() as usize;
-        Self { start: start as u32, end: (start + part.len()) as u32 }
+        let start = (part.as_ptr() as usize).wrapping_sub(whole.as_ptr() as usize);
+        match start.checked_add(part.len()) {
+            Some(end) if end <= whole.len() => Self { start: start as u32, end: end as u32 },
+            _ => Self::default(),
+        }
     }
 
     /// The octets.

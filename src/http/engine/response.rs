@@ -69,6 +69,7 @@ impl Response {
         }
         let status = parsed.code.filter(|c| (100..600).contains(c)).ok_or(BadResponse::StatusLine)?;
         let http_10 = parsed.version == Some(0);
+        // Octets beyond ASCII (obs-text) are not part of what httparse hands out; a reason phrase says nothing to anyone.
         let reason = parsed.reason.map(|r| Span::of(&raw, r.as_bytes())).unwrap_or_default();
 
         let mut options = Options::default();
@@ -205,6 +206,24 @@ mod tests {
         assert_eq!(framing(204, "", Method::GET), Framing::None);
         assert_eq!(framing(200, "Transfer-Encoding: chunked\r\n", Method::GET), Framing::Chunked);
         assert_eq!(framing(200, "", Method::GET), Framing::Close);
+    }
+
+    #[test]
+    fn rfc9112_4_a_reason_phrase_may_be_odd_or_missing() {
+        let parse = |line: &[u8]| {
+            Response::parse(
+                BytesMut::from(&[line, b"\r\nContent-Length: 0\r\n\r\n"].concat()[..]),
+                &Method::GET,
+                Vec::new(),
+            )
+        };
+        for line in
+            [&b"HTTP/1.1 200 caf\xe9"[..], b"HTTP/1.1 200 ", b"HTTP/1.1 200", b"HTTP/1.1 200 Yes, yes"]
+        {
+            let mut out = Vec::new();
+            parse(line).unwrap().forward(Framing::Length(0), |_| false, &mut out);
+            assert!(out.starts_with(b"HTTP/1.1 200 "), "{}", String::from_utf8_lossy(&out));
+        }
     }
 
     #[test]

@@ -53,8 +53,23 @@ fn rfc9110_7_2_hosts_are_compared_without_port_case_and_trailing_dot() {
     assert_eq!(host_of("WWW.Foobar.com:443").as_deref(), Some("www.foobar.com"));
     assert_eq!(host_of("www.foobar.com.").as_deref(), Some("www.foobar.com"));
     assert_eq!(host_of("[::1]:80").as_deref(), Some("[::1]"));
-    for bad in ["", ":80", "a b", "a/b", "user@host", "a:99999", "a:8x", "[::1", "[x]", "[::1]80", "a,b", "."]
-    {
+    for bad in [
+        "",
+        ":80",
+        "a b",
+        "a/b",
+        "user@host",
+        "a:99999",
+        "a:8x",
+        "[::1",
+        "[x]",
+        "[::1]80",
+        "a,b",
+        ".",
+        "a..",
+        ".a",
+        "a..b",
+    ] {
         assert_eq!(host_of(bad), None, "{bad}");
     }
 }
