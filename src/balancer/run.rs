@@ -186,6 +186,7 @@ fn limits(config: &Config, https: &Https) -> Limits {
 fn policy(config: &Config, https: &Https) -> Policy {
     Policy {
         position: Position::Edge,
+        trusted: https.trusted_proxies.clone(),
         server_names: Some(config.server_names().into_iter().collect::<HashSet<_>>()),
         max_header_size: usize::try_from(https.max_header_size.as_u64()).unwrap_or(usize::MAX),
         max_target_length: usize::try_from(https.max_target_length.as_u64()).unwrap_or(usize::MAX),

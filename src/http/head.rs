@@ -16,6 +16,8 @@ pub trait RequestHead {
     fn authority(&self) -> Option<&str>;
     /// The first value of a field.
     fn first(&self, name: &HeaderName) -> Option<&[u8]>;
+    /// All values of a field, in their order.
+    fn all(&self, name: &HeaderName) -> Vec<&[u8]>;
     /// How many field lines have this name.
     fn count(&self, name: &HeaderName) -> usize;
     /// Octets of the head, as its protocol counts them.
@@ -46,6 +48,10 @@ impl RequestHead for RequestHeader {
 
     fn first(&self, name: &HeaderName) -> Option<&[u8]> {
         self.headers.get(name).map(http::HeaderValue::as_bytes)
+    }
+
+    fn all(&self, name: &HeaderName) -> Vec<&[u8]> {
+        self.headers.get_all(name).iter().map(http::HeaderValue::as_bytes).collect()
     }
 
     fn count(&self, name: &HeaderName) -> usize {

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use http::header::{CONTENT_LENGTH, EXPECT, HOST, HeaderName, HeaderValue, STRICT_TRANSPORT_SECURITY};
 use http::{Method, StatusCode, Version};
+use ipnet::IpNet;
 
 use super::forwarded::{
     self, TRIVET_HOP, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO, X_REQUEST_ID,
@@ -31,6 +32,8 @@ pub enum Position {
 pub struct Policy {
     /// Who sends the requests.
     pub position: Position,
+    /// Networks of proxies in front of the edge, which are believed about their clients.
+    pub trusted: Vec<IpNet>,
     /// Host names served, lower case; `None` serves any.
     pub server_names: Option<HashSet<String>>,
     /// Bytes of a request head.
@@ -48,6 +51,7 @@ impl Policy {
     pub fn inner() -> Self {
         Self {
             position: Position::Inner,
+            trusted: Vec::new(),
             server_names: None,
             // What forwarding adds must still fit.
             max_header_size: 64 * 1024,
@@ -139,6 +143,7 @@ pub fn admit(head: &impl RequestHead, peer: Peer, policy: &Policy) -> Result<Adm
         return Err(Refusal::BodyTooLarge);
     }
     let told = match policy.position {
+        Position::Edge if is_trusted(policy, peer.address) => told_by_proxy(head, policy),
         Position::Edge => Told::default(),
         Position::Inner => told(head),
     };
@@ -253,6 +258,29 @@ fn told(head: &impl RequestHead) -> Told {
         },
         host: text(&X_FORWARDED_HOST).and_then(strict::host_of),
     }
+}
+
+fn is_trusted(policy: &Policy, address: IpAddr) -> bool {
+    policy.trusted.iter().any(|net| net.contains(&address))
+}
+
+/// What a proxy in front told. Every proxy adds whom it saw at the end of X-Forwarded-For, so the client is the last one that
+/// is no proxy of ours: what stands before it is only what somebody said.
+fn told_by_proxy(head: &impl RequestHead, policy: &Policy) -> Told {
+    let lines = head.all(&X_FORWARDED_FOR);
+    let addresses = lines.iter().flat_map(|line| line.split(|b| *b == b','));
+    let mut client = None;
+    for address in addresses.rev() {
+        let text = std::str::from_utf8(address.trim_ascii()).unwrap_or_default();
+        let Ok(address) = text.parse::<IpAddr>() else { break };
+        let address = address.to_canonical();
+        client = Some(address);
+        if !is_trusted(policy, address) {
+            break;
+        }
+    }
+    // The host stays the one that was asked for: X-Forwarded-Host is often passed on from anyone.
+    Told { client, host: None, ..told(head) }
 }
 
 fn is_request_id(text: &str) -> bool {

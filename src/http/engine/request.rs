@@ -164,6 +164,11 @@ impl RequestHead for Request {
         self.fields().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v)
     }
 
+    fn all(&self, name: &HeaderName) -> Vec<&[u8]> {
+        let name = name.as_str().as_bytes();
+        self.fields().filter(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v).collect()
+    }
+
     fn count(&self, name: &HeaderName) -> usize {
         if *name == HOST {
             return self.fields.iter().filter(|f| f.kind == Kind::Host).count();
