@@ -180,7 +180,7 @@ impl<'e, S: Service, D: Io> Connection<'e, S, D> {
                         checked |= line.is_some();
                     }
                 }
-                self.buffer.reserve(HEAD_ROOM);
+                make_room(&mut self.buffer);
                 match poll_read_buf(Pin::new(&mut self.io), cx, &mut self.buffer) {
                     Poll::Ready(Ok(1..)) => {
                         // From the first octet on the head has its own deadline, which no further octet moves.
@@ -392,7 +392,7 @@ impl<'e, S: Service, D: Io> Connection<'e, S, D> {
     /// gone.
     pub(super) fn poll_gone(&mut self, cx: &mut Context<'_>) -> bool {
         while self.buffer.len() < self.engine.limits.max_header_size {
-            self.buffer.reserve(HEAD_ROOM);
+            make_room(&mut self.buffer);
             match poll_read_buf(Pin::new(&mut self.io), cx, &mut self.buffer) {
                 Poll::Ready(Ok(1..)) => {}
                 Poll::Ready(Ok(0) | Err(_)) => return true,
@@ -422,5 +422,13 @@ impl<'e, S: Service, D: Io> Connection<'e, S, D> {
             }
         };
         let _ = tokio::time::timeout(LINGER, listen).await;
+    }
+}
+
+/// Room for octets to be read: what is left of a buffer whose start is in use (by a request's head) is used up before
+/// another is made.
+fn make_room(buffer: &mut BytesMut) {
+    if buffer.capacity() - buffer.len() < HEAD_ROOM / 4 {
+        buffer.reserve(HEAD_ROOM);
     }
 }
