@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from lab.differential.backend import Unreadable, parse_fields, read_chunked, Request
 
+HTTP2 = "HTTP/2 frames"
 STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9][0-9]) [\t\x20-\x7e\x80-\xff]*")
 
 
@@ -95,9 +96,13 @@ async def talk(port: int, pieces: Iterable[bytes], bodiless: frozenset[int], qui
             if first == b"":
                 heard.closed = True
                 break
+            if first == b"\0":  # the length of a frame; no status line begins so
+                heard.wrong = HTTP2
+                break
             more = await _answer(_Pushed(reader, first), heard, len(heard.bodies) in bodiless)
     except Unreadable as e:
         heard.wrong = str(e)
+        await asyncio.sleep(quiet)  # what the server still does with the rest belongs to the outcome
     except asyncio.IncompleteReadError:
         heard.closed = True
         heard.wrong = "broken off in an answer"

@@ -29,8 +29,6 @@ def _request(request: Request) -> str:
               if n not in OWN_FIELDS or (v and any(mark in v for mark in FORGED))]
     words += fields if len(fields) <= MANY else [f"{len(fields)} fields"]
     words += [f"trailer {n}={_short(v)}" for n, v in request.trailers]
-    if not request.complete:
-        words.append("incomplete")
     return " ".join(words)
 
 
@@ -45,8 +43,9 @@ def line(heard: Heard, requests: list[Request], unreadable: list[str]) -> str:
             text += f", body {_short(body.decode('latin-1'))!r}"
         if any(n == "x-t" for n, _ in fields):
             text += ", trailer in head"
-    if requests:
-        text += " ← " + "; ".join(_request(r) for r in requests)
+    # One that the proxy broke off is no request: nobody may act on it, and how much of it was sent is a matter of time.
+    if complete := [r for r in requests if r.complete]:
+        text += " ← " + "; ".join(_request(r) for r in complete)
     for why in unreadable:
         text += f" ← UNREADABLE {why}"
     return text

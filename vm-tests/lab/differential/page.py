@@ -13,7 +13,7 @@ It fails when Trivet and its back end read a stream differently, when a cut chan
 and when there is a difference between the servers that this page does not explain. {alike} streams are treated alike; here are the other {different}.
 
 An outcome reads: the statuses the client got, whether the connection was closed or left open, and after ← the requests the back end saw
-(a body in quotes). `incomplete`: the proxy broke the request off; `UNREADABLE`: the back end could not read it by RFC 9112.
+(a body in quotes), without those that the proxy broke off half-way. `UNREADABLE`: the back end could not read it by RFC 9112.
 
 <!-- made by `./lab differential --accept` from vm-tests/lab/differential/known.toml -->
 """
@@ -28,7 +28,9 @@ def render(table: Table, cases: dict[str, Case]) -> str:
     parts = [HEAD.format(cases=len(cases), haproxy=table.versions.get("haproxy", ""), nginx=table.versions.get("nginx", ""),
                          different=different, alike=len(cases) - different)]
     for known in table.known:
-        parts.append(f"\n## {known.why}\n\n| case | rule | Trivet | HAProxy | nginx |\n|---|---|---|---|---|\n")
+        # The reason's first sentence is the heading.
+        heading, _, more = known.why.partition(". ")
+        parts.append(f"\n## {heading}\n{f'{chr(10)}{more}{chr(10)}' if more else ''}\n| case | rule | Trivet | HAProxy | nginx |\n|---|---|---|---|---|\n")
         for name, outcome in known.outcomes.items():
             section = cases[name].section if name in cases else "-"
             parts.append(f"| {name} | {section} | {_cell(outcome['trivet'])} | {_cell(outcome['haproxy'])} | {_cell(outcome['nginx'])} |\n")

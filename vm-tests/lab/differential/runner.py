@@ -48,7 +48,7 @@ class Lane:
                 raise LabError(f"{server} does not answer a plain request")
             await asyncio.sleep(0.05)
 
-    def _logged(self) -> list[dict[str, object]]:
+    def _logged(self) -> list[dict[str, str]]:
         """Trivet's access log since the last call."""
         with self.log.open("rb") as f:
             f.seek(self.log_at)
@@ -68,19 +68,27 @@ class Lane:
         return outcome.line(heard, requests, unreadable), wrong
 
 
-def _disagreements(heard: client.Heard, requests: list[Request], unreadable: list[str], logged: list[dict[str, object]]) -> list[str]:
+def _disagreements(heard: client.Heard, requests: list[Request], unreadable: list[str], logged: list[dict[str, str]]) -> list[str]:
     """Trivet's reading of the bytes is in its access log; the back end's is in what it recorded."""
     wrong = [f"its back end cannot read what it forwarded: {why}" for why in unreadable]
-    if heard.wrong and heard.wrong != "broken off in an answer":
+    if heard.wrong not in ("", "broken off in an answer", client.HTTP2):
         wrong.append(f"its answer is malformed: {heard.wrong}")
     forwarded = [line for line in logged if line.get("backend", "-") != "-"]
     if any(line.get("retries") for line in forwarded):
         return wrong
+    # What Trivet refused or broke off on the way is a line with a reason, and whether the back end has seen all of it is chance.
     said = [(line["method"], line["path"]) for line in forwarded]
-    saw = [(r.method, r.target.split("?")[0]) for r in requests]
-    if said != saw:
+    sure = [(line["method"], line["path"]) for line in forwarded if not line.get("reason") and not line.get("aborted")]
+    saw = [(r.method, r.target.split("?")[0]) for r in requests if r.complete]
+    if not _within(sure, saw) or not _within(saw, said):
         wrong.append(f"it logged {said} and its back end saw {saw}")
     return wrong
+
+
+def _within(few: list[tuple[str, str]], many: list[tuple[str, str]]) -> bool:
+    """Whether all of `few` stand in `many`, in their order."""
+    left = iter(many)
+    return all(one in left for one in few)
 
 
 async def _lane(lane: Lane, queue: asyncio.Queue[corpus.Case], results: dict[str, dict[str, str]], failures: dict[str, list[str]],
@@ -121,4 +129,7 @@ async def run(cases: list[corpus.Case], processes: arena.Processes, certificates
     results: dict[str, dict[str, str]] = {}
     failures: dict[str, list[str]] = {}
     await asyncio.gather(*(_lane(lane, queue, results, failures, recorded) for lane in lanes))
+    for lane in lanes:
+        for backend in lane.backends.values():
+            await backend.close()
     return {case.name: results[case.name] for case in cases}, failures
