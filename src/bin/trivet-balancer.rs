@@ -4,6 +4,11 @@ use std::process::ExitCode;
 
 use trivet::{balancer, process, tls};
 
+/// Many small, short-lived allocations per request.
+#[cfg(feature = "mimalloc")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     tls::install_provider();
     let args = match process::service_args() {

@@ -6,6 +6,11 @@ use trivet::web::config::Config;
 use trivet::web::serve;
 use trivet::{process, tls};
 
+/// Many small, short-lived allocations per request.
+#[cfg(feature = "mimalloc")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     tls::install_provider();
     let args = match process::service_args() {
