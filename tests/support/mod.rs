@@ -5,7 +5,10 @@ pub mod app;
 pub mod authority;
 pub mod backend;
 pub mod client;
+pub mod link;
+pub mod origin;
 pub mod program;
+pub mod scene;
 
 use std::future::Future;
 use std::time::{Duration, Instant};
