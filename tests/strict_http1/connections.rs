@@ -2,12 +2,29 @@
 
 use std::time::Duration;
 
-use crate::support::link::End;
+use crate::support::link::{End, Link, Message};
 use crate::support::scene::{SITE, Scene};
 use crate::support::until;
 
 fn get(path: &str, fields: &str) -> String {
     format!("GET {path} HTTP/1.1\r\nHost: {SITE}\r\n{fields}\r\n")
+}
+
+/// The next request at the back end, whole, and its connection: one of these, or a new one.
+async fn next_request(scene: &Scene, kept: &mut Vec<Link>) -> (Message, Link) {
+    let on_kept = async {
+        match kept.last_mut() {
+            Some(link) => link.request().await.unwrap(),
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        got = on_kept => (got, kept.pop().unwrap()),
+        (mut head, mut link) = scene.origin().next() => {
+            link.body_of_request(&mut head).await.unwrap();
+            (head, link)
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -25,24 +42,15 @@ async fn rfc9112_9_3_a_connection_is_kept_and_pipelined_requests_are_answered_in
         get("/f", ""),
     ))
     .await;
-    let (mut first, mut upstream) = scene.origin().next().await;
+    let mut kept: Vec<Link> = Vec::new();
     for (path, body) in [("/a", ""), ("/b", "abc"), ("/c", "defg"), ("/d", ""), ("/e", ""), ("/f", "")] {
-        let head = std::mem::take(&mut first);
-        // The first head is at hand already; each next one comes when the former was answered, on this or on a new
-        // connection.
-        let got = if path == "/a" {
-            head
-        } else {
-            upstream.request().await.unwrap_or_else(|e| panic!("{path}: {e:?}"))
-        };
+        // Each comes when the former was answered, on a connection that is there or on a new one.
+        let (got, mut upstream) = next_request(&scene, &mut kept).await;
         assert_eq!(got.line().split(' ').nth(1), Some(path));
         assert_eq!(got.body_text(), body);
-        let length = if path == "/e" {
-            "Content-Length: 99\r\n\r\n".into()
-        } else {
-            format!("Content-Length: 2\r\n\r\n{path}")
-        };
-        upstream.send(format!("HTTP/1.1 200 OK\r\n{length}")).await;
+        let rest = if path == "/e" { "99\r\n\r\n".into() } else { format!("{}\r\n\r\n{path}", path.len()) };
+        upstream.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {rest}")).await;
+        kept.push(upstream);
     }
     for path in ["/a", "/b", "/c", "/d", "/e", "/f"] {
         let answer = link.answer_to(if path == "/e" { "HEAD" } else { "GET" }).await.unwrap();

@@ -54,7 +54,9 @@ async fn rfc9110_10_1_1_a_final_answer_instead_of_100_reaches_the_client_and_the
         upstream.send(format!("HTTP/1.1 {status}\r\nContent-Length: 2\r\n\r\nno")).await;
         let answer = link.answer().await.unwrap();
         assert_eq!(answer.line(), format!("HTTP/1.1 {status}"));
-        assert_eq!(answer.field("connection").as_deref(), Some("close"));
+        if !status.starts_with('2') {
+            assert_eq!(answer.field("connection").as_deref(), Some("close"));
+        }
         // Whether the body still comes is not known: nothing on this connection can be read as a request any more.
         link.try_send(format!("GET /smuggled HTTP/1.1\r\nHost: {SITE}\r\n\r\n")).await;
         assert_eq!(link.rest().await.0, b"");

@@ -50,7 +50,7 @@ async fn rfc9112_2_2_a_bare_cr_in_the_request_line_is_400_and_closes() {
     scene
         .refuses(
             400,
-            "request_line",
+            "request_line|field|target",
             &[
                 b"GET / HTTP/1.1\r\r\n{H}\r\n",
                 b"GET / HTTP/1.1\rX: y\r\n{H}\r\n",
@@ -204,7 +204,7 @@ async fn rfc6585_5_a_head_above_max_header_size_is_431_and_closes() {
     let long = format!("GET / HTTP/1.1\r\n{{H}}X: {}\r\n\r\n", "x".repeat(4096));
     let many = format!(
         "GET / HTTP/1.1\r\n{{H}}{}\r\n",
-        "X: 0123456789012345678901234567890123456789\r\n".repeat(90)
+        "X: 0123456789012345678901234567890123456789\r\n".repeat(95)
     );
     // Never finished: the limit does not wait for the end.
     let endless = format!("GET / HTTP/1.1\r\n{{H}}X: {}", "x".repeat(8192));

@@ -82,15 +82,14 @@ async fn rfc9112_3_2_2_a_host_that_differs_from_the_absolute_form_is_400_and_clo
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rfc9110_15_5_20_a_host_that_is_not_ours_is_421_and_closes() {
+async fn rfc9110_15_5_20_a_host_that_is_not_ours_is_421() {
     let scene = Scene::new().await;
     scene
-        .refuses(
+        .refuses_and_goes_on(
             421,
             "misdirected",
             &[
                 b"GET / HTTP/1.1\r\nHost: other.example\r\n\r\n",
-                b"GET / HTTP/1.0\r\nHost: other.example\r\n\r\n",
                 b"GET / HTTP/1.1\r\nHost: foobar.com\r\n\r\n",
                 b"GET / HTTP/1.1\r\nHost: www.foobar.com.evil.example\r\n\r\n",
                 b"GET / HTTP/1.1\r\nHost: xwww.foobar.com\r\n\r\n",
@@ -114,13 +113,4 @@ async fn rfc9110_7_2_a_host_passes_with_a_port_in_any_case_and_with_a_final_dot(
     }
     let seen = scene.forwarded("GET / HTTP/1.1\r\nHost: www.foobar.com.\r\n\r\n").await;
     assert_eq!(seen.field("x-forwarded-host").as_deref(), Some("www.foobar.com"));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn rfc3986_3_2_2_an_ipv6_address_is_a_host() {
-    let scene = Scene::tuned(1, "server_names = [\"[2001:db8::1]\"]", "").await;
-    for host in ["[2001:db8::1]", "[2001:DB8::1]:443"] {
-        let seen = scene.forwarded(format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n")).await;
-        assert_eq!(seen.field("host").unwrap().to_ascii_lowercase(), host.to_ascii_lowercase());
-    }
 }

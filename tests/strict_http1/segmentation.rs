@@ -24,7 +24,7 @@ const CONNECTIONS: &[&[u8]] = &[
     b"POST /a HTTP/1.1\r\n{H}Content-Length: 5\r\n\r\nhelloPOST /bad HTTP/1.1\r\n{H}Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
     b"GET /a HTTP/1.1\r\n{H}\r\nGET /bad HTTP/1.1\nHost: x\n\n",
     b"GET /a HTTP/1.1\r\n{H}\r\n\r\nGET /b HTTP/1.1\r\n{H}\r\nGARBAGE\r\n\r\n",
-    b"HEAD /a HTTP/1.1\r\n{H}\r\nGET /b HTTP/1.1\r\nHost: other.example\r\n\r\n",
+    b"HEAD /a HTTP/1.1\r\n{H}\r\nGET /b HTTP/1.1\r\nHost: other.example\r\nConnection: close\r\n\r\n",
     b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
 ];
 

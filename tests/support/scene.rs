@@ -116,21 +116,35 @@ health = {{ interval = "1h", timeout = "10s" }}
 
     /// Sends each of the requests on a connection of its own. Each must be answered once, with `status` and
     /// `Connection: close`, and the connection closed in order; no back end may see any of it; each must be in the
-    /// access log with a reason, and in `trivet_http_refused_total` under `reason`.
+    /// access log with a reason, and in `trivet_http_refused_total` under `reason` (or one of several, between bars:
+    /// which of two mistakes is met first is nobody's business).
     pub async fn refuses(&self, status: u16, reason: &str, requests: &[&[u8]]) {
-        self.refuses_all(reason, &requests.iter().map(|r| (status, *r)).collect::<Vec<_>>()).await;
+        self.refuses_all(status, reason, requests, true).await;
     }
 
-    /// As [`refuses`](Self::refuses), each with a status of its own.
-    pub async fn refuses_all(&self, reason: &str, requests: &[(u16, &[u8])]) {
-        let wrong: Vec<String> = join_all(requests.iter().map(|(status, request)| async {
+    /// As [`refuses`](Self::refuses), for what leaves no doubt where the next request begins: the connection goes on, and
+    /// a request after it is served.
+    pub async fn refuses_and_goes_on(&self, status: u16, reason: &str, requests: &[&[u8]]) {
+        self.refuses_all(status, reason, requests, false).await;
+    }
+
+    async fn refuses_all(&self, status: u16, reasons: &str, requests: &[&[u8]], closes: bool) {
+        if !closes {
+            self.origin().answers("HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n");
+        }
+        let wrong: Vec<String> = join_all(requests.iter().map(|request| async {
             let request = with_host(request);
             let mut link = self.open().await;
             link.try_send(&request).await;
-            let told = tokio::time::timeout(PATIENCE, link.rest()).await;
-            let verdict = match told {
-                Err(_) => Err("the connection stays open".to_owned()),
-                Ok((bytes, end)) => is_refusal(&bytes, end, *status, request.starts_with(b"HEAD ")),
+            let head_only = request.starts_with(b"HEAD ");
+            let verdict = if closes {
+                match tokio::time::timeout(PATIENCE, link.rest()).await {
+                    Err(_) => Err("the connection stays open".to_owned()),
+                    Ok((bytes, end)) => is_refusal(&bytes, end, status, head_only),
+                }
+            } else {
+                // What is served after a refusal is known by its status.
+                goes_on(&mut link, status).await
             };
             verdict.err().map(|what| format!("{}\n    {what}", request.escape_ascii()))
         }))
@@ -139,7 +153,11 @@ health = {{ interval = "1h", timeout = "10s" }}
         .flatten()
         .collect();
         assert!(wrong.is_empty(), "{} of {} wrong:\n{}", wrong.len(), requests.len(), wrong.join("\n"));
-        for origin in &self.origins {
+        if !closes {
+            let seen = self.origin().seen();
+            assert!(seen.iter().all(|m| m.line() == "GET /after HTTP/1.1"), "reached a back end: {seen:?}");
+        }
+        for origin in self.origins.iter().filter(|_| closes) {
             assert!(
                 origin.seen().is_empty() && origin.broken().is_empty() && origin.connections() == 0,
                 "reached a back end: {:?} {:?}",
@@ -147,19 +165,25 @@ health = {{ interval = "1h", timeout = "10s" }}
                 origin.broken()
             );
         }
-        let mut statuses: Vec<u64> = requests.iter().map(|(s, _)| u64::from(*s)).collect();
-        statuses.sort_unstable();
-        self.until_logged(&statuses).await;
-        let line = format!("trivet_http_refused_total{{reason=\"{reason}\"}} {}", requests.len());
+        self.until_logged(&vec![u64::from(status); requests.len()], closes).await;
         let metrics = self.metrics().await;
-        let counted: Vec<&str> = metrics.lines().filter(|l| l.starts_with("trivet_http_refused")).collect();
-        assert_eq!(counted, [line]);
+        let mut counted = 0;
+        for line in metrics.lines().filter(|l| l.starts_with("trivet_http_refused_total{")) {
+            let told = line.split('"').nth(1).unwrap_or_default();
+            assert!(reasons.split('|').any(|r| r == told), "{line}, where {reasons} is expected");
+            counted += line.rsplit(' ').next().and_then(|n| n.parse::<usize>().ok()).unwrap_or(0);
+        }
+        assert_eq!(counted, requests.len(), "{metrics}");
     }
 
     /// Waits until the access log has these statuses, sorted, each with a reason.
-    async fn until_logged(&self, statuses: &[u64]) {
+    async fn until_logged(&self, statuses: &[u64], all: bool) {
         let logged = || {
-            let lines = self.access();
+            let mut lines = self.access();
+            if !all {
+                lines.retain(|l| l["status"] != 404);
+            }
+            lines.retain(|l| !l["status"].is_null());
             assert!(
                 lines.iter().all(|l| l["reason"].as_str().is_some_and(|r| !r.is_empty())),
                 "a line without a reason: {lines:?}"
@@ -193,6 +217,24 @@ pub fn with_host(request: &[u8]) -> Vec<u8> {
     }
     out.extend_from_slice(rest);
     out
+}
+
+/// Whether the next answer is this refusal, and a request after it reaches the back end, which does not know its path.
+async fn goes_on(link: &mut Link, status: u16) -> Result<(), String> {
+    let answer = link.answer().await.map_err(|e| format!("{e:?}"))?;
+    if answer.status() != status
+        || answer.field("connection").is_some_and(|v| v.eq_ignore_ascii_case("close"))
+    {
+        return Err(format!("expected {status} without Connection: close, got {}", answer.text()));
+    }
+    if status == 405 && answer.field("allow").is_none() {
+        return Err("405 without Allow (RFC 9110 section 15.5.6)".to_owned());
+    }
+    link.send(with_host(b"GET /after HTTP/1.1\r\n{H}\r\n")).await;
+    match link.answer().await {
+        Ok(after) if after.status() == 404 => Ok(()),
+        other => Err(format!("after it: {other:?}")),
+    }
 }
 
 /// Whether these bytes are one well-formed refusal and the connection ended in order after it.

@@ -1,0 +1,163 @@
+//! Whole exchanges over HTTP/2: trailers, large bodies, many streams, streams that end early. RFC 9113 sections 5 and 8.
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use http::Request;
+
+use super::requests::{ask, client};
+use crate::support::link::Message;
+use crate::support::scene::{SITE, Scene};
+
+const MIB: usize = 1024 * 1024;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rfc9113_8_1_a_grpc_call_passes_with_the_trailers_of_its_answer() {
+    let scene = Scene::new().await;
+    scene.origin().waits();
+    let mut client = client(&scene).await;
+    let request = Request::post(format!("https://{SITE}/greeter/SayHello"))
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .body(())
+        .unwrap();
+    let (answer, mut body) = client.send_request(request, false).unwrap();
+    body.send_data(Bytes::from_static(b"\0\0\0\0\x05hello"), true).unwrap();
+    let (mut head, mut upstream) = scene.origin().next().await;
+    upstream.body_of_request(&mut head).await.unwrap();
+    assert_eq!(head.line(), "POST /greeter/SayHello HTTP/1.1");
+    assert_eq!(head.body, b"\0\0\0\0\x05hello");
+    upstream
+        .send(
+            "HTTP/1.1 200 OK\r\nContent-Type: application/grpc\r\nTrailer: grpc-status\r\nTransfer-Encoding: chunked\r\n\r\n\
+             5\r\nworld\r\n0\r\ngrpc-status: 0\r\ngrpc-message: fine\r\n\r\n",
+        )
+        .await;
+    let mut answer = answer.await.unwrap().into_body();
+    assert_eq!(answer.data().await.unwrap().unwrap(), "world");
+    while answer.data().await.is_some() {}
+    let trailers = answer.trailers().await.unwrap().expect("trailers");
+    assert_eq!(
+        (trailers["grpc-status"].as_bytes(), trailers["grpc-message"].as_bytes()),
+        (&b"0"[..], &b"fine"[..])
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rfc9113_6_9_large_bodies_pass_both_ways_under_flow_control() {
+    let scene = Scene::new().await;
+    scene.origin().waits();
+    let total = 8 * MIB;
+    let content: Vec<u8> = (0..total).map(|i| (i % 251) as u8 ^ (i / 65_536) as u8).collect();
+    let mut client = client(&scene).await;
+    let request = Request::post(format!("https://{SITE}/large"))
+        .header("content-length", total.to_string())
+        .body(())
+        .unwrap();
+    let (answer, mut body) = client.send_request(request, false).unwrap();
+    let sent = content.clone();
+    let sender = tokio::spawn(async move {
+        let mut rest = Bytes::from(sent);
+        while !rest.is_empty() {
+            body.reserve_capacity(rest.len());
+            let room = std::future::poll_fn(|cx| body.poll_capacity(cx)).await.unwrap().unwrap();
+            let piece = rest.split_to(room.min(rest.len()));
+            body.send_data(piece, rest.is_empty()).unwrap();
+        }
+    });
+    let (mut head, mut upstream) = scene.origin().next().await;
+    upstream.body_of_request(&mut head).await.unwrap();
+    assert!(head.body == content, "not what was sent");
+    sender.await.unwrap();
+    let given = content.clone();
+    let giver = tokio::spawn(async move {
+        upstream.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {total}\r\n\r\n")).await;
+        upstream.send(&given).await;
+        upstream
+    });
+    let mut answer = answer.await.unwrap().into_body();
+    let mut got = Vec::new();
+    while let Some(piece) = answer.data().await {
+        let piece = piece.unwrap();
+        answer.flow_control().release_capacity(piece.len()).unwrap();
+        got.extend_from_slice(&piece);
+    }
+    assert!(got == content, "not what was sent");
+    giver.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rfc9113_5_1_2_many_streams_are_answered_each_with_its_own() {
+    let scene = Scene::new().await;
+    scene.origin().waits();
+    let client = client(&scene).await;
+    let answering = async {
+        let mut tasks = Vec::new();
+        for _ in 0..100 {
+            let (head, mut upstream) = scene.origin().next().await;
+            tasks.push(tokio::spawn(async move {
+                let mut head = head;
+                // A connection may carry several of them.
+                loop {
+                    let path = head.line().split(' ').nth(1).unwrap().to_owned();
+                    upstream
+                        .send(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{path}", path.len()))
+                        .await;
+                    match upstream.request().await {
+                        Ok(Message { head: next, .. }) => head = Message { head: next, ..Message::default() },
+                        Err(_) => return,
+                    }
+                }
+            }));
+        }
+        std::future::pending::<()>().await
+    };
+    // Fewer at a time than max_streams: whoever has all of them in use may be told REFUSED_STREAM, and asks again.
+    let room = tokio::sync::Semaphore::new(50);
+    let asking = join_all((0..300).map(|n| {
+        let (client, room) = (client.clone(), &room);
+        async move {
+            let _slot = room.acquire().await.unwrap();
+            let mut client = client.ready().await.unwrap();
+            let path = format!("/stream/{n}");
+            let request = Request::get(format!("https://{SITE}{path}")).body(()).unwrap();
+            assert_eq!(ask(&mut client, request).await, (200, path.into_bytes()));
+        }
+    }));
+    tokio::select! { _ = asking => {} () = answering => {} }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rfc9113_5_4_2_a_stream_that_the_client_resets_ends_the_back_ends_request() {
+    let scene = Scene::new().await;
+    scene.origin().waits();
+    let mut client = client(&scene).await;
+    let request = Request::get(format!("https://{SITE}/gone")).body(()).unwrap();
+    let (answer, mut stream) = client.send_request(request, true).unwrap();
+    let (_, mut upstream) = scene.origin().next().await;
+    stream.send_reset(h2::Reason::CANCEL);
+    drop(answer);
+    upstream.rest().await;
+    // Only that stream.
+    scene.origin().answers(crate::support::origin::OK);
+    let request = Request::get(format!("https://{SITE}/next")).body(()).unwrap();
+    assert_eq!(ask(&mut client, request).await.0, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rfc9113_8_1_events_reach_the_client_one_by_one_over_http_2() {
+    let scene = Scene::new().await;
+    scene.origin().waits();
+    let mut client = client(&scene).await;
+    let request = Request::get(format!("https://{SITE}/events")).body(()).unwrap();
+    let (answer, _) = client.send_request(request, true).unwrap();
+    let (_, mut upstream) = scene.origin().next().await;
+    upstream
+        .send("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
+        .await;
+    let mut body = answer.await.unwrap().into_body();
+    for n in 0..10 {
+        let event = format!("data: {n}\n\n");
+        upstream.send(format!("{:x}\r\n{event}\r\n", event.len())).await;
+        assert_eq!(body.data().await.unwrap().unwrap(), event);
+    }
+}

@@ -1,0 +1,94 @@
+//! Flow control: RFC 9113 sections 6.9, 6.9.1 and 6.9.2.
+
+use super::peer::*;
+use crate::support::scene::Scene;
+use Expect::{GoAway, Reset, Serves};
+
+const MOST: u32 = (1 << 31) - 1;
+
+fn update(stream: u32, by: u32) -> Vec<u8> {
+    frame(WINDOW_UPDATE, 0, stream, by.to_be_bytes())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rfc9113_6_9_window_update() {
+    check(&[
+        ("by 0 on the connection", update(0, 0), GoAway(&[PROTOCOL_ERROR])),
+        ("by 0 on a stream", [open(1), update(1, 0)].concat(), Reset(1, &[PROTOCOL_ERROR])),
+        ("3 octets", frame(WINDOW_UPDATE, 0, 0, [0; 3]), GoAway(&[FRAME_SIZE_ERROR])),
+        ("5 octets", frame(WINDOW_UPDATE, 0, 0, [0; 5]), GoAway(&[FRAME_SIZE_ERROR])),
+        ("with the reserved bit", update(0, 1 | 1 << 31), Serves(1)),
+    ])
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rfc9113_6_9_1_a_window_above_2_31_minus_1_is_an_error() {
+    check(&[
+        ("of the connection", [update(0, MOST), update(0, MOST)].concat(), GoAway(&[FLOW_CONTROL_ERROR])),
+        (
+            "of a stream",
+            [open(1), update(1, MOST), update(1, MOST)].concat(),
+            Reset(1, &[FLOW_CONTROL_ERROR]),
+        ),
+    ])
+    .await;
+}
+
+/// The body, octet by octet as the window opens.
+#[tokio::test(flavor = "multi_thread")]
+async fn rfc9113_6_9_1_no_more_is_sent_than_the_window_allows() {
+    let scene = Scene::new().await;
+    scene.origin().answers("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello");
+    let mut peer = Peer::new(&scene).await;
+    peer.send(&[frame(SETTINGS, 0, 0, setting(4, 1)), request(1)].concat()).await;
+    let mut body = Vec::new();
+    while body.len() < 5 {
+        let data = peer.until(|f| f.kind == DATA).await.unwrap();
+        assert!(data.payload.len() <= 1, "{data:?}");
+        body.extend(data.payload);
+        peer.send(&update(1, 1)).await;
+    }
+    assert_eq!(body, b"hello");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rfc9113_6_9_2_a_changed_initial_window_applies_to_open_streams() {
+    let scene = Scene::new().await;
+    scene.origin().answers("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello");
+    let mut peer = Peer::new(&scene).await;
+    peer.send(&[frame(SETTINGS, 0, 0, setting(4, 0)), request(1)].concat()).await;
+    peer.until(|f| f.kind == HEADERS).await.unwrap();
+    // Below zero and above again: 3 - 4 + 5 octets may be sent in all.
+    peer.send(&frame(SETTINGS, 0, 0, setting(4, 3))).await;
+    let first = peer.until(|f| f.kind == DATA && !f.payload.is_empty()).await.unwrap();
+    assert_eq!(first.payload, b"hel");
+    peer.send(&[frame(SETTINGS, 0, 0, setting(4, 2)), frame(PING, 0, 0, [1; 8])].concat()).await;
+    let next = peer.until(|f| f.kind == DATA || (f.kind == PING && f.payload == [1; 8])).await.unwrap();
+    assert_eq!(next.kind, PING, "sent into a window below zero");
+    peer.send(&update(1, 2)).await;
+    assert_eq!(peer.until(|f| f.kind == DATA).await.unwrap().payload, b"l");
+    peer.send(&update(1, 1)).await;
+    assert_eq!(peer.until(|f| f.kind == DATA).await.unwrap().payload, b"o");
+}
+
+/// RFC 9113 section 6.9.1: what exceeds the window that we gave is an error, whatever the stream carries.
+#[tokio::test(flavor = "multi_thread")]
+async fn rfc9113_6_9_1_a_client_that_exceeds_our_window_is_stopped() {
+    let scene = Scene::new().await;
+    scene.origin().waits();
+    let mut peer = Peer::new(&scene).await;
+    // The back end reads nothing, so no window is given back. Ours is 64 KiB to 16 MiB.
+    peer.send(&open(1)).await;
+    let piece = frame(DATA, 0, 1, vec![0; 16_384]);
+    for _ in 0..4096 {
+        if !peer.send(&piece).await {
+            break;
+        }
+    }
+    let end = peer.until(|f| f.kind == GOAWAY || f.kind == RST_STREAM).await;
+    if let Some(end) = end {
+        let at = if end.kind == GOAWAY { 4 } else { 0 };
+        assert_eq!(end.payload[at..at + 4], FLOW_CONTROL_ERROR.to_be_bytes(), "{end:?}");
+    }
+}
