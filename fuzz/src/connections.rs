@@ -1,0 +1,306 @@
+//! Whole connections through the engine: bytes of a client in, a back end on the loopback device behind it.
+
+use std::cell::RefCell;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Runtime;
+use tokio_util::sync::CancellationToken;
+use trivet::http::admission::Admission;
+use trivet::http::connection::Endpoints;
+use trivet::http::engine::request::Request;
+use trivet::http::engine::upstream::{Reach, Upstreams};
+use trivet::http::engine::{Engine, Route, Service};
+use trivet::http::exchange::Exchange;
+use trivet::http::server::Limits;
+use trivet::http::steps::{Admitted, Peer, Policy, Position};
+use trivet::pool::config::Timing;
+use trivet::pool::{Backend, Check, Pool, Spec, Tried, Verdict};
+use trivet::process::Shutdown;
+
+use super::strict_reader::{self, Length};
+
+/// No time-out may fire: what happens must depend on the bytes alone.
+const LONG: Duration = Duration::from_secs(3600);
+/// Rounds without any octet moving after which nothing will move any more: everything is on one thread, and each round
+/// asks the system what there is to read.
+const QUIET: usize = 40;
+/// Longer inputs only repeat what shorter ones do.
+const MOST: usize = 8 * 1024;
+
+struct Well;
+
+#[async_trait::async_trait]
+impl Check for Well {
+    async fn check(&self, _: Duration) -> Verdict {
+        Verdict::Good(serde_json::Value::Null)
+    }
+}
+
+struct All {
+    pool: Arc<Pool>,
+    upstreams: Upstreams,
+}
+
+impl Service for All {
+    async fn route(&self, _: &Request, _: &mut Exchange) -> Route {
+        Route::Forward
+    }
+
+    fn next(&self, _: &Admitted, tried: &Tried) -> Option<Arc<Backend>> {
+        self.pool.pick_any(tried)
+    }
+
+    fn upstreams(&self) -> &Upstreams {
+        &self.upstreams
+    }
+
+    fn retries(&self) -> usize {
+        1
+    }
+}
+
+#[derive(Default)]
+struct Shared {
+    moved: AtomicUsize,
+    seen: std::sync::Mutex<Vec<String>>,
+    faults: std::sync::Mutex<Vec<String>>,
+}
+
+struct Rig {
+    runtime: Runtime,
+    pool: Arc<Pool>,
+    shared: Arc<Shared>,
+    address: SocketAddr,
+}
+
+impl Rig {
+    fn new() -> Self {
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().event_interval(1).enable_all().build().unwrap();
+        let shared = Arc::new(Shared::default());
+        let (address, pool) = runtime.block_on(async {
+            let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+            let address = listener.local_addr().unwrap();
+            let shared = shared.clone();
+            tokio::spawn(async move {
+                while let Ok((stream, _)) = listener.accept().await {
+                    tokio::spawn(back_end(stream, shared.clone()));
+                }
+            });
+            let spec = Spec { name: "node1".into(), address, tier: 0 };
+            let check: Arc<dyn Check> = Arc::new(Well);
+            let pool = Pool::new("web", vec![(spec, check)]);
+            pool.first_round(Timing { interval: LONG, timeout: LONG, rise: 1, fall: 1 }).await;
+            (address, pool)
+        });
+        Self { runtime, pool, shared, address }
+    }
+
+    /// What the back end saw, and what the client got, when the bytes come in these pieces.
+    fn outcome(&self, pieces: &[&[u8]]) -> (Vec<String>, String) {
+        self.shared.seen.lock().unwrap().clear();
+        let reach = Reach {
+            address: self.address,
+            tls: None,
+            connect_timeout: LONG,
+            response_timeout: LONG,
+            send_proxy_protocol: None,
+            idle_timeout: LONG,
+        };
+        let service = All { pool: self.pool.clone(), upstreams: Upstreams::new(vec![reach], 8) };
+        let policy = Policy {
+            position: Position::Edge,
+            max_header_size: 4096,
+            max_target_length: 2048,
+            max_body_size: 4096,
+            ..Policy::inner()
+        };
+        let limits = Limits {
+            header_timeout: LONG,
+            idle_timeout: LONG,
+            client_timeout: LONG,
+            request_timeout: LONG,
+            tunnel_timeout: LONG,
+            min_rate: 0,
+            max_header_size: 4096,
+            ..Limits::default()
+        };
+        let told = self.runtime.block_on(async {
+            let (_stop, shutdown) = Shutdown::channel();
+            let engine = Engine::new(service, policy, limits, Admission::unlimited(), shutdown);
+            let (client, server) = tokio::io::duplex(1 << 20);
+            let (mut reader, mut writer) = tokio::io::split(client);
+            let serving = tokio::spawn(async move {
+                let source = SocketAddr::from(([192, 0, 2, 1], 1024));
+                let destination = SocketAddr::from(([192, 0, 2, 2], 443));
+                let peer = Peer { address: IpAddr::from([192, 0, 2, 1]), tls: true };
+                let endpoints = Endpoints { source, destination };
+                engine.serve(server, peer, endpoints, CancellationToken::new()).await;
+            });
+            let shared = self.shared.clone();
+            let reading = tokio::spawn(async move {
+                let mut all = Vec::new();
+                while let Ok(1..) = reader.read_buf(&mut all).await {
+                    shared.moved.fetch_add(1, Ordering::Relaxed);
+                }
+                all
+            });
+            for piece in pieces {
+                if writer.write_all(piece).await.is_err() {
+                    break;
+                }
+                tokio::task::yield_now().await;
+                tokio::task::yield_now().await;
+            }
+            let (mut quiet, mut moved) = (0, 0);
+            while quiet < QUIET && !serving.is_finished() {
+                tokio::task::yield_now().await;
+                let now = self.shared.moved.load(Ordering::Relaxed);
+                quiet = if now == moved { quiet + 1 } else { 0 };
+                moved = now;
+            }
+            let _ = writer.shutdown().await;
+            serving.await.expect("the engine panicked");
+            drop(writer);
+            reading.await.unwrap()
+        });
+        let faults = std::mem::take(&mut *self.shared.faults.lock().unwrap());
+        assert!(faults.is_empty(), "passed on to the back end: {}", faults.join("; "));
+        (self.shared.seen.lock().unwrap().clone(), without_varying(&told))
+    }
+}
+
+/// Reads requests strictly, and answers each.
+async fn back_end(mut stream: TcpStream, shared: Arc<Shared>) {
+    let mut buffer = Vec::new();
+    while let Ok(1..) = stream.read_buf(&mut buffer).await {
+        shared.moved.fetch_add(1, Ordering::Relaxed);
+        loop {
+            match request(&buffer) {
+                Err(fault) => {
+                    shared.faults.lock().unwrap().push(format!("{fault}: {}", buffer.escape_ascii()));
+                    return;
+                }
+                Ok(None) => break,
+                Ok(Some((told, head_only, used))) => {
+                    shared.seen.lock().unwrap().push(told);
+                    buffer.drain(..used);
+                    let body = if head_only { "" } else { "ok" };
+                    let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{body}");
+                    if stream.write_all(answer.as_bytes()).await.is_err() {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+    // By a reset: thousands of connections a second would else wait out their last state.
+    let _ = stream.set_zero_linger();
+}
+
+/// The request at the start, whether it is HEAD, and its octets; none when more must come.
+fn request(bytes: &[u8]) -> Result<Option<(String, bool, usize)>, String> {
+    let Some(end) = bytes.windows(4).position(|w| w == b"\r\n\r\n").map(|at| at + 4) else { return Ok(None) };
+    let head = strict_reader::head(&bytes[..end])?;
+    let rest = &bytes[end..];
+    let (content, used) = match head.length {
+        Length::Octets(n) => match usize::try_from(n).ok().and_then(|n| rest.get(..n)) {
+            Some(content) => (content.to_vec(), content.len()),
+            None => return Ok(None),
+        },
+        Length::Chunked => match chunked(rest)? {
+            Some(read) => read,
+            None => return Ok(None),
+        },
+    };
+    let lines = String::from_utf8_lossy(&bytes[..end]).into_owned();
+    let lines: Vec<&str> =
+        lines.split("\r\n").filter(|l| !l.to_ascii_lowercase().starts_with("x-request-id:")).collect();
+    Ok(Some((format!("{}{}", lines.join("\n"), content.escape_ascii()), head.method == "HEAD", end + used)))
+}
+
+/// Content of a chunked body, and its octets with its trailers.
+fn chunked(bytes: &[u8]) -> Result<Option<(Vec<u8>, usize)>, String> {
+    let (mut content, mut at) = (Vec::new(), 0);
+    loop {
+        let Some(end) = bytes[at..].windows(2).position(|w| w == b"\r\n") else { return Ok(None) };
+        let digits = String::from_utf8_lossy(&bytes[at..at + end]).into_owned();
+        if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return Err(format!("a chunk of size {digits:?}"));
+        }
+        let size = usize::from_str_radix(&digits, 16).map_err(|e| e.to_string())?;
+        at += end + 2;
+        if size == 0 {
+            break;
+        }
+        if bytes.len() < at + size + 2 {
+            return Ok(None);
+        }
+        content.extend_from_slice(&bytes[at..at + size]);
+        at += size;
+        if &bytes[at..at + 2] != b"\r\n" {
+            return Err("chunk data without its line end".into());
+        }
+        at += 2;
+    }
+    loop {
+        let Some(end) = bytes[at..].windows(2).position(|w| w == b"\r\n") else { return Ok(None) };
+        at += end + 2;
+        if end == 0 {
+            return Ok(Some((content, at)));
+        }
+    }
+}
+
+/// Without dates, and with the ids of requests made equal.
+fn without_varying(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(bytes);
+    let lines = text.split("\r\n").filter(|l| !l.to_ascii_lowercase().starts_with("date:"));
+    let (mut out, mut run) = (String::new(), String::new());
+    for c in lines.collect::<Vec<_>>().join("\n").chars().chain(['\n']) {
+        if c.is_ascii_hexdigit() {
+            run.push(c);
+            continue;
+        }
+        out.push_str(if run.len() == 32 { "ID" } else { &run });
+        run.clear();
+        out.push(c);
+    }
+    out
+}
+
+thread_local! {
+    static RIG: RefCell<Option<Rig>> = const { RefCell::new(None) };
+}
+
+/// The first two octets say how the rest is cut.
+pub fn connection(bytes: &[u8]) {
+    let Some((seed, bytes)) = bytes.split_at_checked(2) else { return };
+    if bytes.len() > MOST {
+        return;
+    }
+    let mut state = u32::from(seed[0]) << 8 | u32::from(seed[1]) | 1 << 16;
+    let mut pieces = Vec::new();
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        // Xorshift: the same cuts for the same seed.
+        state ^= state << 13;
+        state ^= state >> 17;
+        state ^= state << 5;
+        let most = if seed[0] % 4 == 0 { 3 } else { 64 };
+        let (piece, more) = rest.split_at((state as usize % most + 1).min(rest.len()));
+        pieces.push(piece);
+        rest = more;
+    }
+    RIG.with_borrow_mut(|rig| {
+        let rig = rig.get_or_insert_with(Rig::new);
+        let whole = rig.outcome(&[bytes]);
+        let cut = rig.outcome(&pieces);
+        assert_eq!(whole, cut, "cut into {} pieces", pieces.len());
+    });
+}
