@@ -117,6 +117,7 @@ async fn rfc9112_4_odd_but_well_formed_answers_pass() {
         ("HTTP/1.1 200 OK", 200),
         ("HTTP/1.1 200 ", 200),
         ("HTTP/1.1 200 many words, (and) \"signs\"", 200),
+        ("HTTP/1.1 200 \u{fc}ber 127", 200),
         ("HTTP/1.1 299 Odd", 299),
         ("HTTP/1.1 418 Teapot", 418),
         ("HTTP/1.1 451 Law", 451),
