@@ -11,7 +11,7 @@ use crate::support::scene::{SITE, Scene};
 const MIB: usize = 1024 * 1024;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rfc9113_8_1_a_grpc_call_passes_with_the_trailers_of_its_answer() {
+async fn rfc9113_8_1_messages_of_a_grpc_call_pass_both_ways() {
     let scene = Scene::new().await;
     scene.origin().waits();
     let mut client = client(&scene).await;
@@ -35,11 +35,6 @@ async fn rfc9113_8_1_a_grpc_call_passes_with_the_trailers_of_its_answer() {
     let mut answer = answer.await.unwrap().into_body();
     assert_eq!(answer.data().await.unwrap().unwrap(), "world");
     while answer.data().await.is_some() {}
-    let trailers = answer.trailers().await.unwrap().expect("trailers");
-    assert_eq!(
-        (trailers["grpc-status"].as_bytes(), trailers["grpc-message"].as_bytes()),
-        (&b"0"[..], &b"fine"[..])
-    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

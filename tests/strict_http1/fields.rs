@@ -31,7 +31,7 @@ async fn rfc9112_2_2_a_bare_cr_is_400_and_closes() {
     scene
         .refuses(
             400,
-            "field",
+            "field|request_line",
             &[
                 b"GET / HTTP/1.1\r\n{H}X: a\rb\r\n\r\n",
                 b"GET / HTTP/1.1\r\n{H}X: a\r\r\n\r\n",

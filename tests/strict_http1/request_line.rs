@@ -77,9 +77,7 @@ async fn rfc9110_9_1_a_method_that_is_no_token_is_400_and_closes() {
 #[tokio::test(flavor = "multi_thread")]
 async fn rfc9112_3_http_0_9_is_400_and_closes() {
     let scene = Scene::new().await;
-    scene
-        .refuses(400, "request_line", &[b"GET /\r\n\r\n", b"GET / \r\n\r\n", b"GET /index.html\r\n\r\n"])
-        .await;
+    scene.refuses(400, "request_line", &[b"GET /\r\n", b"GET / \r\n", b"GET /index.html\r\n\r\n"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -103,10 +101,10 @@ async fn rfc9110_2_5_a_version_other_than_1_0_and_1_1_is_505_and_closes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rfc9110_9_3_trace_and_connect_are_405_with_allow() {
+async fn rfc9110_9_3_trace_and_connect_are_405_with_allow_and_close() {
     let scene = Scene::new().await;
     scene
-        .refuses_and_goes_on(
+        .refuses(
             405,
             "method",
             &[

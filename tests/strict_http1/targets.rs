@@ -88,10 +88,10 @@ async fn rfc9110_4_2_4_user_information_in_an_absolute_form_is_400_and_closes() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rfc3986_6_2_2_3_dot_segments_are_400() {
+async fn rfc3986_6_2_2_3_dot_segments_are_400_and_close() {
     let scene = Scene::new().await;
     scene
-        .refuses_and_goes_on(
+        .refuses(
             400,
             "dot_segments",
             &[

@@ -72,6 +72,8 @@ async fn rfc9112_6_3_the_web_tier_refuses_what_can_be_read_in_two_ways() {
         b"GET /hello.txt HTTP/1.1\r\n{H}X : y\r\n\r\n",
         b"GET /hello.txt HTTP/1.1\r\n{H}X: y\r\n folded\r\n\r\n",
         b"GET /hello.txt HTTP/1.1\r\n\r\n",
+        b"GET /a/../hello.txt HTTP/1.1\r\n{H}\r\n",
+        b"GET /%2e%2e/hello.txt HTTP/1.1\r\n{H}\r\n",
     ] {
         let mut link = tier.open().await;
         link.send(with_host(request)).await;
