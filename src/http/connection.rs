@@ -342,14 +342,17 @@ impl Ssl for Connection {
 
 #[async_trait]
 impl Peek for Connection {
-    /// Pingora asks whether a connection begins with the preface of HTTP/2; that is known by then.
+    /// Pingora asks whether a connection begins with the preface of HTTP/2. That is known by then, although the whole of it
+    /// may not have come; whether the rest is right is seen when it is read.
     async fn try_peek(&mut self, buf: &mut [u8]) -> io::Result<bool> {
-        let rest = &self.begun[self.begun_at..];
-        let n = rest.len().min(buf.len());
-        buf[..n].copy_from_slice(&rest[..n]);
+        let n = PREFACE.len().min(buf.len());
+        buf[..n].copy_from_slice(&PREFACE[..n]);
         Ok(true)
     }
 }
+
+/// RFC 9113 section 3.4.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 impl GetTimingDigest for Connection {
     fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {

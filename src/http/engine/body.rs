@@ -151,6 +151,14 @@ impl Decoder {
         };
     }
 
+    /// Octets that the current piece of content has left, as far as it has been announced.
+    pub fn announced(&self) -> u64 {
+        match self.state {
+            State::Data { left } if self.framing != Framing::Close => left,
+            _ => 0,
+        }
+    }
+
     /// The connection ended.
     pub fn eof(&mut self) -> Result<(), BadBody> {
         if self.framing == Framing::Close {

@@ -340,6 +340,10 @@ impl<S: Service, D: Io> Connection<'_, S, D> {
         let end = if keep { End::KeepAlive(request.version()) } else { End::Close };
         answer::finish(exchange.admitted.as_ref(), exchange.id(), &engine.policy, end, &mut head);
         let mut download = Pump::new(head, response.framing, to, u64::MAX);
+        if let Err(e) = download.look(&mut link.buffer) {
+            self.answer_fields = response.recycle();
+            return self.fail(exchange, request, StatusCode::BAD_GATEWAY, e.to_string()).await;
+        }
         let response_timeout = engine
             .service
             .upstreams()

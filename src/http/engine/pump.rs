@@ -114,6 +114,11 @@ impl Pump {
         true
     }
 
+    /// Looks at what has been read, before anything is written: what is wrong with it can still be told then.
+    pub fn look(&mut self, buffer: &mut BytesMut) -> Result<(), PumpError> {
+        self.decode(buffer)
+    }
+
     /// Whether [`again`](Self::again) is possible.
     pub fn can_go_again(&self) -> bool {
         self.kept.is_some()
@@ -222,6 +227,10 @@ impl Pump {
                     }
                     self.ended = true;
                 }
+                // A chunk that says itself to be too large need not be waited for.
+                Step::More if self.content.saturating_add(self.decoder.announced()) > self.most => {
+                    return Err(PumpError::TooLarge);
+                }
                 Step::More => break,
             }
         }
@@ -273,6 +282,15 @@ mod tests {
         assert_eq!(rest, b"GET");
         assert_eq!(through(Framing::Chunked, Framing::Close, chunked, 2).await.0, b"head\r\nhello");
         assert_eq!(through(Framing::None, Framing::None, b"GET", 1).await.0, b"head\r\n");
+    }
+
+    #[test]
+    fn a_chunk_that_announces_too_much_is_not_waited_for() {
+        let mut pump = Pump::new(Vec::new(), Framing::Chunked, Framing::Chunked, 10);
+        assert!(pump.look(&mut BytesMut::from(&b"5\r\nhello\r\n5\r\n"[..])).is_ok());
+        let mut pump = Pump::new(Vec::new(), Framing::Chunked, Framing::Chunked, 10);
+        let looked = pump.look(&mut BytesMut::from(&b"5\r\nhello\r\n6\r\n"[..]));
+        assert!(matches!(looked, Err(PumpError::TooLarge)));
     }
 
     #[tokio::test]
