@@ -201,8 +201,8 @@ mod tests {
 
     #[test]
     fn rfc9113_10_5_each_kind_has_its_rate_and_ten_seconds_of_it_at_once() {
-        let now = Instant::now();
         let mut watch = watch();
+        let now = Instant::now();
         for (kind, length, rate) in [
             (0x3, 4, 50),
             (0x4, 0, 5),
@@ -247,9 +247,9 @@ mod tests {
             frame(0x6, 0, 8),
         ]
         .concat();
-        let now = Instant::now();
         for size in [1, 2, 7, 9, 10, 100, stream.len()] {
             let mut watch = FrameWatch::new(FrameRates::default());
+            let now = Instant::now();
             let mut at = 0;
             let flood = stream.chunks(size).find_map(|piece| {
                 at += piece.len();

@@ -105,6 +105,11 @@ impl Backend {
         self.shared.seen.lock().clone()
     }
 
+    /// Requests for this path.
+    pub fn count(&self, path: &str) -> usize {
+        self.seen().iter().filter(|r| r.split(' ').nth(1) == Some(path)).count()
+    }
+
     pub fn served(&self) -> usize {
         self.shared.served.load(Ordering::SeqCst)
     }

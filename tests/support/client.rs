@@ -54,10 +54,23 @@ impl Wire {
         name: &str,
         config: Arc<ClientConfig>,
     ) -> std::io::Result<Self> {
-        let tcp = TcpStream::connect(address).await?;
+        Self::try_tls_over(TcpStream::connect(address).await?, name, config).await
+    }
+
+    /// TLS over a connection that is there, on which something may have been sent.
+    pub async fn try_tls_over(
+        tcp: TcpStream,
+        name: &str,
+        config: Arc<ClientConfig>,
+    ) -> std::io::Result<Self> {
         let name = ServerName::try_from(name.to_owned()).unwrap();
         let stream = TlsConnector::from(config).connect(name, tcp).await?;
         Ok(Self { stream: Box::new(stream), buffer: Vec::new() })
+    }
+
+    /// Plain text over a connection that is there.
+    pub fn over(tcp: TcpStream) -> Self {
+        Self { stream: Box::new(tcp), buffer: Vec::new() }
     }
 
     pub fn into_stream(self) -> Box<dyn Io> {

@@ -6,6 +6,7 @@ pub mod authority;
 pub mod backend;
 pub mod client;
 pub mod link;
+pub mod one_back_end;
 pub mod origin;
 pub mod program;
 pub mod scene;

@@ -87,6 +87,11 @@ impl Program {
         line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() * 1024
     }
 
+    /// As [`memory`](Self::memory), in KiB.
+    pub fn memory_kib(&self) -> u64 {
+        (self.memory() / 1024) as u64
+    }
+
     pub fn is_running(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
     }
