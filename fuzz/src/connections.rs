@@ -257,9 +257,13 @@ fn chunked(bytes: &[u8]) -> Result<Option<(Vec<u8>, usize)>, String> {
     }
 }
 
-/// Without dates, and with the ids of requests made equal.
+/// Without dates, and with the ids of requests made equal. A head with two mistakes may be refused for either, so one
+/// refusal is as good as another, and nothing comes after it.
 fn without_varying(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
+    let refusals = ["400 Bad", "414 ", "431 ", "505 "].map(|status| format!("HTTP/1.1 {status}"));
+    let first = refusals.iter().filter_map(|r| text.find(r)).min();
+    let text = first.map_or(text.to_string(), |at| format!("{}refused", &text[..at]));
     let lines = text.split("\r\n").filter(|l| !l.to_ascii_lowercase().starts_with("date:"));
     let (mut out, mut run) = (String::new(), String::new());
     for c in lines.collect::<Vec<_>>().join("\n").chars().chain(['\n']) {

@@ -12,6 +12,8 @@ pub fn header(bytes: &[u8]) {
     if let Ok(Some((header, used))) = whole {
         assert!(used <= bytes.len());
         if let Header::Proxied { source, destination } = header
+            // Written as the IPv4 addresses that they are, mapped ones come back as those.
+            && [source, destination].iter().all(|a| a.ip().to_canonical() == a.ip())
             && source.is_ipv4() == destination.is_ipv4()
         {
             for version in [Version::V1, Version::V2] {
