@@ -295,12 +295,11 @@ impl Front {
 
     /// Writes the access log line and the metrics, and lets the connection wait for its next request.
     pub fn done(&self, session: &mut Session, e: Option<&Error>, visit: &mut Visit) {
-        if let Some(state) = ConnectionState::of(session.digest()) {
-            if e.is_some_and(|e| {
-                *e.etype() == ErrorType::WriteTimedout && *e.esource() == ErrorSource::Downstream
-            }) {
-                state.answer_stalled();
-            }
+        let stalled = e.is_some_and(|e| {
+            *e.etype() == ErrorType::WriteTimedout && *e.esource() == ErrorSource::Downstream
+        });
+        if let Some(state) = ConnectionState::of(session.digest()).filter(|_| stalled) {
+            state.answer_stalled();
         }
         let outcome = Outcome {
             status: session.response_written().map_or(0, |r| r.status.as_u16()),

@@ -25,6 +25,7 @@ static ENABLED: AtomicBool = AtomicBool::new(false);
 static JSON: AtomicBool = AtomicBool::new(true);
 static GATHERED: Mutex<Vec<u8>> = Mutex::new(Vec::new());
 static WAITING: Condvar = Condvar::new();
+static NEVER: Condvar = Condvar::new();
 /// Held while writing, so that lines keep their order.
 static WRITING: Mutex<()> = Mutex::new(());
 
@@ -39,8 +40,9 @@ pub(super) fn start(format: LogFormat) {
         while gathered.is_empty() {
             WAITING.wait(&mut gathered);
         }
+        // A wait with nobody to end it: a thread of its own, outside the runtime.
+        let _ = NEVER.wait_for(&mut gathered, DELAY);
         drop(gathered);
-        std::thread::sleep(DELAY);
         flush();
     };
     if let Err(e) = std::thread::Builder::new().name("access-log".into()).spawn(writer) {

@@ -256,8 +256,10 @@ pub fn write_last_chunk(out: &mut Vec<u8>, trailer: &[u8]) {
 mod tests {
     use super::*;
 
+    type Parts = (Vec<u8>, Vec<u8>, Vec<u8>);
+
     /// Content and trailer of a chunked body that comes in pieces of `size`, and what is left over.
-    fn decode(bytes: &[u8], size: usize) -> Result<Option<(Vec<u8>, Vec<u8>, Vec<u8>)>, BadBody> {
+    fn decode(bytes: &[u8], size: usize) -> Result<Option<Parts>, BadBody> {
         let (mut decoder, mut buffer, mut content) =
             (Decoder::new(Framing::Chunked), BytesMut::new(), Vec::new());
         let mut pieces = bytes.chunks(size);

@@ -227,11 +227,7 @@ fn read(raw: &[u8], max_fields: usize, fields: &mut Vec<Field>) -> Result<Read, 
                 }
                 chunked = true;
             }
-            Kind::Connection => {
-                if !options.read(value) {
-                    return Err(Refusal::Connection);
-                }
-            }
+            Kind::Connection if !options.read(value) => return Err(Refusal::Connection),
             Kind::Te => te_trailers |= field::tokens(value).any(|t| t.eq_ignore_ascii_case(b"trailers")),
             Kind::Upgrade => {
                 upgrade = true;
