@@ -12,7 +12,7 @@ use pingora::utils::tls::CertKey;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::server::WebPkiClientVerifier;
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use time::OffsetDateTime;
 
@@ -84,7 +84,8 @@ fn roots(path: &Path) -> Result<Arc<RootCertStore>, ConfigError> {
     Ok(Arc::new(store))
 }
 
-/// A client that trusts the cluster's CA alone and shows its own certificate.
+/// A client that trusts the cluster's CA alone and shows its own certificate. It remembers sessions, 256 of them, and
+/// resumes them: keep it and share it, a second configuration knows nothing of the first one's sessions.
 pub fn client_config(files: &TlsFiles, alpn: &[&[u8]]) -> Result<Arc<ClientConfig>, ConfigError> {
     let mut config = ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
@@ -108,6 +109,9 @@ pub fn mutual_server_config(files: &TlsFiles, alpn: &[&[u8]]) -> Result<Arc<Serv
         .with_single_cert(own_certificates(&files.certificate)?, load_key(&files.key)?)
         .map_err(|e| ConfigError::at(&files.certificate, "", mismatch(&files.key, &e)))?;
     config.alpn_protocols = alpn.iter().map(|p| p.to_vec()).collect();
+    // rustls would otherwise remember 256 sessions for all clients together, and resume few of them.
+    config.ticketer = site::own_tickets().map_err(|e| ConfigError::at(&files.certificate, "", e))?;
+    config.session_storage = Arc::new(NoServerSessionStorage {});
     Ok(Arc::new(config))
 }
 
@@ -145,7 +149,10 @@ pub fn verified_name(name: &str) -> Result<ServerName<'static>, ConfigError> {
     })
 }
 
+pub mod clients;
+pub mod options;
 pub mod site;
+pub mod tickets;
 
 #[cfg(test)]
 mod tests;

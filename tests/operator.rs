@@ -15,7 +15,9 @@ use serde_json::{Value, json};
 use trivet::config::TlsFiles;
 use trivet::operator::cluster::Cluster;
 use trivet::operator::status::{self, Verdict};
-use trivet::tls::{self, site::SiteCertificate};
+use trivet::tls;
+use trivet::tls::options::{CertificateFiles, PublicTls};
+use trivet::tls::site::SiteCertificates;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -114,9 +116,9 @@ fn the_site_certificate_is_for_the_domain() {
     let world = World::new("10.77.0.11", "10.77.0.12");
     world.init(&[]);
     let dir = world.out().join("node1");
-    let certificate = SiteCertificate::load(dir.join("site.pem"), dir.join("site.key")).unwrap();
-    let site = certificate.server_config(&[]).unwrap();
-    talk(site, tls::client_config(&world.files("node2"), &[]).unwrap(), "www.foobar.com").unwrap();
+    let files = CertificateFiles { certificate: dir.join("site.pem"), key: dir.join("site.key") };
+    let site = SiteCertificates::load(&[files]).unwrap().server_config(&PublicTls::default()).unwrap();
+    talk(site.config, tls::client_config(&world.files("node2"), &[]).unwrap(), "www.foobar.com").unwrap();
 }
 
 #[test]

@@ -15,6 +15,7 @@ use crate::http::engine::request::MOST_FIELDS;
 use crate::http::frames::FrameRates;
 use crate::http::proxy_protocol::{self, Trust};
 use crate::pool::config::{BackendConfig, HealthConfig, Timing, validate_backends};
+use crate::tls::options::{CertificateFiles, PublicTls};
 
 /// The whole file. HTTP needs `[https]` and `[web]`; the gateway needs `[database]`; a process runs either or both.
 #[derive(Debug, Clone, Deserialize)]
@@ -79,10 +80,19 @@ pub struct Http {
 pub struct Https {
     /// Addresses and ports to listen on.
     pub listen: Vec<SocketAddr>,
-    /// The site's certificate, followed by its intermediates (PEM).
-    pub certificate: PathBuf,
+    /// The site's certificate, followed by its intermediates (PEM). It comes before `certificates`.
+    #[serde(default)]
+    pub certificate: Option<PathBuf>,
     /// Its private key (PEM).
-    pub key: PathBuf,
+    #[serde(default)]
+    pub key: Option<PathBuf>,
+    /// Certificates for other names, or of another kind of key. The first of all is shown to clients that name no host,
+    /// or an unknown one.
+    #[serde(default)]
+    pub certificates: Vec<CertificateFiles>,
+    /// Protocol versions, ALPN, session tickets, client certificates.
+    #[serde(default)]
+    pub tls: PublicTls,
     /// The names this site answers to; a request for another is answered 421. `[domain]` when empty.
     #[serde(default)]
     pub server_names: Vec<String>,
@@ -472,8 +482,8 @@ impl Https {
                 return Invalid::err("https.request_rate.ipv6_prefix", "must be from 1 to 128");
             }
         }
-        config::absolute("https.certificate", &self.certificate)?;
-        config::absolute("https.key", &self.key)?;
+        self.validate_certificates()?;
+        self.tls.validate("https.tls")?;
         config::unique("https.server_names", self.server_names.iter().map(String::as_str))?;
         for (key, d) in [
             ("https.handshake_timeout", self.handshake_timeout),
@@ -499,6 +509,41 @@ impl Https {
             return Invalid::err("https.max_header_fields", format!("must be between 1 and {MOST_FIELDS}"));
         }
         Ok(())
+    }
+}
+
+impl Https {
+    /// Every certificate of the site, the first being the one for clients without a known name.
+    pub fn certificates(&self) -> Vec<CertificateFiles> {
+        let first = self.certificate.clone().zip(self.key.clone());
+        let first = first.map(|(certificate, key)| CertificateFiles { certificate, key });
+        first.into_iter().chain(self.certificates.iter().cloned()).collect()
+    }
+
+    fn validate_certificates(&self) -> Result<(), Invalid> {
+        match (&self.certificate, &self.key) {
+            (Some(_), None) => return Invalid::err("https.key", "is missing; https.certificate needs it"),
+            (None, Some(_)) => {
+                return Invalid::err("https.certificate", "is missing; https.key belongs to it");
+            }
+            (Some(certificate), Some(key)) => {
+                config::absolute("https.certificate", certificate)?;
+                config::absolute("https.key", key)?;
+            }
+            (None, None) if self.certificates.is_empty() => {
+                return Invalid::err(
+                    "https.certificate",
+                    "is missing; name it and https.key, or https.certificates",
+                );
+            }
+            (None, None) => {}
+        }
+        for (number, files) in self.certificates.iter().enumerate() {
+            files.validate(&format!("https.certificates[{number}]"))?;
+        }
+        let all = self.certificates();
+        let files: Vec<String> = all.iter().map(|f| f.certificate.display().to_string()).collect();
+        config::unique("https.certificates", files.iter().map(String::as_str))
     }
 }
 

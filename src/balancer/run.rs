@@ -7,7 +7,6 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use metrics::gauge;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::task::JoinSet;
 
@@ -25,7 +24,8 @@ use crate::http::steps::{self, Policy, Position};
 use crate::pool::{Check, HttpCheck, Pool, Spec};
 use crate::process::{self, Failure, Shutdown};
 use crate::telemetry::{self, MetricsServer};
-use crate::tls::{self, site::SiteCertificate};
+use crate::tls;
+use crate::tls::site::{PublicServer, SiteCertificates};
 
 /// Runs until a stop was asked for and everything in flight is done.
 pub fn run(config: Config) -> Result<(), Failure> {
@@ -45,14 +45,12 @@ pub fn run(config: Config) -> Result<(), Failure> {
 struct Http {
     pool: Arc<Pool>,
     upstreams: Upstreams,
-    site: Arc<SiteCertificate>,
-    tls: Arc<rustls::ServerConfig>,
+    public: PublicServer,
 }
 
 impl Http {
     fn prepare(https: &Https, web: &Web) -> Result<Self, ConfigError> {
-        let site = SiteCertificate::load(https.certificate.clone(), https.key.clone())?;
-        let tls = site.server_config(&[b"h2", b"http/1.1"])?;
+        let public = SiteCertificates::load(&https.certificates())?.server_config(&https.tls)?;
         let client = web.tls.as_ref().map(|files| tls::client_config(files, &[b"http/1.1"])).transpose()?;
         let backends = web
             .backends
@@ -70,8 +68,7 @@ impl Http {
         Ok(Self {
             pool: Pool::new("web", backends),
             upstreams: Upstreams::new(web, https.tunnel_timeout)?,
-            site,
-            tls,
+            public,
         })
     }
 }
@@ -88,7 +85,7 @@ async fn serve(
         node: config.node.clone(),
         shutdown: shutdown.clone(),
         virtual_addresses: config.virtual_addresses.clone(),
-        http: http.as_ref().map(|h| (h.pool.clone(), connections.clone(), h.site.clone())),
+        http: http.as_ref().map(|h| (h.pool.clone(), connections.clone(), h.public.certificates.clone())),
         gateway: gateway.clone(),
     };
     let metrics_server = MetricsServer::bind(&config.metrics()).await?;
@@ -112,11 +109,14 @@ async fn serve(
         // Checked before the first client: nobody is told 503 only because we have not asked yet.
         http.pool.first_round(web.health.timing()).await;
         http.pool.run_checks(web.health.timing());
-        tokio::spawn(reload_on_hangup(http.site.clone()));
+        for name in config.server_names().iter().filter(|n| !http.public.certificates.covers(n)) {
+            tracing::warn!(%name, "no certificate carries this name of the site: clients will refuse the first one");
+        }
+        tokio::spawn(http.public.clone().follow_files(https.tls.reload_interval));
 
         let mut endpoints = Vec::new();
         for address in &https.listen {
-            let endpoint = Endpoint::bind("https.listen", *address, Some(http.tls.clone())).await?;
+            let endpoint = Endpoint::bind("https.listen", *address, Some(http.public.config.clone())).await?;
             endpoints.push(endpoint.behind(https.proxy_protocol.clone()));
         }
         let https_port = endpoints.first().map_or(443, |e| e.address().port());
@@ -192,28 +192,6 @@ fn policy(config: &Config, https: &Https) -> Policy {
         max_target_length: usize::try_from(https.max_target_length.as_u64()).unwrap_or(usize::MAX),
         max_body_size: https.max_body_size.as_u64(),
         hsts: steps::hsts(https.hsts_max_age),
-    }
-}
-
-/// SIGHUP reads the site's certificate again; a bad new one is refused in words and the former stays.
-async fn reload_on_hangup(site: Arc<SiteCertificate>) {
-    use tokio::signal::unix::{SignalKind, signal};
-    export_expiry(&site);
-    let Ok(mut hangups) = signal(SignalKind::hangup()) else { return };
-    while hangups.recv().await.is_some() {
-        match site.reload() {
-            Ok(()) => {
-                export_expiry(&site);
-                tracing::info!(file = %site.file().display(), "certificate reloaded");
-            }
-            Err(e) => tracing::error!(error = %e, "the new certificate is not used; the former stays"),
-        }
-    }
-}
-
-fn export_expiry(site: &SiteCertificate) {
-    if let Some(at) = site.expires() {
-        gauge!("trivet_certificate_expiry_timestamp_seconds", "file" => site.file().display().to_string())
-            .set(at.unix_timestamp() as f64);
+        client_certificates: https.tls.client_auth.is_some(),
     }
 }

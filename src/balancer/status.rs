@@ -9,7 +9,7 @@ use super::gateway::Gateway;
 use crate::http::server::Connections;
 use crate::pool::Pool;
 use crate::process::Shutdown;
-use crate::tls::site::SiteCertificate;
+use crate::tls::site::{CertificateStatus, SiteCertificates};
 
 /// Everything `/status` is made of.
 pub struct Status {
@@ -20,7 +20,7 @@ pub struct Status {
     /// The cluster's virtual addresses.
     pub virtual_addresses: Vec<IpAddr>,
     /// The HTTP half, when there is one.
-    pub http: Option<(Arc<Pool>, Arc<Connections>, Arc<SiteCertificate>)>,
+    pub http: Option<(Arc<Pool>, Arc<Connections>, Arc<SiteCertificates>)>,
     /// The gateway, when there is one.
     pub gateway: Option<Arc<Gateway>>,
 }
@@ -36,10 +36,10 @@ impl Status {
         if !self.virtual_addresses.is_empty() {
             out.insert("virtual_addresses".into(), held(&self.virtual_addresses));
         }
-        if let Some((pool, connections, certificate)) = &self.http {
+        if let Some((pool, connections, certificates)) = &self.http {
             out.insert("backends".into(), pool.status());
             out.insert("connections".into(), connections.open().into());
-            out.insert("certificates".into(), json!([expiry(certificate)]));
+            out.insert("certificates".into(), certificates.status().iter().map(certificate).collect());
         }
         if let Some(gateway) = &self.gateway {
             out.insert("database".into(), gateway.status());
@@ -55,9 +55,14 @@ fn held(addresses: &[IpAddr]) -> Value {
     addresses.iter().map(|a| json!({"address": a.to_string(), "held": here.contains(a)})).collect()
 }
 
-fn expiry(certificate: &SiteCertificate) -> Value {
-    let expires = certificate.expires();
-    let text = expires.and_then(|t| t.format(&time::format_description::well_known::Rfc3339).ok());
-    let days = expires.map(|t| (t - time::OffsetDateTime::now_utc()).whole_days());
-    json!({"file": certificate.file().display().to_string(), "not_after": text, "days_left": days})
+fn certificate(one: &CertificateStatus) -> Value {
+    let text = one.expires.format(&time::format_description::well_known::Rfc3339).ok();
+    let days = (one.expires - time::OffsetDateTime::now_utc()).whole_days();
+    json!({
+        "file": one.file.display().to_string(),
+        "names": one.names,
+        "not_after": text,
+        "days_left": days,
+        "reload_failed": one.refused,
+    })
 }

@@ -89,8 +89,8 @@ impl ConnectionState {
     }
 
     /// The other side.
-    pub fn peer(&self) -> Peer {
-        self.peer
+    pub fn peer(&self) -> &Peer {
+        &self.peer
     }
 
     /// The addresses to tell a back end that wants a PROXY header.

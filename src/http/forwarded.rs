@@ -11,6 +11,7 @@ use http::Version;
 use http::header::{HeaderName, VIA};
 
 use super::steps::Admitted;
+use crate::tls::clients::ClientVerified;
 
 /// `X-Forwarded-For`
 pub const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -25,13 +26,32 @@ pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// `Trivet-Hop`: set by a web tier that hands a request to another node's, so that it is handed on once only.
 pub const TRIVET_HOP: HeaderName = HeaderName::from_static("trivet-hop");
 
+/// `X-SSL-Client-Verify`: `SUCCESS`, or `NONE` for a client that showed no certificate.
+pub const X_SSL_CLIENT_VERIFY: HeaderName = HeaderName::from_static("x-ssl-client-verify");
+/// `X-SSL-Client-S-DN`: the subject of its certificate (RFC 4514).
+pub const X_SSL_CLIENT_S_DN: HeaderName = HeaderName::from_static("x-ssl-client-s-dn");
+/// `X-SSL-Client-I-DN`: the issuer.
+pub const X_SSL_CLIENT_I_DN: HeaderName = HeaderName::from_static("x-ssl-client-i-dn");
+/// `X-SSL-Client-Serial`: the serial number in hexadecimal.
+pub const X_SSL_CLIENT_SERIAL: HeaderName = HeaderName::from_static("x-ssl-client-serial");
+/// `X-SSL-Client-SHA256`: the certificate's fingerprint in hexadecimal.
+pub const X_SSL_CLIENT_SHA256: HeaderName = HeaderName::from_static("x-ssl-client-sha256");
+
+/// What begins like this tells of TLS, under one of the many names in use; only we may set it.
+const TLS_PREFIXES: &[&str] = &["x-ssl-", "ssl-client-"];
+
 /// Fields that only we may set; a client's are dropped.
 const OURS: &[&str] = &[
     "forwarded",
+    // RFC 9440, and what proxies send in its place.
+    "client-cert",
+    "client-cert-chain",
     "trivet-hop",
+    "x-client-cert",
     "x-client-ip",
     "x-cluster-client-ip",
     "x-forwarded",
+    "x-forwarded-client-cert",
     "x-forwarded-for",
     "x-forwarded-host",
     "x-forwarded-port",
@@ -44,6 +64,7 @@ const OURS: &[&str] = &[
     "x-real-ip",
     "x-request-id",
     "x-rewrite-url",
+    "x-ssl",
     // Becomes HTTP_PROXY in CGI environments, which many HTTP clients obey (CVE-2016-5385 and its kin).
     "proxy",
 ];
@@ -63,8 +84,11 @@ const REPLACED: &[&str] = &[
 /// are the same letter: `X_Forwarded_For` must not slip past.
 pub fn is_ours(name: &[u8]) -> bool {
     // Nearly every field of a request ends here.
-    matches!(name.first(), Some(b'f' | b'F' | b't' | b'T' | b'x' | b'X' | b'p' | b'P'))
-        && OURS.iter().any(|ours| same(name, ours.as_bytes()))
+    matches!(name.first().map(u8::to_ascii_lowercase), Some(b'c' | b'f' | b'p' | b's' | b't' | b'x'))
+        && (OURS.iter().any(|ours| same(name, ours.as_bytes()))
+            || TLS_PREFIXES
+                .iter()
+                .any(|p| name.get(..p.len()).is_some_and(|start| same(start, p.as_bytes()))))
 }
 
 /// Whether the next hop is told our own value instead.
@@ -95,6 +119,17 @@ pub fn tell_next_hop(admitted: &Admitted, mut emit: impl FnMut(&HeaderName, &str
     text.push_str(admitted.scheme);
     emit(&http::header::FORWARDED, &text);
     emit(&X_REQUEST_ID, &admitted.request_id);
+    match &admitted.client_certificate {
+        ClientVerified::NotAsked => {}
+        ClientVerified::None => emit(&X_SSL_CLIENT_VERIFY, "NONE"),
+        ClientVerified::Success(certificate) => {
+            emit(&X_SSL_CLIENT_VERIFY, "SUCCESS");
+            emit(&X_SSL_CLIENT_S_DN, &certificate.subject);
+            emit(&X_SSL_CLIENT_I_DN, &certificate.issuer);
+            emit(&X_SSL_CLIENT_SERIAL, &certificate.serial);
+            emit(&X_SSL_CLIENT_SHA256, &certificate.fingerprint);
+        }
+    }
 }
 
 /// Ourselves, and the protocol the message came in, to be added to the recipients that it passed.

@@ -40,6 +40,7 @@ use super::refusal::Refusal;
 use super::server::Limits;
 use super::steps::{self, Admitted, Peer, Policy};
 use crate::process::Shutdown;
+use crate::tls::clients::ClientVerified;
 
 /// One server's rules.
 pub struct Front {
@@ -94,10 +95,10 @@ impl Front {
         if let Some(state) = &state {
             state.request_started();
         }
-        let peer = state.map(|s| s.peer()).or_else(|| peer_of(session));
+        let peer = state.map(|s| s.peer().clone()).or_else(|| peer_of(session));
         let head = session.req_header();
         let mut exchange =
-            Exchange::start(Some(head.method.clone()), Some(head.version), peer.map(|p| p.address));
+            Exchange::start(Some(head.method.clone()), Some(head.version), peer.as_ref().map(|p| p.address));
         // For a request that is refused: what it was, as far as it can be told, and a number to ask about.
         exchange.request_id = steps::new_request_id();
         exchange.path = exchange::shown(head.raw_path());
@@ -120,7 +121,7 @@ impl Front {
         if let Err(wait) = self.admission.request(peer.address) {
             return Err(refuse(visit, Refusal::TooManyRequests(wait)));
         }
-        match steps::admit(session.req_header(), peer, &self.policy) {
+        match steps::admit(session.req_header(), &peer, &self.policy) {
             Ok(admitted) => {
                 // A proxy of ours in front is exempt; the client it speaks for is not.
                 if admitted.client != peer.address
@@ -333,7 +334,7 @@ fn too_slow(bytes: u64, took: Duration, min_rate: u64) -> bool {
 fn peer_of(session: &Session) -> Option<Peer> {
     let address = session.client_addr()?.as_inet()?.ip().to_canonical();
     let tls = session.digest().is_some_and(|d| d.ssl_digest.is_some());
-    Some(Peer { address, tls })
+    Some(Peer { address, tls, client_certificate: ClientVerified::NotAsked })
 }
 
 /// The one place where an error becomes a status; `None` when nobody is left to tell.

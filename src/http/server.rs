@@ -393,11 +393,11 @@ async fn connection<S: Service>(
     let http2 = match &protocols.http2 {
         Some(http2) if by_alpn => Some((http2, stream, Vec::new())),
         Some(http2) if !peer.tls => http1
-            .serve_or_hand_over(stream, peer, endpoints, server.closing.clone())
+            .serve_or_hand_over(stream, peer.clone(), endpoints, server.closing.clone())
             .await
             .map(|(stream, begun)| (http2, stream, begun)),
         _ => {
-            http1.serve(stream, peer, endpoints, server.closing.clone()).await;
+            http1.serve(stream, peer.clone(), endpoints, server.closing.clone()).await;
             None
         }
     };

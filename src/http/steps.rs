@@ -17,6 +17,7 @@ use super::forwarded::{
 use super::head::RequestHead;
 use super::refusal::Refusal;
 use super::strict;
+use crate::tls::clients::ClientVerified;
 
 /// Who sends the requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +45,8 @@ pub struct Policy {
     pub max_body_size: u64,
     /// `Strict-Transport-Security` for answers over TLS; see [`hsts`].
     pub hsts: Option<HeaderValue>,
+    /// Clients are asked for certificates, and back ends are told.
+    pub client_certificates: bool,
 }
 
 impl Policy {
@@ -58,6 +61,7 @@ impl Policy {
             max_target_length: 16 * 1024,
             max_body_size: u64::MAX,
             hsts: None,
+            client_certificates: false,
         }
     }
 }
@@ -71,12 +75,14 @@ pub fn hsts(max_age: Duration) -> Option<HeaderValue> {
 }
 
 /// The connection that a request came on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Peer {
     /// The other side's address; an IPv4 address mapped into IPv6 is given as IPv4.
     pub address: IpAddr,
     /// Whether the connection is TLS.
     pub tls: bool,
+    /// The certificate that the other side showed. It has been verified: no handshake succeeds with a bad one.
+    pub client_certificate: ClientVerified,
 }
 
 /// What the rest may rely on once a request passed [`admit`].
@@ -100,6 +106,8 @@ pub struct Admitted {
     pub hop: bool,
     /// The length of the body, when the head says it.
     pub content_length: Option<u64>,
+    /// Which certificate the client showed, for the next hop.
+    pub client_certificate: ClientVerified,
 }
 
 impl Admitted {
@@ -111,7 +119,7 @@ impl Admitted {
 
 /// The steps before a request is served. That the head itself is well formed is its parser's affair: the engine's for
 /// HTTP/1 ([`super::strict`]), the protocol's own for HTTP/2.
-pub fn admit(head: &impl RequestHead, peer: Peer, policy: &Policy) -> Result<Admitted, Refusal> {
+pub fn admit(head: &impl RequestHead, peer: &Peer, policy: &Policy) -> Result<Admitted, Refusal> {
     // Size first: nothing else is worth reading in an oversized head.
     if head.size() > policy.max_header_size {
         return Err(Refusal::HeadTooLarge);
@@ -157,6 +165,10 @@ pub fn admit(head: &impl RequestHead, peer: Peer, policy: &Policy) -> Result<Adm
         version: head.version(),
         hop: policy.position == Position::Inner && head.first(&TRIVET_HOP).is_some(),
         content_length,
+        client_certificate: match policy.client_certificates {
+            true => peer.client_certificate.clone(),
+            false => ClientVerified::NotAsked,
+        },
     })
 }
 

@@ -1,69 +1,220 @@
-//! The site's certificate, which can be replaced while connections are accepted.
+//! The site's certificates: chosen by the name that a client asks for, replaced while connections are accepted.
 
-use std::path::PathBuf;
+mod names;
+mod pair;
+
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use rustls::ServerConfig;
-use rustls::server::{ClientHello, ResolvesServerCert};
+use metrics::{counter, gauge};
+use parking_lot::Mutex;
+use rustls::server::{ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
+use rustls::{ServerConfig, SupportedProtocolVersion, version};
 use time::OffsetDateTime;
 
-use super::{expiry_of, load_certificates, load_key, provider};
+use names::Table;
+use pair::{Loaded, Pair};
+
+use super::clients;
+use super::options::{CertificateFiles, Profile, PublicTls};
+use super::tickets::ClusterTickets;
 use crate::config::ConfigError;
 
-/// A certificate with its key and the files they came from.
-#[derive(Debug)]
-pub struct SiteCertificate {
-    certificate: PathBuf,
-    key: PathBuf,
-    current: ArcSwap<CertifiedKey>,
+/// Every certificate of the site, the first being the one for clients that name no host or an unknown one.
+pub struct SiteCertificates {
+    pairs: Mutex<Vec<Pair>>,
+    table: ArcSwap<Table>,
 }
 
-impl SiteCertificate {
-    /// Reads both files, which must belong together.
-    pub fn load(certificate: PathBuf, key: PathBuf) -> Result<Arc<Self>, ConfigError> {
-        let current = ArcSwap::from_pointee(read(&certificate, &key)?);
-        Ok(Arc::new(Self { certificate, key, current }))
-    }
-
-    /// Reads the files again. After an error the former certificate stays in use.
-    pub fn reload(&self) -> Result<(), ConfigError> {
-        self.current.store(Arc::new(read(&self.certificate, &self.key)?));
-        Ok(())
-    }
-
+/// What `/status` and metrics tell of one certificate.
+#[derive(Debug, Clone)]
+pub struct CertificateStatus {
+    /// The file it came from.
+    pub file: PathBuf,
+    /// The names it is good for.
+    pub names: Vec<String>,
     /// When the certificate in use stops being valid.
-    pub fn expires(&self) -> Option<OffsetDateTime> {
-        expiry_of(self.current.load().cert.first()?).ok()
+    pub expires: OffsetDateTime,
+    /// Why the file as it is now is not used, when it is not.
+    pub refused: Option<String>,
+}
+
+impl SiteCertificates {
+    /// Reads all files; each key must belong to its certificate.
+    pub fn load(files: &[CertificateFiles]) -> Result<Arc<Self>, ConfigError> {
+        let pairs: Vec<Pair> = files.iter().cloned().map(Pair::load).collect::<Result<_, _>>()?;
+        for pair in &pairs {
+            let file = pair.file().display();
+            if pair.loaded().expires < OffsetDateTime::now_utc() {
+                // At a start there is no former one to keep, and a page with a warning is better than none.
+                tracing::error!(%file, "the certificate has expired; it is used all the same, for want of a better one");
+            }
+            if pair.loaded().names.is_empty() {
+                tracing::warn!(%file, "the certificate carries no DNS name (subjectAltName), so no client accepts it");
+            }
+        }
+        let table = ArcSwap::from_pointee(Table::new(pairs.iter().map(Pair::loaded)));
+        let site = Self { pairs: Mutex::new(pairs), table };
+        site.export();
+        Ok(Arc::new(site))
     }
 
-    /// The file that the certificate came from.
-    pub fn file(&self) -> &std::path::Path {
-        &self.certificate
+    /// Reads again what has changed since it was last read, or everything when `all`. Each certificate by itself is taken
+    /// whole or not at all: after an error the former one stays in use, which is logged and counted once per change.
+    pub fn reload(&self, all: bool) {
+        let mut pairs = self.pairs.lock();
+        let mut changed = false;
+        for pair in pairs.iter_mut() {
+            match pair.reload(all) {
+                pair::Outcome::Unchanged => {}
+                pair::Outcome::Reloaded => {
+                    changed = true;
+                    counter!("trivet_certificate_reloads_total", "result" => "reloaded").increment(1);
+                    tracing::info!(file = %pair.file().display(), names = ?pair.loaded().names, "certificate reloaded");
+                }
+                pair::Outcome::Refused(error) => {
+                    counter!("trivet_certificate_reloads_total", "result" => "refused").increment(1);
+                    tracing::error!(%error, "the new certificate is not used; the former stays");
+                }
+            }
+        }
+        if changed {
+            self.table.store(Arc::new(Table::new(pairs.iter().map(Pair::loaded))));
+        }
+        drop(pairs);
+        self.export();
     }
 
-    /// A server for everyone that shows the certificate in use, whatever name a client asks for: whether the name is one
-    /// of the site's is decided by the request, which can be answered in words.
-    pub fn server_config(self: &Arc<Self>, alpn: &[&[u8]]) -> Result<Arc<ServerConfig>, ConfigError> {
-        let mut config = ServerConfig::builder_with_provider(provider())
-            .with_safe_default_protocol_versions()
-            .map_err(|e| ConfigError::at(&self.certificate, "", e))?
-            .with_no_client_auth()
-            .with_cert_resolver(self.clone());
-        config.alpn_protocols = alpn.iter().map(|p| p.to_vec()).collect();
-        Ok(Arc::new(config))
+    /// Each certificate, the first one first.
+    pub fn status(&self) -> Vec<CertificateStatus> {
+        self.pairs.lock().iter().map(Pair::status).collect()
+    }
+
+    /// Whether a certificate is good for the host `name`.
+    pub fn covers(&self, name: &str) -> bool {
+        self.table.load().find(name).is_some()
+    }
+
+    fn export(&self) {
+        for one in self.status() {
+            let file = one.file.display().to_string();
+            gauge!("trivet_certificate_expiry_timestamp_seconds", "file" => file.clone())
+                .set(one.expires.unix_timestamp() as f64);
+            gauge!("trivet_certificate_reload_failed", "file" => file).set(f64::from(one.refused.is_some()));
+        }
+    }
+
+    /// A server for everyone. A client that asks for an unknown name, or for none, is shown the first certificate:
+    /// whether the name is one of the site's is decided by the request, which can be answered in words.
+    pub fn server_config(self: &Arc<Self>, options: &PublicTls) -> Result<PublicServer, ConfigError> {
+        let first = || self.pairs.lock()[0].file().to_owned();
+        let builder = ServerConfig::builder_with_provider(super::provider())
+            .with_protocol_versions(versions(options.profile))
+            .map_err(|e| ConfigError::at(first(), "", e))?;
+        let clients = options.client_auth.as_ref().map(clients::verifier).transpose()?;
+        let context = clients.as_ref().map(|c| c.digest.to_vec()).unwrap_or_default();
+        let builder = match clients {
+            Some(clients) => builder.with_client_cert_verifier(clients.verifier),
+            None => builder.with_no_client_auth(),
+        };
+        let mut config = builder.with_cert_resolver(self.clone());
+        config.alpn_protocols = options.alpn.iter().map(|p| p.name().as_bytes().to_vec()).collect();
+        // Early data (0-RTT) stays off: whoever recorded it could send it again (RFC 8446 section 8).
+        config.max_early_data_size = 0;
+        let tickets = match &options.ticket_secret {
+            Some(path) => Some((path.clone(), ClusterTickets::load(path, context)?)),
+            None => None,
+        };
+        config.ticketer = match &tickets {
+            Some((_, tickets)) => tickets.clone(),
+            None => own_tickets().map_err(|e| ConfigError::at(first(), "", e))?,
+        };
+        // What a session needs is in its ticket; a store would be one more thing that a failover loses.
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        Ok(PublicServer { config: Arc::new(config), certificates: self.clone(), tickets })
     }
 }
 
-impl ResolvesServerCert for SiteCertificate {
-    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.current.load_full())
+impl std::fmt::Debug for SiteCertificates {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.status().iter().map(|s| &s.file)).finish()
     }
 }
 
-fn read(certificate: &std::path::Path, key: &std::path::Path) -> Result<CertifiedKey, ConfigError> {
-    CertifiedKey::from_der(load_certificates(certificate)?, load_key(key)?, &provider()).map_err(|e| {
-        ConfigError::at(certificate, "", format_args!("cannot be used with the key {}: {e}", key.display()))
-    })
+impl ResolvesServerCert for SiteCertificates {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.table.load().choose(hello.server_name(), hello.signature_schemes()))
+    }
 }
+
+/// Keys of this process alone, replaced every six hours.
+pub(super) fn own_tickets() -> Result<Arc<dyn ProducesTickets>, rustls::Error> {
+    rustls::crypto::aws_lc_rs::Ticketer::new()
+}
+
+/// rustls knows no suites but those with ephemeral keys and authenticated encryption, so the versions say it all.
+fn versions(profile: Profile) -> &'static [&'static SupportedProtocolVersion] {
+    static INTERMEDIATE: [&SupportedProtocolVersion; 2] = [&version::TLS13, &version::TLS12];
+    static MODERN: [&SupportedProtocolVersion; 1] = [&version::TLS13];
+    match profile {
+        Profile::Intermediate => &INTERMEDIATE,
+        Profile::Modern => &MODERN,
+    }
+}
+
+/// What listens to the public, and the files behind it.
+#[derive(Debug, Clone)]
+pub struct PublicServer {
+    /// For the listeners.
+    pub config: Arc<ServerConfig>,
+    /// What they show.
+    pub certificates: Arc<SiteCertificates>,
+    tickets: Option<(PathBuf, Arc<ClusterTickets>)>,
+}
+
+impl PublicServer {
+    /// Looks at the files every `interval`, and at SIGHUP reads them all again. Does not return.
+    pub async fn follow_files(self, interval: std::time::Duration) {
+        use tokio::signal::unix::{SignalKind, signal};
+        let mut hangups = match signal(SignalKind::hangup()) {
+            Ok(hangups) => hangups,
+            Err(e) => {
+                tracing::error!(error = %e, "cannot listen for SIGHUP; certificates will not be reloaded");
+                return;
+            }
+        };
+        let mut ticks = tokio::time::interval(interval);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut secret = self.tickets.as_ref().map(|(path, _)| pair::Stamp::of(path));
+        loop {
+            let all = tokio::select! {
+                _ = ticks.tick() => false,
+                Some(()) = hangups.recv() => true,
+            };
+            let site = self.certificates.clone();
+            // Reading files may wait for a disk.
+            if tokio::task::spawn_blocking(move || site.reload(all)).await.is_err() {
+                tracing::error!("reading the certificates broke down");
+            }
+            if let (Some((path, tickets)), Some(seen)) = (&self.tickets, &mut secret) {
+                let stamp = pair::Stamp::of(path);
+                if all || stamp != *seen {
+                    *seen = stamp;
+                    reload_secret(path, tickets);
+                }
+            }
+        }
+    }
+}
+
+fn reload_secret(path: &Path, tickets: &ClusterTickets) {
+    match tickets.reload(path) {
+        Ok(()) => tracing::info!(file = %path.display(), "ticket secret reloaded"),
+        Err(error) => tracing::error!(%error, "the new ticket secret is not used; the former stays"),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -19,8 +19,8 @@ fn good_files_make_both_sides() {
     let files = self_signed(dir.path(), "node1");
     client_config(&files, &[b"h2", b"http/1.1"]).unwrap();
     mutual_server_config(&files, &[]).unwrap();
-    let site = site::SiteCertificate::load(files.certificate.clone(), files.key.clone()).unwrap();
-    site.server_config(&[]).unwrap();
+    let pair = options::CertificateFiles { certificate: files.certificate.clone(), key: files.key.clone() };
+    site::SiteCertificates::load(&[pair]).unwrap().server_config(&options::PublicTls::default()).unwrap();
     identity(&files).unwrap();
     assert!(expiry(&files.certificate).unwrap() > OffsetDateTime::now_utc());
 }
@@ -49,4 +49,52 @@ fn the_hybrid_key_exchange_is_offered_first_and_classical_ones_stay() {
     let groups: Vec<_> = provider().kx_groups.iter().map(|g| g.name()).collect();
     assert_eq!(groups[0], rustls::NamedGroup::X25519MLKEM768, "{groups:?}");
     assert!(groups.contains(&rustls::NamedGroup::X25519), "{groups:?}");
+}
+
+/// A handshake in memory, and a byte each way, so that tickets arrive.
+fn handshake(client: &Arc<ClientConfig>, server: &Arc<ServerConfig>, name: &str) -> rustls::HandshakeKind {
+    use std::io::{Read, Write};
+    let mut client = rustls::ClientConnection::new(client.clone(), server_name(name).unwrap()).unwrap();
+    let mut server = rustls::ServerConnection::new(server.clone()).unwrap();
+    client.writer().write_all(b"x").unwrap();
+    server.writer().write_all(b"y").unwrap();
+    while client.wants_write() || server.wants_write() {
+        let mut wire = Vec::new();
+        while client.wants_write() {
+            client.write_tls(&mut wire).unwrap();
+        }
+        let mut rest = wire.as_slice();
+        while !rest.is_empty() {
+            server.read_tls(&mut rest).unwrap();
+            server.process_new_packets().unwrap();
+        }
+        let mut wire = Vec::new();
+        while server.wants_write() {
+            server.write_tls(&mut wire).unwrap();
+        }
+        let mut rest = wire.as_slice();
+        while !rest.is_empty() {
+            client.read_tls(&mut rest).unwrap();
+            client.process_new_packets().unwrap();
+        }
+    }
+    let mut byte = [0];
+    server.reader().read_exact(&mut byte).unwrap();
+    client.reader().read_exact(&mut byte).unwrap();
+    assert_eq!(client.negotiated_key_exchange_group().unwrap().name(), rustls::NamedGroup::X25519MLKEM768);
+    client.handshake_kind().unwrap()
+}
+
+#[test]
+fn between_nodes_a_kept_client_configuration_resumes_its_sessions() {
+    use rustls::HandshakeKind::{Full, Resumed};
+    let dir = tempfile::tempdir().unwrap();
+    let files = self_signed(dir.path(), "node1");
+    let (client, server) = (client_config(&files, &[]).unwrap(), mutual_server_config(&files, &[]).unwrap());
+    assert_eq!(handshake(&client, &server, "node1"), Full);
+    for _ in 0..5 {
+        assert_eq!(handshake(&client, &server, "node1"), Resumed);
+    }
+    let restarted = mutual_server_config(&files, &[]).unwrap();
+    assert_eq!(handshake(&client, &restarted, "node1"), Full, "another process has other keys");
 }

@@ -33,16 +33,36 @@ impl Authority {
         path
     }
 
-    /// Certificate and key for these names, in files.
+    /// Certificate and key for this name, in files.
     pub fn files(&self, name: &str) -> TlsFiles {
-        let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        self.files_for(name, &[name], &rcgen::PKCS_ECDSA_P256_SHA256, |_| {})
+    }
+
+    /// As [`files`](Self::files), called `file`, for these names, with such a key, and whatever else is to be changed.
+    pub fn files_for(
+        &self,
+        file: &str,
+        names: &[&str],
+        algorithm: &'static rcgen::SignatureAlgorithm,
+        change: impl FnOnce(&mut CertificateParams),
+    ) -> TlsFiles {
+        let key = KeyPair::generate_for(algorithm).unwrap();
+        let names: Vec<String> = names.iter().map(|n| (*n).to_owned()).collect();
+        let mut params = CertificateParams::new(names).unwrap();
+        change(&mut params);
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
         TlsFiles {
             ca: self.path("ca.pem"),
-            certificate: self.write(&format!("{name}.pem"), &certificate.pem()),
-            key: self.write(&format!("{name}.key"), &key.serialize_pem()),
+            certificate: self.write(&format!("{file}.pem"), &certificate.pem()),
+            key: self.write(&format!("{file}.key"), &key.serialize_pem()),
         }
+    }
+
+    /// The certificates to trust.
+    pub fn roots(&self) -> RootCertStore {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.issuer.der().clone()).unwrap();
+        roots
     }
 
     /// A server that asks for client certificates, as the web tiers and keepers do.
@@ -52,12 +72,10 @@ impl Authority {
 
     /// A browser that trusts this authority.
     pub fn browser(&self, alpn: &[&[u8]]) -> Arc<ClientConfig> {
-        let mut roots = RootCertStore::empty();
-        roots.add(self.issuer.der().clone()).unwrap();
         let mut config = ClientConfig::builder_with_provider(tls::provider())
             .with_safe_default_protocol_versions()
             .unwrap()
-            .with_root_certificates(roots)
+            .with_root_certificates(self.roots())
             .with_no_client_auth();
         config.alpn_protocols = alpn.iter().map(|p| p.to_vec()).collect();
         Arc::new(config)

@@ -247,7 +247,7 @@ impl<'e, S: Service, D: Io> Connection<'e, S, D> {
         let Engine { admission, policy, .. } = self.engine;
         // Before the head is looked at: a refused request must cost less than a served one.
         admission.request(self.peer.address).map_err(Refusal::TooManyRequests)?;
-        let admitted = steps::admit(request, self.peer, policy)?;
+        let admitted = steps::admit(request, &self.peer, policy)?;
         // A proxy of ours in front is exempt; the client it speaks for is not.
         if admitted.client != self.peer.address {
             admission.request(admitted.client).map_err(Refusal::TooManyRequests)?;

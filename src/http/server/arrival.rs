@@ -16,6 +16,7 @@ use crate::http::connection::Endpoints;
 use crate::http::proxy_protocol::{self, Header, Trust};
 use crate::http::quiet::Quiet;
 use crate::http::steps::Peer;
+use crate::tls::clients::ClientVerified;
 
 /// What the connections of one endpoint pass.
 pub(super) struct Door {
@@ -63,14 +64,21 @@ impl Door {
             Some(permit) => permit,
             None => permit(admission, endpoints.source).ok()?,
         };
-        let peer = Peer { address: endpoints.source.ip().to_canonical(), tls: self.acceptor.is_some() };
+        let mut peer = Peer {
+            address: endpoints.source.ip().to_canonical(),
+            tls: self.acceptor.is_some(),
+            client_certificate: ClientVerified::NotAsked,
+        };
         let mut layer = TcpLayer::from(tcp);
         let digest = SocketDigest::from_raw_fd(layer.as_raw_fd());
         layer.set_socket_digest(digest);
         let stream: Stream = match &self.acceptor {
             None => Box::new(layer),
-            Some(acceptor) => handshake(acceptor, layer, peer, deadline).await?,
+            Some(acceptor) => handshake(acceptor, layer, &peer, deadline).await?,
         };
+        if let Some(tls) = stream.get_ssl() {
+            peer.client_certificate = ClientVerified::of(tls.peer_certificate_der());
+        }
         Some(Arrived { stream, peer, endpoints, permit })
     }
 }
@@ -107,7 +115,7 @@ async fn proxied(trust: &Trust, tcp: &mut TcpStream, own: Endpoints, deadline: I
     }
 }
 
-async fn handshake(acceptor: &Acceptor, layer: TcpLayer, peer: Peer, deadline: Instant) -> Option<Stream> {
+async fn handshake(acceptor: &Acceptor, layer: TcpLayer, peer: &Peer, deadline: Instant) -> Option<Stream> {
     let started = Instant::now();
     match timeout_at(deadline, acceptor.tls_handshake(layer)).await {
         Ok(Ok(stream)) => {

@@ -2,7 +2,11 @@ use super::*;
 use crate::http::head::test_head;
 use pingora::http::RequestHeader;
 
-const CLIENT: Peer = Peer { address: IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 7)), tls: true };
+const CLIENT: Peer = Peer {
+    address: IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 7)),
+    tls: true,
+    client_certificate: ClientVerified::NotAsked,
+};
 
 fn edge() -> Policy {
     Policy {
@@ -13,6 +17,7 @@ fn edge() -> Policy {
         max_target_length: 100,
         max_body_size: 10,
         hsts: hsts(Duration::from_secs(60)),
+        client_certificates: false,
     }
 }
 
@@ -50,7 +55,7 @@ fn what_a_client_says_about_itself_is_dropped_at_the_edge() {
         ("proxy", "evil"),
         ("accept", "*/*"),
     ]);
-    let admitted = admit(&head, CLIENT, &edge()).unwrap();
+    let admitted = admit(&head, &CLIENT, &edge()).unwrap();
     assert!(!admitted.hop);
     pass_on(&mut head, &admitted);
     assert_eq!(seen(&head, "x-forwarded-for"), ["192.0.2.7"]);
@@ -87,18 +92,18 @@ fn a_trusted_proxy_is_believed_about_its_client_and_nobody_before_it() {
 #[test]
 fn between_the_tiers_what_the_balancer_told_is_believed() {
     let mut head = get(&[]);
-    let at_edge = admit(&head, CLIENT, &edge()).unwrap();
+    let at_edge = admit(&head, &CLIENT, &edge()).unwrap();
     pass_on(&mut head, &at_edge);
     head.insert_header("trivet-hop", "1").unwrap();
-    let balancer = Peer { address: "10.77.0.11".parse().unwrap(), tls: true };
-    let inside = admit(&head, balancer, &Policy::inner()).unwrap();
+    let balancer = Peer { address: "10.77.0.11".parse().unwrap(), ..CLIENT };
+    let inside = admit(&head, &balancer, &Policy::inner()).unwrap();
     assert_eq!((inside.client, inside.scheme, inside.hop), (CLIENT.address, "https", true));
     assert_eq!((inside.request_id, inside.host), (at_edge.request_id, at_edge.host));
 }
 
 #[test]
 fn every_request_has_an_id_of_its_own() {
-    let id = || admit(&get(&[]), CLIENT, &edge()).unwrap().request_id;
+    let id = || admit(&get(&[]), &CLIENT, &edge()).unwrap().request_id;
     assert_ne!(id(), id());
     assert!(is_request_id(&id()));
 }
@@ -106,37 +111,37 @@ fn every_request_has_an_id_of_its_own() {
 #[test]
 fn rfc9110_15_5_20_another_sites_name_is_misdirected() {
     let head = test_head(Method::GET, Version::HTTP_11, "/", &[("host", "other.example")]);
-    assert_eq!(admit(&head, CLIENT, &edge()), Err(Refusal::Misdirected));
+    assert_eq!(admit(&head, &CLIENT, &edge()), Err(Refusal::Misdirected));
     let head = test_head(Method::GET, Version::HTTP_11, "/", &[("host", "WWW.foobar.com:443")]);
-    assert!(admit(&head, CLIENT, &edge()).is_ok());
+    assert!(admit(&head, &CLIENT, &edge()).is_ok());
 }
 
 #[test]
 fn rfc9112_3_2_2_the_authority_of_an_absolute_target_goes_before_host() {
     let head =
         test_head(Method::GET, Version::HTTP_11, "http://www.foobar.com/x?y", &[("host", "www.foobar.com")]);
-    let admitted = admit(&head, CLIENT, &edge()).unwrap();
+    let admitted = admit(&head, &CLIENT, &edge()).unwrap();
     assert_eq!((admitted.target.as_str(), admitted.authority.as_deref()), ("/x?y", Some("www.foobar.com")));
     let head =
         test_head(Method::GET, Version::HTTP_11, "http://www.foobar.com/x", &[("host", "other.example")]);
-    assert_eq!(admit(&head, CLIENT, &edge()), Err(Refusal::Host));
+    assert_eq!(admit(&head, &CLIENT, &edge()), Err(Refusal::Host));
 }
 
 #[test]
 fn rfc9110_9_3_8_trace_and_connect_are_not_for_this_server() {
     let head = test_head(Method::TRACE, Version::HTTP_11, "/", &[("host", "www.foobar.com")]);
-    assert_eq!(admit(&head, CLIENT, &edge()), Err(Refusal::Method));
+    assert_eq!(admit(&head, &CLIENT, &edge()), Err(Refusal::Method));
 }
 
 #[test]
 fn limits_have_a_refusal_each() {
     let big = "x".repeat(2000);
-    assert_eq!(admit(&get(&[("a", &big)]), CLIENT, &edge()), Err(Refusal::HeadTooLarge));
+    assert_eq!(admit(&get(&[("a", &big)]), &CLIENT, &edge()), Err(Refusal::HeadTooLarge));
     let long = format!("/{}", "x".repeat(200));
     let head = test_head(Method::GET, Version::HTTP_11, &long, &[("host", "www.foobar.com")]);
-    assert_eq!(admit(&head, CLIENT, &edge()), Err(Refusal::TargetTooLong));
-    assert_eq!(admit(&get(&[("content-length", "11")]), CLIENT, &edge()), Err(Refusal::BodyTooLarge));
-    assert_eq!(admit(&get(&[("expect", "magic")]), CLIENT, &edge()), Err(Refusal::Expectation));
+    assert_eq!(admit(&head, &CLIENT, &edge()), Err(Refusal::TargetTooLong));
+    assert_eq!(admit(&get(&[("content-length", "11")]), &CLIENT, &edge()), Err(Refusal::BodyTooLarge));
+    assert_eq!(admit(&get(&[("expect", "magic")]), &CLIENT, &edge()), Err(Refusal::Expectation));
 }
 
 #[test]
@@ -151,7 +156,7 @@ fn a_redirect_keeps_the_method_of_what_is_not_get() {
 fn rfc6797_hsts_is_sent_over_tls_only_and_not_for_zero() {
     assert_eq!(hsts(Duration::ZERO), None);
     let names = |peer| {
-        let admitted = admit(&get(&[]), peer, &edge()).unwrap();
+        let admitted = admit(&get(&[]), &peer, &edge()).unwrap();
         let mut names = Vec::new();
         respond(Some(&admitted), "", &edge(), |name, _| names.push(name.to_string()));
         names

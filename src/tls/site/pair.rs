@@ -1,0 +1,152 @@
+//! One certificate with its key, and the files they are read from.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::pki_types::CertificateDer;
+use rustls::sign::CertifiedKey;
+use time::OffsetDateTime;
+use x509_parser::extensions::GeneralName;
+
+use super::CertificateStatus;
+use crate::config::ConfigError;
+use crate::tls::options::CertificateFiles;
+use crate::tls::{load_certificates, load_key, provider};
+
+/// What tells one state of a file from another: an atomic rename and a swapped symbolic link change the inode, writing in
+/// place the size or the time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Stamp(Option<(u64, u64, u64, i64, i64)>);
+
+impl Stamp {
+    /// Of the file that `path` leads to.
+    pub(super) fn of(path: &Path) -> Self {
+        let stamp = std::fs::metadata(path).map(|m| (m.dev(), m.ino(), m.size(), m.mtime(), m.mtime_nsec()));
+        Self(stamp.ok())
+    }
+}
+
+/// A certificate that can be used.
+#[derive(Debug)]
+pub(super) struct Loaded {
+    pub(super) certified: Arc<CertifiedKey>,
+    pub(super) names: Vec<String>,
+    pub(super) expires: OffsetDateTime,
+}
+
+/// What came of looking at the files again.
+pub(super) enum Outcome {
+    Unchanged,
+    Reloaded,
+    Refused(ConfigError),
+}
+
+/// A certificate in use and the files it came from.
+pub(super) struct Pair {
+    files: CertificateFiles,
+    loaded: Loaded,
+    seen: [Stamp; 2],
+    refused: Option<ConfigError>,
+}
+
+impl Pair {
+    pub(super) fn load(files: CertificateFiles) -> Result<Self, ConfigError> {
+        // Looked at before reading: a change in between is found by the next look.
+        let seen = stamps(&files);
+        let loaded = read(&files)?;
+        Ok(Self { files, loaded, seen, refused: None })
+    }
+
+    pub(super) fn loaded(&self) -> &Loaded {
+        &self.loaded
+    }
+
+    pub(super) fn file(&self) -> &Path {
+        &self.files.certificate
+    }
+
+    pub(super) fn reload(&mut self, all: bool) -> Outcome {
+        let seen = stamps(&self.files);
+        let changed = seen != self.seen;
+        // A refused one is tried again each time: rights, clocks and the other file of the two may have been mended
+        // without a trace in its stamp.
+        if !changed && !all && self.refused.is_none() {
+            return Outcome::Unchanged;
+        }
+        self.seen = seen;
+        match read_new(&self.files) {
+            Ok(loaded) => {
+                self.loaded = loaded;
+                self.refused = None;
+                Outcome::Reloaded
+            }
+            Err(e) => {
+                let news = changed || all || self.refused.as_ref() != Some(&e);
+                self.refused = Some(e.clone());
+                if news { Outcome::Refused(e) } else { Outcome::Unchanged }
+            }
+        }
+    }
+
+    pub(super) fn status(&self) -> CertificateStatus {
+        CertificateStatus {
+            file: self.files.certificate.clone(),
+            names: self.loaded.names.clone(),
+            expires: self.loaded.expires,
+            refused: self.refused.as_ref().map(ToString::to_string),
+        }
+    }
+}
+
+fn stamps(files: &CertificateFiles) -> [Stamp; 2] {
+    [&files.certificate, &files.key].map(|p: &PathBuf| Stamp::of(p))
+}
+
+fn read(files: &CertificateFiles) -> Result<Loaded, ConfigError> {
+    let certified =
+        CertifiedKey::from_der(load_certificates(&files.certificate)?, load_key(&files.key)?, &provider())
+            .map_err(|e| {
+                let key = files.key.display();
+                ConfigError::at(
+                    &files.certificate,
+                    "",
+                    format_args!("cannot be used with the key {key}: {e}"),
+                )
+            })?;
+    let (names, _, expires) =
+        describe(&certified.cert[0]).map_err(|reason| ConfigError::at(&files.certificate, "", reason))?;
+    Ok(Loaded { certified: Arc::new(certified), names, expires })
+}
+
+/// As [`read`], for one that is to replace another, and so must be as good: no client would accept an expired one.
+fn read_new(files: &CertificateFiles) -> Result<Loaded, ConfigError> {
+    let loaded = read(files)?;
+    let bad = |reason: String| Err(ConfigError::at(&files.certificate, "", reason));
+    let now = OffsetDateTime::now_utc();
+    let (_, begins, ends) = describe(&loaded.certified.cert[0])
+        .map_err(|reason| ConfigError::at(&files.certificate, "", reason))?;
+    if ends < now {
+        return bad(format!("expired at {ends}"));
+    }
+    if begins > now {
+        return bad(format!("is not valid before {begins}"));
+    }
+    Ok(loaded)
+}
+
+/// The DNS names of a certificate, in lower case (RFC 5280 section 4.2.1.6), and from when to when it is valid.
+fn describe(
+    certificate: &CertificateDer<'_>,
+) -> Result<(Vec<String>, OffsetDateTime, OffsetDateTime), String> {
+    let (_, parsed) = x509_parser::parse_x509_certificate(certificate)
+        .map_err(|e| format!("is not an X.509 certificate: {e}"))?;
+    let alternative =
+        parsed.subject_alternative_name().map_err(|e| format!("its subjectAltName cannot be read: {e}"))?;
+    let names = alternative.iter().flat_map(|a| &a.value.general_names).filter_map(|name| match name {
+        GeneralName::DNSName(name) => Some(name.trim_end_matches('.').to_ascii_lowercase()),
+        _ => None,
+    });
+    let validity = parsed.validity();
+    Ok((names.collect(), validity.not_before.to_datetime(), validity.not_after.to_datetime()))
+}
