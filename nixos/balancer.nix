@@ -13,9 +13,54 @@ let
   service = import ./service.nix { inherit lib; };
   unit = "trivet-balancer";
   file = settings.generate "balancer.json" cfg.balancer.settings;
+  onNode = with lib.types; coercedTo path toString str; # never interpolated: that would copy the file into the store
+  certificates = lib.imap1 (number: files: files // { name = "certificate-${toString number}"; }) cfg.balancer.certificates;
 in
 {
-  options.services.trivet.balancer.settings = settings.option "trivet-balancer";
+  options.services.trivet.balancer = {
+    settings = settings.option "trivet-balancer";
+    certificates = lib.mkOption {
+      type = lib.types.listOf (
+        lib.types.submodule {
+          options = {
+            certificate = lib.mkOption {
+              type = onNode;
+              description = "File on the node with the certificate, followed by its intermediates (PEM).";
+            };
+            key = lib.mkOption {
+              type = onNode;
+              description = "File on the node with its private key (PEM).";
+            };
+          };
+        }
+      );
+      default = [ ];
+      example = lib.literalExpression ''
+        [ { certificate = "/var/lib/acme/shop.foobar.com/fullchain.pem"; key = "/var/lib/acme/shop.foobar.com/key.pem"; } ]
+      '';
+      description = ''
+        Certificates beside `site.pem` and `site.key`, for other names or with another kind of key. The names in a
+        certificate decide which clients see it; `site.pem` is for the rest.
+      '';
+    };
+    tls.profile = lib.mkOption {
+      type = lib.types.enum [
+        "intermediate"
+        "modern"
+      ];
+      default = "intermediate";
+      description = "`intermediate` is TLS 1.2 and 1.3, `modern` TLS 1.3 alone.";
+    };
+    tls.ticketSecret = lib.mkOption {
+      type = lib.types.nullOr onNode;
+      default = "${cfg.secretsDirectory}/ticket.secret";
+      defaultText = lib.literalExpression ''"''${config.services.trivet.secretsDirectory}/ticket.secret"'';
+      description = ''
+        File on the node with the secret from which the keys of TLS session tickets are derived, the same on every balancer:
+        a visitor's session then survives a failover. `null` gives each balancer keys of its own.
+      '';
+    };
+  };
 
   config = lib.mkIf (cfg.enable && trivet.has "balancer") {
     services.trivet.balancer.settings = settings.defaults {
@@ -30,6 +75,16 @@ in
         certificate = trivet.credential unit "site.pem";
         key = trivet.credential unit "site.key";
         server_names = [ cfg.cluster.domain ];
+        certificates = map (c: {
+          certificate = trivet.credential unit "${c.name}.pem";
+          key = trivet.credential unit "${c.name}.key";
+        }) certificates;
+        tls = {
+          inherit (cfg.balancer.tls) profile;
+        }
+        // lib.optionalAttrs (cfg.balancer.tls.ticketSecret != null) {
+          ticket_secret = trivet.credential unit "ticket.secret";
+        };
       };
       web = {
         backends = map (n: {
@@ -47,6 +102,25 @@ in
       };
     };
 
+    assertions =
+      let
+        inStore = path: path != null && lib.hasPrefix "${builtins.storeDir}/" path;
+      in
+      [
+        {
+          assertion = !inStore cfg.balancer.tls.ticketSecret;
+          message =
+            "trivet: services.trivet.balancer.tls.ticketSecret is in the store (${toString cfg.balancer.tls.ticketSecret}), where "
+            + "every user can read it; `trivet secrets init` makes ticket.secret, and the secrets' folder is the place for it";
+        }
+      ]
+      ++ map (c: {
+        assertion = !inStore c.key;
+        message =
+          "trivet: the key of a certificate of services.trivet.balancer.certificates is in the store (${c.key}), where every user "
+          + "can read it; name the file on the node, such as /var/lib/acme/shop.foobar.com/key.pem";
+      }) cfg.balancer.certificates;
+
     services.trivet.generated = [
       {
         program = "trivet-balancer";
@@ -62,7 +136,14 @@ in
       credentials = trivet.nodeCredentials // {
         "site.pem" = trivet.secret "site.pem";
         "site.key" = trivet.secret "site.key";
-      };
+      }
+      // lib.optionalAttrs (cfg.balancer.tls.ticketSecret != null) { "ticket.secret" = cfg.balancer.tls.ticketSecret; }
+      // lib.listToAttrs (
+        lib.concatMap (c: [
+          (lib.nameValuePair "${c.name}.pem" c.certificate)
+          (lib.nameValuePair "${c.name}.key" c.key)
+        ]) certificates
+      );
       serviceConfig = {
         # A renewed certificate without a restart; systemd before 261 hands over no new credentials, and needs one.
         ExecReload = "${pkgs.coreutils}/bin/kill -HUP $MAINPID";

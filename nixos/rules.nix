@@ -98,6 +98,14 @@ in
           summary = ''{{ $labels.file }} on {{ $labels.node }} ends in {{ printf "%.0f" $value }} days'';
           description = "Renew it (`trivet secrets init --missing` for the cluster's own), copy it to the node, restart the unit.";
         })
+        (alert "CertificateRefused" {
+          severity = "warning";
+          # A certificate and its key are rarely replaced in the same instant.
+          wait = "1m";
+          expr = "trivet_certificate_reload_failed == 1";
+          summary = "{{ $labels.file }} on {{ $labels.node }} is not the certificate that visitors see";
+          description = "The new file cannot be used, so the former certificate stays until it ends. The balancer's log says what is wrong.";
+        })
         (alert "DiskFilling" {
           severity = "warning";
           wait = "5m";

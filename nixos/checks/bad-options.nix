@@ -11,6 +11,13 @@ let
       services.trivet.app.environment.DATABASE_WRITE_URL = "mysql://shop:secret@127.0.0.1:6446/shop";
       services.trivet.app.settings.listen = "127.0.0.1:9000";
       services.keepalived.enable = true;
+      services.trivet.balancer.tls.ticketSecret = pkgs.writeText "ticket.secret" "0123";
+      services.trivet.balancer.certificates = [
+        {
+          certificate = "/var/lib/acme/shop/fullchain.pem";
+          key = pkgs.writeText "shop.key" "the key";
+        }
+      ];
     }
   );
   said = map (a: a.message) (lib.filter (a: !a.assertion) node.config.assertions);
@@ -20,6 +27,8 @@ let
     "unset services.mysql.replication.role"
     "services.trivet.app.environment sets DATABASE_WRITE_URL, whose password would be in the store"
     "node1's web tier sends requests to 127.0.0.1:8081, but the app listens on 127.0.0.1:9000"
+    "services.trivet.balancer.tls.ticketSecret is in the store"
+    "the key of a certificate of services.trivet.balancer.certificates is in the store"
     "node node1 runs keepalived for the virtual address"
   ];
 in

@@ -3,7 +3,7 @@
 //! ```text
 //! DIR/ca/       ca.pem ca.key
 //! DIR/<node>/   ca.pem node.pem node.key     every node
-//!               site.pem site.key            balancers
+//!               site.pem site.key ticket.secret      balancers
 //!               app-password, replication-password   database members
 //!               app.env                      nodes with an app
 //! ```

@@ -1,5 +1,7 @@
 //! Passwords that nobody has to remember.
 
+use std::fmt::Write;
+
 use rand::TryRng;
 use rand::rngs::SysRng;
 use zeroize::Zeroizing;
@@ -28,4 +30,16 @@ pub fn generate() -> Result<Zeroizing<String>, SecretsError> {
         }
     }
     Ok(password)
+}
+
+/// 32 random bytes in hexadecimal: a secret for programs, which nobody types.
+pub fn generate_key() -> Result<Zeroizing<String>, SecretsError> {
+    let mut bytes = Zeroizing::new([0u8; 32]);
+    SysRng.try_fill_bytes(&mut *bytes).map_err(|e| SecretsError::Make(format!("no random numbers: {e}")))?;
+    let mut text = Zeroizing::new(String::with_capacity(64));
+    for byte in bytes.iter() {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{byte:02x}");
+    }
+    Ok(text)
 }

@@ -40,6 +40,7 @@ fn few(paths: &[&PathBuf]) -> String {
 
 const REPLICATION: &str = "replication-password";
 const APP: &str = "app-password";
+const TICKETS: &str = "ticket.secret";
 
 /// Every path that a complete folder has.
 fn wanted(cluster: &Cluster) -> Vec<PathBuf> {
@@ -53,7 +54,7 @@ fn wanted(cluster: &Cluster) -> Vec<PathBuf> {
 fn names(node: &Node) -> Vec<&'static str> {
     let mut names = vec!["ca.pem", "node.pem", "node.key"];
     if node.is(Role::Balancer) {
-        names.extend(["site.pem", "site.key"]);
+        names.extend(["site.pem", "site.key", TICKETS]);
     }
     if node.is(Role::Database) {
         names.extend([REPLICATION, APP]);
@@ -179,9 +180,13 @@ impl Maker<'_> {
     }
 
     fn passwords(&mut self) -> Result<(), SecretsError> {
-        let replication = self.shared(REPLICATION)?;
-        let app = self.shared(APP)?;
+        let replication = self.shared(REPLICATION, Role::Database, password::generate)?;
+        let app = self.shared(APP, Role::Database, password::generate)?;
+        let tickets = self.shared(TICKETS, Role::Balancer, password::generate_key)?;
         for node in &self.cluster.nodes {
+            if node.is(Role::Balancer) {
+                self.add(node, TICKETS, || Ok(tickets.clone()))?;
+            }
             if node.is(Role::Database) {
                 self.add(node, REPLICATION, || Ok(replication.clone()))?;
                 self.add(node, APP, || Ok(app.clone()))?;
@@ -193,10 +198,15 @@ impl Maker<'_> {
         Ok(())
     }
 
-    /// A password that is one for the cluster: the one in use, or a new one.
-    fn shared(&self, name: &str) -> Result<Zeroizing<String>, SecretsError> {
+    /// A secret that is one for all nodes with `role`: the one in use, or a new one.
+    fn shared(
+        &self,
+        name: &str,
+        role: Role,
+        generate: fn() -> Result<Zeroizing<String>, SecretsError>,
+    ) -> Result<Zeroizing<String>, SecretsError> {
         let mut found: Option<(PathBuf, Zeroizing<String>)> = None;
-        for node in self.cluster.with(Role::Database) {
+        for node in self.cluster.with(role) {
             let path = Path::new(&node.name).join(name);
             let Some(text) = self.read(&path)? else { continue };
             let text = Zeroizing::new(text.trim_end().to_owned());
@@ -211,7 +221,7 @@ impl Maker<'_> {
                 None => found = Some((path, text)),
             }
         }
-        found.map_or_else(password::generate, |(_, text)| Ok(text))
+        found.map_or_else(generate, |(_, text)| Ok(text))
     }
 
     fn add(

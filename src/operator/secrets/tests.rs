@@ -77,6 +77,7 @@ fn every_node_of_an_all_in_one_cluster_gets_everything_but_the_authority() {
         "replication-password",
         "site.key",
         "site.pem",
+        "ticket.secret",
     ];
     let mut expected = vec!["ca/ca.key".to_owned(), "ca/ca.pem".to_owned()];
     for node in ["node1", "node2", "node3"] {
@@ -86,6 +87,8 @@ fn every_node_of_an_all_in_one_cluster_gets_everything_but_the_authority() {
     assert_eq!(mode(&folder.out), 0o700);
     assert_eq!(report.written(), expected.len());
     assert_eq!(folder.read("node1/site.pem"), folder.read("node3/site.pem"));
+    assert_eq!(folder.read("node1/ticket.secret"), folder.read("node3/ticket.secret"));
+    assert_eq!(folder.read("node1/ticket.secret").len(), 64);
     assert_eq!(folder.read("node1/app-password"), folder.read("node3/app-password"));
     assert_ne!(folder.read("node1/app-password"), folder.read("node1/replication-password"));
     assert_ne!(folder.read("node1/node.key"), folder.read("node2/node.key"));
@@ -133,7 +136,8 @@ fn a_node_gets_no_secret_that_its_roles_do_not_need() {
             "lb/node.key",
             "lb/node.pem",
             "lb/site.key",
-            "lb/site.pem"
+            "lb/site.pem",
+            "lb/ticket.secret"
         ]
     );
     assert!(folder.read("app/app.env").contains(&folder.read("db/app-password")));
@@ -191,9 +195,11 @@ fn missing_adds_a_node_that_the_old_ones_accept_and_keeps_every_old_file() {
         ..four.nodes[0].clone()
     });
     let report = init(&four, &folder.out, true).unwrap();
-    assert_eq!(report.written(), 8);
+    assert_eq!(report.written(), 9);
     assert!(folder.all().is_superset(&before));
-    for same in ["ca.pem", "site.pem", "site.key", "app-password", "replication-password", "app.env"] {
+    for same in
+        ["ca.pem", "site.pem", "site.key", "ticket.secret", "app-password", "replication-password", "app.env"]
+    {
         assert_eq!(folder.read(&format!("node4/{same}")), folder.read(&format!("node1/{same}")), "{same}");
     }
     assert!(report.to_string().contains("root@10.77.0.14:"), "{report}");
