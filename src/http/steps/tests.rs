@@ -72,21 +72,21 @@ fn what_a_client_says_about_itself_is_dropped_at_the_edge() {
 
 #[test]
 fn a_trusted_proxy_is_believed_about_its_client_and_nobody_before_it() {
-    let proxy = Peer { address: "10.1.0.9".parse().unwrap(), tls: false };
+    let proxy = Peer { address: "10.1.0.9".parse().unwrap(), tls: false, ..CLIENT };
     let seen_by = |peer, lines: &[&str]| {
         let mut fields: Vec<_> = lines.iter().map(|l| ("x-forwarded-for", *l)).collect();
         fields.push(("x-forwarded-proto", "https"));
         let admitted = admit(&get(&fields), peer, &edge()).unwrap();
         (admitted.client.to_string(), admitted.scheme)
     };
-    let told = |lines: &[&str]| seen_by(proxy, lines);
+    let told = |lines: &[&str]| seen_by(&proxy, lines);
     assert_eq!(told(&["6.6.6.6, 192.0.2.7"]), ("192.0.2.7".into(), "https"));
     assert_eq!(told(&["6.6.6.6", "192.0.2.7, 10.1.2.3"]), ("192.0.2.7".into(), "https"));
     assert_eq!(told(&["::ffff:192.0.2.7"]).0, "192.0.2.7");
     assert_eq!(told(&["6.6.6.6, nonsense, 10.1.2.3"]).0, "10.1.2.3");
     assert_eq!(told(&[]).0, "10.1.0.9");
-    let stranger = Peer { address: "10.2.0.9".parse().unwrap(), tls: false };
-    assert_eq!(seen_by(stranger, &["192.0.2.7"]), ("10.2.0.9".into(), "http"));
+    let stranger = Peer { address: "10.2.0.9".parse().unwrap(), tls: false, ..CLIENT };
+    assert_eq!(seen_by(&stranger, &["192.0.2.7"]), ("10.2.0.9".into(), "http"));
 }
 
 #[test]
