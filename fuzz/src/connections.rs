@@ -21,6 +21,7 @@ use trivet::http::steps::{Admitted, Peer, Policy, Position};
 use trivet::pool::config::Timing;
 use trivet::pool::{Backend, Check, Pool, Spec, Tried, Verdict};
 use trivet::process::Shutdown;
+use trivet::tls::clients::ClientVerified;
 
 use super::strict_reader::{self, Length};
 
@@ -138,7 +139,11 @@ impl Rig {
             let serving = tokio::spawn(async move {
                 let source = SocketAddr::from(([192, 0, 2, 1], 1024));
                 let destination = SocketAddr::from(([192, 0, 2, 2], 443));
-                let peer = Peer { address: IpAddr::from([192, 0, 2, 1]), tls: true };
+                let peer = Peer {
+                    address: IpAddr::from([192, 0, 2, 1]),
+                    tls: true,
+                    client_certificate: ClientVerified::NotAsked,
+                };
                 let endpoints = Endpoints { source, destination };
                 engine.serve(server, peer, endpoints, CancellationToken::new()).await;
             });

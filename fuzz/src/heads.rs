@@ -9,6 +9,7 @@ use trivet::http::engine::request::Request;
 use trivet::http::engine::response::Response;
 use trivet::http::engine::scan::Scan;
 use trivet::http::steps::{self, Peer, Policy};
+use trivet::tls::clients::ClientVerified;
 
 use super::strict_reader;
 
@@ -37,9 +38,13 @@ fn policy() -> Policy {
 pub fn request(bytes: &[u8]) {
     let Some(end) = end(bytes) else { return };
     let Ok(request) = Request::parse(BytesMut::from(&bytes[..end]), FIELDS, Vec::new()) else { return };
-    let peer = Peer { address: IpAddr::from([192, 0, 2, 1]), tls: true };
+    let peer = Peer {
+        address: IpAddr::from([192, 0, 2, 1]),
+        tls: true,
+        client_certificate: ClientVerified::NotAsked,
+    };
     let policy = policy();
-    let Ok(admitted) = steps::admit(&request, peer, &policy) else { return };
+    let Ok(admitted) = steps::admit(&request, &peer, &policy) else { return };
     let mut out = Vec::new();
     request.forward(&admitted, &policy, &mut out, |_| {});
     let read = strict_reader::head(&out).unwrap_or_else(|e| panic!("{e} in {}", out.escape_ascii()));
@@ -55,7 +60,7 @@ pub fn request(bytes: &[u8]) {
         .unwrap_or_else(|(e, _)| panic!("{e} in {}", out.escape_ascii()));
     assert_eq!(again.framing, request.framing);
     let second =
-        steps::admit(&again, peer, &policy).unwrap_or_else(|e| panic!("{e} in {}", out.escape_ascii()));
+        steps::admit(&again, &peer, &policy).unwrap_or_else(|e| panic!("{e} in {}", out.escape_ascii()));
     // A final dot is taken off a host's name, one at each hop.
     let host = |host: &str| host.trim_end_matches('.').to_owned();
     assert_eq!((&second.target, host(&second.host)), (&admitted.target, host(&admitted.host)));
