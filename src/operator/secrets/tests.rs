@@ -156,7 +156,7 @@ fn a_second_run_refuses_names_what_is_there_and_changes_nothing() {
     init(&three(), &folder.out, false).unwrap();
     let before = folder.all();
     let e = init(&three(), &folder.out, false).unwrap_err().to_string();
-    assert!(e.contains("already holds ca/ca.pem, ca/ca.key, node1/ca.pem, 23 more"), "{e}");
+    assert!(e.contains("already holds ca/ca.pem, ca/ca.key, node1/ca.pem, 26 more"), "{e}");
     assert!(e.contains("--missing"), "{e}");
     assert_eq!(folder.all(), before);
 }
