@@ -364,7 +364,9 @@ async fn refused(scene: &Scene, request: &str, status: u16) {
     wire.send(request).await;
     let answer = wire.answer().await.unwrap_or_else(|| panic!("no answer to {request:?}"));
     assert_eq!(answer.status, status, "{request:?}");
-    assert!(wire.closes_within(Duration::from_secs(10)).await, "still open after {request:?}");
+    // A name that is not ours is well understood: what comes next is a request of its own.
+    let closes = status == 421 || wire.closes_within(Duration::from_secs(10)).await;
+    assert!(closes, "still open after {request:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
