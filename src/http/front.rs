@@ -20,10 +20,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::header::{
-    ACCEPT, ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HeaderName, HeaderValue,
-    RETRY_AFTER,
-};
+use http::header::{ACCEPT, CONNECTION, CONTENT_LENGTH, COOKIE, HeaderName, HeaderValue, RETRY_AFTER};
 use http::{Method, StatusCode};
 use metrics::counter;
 use pingora::http::{RequestHeader, ResponseHeader};
@@ -32,10 +29,10 @@ use pingora::{Error, ErrorSource, ErrorType};
 
 use super::admission::Admission;
 use super::connection::ConnectionState;
+use super::engine::{Answer, Content, answer};
 use super::exchange::{self, Exchange, Outcome};
 use super::forwarded;
 use super::head::RequestHead as _;
-use super::pages;
 use super::refusal::Refusal;
 use super::server::Limits;
 use super::steps::{self, Admitted, Peer, Policy};
@@ -251,23 +248,16 @@ impl Front {
         if let Some(exchange) = &mut visit.exchange {
             exchange.reason.get_or_insert_with(|| reason.to_owned());
         }
-        let (kind, body) = pages::page(status, visit.request_id(), session.req_header().first(&ACCEPT));
-        let mut fields = vec![(CONTENT_TYPE, kind), (CACHE_CONTROL, HeaderValue::from_static("no-store"))];
-        match status {
-            // RFC 9110 section 15.5.6 demands the list.
-            StatusCode::METHOD_NOT_ALLOWED => {
-                fields
-                    .push((ALLOW, HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")));
-            }
-            StatusCode::SERVICE_UNAVAILABLE => fields.push((RETRY_AFTER, HeaderValue::from_static("1"))),
-            // RFC 6585 section 4.
-            StatusCode::TOO_MANY_REQUESTS => {
-                if let Some(Refusal::TooManyRequests(wait)) = &visit.refusal {
-                    fields.push((RETRY_AFTER, HeaderValue::from(wait.seconds())));
-                }
-            }
-            _ => {}
+        let page = answer::error(status, visit.request_id(), session.req_header().first(&ACCEPT));
+        let Answer { mut fields, content, .. } = page;
+        // RFC 6585 section 4.
+        if let Some(Refusal::TooManyRequests(wait)) = &visit.refusal {
+            fields.push((RETRY_AFTER, HeaderValue::from(wait.seconds())));
         }
+        let body = match content {
+            Content::Memory(body) => body,
+            Content::File(..) => Bytes::new(),
+        };
         self.answer(session, visit, status, &fields, body).await
     }
 
