@@ -9,6 +9,7 @@ from pathlib import Path
 
 from lab.cgroup import Cgroup
 from lab.commands import Commands
+from lab.disk import MYSQL, DataDisk
 from lab.errors import LabError
 from lab.log import Log
 from lab.network import Network
@@ -29,6 +30,8 @@ class Node(Commands):
         self.log_to, self.out_dir = log_to, out_dir
         self._spawned: subprocess.Popen[bytes] | None = None
         self._leader: int | None = None
+        # A lab that another command made may have it, too.
+        self.data_disk = DataDisk(self._image, self.root / MYSQL) if self._image.exists() else None
 
     # --- disk -------------------------------------------------------------------------------------------------
 
@@ -48,7 +51,18 @@ class Node(Commands):
                    f"workdir={self.folder / 'work'}")
         run(["mount", "-t", "overlay", "overlay", "-o", options, self.root], what=f"mounting the disk of {self.name}")
 
+    @property
+    def _image(self) -> Path:
+        return self.folder / "data.img"
+
+    def use_data_disk(self) -> None:
+        """The database on a disk of its own, which can be full and whose cache is lost with the power; before `start`."""
+        self.data_disk = DataDisk(self._image, self.root / MYSQL)
+        self.data_disk.make()
+
     def remove_disk(self) -> None:
+        if self.data_disk is not None:
+            self.data_disk.unmount()
         if os.path.ismount(self.root):
             run(["umount", self.root], what=f"unmounting the disk of {self.name}")
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -79,6 +93,8 @@ class Node(Commands):
             return
         self.log("starting")
         self._power_is_off()
+        if self.data_disk is not None:
+            self.data_disk.mount()
         self.network.plug(self.name, self.addresses)
         self.cgroup.make()
         argv = [
@@ -132,6 +148,8 @@ class Node(Commands):
         if self._spawned is not None:
             self._spawned.wait()
         self._spawned = self._leader = None
+        if self.data_disk is not None:
+            self.data_disk.unmount()
         (self.folder / "nspawn.json").unlink(missing_ok=True)
         self.network.forget(self.name)
         # systemd-nspawn's own litter, when it was killed
@@ -146,6 +164,8 @@ class Node(Commands):
             return
         self.log("forced crash")
         self.network.unplug(self.name)
+        if self.data_disk is not None:
+            self.data_disk.cut()
         self._power_is_off()
 
     def shutdown(self) -> None:
