@@ -6,7 +6,7 @@
     trivet-ledger stop NAME              send nothing more, wait for the answers, print the path of the history
 
 Each session is one user: one request at a time, each on a connection of its own, at a steady pace while answers come quickly.
-It appends values of its own to lists (often to two at once), moves money between accounts, and reads lists and accounts back.
+Every third only reads, so that reads are seen while all writers wait. It appends values of its own to lists (often to two at once), moves money between accounts, and reads lists and accounts back.
 It carries `Trivet-Gtid` from answer to request as a browser carries a cookie, and never sends a request twice.
 
 The history has one JSON object per request: session, op, what was asked, when it was sent and answered (seconds since the
@@ -75,6 +75,7 @@ class Session:
         self.random = random.Random(f"{options.seed}/{number}")
         at = urlsplit(options.base)
         self.host, self.port, self.authority = at.hostname or "", at.port or (443 if tls else 80), at.netloc
+        self.reads_only = number % 3 == 2
         self.seen = ""
         self.turn = 0
         self.first = threading.Event()
@@ -87,7 +88,7 @@ class Session:
 
     def one(self) -> None:
         self.turn += 1
-        pick = self.random.random()
+        pick = self.random.random() if not self.reads_only else self.random.uniform(0.60, 1.0)
         if pick < 0.35:
             self.append()
         elif pick < 0.60:
@@ -302,7 +303,7 @@ def main() -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     begin = commands.add_parser("start")
     begin.add_argument("--base", required=True)
-    begin.add_argument("--sessions", type=int, default=10)
+    begin.add_argument("--sessions", type=int, default=12)
     begin.add_argument("--rate", type=float, default=4.0, help="requests per second of one session, at most")
     begin.add_argument("--accounts", type=int, default=8)
     begin.add_argument("--balance", type=int, default=1000)

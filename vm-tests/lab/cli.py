@@ -7,7 +7,7 @@ import signal
 import sys
 from pathlib import Path
 
-from lab import bring_up, build, host, report, rootfs, scenarios
+from lab import bring_up, build, chaos, host, report, rootfs, scenarios
 from lab.bench import command as bench
 from lab.differential import command as differential
 from lab.errors import LabError
@@ -49,6 +49,8 @@ def parser() -> argparse.ArgumentParser:
         c.add_argument("argv", nargs="*", metavar="-- CMD")
     bench.add_options(command("bench", "Trivet's balancer measured against HAProxy and nginx (docs/benchmarks.md)"))
     differential.add_options(command("differential", "the same bytes through Trivet, HAProxy and nginx: every difference is explained, or it fails"))
+    chaos.add_options(command("chaos", "random faults under concurrent users, and a judge (docs/chaos.md)"))
+    chaos.add_failover_options(command("bench-failover", "how long nobody can write while the primary moves (docs/chaos.md)"))
     command("install", "only install what the lab and the build need")
     return p
 
@@ -196,6 +198,23 @@ def client(options: argparse.Namespace) -> int:
     return lab.hand_over(argv, lab.client.environment(dict(os.environ)))
 
 
+def with_faults(options: argparse.Namespace) -> int:
+    host.require_host()
+    name = _name(options, chaos.NAME)
+    work = chaos.main if options.command == "chaos" else chaos.failover
+    if options.markdown:
+        return work(options, name, _snapshots())
+    with _lock(name):
+        chaos.tools()
+        _lab(name).refuse_if_taken()
+        try:
+            return work(options, name, _snapshots())
+        except BaseException:
+            if _lab(name).exists():
+                _lab(name).remove()
+            raise
+
+
 def install(_: argparse.Namespace) -> int:
     host.require_host()
     host.install_tools(host.LAB_TOOLS | host.BUILD_TOOLS)
@@ -204,4 +223,4 @@ def install(_: argparse.Namespace) -> int:
 
 
 COMMANDS = {"up": up, "down": down, "status": status, "test": test, "run": run, "client": client, "install": install,
-            "bench": bench.main, "differential": differential.main}
+            "chaos": with_faults, "bench-failover": with_faults, "bench": bench.main, "differential": differential.main}

@@ -44,7 +44,7 @@ class Client(Commands):
         self.lab, self.name, self.addresses = lab, "client", addresses
         self.folder, self.network, self.cgroup = folder, network, cgroup
         self.log_to, self.out_dir = log_to, out_dir
-        self.tools = tools  # holds trivet-probe
+        self.tools = tools  # holds trivet-probe and trivet-ledger
         self.names: dict[str, str] = {}
         self.ca: Path | None = None
         self._spawned: subprocess.Popen[bytes] | None = None
@@ -74,10 +74,11 @@ class Client(Commands):
         for part in ("etc", "etc-overlay", "bin"):
             (self.folder / part).mkdir(parents=True, exist_ok=True)
         self._write_etc(self.folder / "etc")
-        probe = self.folder / "bin/trivet-probe"
-        probe.unlink(missing_ok=True)
-        shutil.copy(self.tools / "probe.py", probe)
-        probe.chmod(0o755)
+        for tool, source in (("trivet-probe", "probe.py"), ("trivet-ledger", "ledger_client.py")):
+            at = self.folder / "bin" / tool
+            at.unlink(missing_ok=True)
+            shutil.copy(self.tools / source, at)
+            at.chmod(0o755)
         ready = self.folder / "ready"
         ready.unlink(missing_ok=True)
         argv = ["nsenter", f"--net=/run/netns/{self.network.namespace(self.name)}", "unshare", "--mount", "--pid",

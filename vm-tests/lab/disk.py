@@ -24,37 +24,50 @@ NO_LOG_FLUSH = 2
 
 
 class DataDisk:
+    """Mounted by the node that has it, in a mount namespace of the node's own: with the node's last process it is unmounted.
+
+    (Mounted where other machines start from, each of them would hold it, and no new mount would begin with an empty cache.)
+    """
+
     def __init__(self, image: Path, at: Path):
         self.image, self.at = image, at
 
     def make(self) -> None:
         run(["truncate", "--size", SIZE, self.image])
         run(["mkfs.ext4", "-q", "-m", "0", "-E", "lazy_itable_init=1", self.image], what=f"making a file system in {self.image}")
-
-    def mount(self) -> None:
+        run(["losetup", "--find", self.image], what=f"attaching {self.image}")
         self.at.mkdir(parents=True, exist_ok=True)
-        if not os.path.ismount(self.at):
-            run(["mount", "-o", "loop", self.image, self.at], what=f"mounting {self.image}")
-            if (self.at / "lost+found").exists():
-                (self.at / "lost+found").rmdir()  # mysqld makes a database in an empty folder only
 
-    def cut(self) -> None:
-        """Everything that is in the cache only is lost from this instant on."""
-        if not os.path.ismount(self.at):
-            return
-        at = os.open(self.at, os.O_RDONLY)
+    def enter_command(self, argv: list[str]) -> list[str]:
+        """The command, with the disk mounted for it. mysqld makes a new database in an empty folder only."""
+        device = f"/dev/{self._loop()}"
+        script = 'mount "$1" "$2" && { rmdir "$2/lost+found" 2>/dev/null || true; } && shift 2 && exec "$@"'
+        return ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh", device, str(self.at), *argv]
+
+    def cut(self, leader: int) -> None:
+        """Everything that is in the cache only is lost from this instant on. `leader`: a process of the node."""
+        at = os.open(f"/proc/{leader}/root/{MYSQL}", os.O_RDONLY)
         try:
             fcntl.ioctl(at, SHUTDOWN, struct.pack("I", NO_LOG_FLUSH))
         finally:
             os.close(at)
 
-    def unmount(self) -> None:
-        if os.path.ismount(self.at):
-            run(["umount", self.at], what=f"unmounting {self.image}")
-        # The machine's own mount of it ends with its last process, an instant later. A new mount before that would find
-        # the old file system, cache and all.
-        deadline = time.monotonic() + 20
-        while run(["losetup", "--associated", self.image], check=False).stdout.strip():
+    def _loop(self) -> str | None:
+        """The loop device that the file is on, such as `loop3`."""
+        devices = run(["losetup", "--noheadings", "--output", "NAME", "--associated", self.image], check=False).stdout.split()
+        return Path(devices[0]).name if devices else None
+
+    def wait_until_unmounted(self) -> None:
+        """After the node's last process: the kernel forgets the file system an instant later."""
+        loop = self._loop()
+        deadline = time.monotonic() + 30
+        while loop is not None and Path(f"/sys/fs/ext4/{loop}").exists():
             if time.monotonic() > deadline:
                 raise LabError(f"{self.image} is still in use")
-            time.sleep(0.05)
+            time.sleep(0.02)
+
+    def remove(self) -> None:
+        while (loop := self._loop()) is not None:
+            self.wait_until_unmounted()
+            run(["losetup", "--detach", f"/dev/{loop}"], what=f"detaching {self.image}")
+        self.image.unlink(missing_ok=True)

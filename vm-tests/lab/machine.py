@@ -62,7 +62,7 @@ class Node(Commands):
 
     def remove_disk(self) -> None:
         if self.data_disk is not None:
-            self.data_disk.unmount()
+            self.data_disk.remove()
         if os.path.ismount(self.root):
             run(["umount", self.root], what=f"unmounting the disk of {self.name}")
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -93,8 +93,6 @@ class Node(Commands):
             return
         self.log("starting")
         self._power_is_off()
-        if self.data_disk is not None:
-            self.data_disk.mount()
         self.network.plug(self.name, self.addresses)
         self.cgroup.make()
         argv = [
@@ -104,6 +102,8 @@ class Node(Commands):
             "--timezone=off", "--link-journal=no", "--console=pipe", f"--capability={CAPABILITIES}",
             "--kill-signal=SIGRTMIN+3",
         ]
+        if self.data_disk is not None:
+            argv = self.data_disk.enter_command(argv)
         # The machine mounts cgroup v2 as its own whatever the host has, and may write its own network's sysctls.
         env = clean_environment(SYSTEMD_NSPAWN_UNIFIED_HIERARCHY="1", SYSTEMD_NSPAWN_API_VFS_WRITABLE="network")
         with self.console_log.open("ab") as console:
@@ -149,7 +149,7 @@ class Node(Commands):
             self._spawned.wait()
         self._spawned = self._leader = None
         if self.data_disk is not None:
-            self.data_disk.unmount()
+            self.data_disk.wait_until_unmounted()
         (self.folder / "nspawn.json").unlink(missing_ok=True)
         self.network.forget(self.name)
         # systemd-nspawn's own litter, when it was killed
@@ -165,7 +165,7 @@ class Node(Commands):
         self.log("forced crash")
         self.network.unplug(self.name)
         if self.data_disk is not None:
-            self.data_disk.cut()
+            self.data_disk.cut(self.leader())
         self._power_is_off()
 
     def shutdown(self) -> None:

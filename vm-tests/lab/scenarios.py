@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lab import bring_up
+from lab import apps, bring_up
 from lab.commands import retry
 from lab.errors import LabError, ScenarioFailed
 from lab.log import Log
@@ -118,6 +118,9 @@ def run_one(name: str, lab: Lab, parts: bring_up.Parts, keep: bool) -> Outcome:
     say(f"{name}")
     try:
         bring_up.create(lab, parts, quiet=True)
+        if (app := apps.wanted(FOLDER / f"{name}.py")) is not None:
+            for node in lab.nodes.values():
+                apps.lay(node, app)
         symbols = Driver(lab).symbols()
         with _deadline(SCENARIO_TIMEOUT):
             exec(compile(PRELUDE.read_text(), PRELUDE, "exec"), symbols)
