@@ -94,7 +94,7 @@ in
           group_name = cfg.cluster.groupName;
           communication_stack = "MYSQL";
           local_address = trivet.at ports.mysql self;
-          group_seeds = lib.concatMapStringsSep "," (trivet.at ports.mysql) trivet.databases;
+          # group_seeds: the keeper sets them, so that a member more does not restart the others.
           # With ON, a server that finds no group turns writable by itself after a minute.
           start_on_boot = "OFF";
           bootstrap_group = "OFF";
@@ -139,6 +139,15 @@ in
         db.settings
       ];
     };
+
+    warnings =
+      let
+        count = lib.length trivet.databases;
+      in
+      lib.optional (count > 2 && lib.mod count 2 == 0) (
+        "trivet: ${toString count} nodes have the role database; they survive no more failures than ${toString (count - 1)} and can be "
+        + "split in half, so let this be a step on the way to ${toString (count + 1)}"
+      );
 
     # They would be written by this member alone, which then fits into no group.
     assertions =

@@ -61,9 +61,36 @@ in
           "replication-password"
           "app-password"
         ] trivet.secret;
-      # After, and so stopped before it. Not bound to it: while MySQL is down the keeper is there to say so.
-      after = [ "mysql.service" ];
-      serviceConfig.StateDirectory = unit;
+      # Before, and so stopped after it: at a shutdown the keeper is there to hand the primary role over (database.nix). Not
+      # bound to it: while MySQL is down the keeper is there to say so.
+      before = [ "mysql.service" ];
+      serviceConfig = {
+        StateDirectory = unit;
+        # The control socket, for this node's root.
+        RuntimeDirectory = unit;
+        RuntimeDirectoryMode = "0700";
+      };
     } // { description = "Trivet keeper of the database group"; };
+
+    # Whatever stops mysqld in order (systemctl, a rebuild, a reboot) stops this first, and waits for it: the primary role moves
+    # to another member while this one still works. A unit of its own, so that a new Trivet does not restart mysqld.
+    systemd.services.trivet-handover = {
+      description = "Hand-over of the primary role before MySQL stops";
+      wantedBy = [ "mysql.service" ];
+      partOf = [ "mysql.service" ];
+      after = [ "mysql.service" ]; # started after it, stopped before it
+      restartIfChanged = false; # a restart of this alone would move the role for nothing
+      serviceConfig = import ./sandbox.nix // {
+        Type = "oneshot";
+        RemainAfterExit = true;
+        ExecStart = "${pkgs.coreutils}/bin/true";
+        # It is root, without any right of root but to open the keeper's socket, whose user is another.
+        ExecStop = "-${cfg.package}/bin/trivet database prepare-stop --timeout 15s";
+        TimeoutStopSec = "20s"; # no stop is blocked
+        CapabilityBoundingSet = "CAP_DAC_OVERRIDE";
+        PrivateUsers = false; # in a namespace of its own it would not be the root that the keeper knows
+        RestrictAddressFamilies = "AF_UNIX";
+      };
+    };
   };
 }

@@ -65,9 +65,8 @@ problem (!cluster.nodes ? ${cfg.node}) (
 ++ problem (count "balancer" > 15) "${toString (count "balancer")} nodes have the role balancer; 15 is the most that get distinct priorities near the top"
 ++ problem (count "app" == 0) "no node has the role app, so nothing would serve the site; give it to at least two nodes"
 ++ problem (count "database" == 0) "no node has the role database, so there would be nothing to read or write; give it to three nodes"
-++ problem (count "database" != 0 && lib.mod (count "database") 2 == 0) (
-  "${toString (count "database")} nodes have the role database (${names (withRole "database")}); an even number survives no more failures "
-  + "than one fewer and can split in half, so give the role to one more node or take it from one"
+++ problem (count "database" == 2) (
+  "2 nodes have the role database (${names (withRole "database")}); two survive the failure of none, so give the role to one more node"
 )
 ++ problem (count "database" > 9) "${toString (count "database")} nodes have the role database; MySQL Group Replication takes nine at most"
 

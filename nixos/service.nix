@@ -6,12 +6,14 @@
   execStart,
   credentials ? { }, # name of the credential → file on the node
   after ? [ ],
+  before ? [ ],
   serviceConfig ? { },
 }:
 {
   wantedBy = [ "multi-user.target" ];
   wants = [ "network-online.target" ];
   after = [ "network-online.target" ] ++ after;
+  inherit before;
   # A server that stopped being restarted is an outage that waits for a person.
   startLimitIntervalSec = 0;
   serviceConfig =
