@@ -44,6 +44,7 @@ impl Node {
             "tls": {"ca": path("ca.pem"), "certificate": path("node.pem"), "key": path("node.key")},
             "metrics": {"listen": metrics},
             "state_directory": path("state"),
+            "control_socket": path("control.sock"),
             "mysql": {
                 "socket": path("mysqld.sock"),
                 "replication_password_file": path("replication-password"),

@@ -3,20 +3,28 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::RwLock;
+use tokio::sync::{Notify, watch};
 
 use super::decide::Cluster;
-use super::report::{Observation, Peers, Phase, Record, Report};
-use super::verdict::Facts;
+use super::report::{Disk, Observation, Peers, Phase, Record, Report};
+use super::verdict::{Facts, Leaving};
 
 /// What the tasks share.
 pub struct Board {
     cluster: Cluster,
     stale: Duration,
     state: RwLock<State>,
+    /// Asks the observer to look now.
+    look: Notify,
+    /// Tells when a look that began at this moment has succeeded.
+    looked: watch::Sender<Option<Instant>>,
 }
+
+/// How long the word that mysqld is about to stop is believed; a stop that never came must not keep a member out of use.
+const LEAVING: Duration = Duration::from_secs(60);
 
 struct State {
     seen: Option<(Arc<Observation>, Instant)>,
@@ -29,6 +37,10 @@ struct State {
     reason: String,
     plan: Option<String>,
     record: Record,
+    warnings: Vec<String>,
+    disk: Option<Disk>,
+    /// Since when mysqld is about to be stopped on purpose, and how far that has come.
+    leaving: Option<(Instant, Leaving)>,
 }
 
 struct Peer {
@@ -52,8 +64,12 @@ impl Board {
             reason: "the keeper has just started".into(),
             plan: None,
             record,
+            warnings: Vec::new(),
+            disk: None,
+            leaving: None,
         };
-        Self { cluster, stale, state: RwLock::new(state) }
+        let looked = watch::Sender::new(None);
+        Self { cluster, stale, state: RwLock::new(state), look: Notify::new(), looked }
     }
 
     /// The configuration's part of a decision.
@@ -70,6 +86,32 @@ impl Board {
         }
         state.seen = Some((Arc::new(observation), at));
         state.fault = None;
+        drop(state);
+        self.looked.send_replace(Some(at));
+    }
+
+    /// Returns when somebody wants the observer to look now.
+    pub async fn look_wanted(&self) {
+        self.look.notified().await;
+    }
+
+    /// Has the member looked at now, instead of at the observer's next turn, and waits for it, at most so long.
+    pub async fn look_now(&self, patience: Duration) {
+        let asked = Instant::now();
+        let mut looked = self.looked.subscribe();
+        self.look.notify_one();
+        // Late or not, the answer comes from the board.
+        let _ = tokio::time::timeout(patience, looked.wait_for(|at| at.is_some_and(|at| at >= asked))).await;
+    }
+
+    /// mysqld is about to be stopped on purpose.
+    pub fn leave(&self, now: Instant, how: Leaving) {
+        self.state.write().leaving = Some((now, how));
+    }
+
+    /// Whether it is, as far as anybody said lately.
+    pub fn leaving(&self, now: Instant) -> Option<Leaving> {
+        leaving(&self.state.read(), now)
     }
 
     /// A look that failed. `gone`: mysqld is known not to run, so what was seen before is worth nothing.
@@ -77,6 +119,8 @@ impl Board {
         let mut state = self.state.write();
         if gone {
             state.seen = None;
+            // It has stopped. Whoever starts it wants it to work again.
+            state.leaving = None;
         }
         state.fault = Some(why);
     }
@@ -94,6 +138,21 @@ impl Board {
             Ok(report) => peer.report = Some((report, asked)),
             Err(fault) => peer.fault = fault,
         }
+    }
+
+    /// The space that mysqld has left, if it can be told.
+    pub fn disk(&self, disk: Option<Disk>) {
+        self.state.write().disk = disk;
+    }
+
+    /// What was told last.
+    pub fn disk_seen(&self) -> Option<Disk> {
+        self.state.read().disk
+    }
+
+    /// What an operator should mend.
+    pub fn warn(&self, warnings: Vec<String>) {
+        self.state.write().warnings = warnings;
     }
 
     /// Where the runner stands.
@@ -147,6 +206,11 @@ impl Board {
             plan: state.plan.clone(),
             record: state.record.clone(),
             age_ms: age.map_or(0, |a| u64::try_from(a.as_millis()).unwrap_or(u64::MAX)),
+            leaving: leaving(&state, now).is_some(),
+            warnings: state.warnings.clone(),
+            disk: state.disk,
+            clock: Some(unix_time()),
+            ahead: None,
             observation: fresh(&state, now, self.stale).ok().map(|o| (*o).clone()),
         }
     }
@@ -158,21 +222,34 @@ impl Board {
             let peers = self.cluster.members.iter().filter(|m| **m != self.cluster.me);
             peers.into_iter().all(|m| state.peers.get(m).is_some_and(|p| p.asked > t))
         };
-        let peers = state
-            .peers
-            .iter()
-            .filter_map(|(name, peer)| {
-                let report = fresh_peer(peer, now, self.stale).ok()?;
-                (report.group_name == self.cluster.group_name).then_some(())?;
-                Some((name.clone(), report.observation?))
-            })
-            .collect();
+        let mut peers = Vec::new();
+        let mut ahead = Vec::new();
+        for (name, peer) in &state.peers {
+            let Ok(report) = fresh_peer(peer, now, self.stale) else { continue };
+            if report.group_name != self.cluster.group_name {
+                continue;
+            }
+            ahead.extend(report.ahead.map(|seconds| (name.clone(), seconds)));
+            peers.extend(report.observation.map(|seen| (name.clone(), seen)));
+        }
         Facts {
             local: fresh(&state, now, self.stale),
             peers,
+            ahead,
             asked_since_pause: state.resumed.is_none_or(all_asked_since),
+            leaving: leaving(&state, now),
         }
     }
+}
+
+/// This machine's clock, in seconds since 1970.
+pub fn unix_time() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64())
+}
+
+fn leaving(state: &State, now: Instant) -> Option<Leaving> {
+    let (since, how) = state.leaving?;
+    (now.saturating_duration_since(since) <= LEAVING).then_some(how)
 }
 
 fn fresh(state: &State, now: Instant, stale: Duration) -> Result<Arc<Observation>, String> {

@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use bytesize::ByteSize;
 use serde::Deserialize;
 
 use crate::config::{self, Invalid, Log, Metrics, TlsFiles, Validate};
@@ -32,6 +33,9 @@ pub struct Config {
     /// Where the keeper remembers that a group was formed, and who was in it.
     #[serde(default = "default_state_directory")]
     pub state_directory: PathBuf,
+    /// The unix socket for commands of this node's root (`trivet switchover` and others).
+    #[serde(default = "default_control_socket")]
+    pub control_socket: PathBuf,
     /// The local mysqld and its accounts.
     pub mysql: Mysql,
     /// All members of the group, this one included. Their order breaks ties and must be the same on all nodes.
@@ -48,6 +52,12 @@ pub struct Mysql {
     /// mysqld's unix socket.
     #[serde(default = "default_socket")]
     pub socket: PathBuf,
+    /// mysqld's data directory; only the free space below it is looked at.
+    #[serde(default = "default_data_directory")]
+    pub data_directory: PathBuf,
+    /// With less free space below `data_directory` than this, the member hands over the primary role and does not get it.
+    #[serde(default = "default_minimum_free")]
+    pub minimum_free: ByteSize,
     /// The keeper's own account, identified by `auth_socket`: the unix user of the same name.
     #[serde(default = "default_user")]
     pub user: String,
@@ -129,8 +139,21 @@ fn default_state_directory() -> PathBuf {
     "/var/lib/trivet-keeper".into()
 }
 
+fn default_control_socket() -> PathBuf {
+    super::control::DEFAULT_SOCKET.into()
+}
+
 fn default_socket() -> PathBuf {
     "/run/mysqld/mysqld.sock".into()
+}
+
+fn default_data_directory() -> PathBuf {
+    "/var/lib/mysql".into()
+}
+
+/// A few binary logs' worth: mysqld ends itself when it cannot write them.
+fn default_minimum_free() -> ByteSize {
+    ByteSize::mib(512)
 }
 
 fn default_user() -> String {
@@ -158,6 +181,7 @@ impl Validate for Config {
         self.log.validate("log")?;
         self.tls.validate("tls")?;
         config::absolute("state_directory", &self.state_directory)?;
+        config::absolute("control_socket", &self.control_socket)?;
         self.mysql.validate()?;
         self.timing.validate()?;
         config::positive("shutdown_timeout", self.shutdown_timeout)?;
@@ -209,6 +233,7 @@ impl Config {
 impl Mysql {
     fn validate(&self) -> Result<(), Invalid> {
         config::absolute("mysql.socket", &self.socket)?;
+        config::absolute("mysql.data_directory", &self.data_directory)?;
         config::absolute("mysql.replication_password_file", &self.replication_password_file)?;
         config::absolute("mysql.app_password_file", &self.app_password_file)?;
         if let Some(file) = &self.exporter_password_file {

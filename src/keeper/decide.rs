@@ -4,12 +4,15 @@
 //!
 //! The rule under all rules: a member starts or empties nothing as long as anything is unknown that could make it wrong.
 
+pub mod forced;
 mod join;
-mod outage;
+pub(super) mod outage;
+pub mod warnings;
 
 use std::time::Duration;
 
-use super::report::{MemberState, Observation, Peers, Phase, Record, Report, Role};
+use super::report::{Disk, MemberState, Observation, Peers, Phase, Record, Report, Role};
+use super::switchover::choose;
 
 /// What the configuration says about the cluster.
 #[derive(Debug, Clone)]
@@ -61,6 +64,8 @@ pub struct Inputs<'a> {
     pub peers: &'a Peers,
     /// What happened before.
     pub history: &'a History,
+    /// The space that mysqld has left, where it is known.
+    pub disk: Option<&'a Disk>,
 }
 
 /// One step. Each is safe to repeat.
@@ -86,6 +91,11 @@ pub enum Action {
     },
     /// Make or correct the accounts, on the primary.
     EnsureAccounts,
+    /// Move the primary role to this member.
+    HandOver {
+        /// Its name.
+        to: String,
+    },
 }
 
 impl Action {
@@ -99,6 +109,7 @@ impl Action {
             Self::Join => "join",
             Self::Clone { .. } => "clone",
             Self::EnsureAccounts => "ensure-accounts",
+            Self::HandOver { .. } => "hand-over",
         }
     }
 
@@ -167,7 +178,11 @@ const WRITABLE_GRACE: Duration = Duration::from_secs(2);
 pub fn decide(inputs: &Inputs<'_>) -> Decision {
     let local = match inputs.local {
         Ok(local) => local,
-        Err(why) => return Decision::wait(Phase::MysqlUnreachable, why),
+        Err(why) => {
+            // A full disk is the one cause that no restart mends.
+            let disk = inputs.disk.and_then(warnings::disk).map(|d| format!("; {d}")).unwrap_or_default();
+            return Decision::wait(Phase::MysqlUnreachable, format!("{why}{disk}"));
+        }
     };
     if let Some(fault) = misconfigured(inputs, local) {
         return Decision::wait(Phase::Misconfigured, fault);
@@ -252,16 +267,7 @@ fn online(inputs: &Inputs<'_>, local: &Observation) -> Decision {
         Role::Primary => "PRIMARY",
         Role::Secondary | Role::None => "SECONDARY",
     };
-    let mut reason = format!("ONLINE {role} in a view of {}", local.view.len());
-    let strangers: Vec<&str> =
-        local.view.iter().filter(|m| m.name.is_none()).map(|m| m.address.as_str()).collect();
-    if !strangers.is_empty() {
-        reason += &format!("; not in the configuration: {}", strangers.join(", "));
-    }
-    if local.start_on_boot {
-        reason += "; group_replication_start_on_boot is ON: set it OFF in my.cnf, or a restart without a group may \
-                   take writes alone";
-    }
+    let reason = format!("ONLINE {role} in a view of {}", local.view.len());
     let decision = Decision::wait(Phase::Online, reason);
     if local.role != Role::Primary {
         return read_only(inputs, local, decision);
@@ -269,6 +275,9 @@ fn online(inputs: &Inputs<'_>, local: &Observation) -> Decision {
     if local.super_read_only {
         let reason = format!("{}; super_read_only is ON, so it takes no writes yet", decision.reason);
         return Decision { reason, ..decision };
+    }
+    if let Some(decision) = hand_over(inputs, local, &decision) {
+        return decision;
     }
     if !inputs.history.accounts_ok {
         let quiet = inputs.history.other.as_ref().is_none_or(|r| r.wait.is_zero());
@@ -282,6 +291,27 @@ fn online(inputs: &Inputs<'_>, local: &Observation) -> Decision {
         return Decision { reason, action, ..decision };
     }
     decision
+}
+
+/// A primary whose disk is about to be full: mysqld would end itself at the next write, and an unplanned failover is longer
+/// than a planned one.
+fn hand_over(inputs: &Inputs<'_>, local: &Observation, decision: &Decision) -> Option<Decision> {
+    if !inputs.disk.is_some_and(|d| d.low) {
+        return None;
+    }
+    let quiet = inputs.history.other.as_ref().is_none_or(|r| r.wait.is_zero());
+    match choose(inputs.cluster, Ok(local), inputs.peers, None) {
+        Ok(chosen) if quiet => Some(Decision::act(
+            Phase::Online,
+            format!(
+                "{}; its disk is nearly full: handing the primary role to {}",
+                decision.reason, chosen.to
+            ),
+            Action::HandOver { to: chosen.to },
+        )),
+        // Writing is what is left to do here.
+        _ => None,
+    }
 }
 
 fn recovering_reason(local: &Observation) -> String {
@@ -358,4 +388,4 @@ fn brief(set: &super::gtid::GtidSet) -> String {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -41,6 +41,8 @@ pub async fn execute(
             .map(|()| "in the group".into()),
         Action::Bootstrap { first } => bootstrap(&mut sql, config, credentials, *first).await,
         Action::Clone { donor } => clone(&mut sql, config, credentials, donor).await,
+        // Not one connection's business: the runner's.
+        Action::HandOver { .. } => Err(SqlError::Refused("a hand-over is no statement".into())),
         Action::EnsureAccounts => {
             accounts::ensure_all(&mut sql, &config.mysql, credentials).await.map(|changed| changed.join(", "))
         }
@@ -57,6 +59,11 @@ async fn start_group(
     credentials: &Credentials,
     deadline: Duration,
 ) -> Result<(), SqlError> {
+    // From the configuration of the keeper rather than of mysqld: a member that is added later must not cost the others a
+    // restart.
+    let seeds: Vec<String> = config.members.iter().map(|m| m.mysql.to_string()).collect();
+    sql.run(&format!("SET GLOBAL group_replication_group_seeds = {}", quote(&seeds.join(","))), SHORT)
+        .await?;
     // Credentials given here stay in mysqld's memory: none lie in its tables, and none get lost with a channel.
     let start = format!(
         "START GROUP_REPLICATION USER = {}, PASSWORD = {}",

@@ -19,7 +19,12 @@ pub struct Observer {
     config: Arc<Config>,
     sql: Option<Sql>,
     statics: Option<(Instant, Statics)>,
+    lag: Option<(Instant, f64)>,
 }
+
+/// How long a lag that was known counts as known although a look finds the applier between two transactions. It grows by the
+/// time that has passed, as it does when nothing is applied at all.
+const LAG_LIFE: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Clone)]
 struct Statics {
@@ -34,7 +39,7 @@ struct Statics {
 impl Observer {
     /// An observer that has not connected yet.
     pub fn new(config: Arc<Config>) -> Self {
-        Self { config, sql: None, statics: None }
+        Self { config, sql: None, statics: None, lag: None }
     }
 
     /// One look, within `timing.observe_timeout`.
@@ -45,15 +50,24 @@ impl Observer {
         let sql = self.sql.take();
         let statics = self.statics.take().filter(|(at, _)| sql.is_some() && at.elapsed() < STATICS_LIFE);
         let config = self.config.clone();
-        let (sql, statics, observation) =
+        let (sql, statics, mut observation) =
             match tokio::time::timeout(deadline, look(&config, sql, statics, deadline)).await {
                 Ok(outcome) => outcome?,
                 Err(_) => return Err(SqlError::Timeout(deadline)),
             };
         self.sql = Some(sql);
         self.statics = Some(statics);
+        match observation.lag_seconds {
+            Some(lag) => self.lag = Some((Instant::now(), lag)),
+            None => observation.lag_seconds = still_known(self.lag, observation.member_state),
+        }
         Ok(observation)
     }
+}
+
+fn still_known(last: Option<(Instant, f64)>, state: MemberState) -> Option<f64> {
+    let (at, lag) = last.filter(|(at, _)| state == MemberState::Online && at.elapsed() < LAG_LIFE)?;
+    Some(lag + at.elapsed().as_secs_f64())
 }
 
 async fn look(

@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 use http::StatusCode;
 
 use crate::config::ConfigError;
-use crate::http::client::{Client, Target};
+use crate::http::client::{Client, ClientError, Target};
 use crate::process::Shutdown;
 use crate::tls;
 
-use super::board::Board;
+use super::board::{Board, unix_time};
 use super::config::Config;
 use super::report::{Peers, Report};
 
@@ -44,16 +44,33 @@ impl PeerClients {
 
     async fn ask(&self, name: &str) -> Result<Report, String> {
         let client = self.clients.get(name).ok_or("is not configured")?;
-        let answer = client.get("/state", self.timeout).await.map_err(|e| e.to_string())?;
+        let (sent, begun) = (unix_time(), Instant::now());
+        let answer = client.get("/state", self.timeout).await.map_err(|e| because(&e))?;
+        let took = begun.elapsed().as_secs_f64();
         if answer.status != StatusCode::OK {
             return Err(format!("its keeper answers {}", answer.status));
         }
-        let report: Report = serde_json::from_slice(&answer.body)
+        let mut report: Report = serde_json::from_slice(&answer.body)
             .map_err(|e| format!("its keeper's answer makes no sense: {e}"))?;
         if report.node != name {
             return Err(format!("its keeper says that it is {}", report.node));
         }
+        // Somewhere between question and answer its clock was read.
+        report.ahead = report.clock.map(|clock| clock - (sent + took / 2.0));
         Ok(report)
+    }
+
+    /// Whether the keeper of `name`, having looked right now, calls its member the primary; the error is its reason.
+    pub async fn is_primary(&self, name: &str) -> Result<(), String> {
+        let client = self.clients.get(name).ok_or("is not configured")?;
+        let answer = client.get("/primary?look=now", self.timeout).await.map_err(|e| e.to_string())?;
+        if answer.status == StatusCode::OK {
+            return Ok(());
+        }
+        let body: serde_json::Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+        Err(body["reason"]
+            .as_str()
+            .map_or_else(|| format!("its keeper answers {}", answer.status), str::to_owned))
     }
 
     /// Asks all peers once, at the same time, and leaves the answers on the board too.
@@ -98,5 +115,39 @@ impl PeerClients {
                 }
             });
         }
+    }
+}
+
+/// Begins every reason that is about certificates.
+pub const CERTIFICATE: &str = "certificates do not fit: ";
+
+/// A failure in words that tell what to look at.
+fn because(e: &ClientError) -> String {
+    let text = e.to_string();
+    // rustls names what it refuses, and an alert that it receives ("RFC 8446 section 6.2") names what the other refuses.
+    if matches!(e, ClientError::Tls(..)) && text.contains("certificate") || text.contains("fatal alert") {
+        return format!("{CERTIFICATE}{text}");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Error, ErrorKind};
+
+    use super::*;
+
+    #[test]
+    fn a_wrong_certificate_is_told_from_a_broken_connection() {
+        let tls = |text: &str| {
+            because(&ClientError::Tls("x:8008".into(), Error::new(ErrorKind::InvalidData, text)))
+        };
+        for wrong in ["invalid peer certificate: UnknownIssuer", "invalid peer certificate: Expired"] {
+            assert!(tls(wrong).starts_with(CERTIFICATE), "{}", tls(wrong));
+        }
+        let alert = because(&ClientError::Http("received fatal alert: UnknownCA".into()));
+        assert!(alert.starts_with(CERTIFICATE), "{alert}");
+        assert!(!tls("peer closed connection without sending TLS close_notify").starts_with(CERTIFICATE));
+        assert!(!because(&ClientError::Timeout(Duration::from_secs(1))).starts_with(CERTIFICATE));
     }
 }

@@ -6,6 +6,7 @@
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use super::gtid::GtidSet;
 use super::report::{MemberState, Observation, Record};
 
 /// The record file of one keeper.
@@ -59,6 +60,30 @@ impl RecordFile {
         Ok(true)
     }
 
+    /// Takes note of bootstraps by force that another keeper remembers; true when there were any that this one did not.
+    pub fn adopt_forks(&mut self, forks: &[GtidSet]) -> io::Result<bool> {
+        if forks.len() <= self.record.forks.len() {
+            return Ok(false);
+        }
+        self.set_forks(forks.to_vec()).map(|()| true)
+    }
+
+    /// Takes note of one more bootstrap by force, from a member with these transactions; what was noted before is returned,
+    /// for [`Self::set_forks`] when nothing came of it.
+    pub fn fork(&mut self, earlier: &[GtidSet], gtids: GtidSet) -> io::Result<Vec<GtidSet>> {
+        let before = self.record.forks.clone();
+        let forks = earlier.iter().cloned().chain([gtids]).collect();
+        self.set_forks(forks).map(|()| before)
+    }
+
+    /// Replaces what is noted.
+    pub fn set_forks(&mut self, forks: Vec<GtidSet>) -> io::Result<()> {
+        let next = Record { forks, ..self.record.clone() };
+        self.write(&next)?;
+        self.record = next;
+        Ok(())
+    }
+
     fn write(&self, record: &Record) -> io::Result<()> {
         let temporary = self.path.with_extension("json.new");
         let mut file = std::fs::File::create(&temporary)?;
@@ -84,6 +109,7 @@ fn noted(record: &Record, seen: &Observation) -> Record {
         group_name: record.group_name.clone(),
         formed: record.formed || seen.gtid_executed.has_uuid(&record.group_name),
         last_view,
+        forks: record.forks.clone(),
     }
 }
 

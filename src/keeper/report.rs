@@ -279,6 +279,31 @@ pub struct Record {
     pub formed: bool,
     /// Names of the members that were ONLINE in the last view seen with a majority.
     pub last_view: Vec<String>,
+    /// One set for each time that an operator bootstrapped the group by force: what the group went on with. The numbers of
+    /// later transactions may repeat those of transactions that were given up then, so sets alone no longer tell whose data
+    /// belongs to the group.
+    #[serde(default)]
+    pub forks: Vec<GtidSet>,
+}
+
+impl Record {
+    /// What a member with this record and the transactions `gtids` has that was given up by a bootstrap in `forks` which it
+    /// has not been part of.
+    pub fn given_up(&self, gtids: &GtidSet, forks: &[GtidSet]) -> GtidSet {
+        let unknown = forks.get(self.forks.len()..).unwrap_or_default();
+        unknown.iter().fold(GtidSet::default(), |sum, fork| sum.union(&gtids.subtract(fork)))
+    }
+}
+
+/// The space below a member's data directory, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Disk {
+    /// What mysqld may still use.
+    pub free: u64,
+    /// The file system's size.
+    pub total: u64,
+    /// Less is free than `mysql.minimum_free` asks for.
+    pub low: bool,
 }
 
 /// The answer to `/state` and `/health`. The fields of the observation stand beside the others, and are absent while
@@ -301,6 +326,21 @@ pub struct Report {
     pub record: Record,
     /// How old the observation is.
     pub age_ms: u64,
+    /// mysqld is about to be stopped on purpose: no role and no reads here any more. Absent from older keepers.
+    #[serde(default)]
+    pub leaving: bool,
+    /// What an operator should mend although the member works, each with what to do. Absent from older keepers.
+    #[serde(default)]
+    pub warnings: Vec<String>,
+    /// The space below the data directory. Absent from older keepers, and while it cannot be told.
+    #[serde(default)]
+    pub disk: Option<Disk>,
+    /// The clock of this machine when the answer was made, in seconds since 1970. Absent from older keepers.
+    #[serde(default)]
+    pub clock: Option<f64>,
+    /// How far that is ahead of the clock of whoever asked, in seconds; filled in by who asked.
+    #[serde(skip)]
+    pub ahead: Option<f64>,
     /// The local member, `None` while it does not answer.
     #[serde(flatten)]
     pub observation: Option<Observation>,

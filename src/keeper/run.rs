@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use metrics::gauge;
 use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
+use tokio::sync::mpsc;
 
 use crate::config::ConfigError;
 use crate::process::{self, Failure, Shutdown};
@@ -14,8 +15,10 @@ use crate::tls;
 
 use super::board::Board;
 use super::config::Config;
+use super::control::{self, Control};
 use super::credentials::Credentials;
 use super::decide::Cluster;
+use super::disk;
 use super::observe::Observer;
 use super::peers::PeerClients;
 use super::record::RecordFile;
@@ -23,6 +26,7 @@ use super::report::MemberState;
 use super::runner::Runner;
 use super::server;
 use super::sql::SqlError;
+use super::switchover::Switchover;
 use super::verdict;
 
 /// Runs the keeper until it is told to stop. mysqld is left as it is.
@@ -44,6 +48,13 @@ pub async fn run(config: Config) -> Result<(), Failure> {
         .await
         .map_err(|e| Failure::run(format_args!("listen: cannot listen on {}: {e}", config.listen)))?;
 
+    let control_listener = control::bind(&config.control_socket).map_err(|e| {
+        Failure::run(format_args!(
+            "control_socket: cannot listen on {}: {e}",
+            config.control_socket.display()
+        ))
+    })?;
+
     let shutdown = Shutdown::on_signals()?;
     let board = Arc::new(Board::new(cluster(&config), config.timing.stale, record.record().clone()));
     let status = board.clone();
@@ -53,10 +64,20 @@ pub async fn run(config: Config) -> Result<(), Failure> {
         shutdown.clone(),
     ));
     tokio::spawn(observe(config.clone(), board.clone(), shutdown.clone()));
+    tokio::spawn(disk::watch(config.mysql.clone(), board.clone(), shutdown.clone()));
     peers.poll(&board, config.timing.observe, &shutdown);
     let server = tokio::spawn(server::serve(listener, tls, server::router(board.clone()), shutdown.clone()));
-    let runner =
-        tokio::spawn(Runner::new(config.clone(), board, peers, record, credentials).run(shutdown.clone()));
+    let switchover = Arc::new(Switchover::new(config.clone(), board.clone(), peers.clone()));
+    let (force, forces) = mpsc::channel(1);
+    let control = Control { board: board.clone(), switchover: switchover.clone(), force };
+    let (socket, stop) = (config.control_socket.clone(), shutdown.clone());
+    tokio::spawn(async move {
+        control::serve(control_listener, &socket, control::router(control), stop).await;
+    });
+    let runner = tokio::spawn(
+        Runner::new(config.clone(), board, peers, switchover, forces, record, credentials)
+            .run(shutdown.clone()),
+    );
 
     tracing::info!(node = config.node, listen = %config.listen, "keeping");
     process::notify_ready();
@@ -90,7 +111,7 @@ async fn observe(config: Arc<Config>, board: Arc<Board>, mut shutdown: Shutdown)
     let mut ticks = tokio::time::interval(config.timing.observe);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
-        tokio::select! { _ = ticks.tick() => {}, () = shutdown.wait() => return }
+        tokio::select! { _ = ticks.tick() => {}, () = board.look_wanted() => {}, () = shutdown.wait() => return }
         let at = Instant::now();
         match observer.look().await {
             Ok(seen) => {

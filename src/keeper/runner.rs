@@ -7,16 +7,22 @@ use metrics::{counter, gauge};
 
 use crate::process::{self, Shutdown};
 
+use tokio::sync::{mpsc, oneshot};
+
 use super::attempts::Attempts;
 use super::board::Board;
 use super::config::Config;
 use super::credentials::Credentials;
+use super::decide::forced::{self, ForcePlan};
+use super::decide::outage::longest_forks;
+use super::decide::warnings::warnings;
 use super::decide::{Action, Decision, History, Inputs, decide};
 use super::execute::execute;
 use super::observe::Observer;
 use super::peers::PeerClients;
 use super::record::RecordFile;
-use super::report::{MemberState, Observation, Phase, Role};
+use super::report::{Disk, MemberState, Observation, Peers, Phase, Role};
+use super::switchover::Switchover;
 
 /// Back in the group for so long, earlier failures no longer count.
 const SETTLED: Duration = Duration::from_secs(30);
@@ -25,11 +31,28 @@ const CREDENTIALS: Duration = Duration::from_secs(5);
 /// A waiting keeper repeats itself in the log this often.
 const REPEAT: Duration = Duration::from_secs(60);
 
+/// MySQL's part of a hand-over that nobody waits for.
+const HAND_OVER: Duration = Duration::from_secs(30);
+/// A mysqld that listens accepts at once.
+const PROBE: Duration = Duration::from_secs(1);
+
+/// An operator asks about, or for, a bootstrap without all members.
+pub struct Force {
+    /// The node that the operator named.
+    pub node: String,
+    /// The token of the plan that the operator has consented to; without one, the plan is told and nothing is done.
+    pub token: Option<String>,
+    /// Where the plan goes, or why there is none.
+    pub answer: oneshot::Sender<Result<ForcePlan, String>>,
+}
+
 /// The one that acts.
 pub struct Runner {
     config: Arc<Config>,
     board: Arc<Board>,
     peers: PeerClients,
+    switchover: Arc<Switchover>,
+    forces: mpsc::Receiver<Force>,
     record: RecordFile,
     credentials: Credentials,
     credentials_read: Instant,
@@ -48,6 +71,8 @@ impl Runner {
         config: Arc<Config>,
         board: Arc<Board>,
         peers: PeerClients,
+        switchover: Arc<Switchover>,
+        forces: mpsc::Receiver<Force>,
         record: RecordFile,
         credentials: Credentials,
     ) -> Self {
@@ -55,6 +80,8 @@ impl Runner {
             config,
             board,
             peers,
+            switchover,
+            forces,
             record,
             credentials,
             credentials_read: Instant::now(),
@@ -73,8 +100,11 @@ impl Runner {
         let mut ticks = tokio::time::interval(self.config.timing.observe);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            tokio::select! { _ = ticks.tick() => {}, () = shutdown.wait() => return }
-            self.step().await;
+            tokio::select! {
+                _ = ticks.tick() => self.step().await,
+                Some(force) = self.forces.recv() => self.forced(force).await,
+                () = shutdown.wait() => return,
+            }
         }
     }
 
@@ -84,16 +114,48 @@ impl Runner {
         self.remember(now, local.as_deref().ok());
         self.reread_credentials(now);
         let peers = self.board.peers(now);
-        let decision = decide(&Inputs {
-            cluster: self.board.cluster(),
-            local: local.as_deref().map_err(String::as_str),
-            record: self.record.record(),
-            peers: &peers,
-            history: &self.history(now),
-        });
+        if local.as_ref().is_ok_and(|o| o.is_healthy()) {
+            self.adopt_forks(&peers);
+        }
+        let (history, disk) = (self.history(now), self.board.disk_seen());
+        let inputs = self.inputs(local.as_deref().map_err(String::as_str), &peers, &history, disk.as_ref());
+        let mut decision = decide(&inputs);
+        let warnings = warnings(&inputs);
+        gauge!("trivet_keeper_warnings").set(u32::try_from(warnings.len()).unwrap_or(u32::MAX));
+        self.board.warn(warnings);
+        if self.board.leaving(now).is_some() {
+            // It would only stand in the way of the stop, or bring the member back into what it is just leaving.
+            decision.action = None;
+            decision.reason += "; mysqld is about to stop";
+        }
         self.publish(now, &decision);
         if let Some(action) = &decision.action {
             self.act(action.clone()).await;
+        }
+    }
+
+    fn inputs<'a>(
+        &'a self,
+        local: Result<&'a Observation, &'a str>,
+        peers: &'a Peers,
+        history: &'a History,
+        disk: Option<&'a Disk>,
+    ) -> Inputs<'a> {
+        let (cluster, record) = (self.board.cluster(), self.record.record());
+        Inputs { cluster, local, record, peers, history, disk }
+    }
+
+    /// Remembers what the group remembers of bootstraps by force: before this member is one of it, or when it is.
+    fn adopt_forks(&mut self, peers: &Peers) {
+        let history = History::default();
+        let forks = longest_forks(&self.inputs(Err(""), peers, &history, None)).to_vec();
+        match self.record.adopt_forks(&forks) {
+            Ok(true) => self.board.recorded(self.record.record().clone()),
+            Ok(false) => {}
+            Err(e) => {
+                counter!("trivet_keeper_record_errors_total").increment(1);
+                tracing::error!(error = %e, "cannot write the record of the group in state_directory");
+            }
         }
     }
 
@@ -209,7 +271,16 @@ impl Runner {
         }
         tracing::info!(action = name, detail = ?action, "acting");
         let begun = Instant::now();
-        let outcome = execute(&self.config, &self.credentials, &action).await;
+        if matches!(action, Action::Join | Action::Clone { .. }) {
+            // The decision has seen that this member has nothing that was given up.
+            self.adopt_forks(&self.board.peers(begun));
+        }
+        let outcome = match &action {
+            Action::HandOver { to } => {
+                self.switchover.run(Some(to), HAND_OVER).await.map(|_| to.clone()).map_err(|e| e.to_string())
+            }
+            action => execute(&self.config, &self.credentials, action).await.map_err(|e| e.to_string()),
+        };
         let seconds = begun.elapsed().as_secs_f64();
         let label = if outcome.is_ok() { "done" } else { "failed" };
         counter!("trivet_keeper_actions_total", "action" => name, "outcome" => label).increment(1);
@@ -230,15 +301,87 @@ impl Runner {
             }
             Err(e) => {
                 tracing::error!(action = name, seconds, error = %e, "failed");
-                attempts.failed(Instant::now(), e.to_string());
+                attempts.failed(Instant::now(), e);
             }
         }
         // The observation on the board may be from before the action.
         self.look_anew().await;
     }
 
+    /// Tells what a bootstrap without all members would give up, or does it, when that is what the operator consented to.
+    async fn forced(&mut self, force: Force) {
+        let outcome = self.force(&force.node, force.token.as_deref()).await;
+        match (&outcome, force.token.is_some()) {
+            (Ok(_), true) => {
+                counter!("trivet_keeper_actions_total", "action" => "force-bootstrap", "outcome" => "done")
+                    .increment(1);
+            }
+            (Err(why), true) => tracing::error!(why, "force-bootstrap"),
+            (_, false) => {}
+        }
+        // Whoever asked may be gone; the log has it.
+        let _ = force.answer.send(outcome);
+    }
+
+    async fn force(&mut self, node: &str, token: Option<&str>) -> Result<ForcePlan, String> {
+        let (local, peers) = self.look_at_everything().await?;
+        let history = self.history(Instant::now());
+        let inputs = self.inputs(Ok(&local), &peers, &history, None);
+        let plan = forced::plan(&inputs, node).map_err(|e| e.to_string())?;
+        self.nobody_listens(&plan.unknown).await?;
+        let Some(token) = token else { return Ok(plan) };
+        if plan.token != token {
+            return Err("something has changed since the question was asked: give the command again".into());
+        }
+        let earlier = longest_forks(&inputs).to_vec();
+        let unwritten = |e: std::io::Error| format!("the record in state_directory cannot be written: {e}");
+        // Noted before it happens: once the group takes writes it must be known that numbers may repeat.
+        let before = self.record.fork(&earlier, plan.gtids.clone()).map_err(unwritten)?;
+        self.board.recorded(self.record.record().clone());
+        self.board.decided(Phase::Bootstrapping, "bootstrapping by force, as an operator asked for", None);
+        tracing::warn!(
+            gtids = %plan.gtids,
+            others = plan.others.join("; "),
+            "bootstrapping by force, as an operator asked for"
+        );
+        let bootstrap = Action::Bootstrap { first: false };
+        let outcome = execute(&self.config, &self.credentials, &bootstrap).await;
+        if outcome.is_err() {
+            self.record.set_forks(before).map_err(unwritten)?;
+            self.board.recorded(self.record.record().clone());
+        }
+        self.look_anew().await;
+        outcome.map(|_| plan).map_err(|e| e.to_string())
+    }
+
+    /// A member whose keeper is silent while its mysqld listens may be in a group.
+    async fn nobody_listens(&self, names: &[String]) -> Result<(), String> {
+        for member in self.config.members.iter().filter(|m| names.contains(&m.name)) {
+            let connected = tokio::time::timeout(PROBE, tokio::net::TcpStream::connect(member.mysql)).await;
+            if matches!(connected, Ok(Ok(_))) {
+                return Err(format!(
+                    "mysqld of {} listens on {}, though nothing is known of its state: it may be running a group. Look at \
+                     its keeper, or stop that mysqld",
+                    member.name, member.mysql
+                ));
+            }
+        }
+        Ok(())
+    }
+
     /// Looks at everything anew, right now, and decides once more: the same must come out.
     async fn recheck(&mut self, action: &Action) -> Result<(), String> {
+        let (local, peers) = self.look_at_everything().await?;
+        let (history, disk) = (self.history(Instant::now()), self.board.disk_seen());
+        let decision = decide(&self.inputs(Ok(&local), &peers, &history, disk.as_ref()));
+        if decision.action.as_ref() == Some(action) {
+            return Ok(());
+        }
+        Err(format!("{}: {}", decision.phase, decision.reason))
+    }
+
+    /// The local member and all peers, asked right now.
+    async fn look_at_everything(&self) -> Result<(Observation, Peers), String> {
         let (local, peers) = tokio::join!(
             async { Observer::new(self.config.clone()).look().await.map_err(|e| e.to_string()) },
             self.peers.ask_all(&self.board)
@@ -254,17 +397,7 @@ impl Runner {
                 (name, fresh)
             })
             .collect();
-        let decision = decide(&Inputs {
-            cluster: self.board.cluster(),
-            local: Ok(&local),
-            record: self.record.record(),
-            peers: &peers,
-            history: &self.history(Instant::now()),
-        });
-        if decision.action.as_ref() == Some(action) {
-            return Ok(());
-        }
-        Err(format!("{}: {}", decision.phase, decision.reason))
+        Ok((local, peers))
     }
 
     async fn look_anew(&self) {

@@ -43,7 +43,30 @@ pub fn router(board: Arc<Board>) -> Router {
         .with_state(board)
 }
 
-async fn primary(State(board): State<Arc<Board>>) -> Response {
+/// How long an answer waits for a look that the question asked for.
+const LOOK: Duration = Duration::from_millis(80);
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PrimaryQuery {
+    look: Option<Look>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Look {
+    Now,
+}
+
+async fn primary(
+    State(board): State<Arc<Board>>,
+    query: Result<Query<PrimaryQuery>, axum::extract::rejection::QueryRejection>,
+) -> Response {
+    match query {
+        Ok(Query(PrimaryQuery { look: Some(Look::Now) })) => board.look_now(LOOK).await,
+        Ok(_) => {}
+        Err(e) => return (StatusCode::BAD_REQUEST, format!("{e}\n")).into_response(),
+    }
     answer(&board, "primary", verdict::primary(&board.facts(Instant::now())))
 }
 

@@ -5,6 +5,10 @@ use std::time::Duration;
 
 use super::report::{MemberState, Observation, Role};
 
+/// Clocks that differ by more, in seconds, are told about, and no lag is believed that was measured by them. A clock kept by
+/// NTP is a hundred times better.
+pub const CLOCKS_AGREE: f64 = 1.0;
+
 /// What is known at the moment of the question.
 #[derive(Debug, Clone)]
 pub struct Facts {
@@ -12,13 +16,27 @@ pub struct Facts {
     pub local: Result<Arc<Observation>, String>,
     /// Fresh observations by the peers of the same group.
     pub peers: Vec<(String, Observation)>,
+    /// How far the clocks of the peers are ahead of ours, in seconds.
+    pub ahead: Vec<(String, f64)>,
     /// Every peer was asked, with or without success, since the last pause of mysqld or of this machine.
     pub asked_since_pause: bool,
+    /// mysqld is about to be stopped on purpose.
+    pub leaving: Option<Leaving>,
+}
+
+/// How far a member has come that is about to be stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Leaving {
+    /// It gets no new reads. While it is the primary it goes on taking writes: the role is on its way to another.
+    Reads,
+    /// It gets nothing any more.
+    Everything,
 }
 
 /// `/primary`: writes may be sent here. The error is the reason against it.
 pub fn primary(facts: &Facts) -> Result<(), String> {
     let local = in_group(facts)?;
+    stays(facts, Leaving::Everything)?;
     if local.role != Role::Primary {
         return Err(format!("role {}", local.role.as_str()));
     }
@@ -49,6 +67,7 @@ pub fn primary(facts: &Facts) -> Result<(), String> {
 /// `/replica`: reads may be sent here, if it is at most `max_lag` behind.
 pub fn replica(facts: &Facts, max_lag: Option<Duration>) -> Result<(), String> {
     let local = in_group(facts)?;
+    stays(facts, Leaving::Reads)?;
     if local.role != Role::Secondary {
         return Err(format!("role {}", local.role.as_str()));
     }
@@ -58,6 +77,14 @@ pub fn replica(facts: &Facts, max_lag: Option<Duration>) -> Result<(), String> {
             Some(lag) if lag > limit.as_secs_f64() => return Err(format!("{lag:.1} s behind the primary")),
             Some(_) => {}
         }
+        // The lag is the difference of two clocks. One that is behind the primary's makes an old member look fresh.
+        let primary = facts.ahead.iter().find(|(name, _)| local.primary.as_ref() == Some(name));
+        if let Some((name, ahead)) = primary.filter(|(_, ahead)| ahead.abs() > CLOCKS_AGREE) {
+            return Err(format!(
+                "the lag is not known: the clocks here and on {name} differ by {:.1} s",
+                ahead.abs()
+            ));
+        }
     }
     Ok(())
 }
@@ -65,6 +92,10 @@ pub fn replica(facts: &Facts, max_lag: Option<Duration>) -> Result<(), String> {
 /// `/health`: the member is in the group and the group works.
 pub fn health(facts: &Facts) -> Result<(), String> {
     in_group(facts).map(drop)
+}
+
+fn stays(facts: &Facts, bar: Leaving) -> Result<(), String> {
+    if facts.leaving >= Some(bar) { Err("mysqld is about to stop".into()) } else { Ok(()) }
 }
 
 fn in_group(facts: &Facts) -> Result<&Observation, String> {

@@ -7,8 +7,9 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 use super::cluster::{self, Cluster};
-use super::{secrets, status};
+use super::{database, secrets, status, switchover};
 use crate::config;
+use crate::keeper::control;
 use crate::process::{self, Failure};
 
 /// Operates a Trivet cluster.
@@ -24,6 +25,12 @@ enum Command {
     /// Who holds the virtual addresses, what is healthy, what is not. Exit status: 0 healthy, 1 degraded, 2 nothing
     /// answers.
     Status(Status),
+    /// Move the database's primary role to another node, for planned work. Exit status: 0 when the new primary takes
+    /// writes, 1 when it does not.
+    Switchover(Switchover),
+    /// This node's member of the database group.
+    #[command(subcommand)]
+    Database(Database),
     /// Certificates and passwords of the cluster.
     #[command(subcommand)]
     Secrets(Secrets),
@@ -47,6 +54,53 @@ struct Status {
     #[arg(long, value_name = "TIME", num_args = 0..=1, default_missing_value = "2s", require_equals = true,
           value_parser = humantime::parse_duration, conflicts_with = "json")]
     watch: Option<Duration>,
+}
+
+#[derive(Debug, Args)]
+struct Switchover {
+    /// The node whose member is to become the primary. Without it: the best other member.
+    node: Option<String>,
+    /// JSON, as docs/trivet.md describes it.
+    #[arg(long)]
+    json: bool,
+    /// The control socket of this node's keeper.
+    #[arg(long, value_name = "SOCKET", default_value = control::DEFAULT_SOCKET)]
+    keeper: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+enum Database {
+    /// Before mysqld stops: hand the primary role over, and take the member out of the gateways' reads. The unit of mysqld
+    /// runs this at every stop. Always exits with 0, so that no stop is blocked.
+    PrepareStop(PrepareStop),
+    /// After a complete outage with a disk or a machine lost: let the group go on with what this node has. Says what may be
+    /// lost, and asks for the node's name to be typed.
+    ForceBootstrap(ForceBootstrap),
+}
+
+#[derive(Debug, Args)]
+struct ForceBootstrap {
+    /// This node, which should be the one with the most transactions (`trivet status --json`: gtid_executed).
+    node: String,
+    /// The node's name once more, in place of typing it.
+    #[arg(long, value_name = "NODE")]
+    yes_i_lose_data: Option<String>,
+    /// All members that cannot be reached are off, in place of typing it. If one runs a group, there will be two.
+    #[arg(long)]
+    unreachable_are_off: bool,
+    /// The control socket of this node's keeper.
+    #[arg(long, value_name = "SOCKET", default_value = control::DEFAULT_SOCKET)]
+    keeper: PathBuf,
+}
+
+#[derive(Debug, Args)]
+struct PrepareStop {
+    /// The longest that a stop may be delayed.
+    #[arg(long, value_name = "TIME", default_value = "15s", value_parser = humantime::parse_duration)]
+    timeout: Duration,
+    /// The control socket of this node's keeper.
+    #[arg(long, value_name = "SOCKET", default_value = control::DEFAULT_SOCKET)]
+    keeper: PathBuf,
 }
 
 #[derive(Debug, Subcommand)]
@@ -76,6 +130,24 @@ pub fn main() -> ExitCode {
     };
     match cli.command {
         Command::Status(args) => show_status(&args),
+        Command::Switchover(args) => {
+            process::finish("trivet", process::block_on(switchover::run(&args.keeper, args.node, args.json)))
+        }
+        Command::Database(Database::PrepareStop(args)) => process::finish(
+            "trivet",
+            process::block_on(async {
+                database::prepare_stop(&args.keeper, args.timeout).await;
+                Ok(())
+            }),
+        ),
+        Command::Database(Database::ForceBootstrap(args)) => {
+            let force = database::Force {
+                node: args.node,
+                consent: args.yes_i_lose_data,
+                off: args.unreachable_are_off,
+            };
+            process::finish("trivet", process::block_on(database::force_bootstrap(&args.keeper, force)))
+        }
         Command::Secrets(Secrets::Init(args)) => process::finish("trivet", secrets_init(&args)),
     }
 }

@@ -1,6 +1,6 @@
 //! Joining a group that exists: by its binary logs where that is possible, by a clone where it is not.
 
-use super::{Action, Decision, Inputs, brief, reports};
+use super::{Action, Decision, Inputs, brief, outage, reports};
 use crate::keeper::gtid::GtidSet;
 use crate::keeper::report::{MemberState, Observation, Phase, Report, Role, ViewMember};
 
@@ -66,6 +66,19 @@ pub(super) fn decide(
     if local.is_empty() {
         return clone(inputs, local, group, "this member is empty");
     }
+    let forks = outage::longest_forks(inputs);
+    let given_up = inputs.record.given_up(gtids, forks);
+    if !given_up.is_empty() {
+        return Decision::wait(
+            Phase::Diverged,
+            format!(
+                "the group was bootstrapped by force without this member, and {} which it has was given up then; later \
+                 transactions of the group may have the same numbers. {}",
+                brief(&given_up),
+                out_of_it(&inputs.cluster.me, &given_up)
+            ),
+        );
+    }
     let errant = gtids.subtract(&group.seen.gtids());
     if !errant.is_empty() {
         return Decision::wait(Phase::Diverged, diverged(inputs, group, &errant));
@@ -93,12 +106,20 @@ fn diverged(inputs: &Inputs<'_>, group: &Group<'_>, errant: &GtidSet) -> String 
     let me = &inputs.cluster.me;
     format!(
         "errant transactions: this member has {} that the group does not have (GTID_SUBTRACT of its gtid_executed and \
-         that of {}). It is not joined, so that nothing is lost unseen. Look at them with mysqlbinlog \
-         --include-gtids='{}'; bring what matters into the primary by hand; then stop mysqld on {me}, move its data \
-         directory away and start it: the empty member is cloned from the group",
+         that of {}). {}",
         brief(errant),
         group.teller,
-        brief(errant),
+        out_of_it(me, errant),
+    )
+}
+
+/// How to go on with a member that has what the group has not.
+fn out_of_it(me: &str, gtids: &GtidSet) -> String {
+    format!(
+        "It is not joined, so that nothing is lost unseen. Look at them with mysqlbinlog --include-gtids='{}'; bring what \
+         matters into the primary by hand; then stop mysqld on {me}, move its data directory away and start it: the empty \
+         member is cloned from the group",
+        brief(gtids)
     )
 }
 

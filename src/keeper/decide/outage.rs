@@ -4,7 +4,7 @@
 //! that sees all members comes to the same one; each names it in its report (`plan`), and the candidate acts only when
 //! every peer names it, too.
 
-use super::{Action, Decision, Inputs, brief};
+use super::{Action, Decision, Inputs, brief, reports};
 use crate::keeper::gtid::GtidSet;
 use crate::keeper::report::{MemberState, Observation, Phase, Record};
 
@@ -22,6 +22,53 @@ pub(super) fn decide(inputs: &Inputs<'_>, local: &Observation, gtids: &GtidSet) 
     if let Some(foreign) = foreign(&cluster.me, local, gtids, &cluster.group_name) {
         return Decision::wait(Phase::Refused, foreign);
     }
+    let (all, missing) = match everyone(inputs, local, gtids) {
+        Ok(known) => known,
+        Err(differs) => return Decision::wait(Phase::Misconfigured, differs),
+    };
+    if !missing.is_empty() {
+        return Decision::wait(
+            Phase::WaitingForMembers,
+            format!(
+                "no group is running, and one is bootstrapped only when all members are seen OFFLINE, because a \
+                 missing one may hold writes that the others do not have: waiting for {}. Should one never come back: \
+                 trivet database force-bootstrap NODE, on the member with the most transactions",
+                missing.join(", ")
+            ),
+        );
+    }
+    match candidate(&all, &cluster.group_name) {
+        Ok(candidate) => bootstrap(inputs, &candidate),
+        Err(refusal) => Decision::wait(Phase::Refused, refusal),
+    }
+}
+
+/// Whether the keepers would bootstrap by themselves, and why or why not; nothing while a member is missing.
+pub(super) fn would_bootstrap(
+    inputs: &Inputs<'_>,
+    local: &Observation,
+    gtids: &GtidSet,
+) -> Option<Result<String, String>> {
+    let (all, missing) = everyone(inputs, local, gtids).ok()?;
+    missing.is_empty().then(|| {
+        candidate(&all, &inputs.cluster.group_name).map(|c| format!("{} contains all others", c.name))
+    })
+}
+
+/// The bootstraps by force that any keeper remembers; one remembers all of them, or a part from the beginning.
+pub fn longest_forks<'a>(inputs: &Inputs<'a>) -> &'a [GtidSet] {
+    let records = reports(inputs.peers).map(|(_, r)| &r.record).chain([inputs.record]);
+    let ours = records.filter(|r| r.group_name == inputs.cluster.group_name);
+    ours.map(|r| r.forks.as_slice()).max_by_key(|forks| forks.len()).unwrap_or_default()
+}
+
+/// All members, and whom nothing is known of; an error when one is configured in a way that rules out planning together.
+fn everyone<'a>(
+    inputs: &Inputs<'a>,
+    local: &'a Observation,
+    gtids: &GtidSet,
+) -> Result<(Vec<Known<'a>>, Vec<String>), String> {
+    let cluster = inputs.cluster;
     let mut all = Vec::with_capacity(cluster.members.len());
     let mut missing = Vec::new();
     for name in &cluster.members {
@@ -32,23 +79,10 @@ pub(super) fn decide(inputs: &Inputs<'_>, local: &Observation, gtids: &GtidSet) 
         match peer(inputs, name) {
             Ok(known) => all.push(known),
             Err(Unusable::Not(why)) => missing.push(format!("{name} ({why})")),
-            Err(Unusable::Differs(why)) => return Decision::wait(Phase::Misconfigured, why),
+            Err(Unusable::Differs(why)) => return Err(why),
         }
     }
-    if !missing.is_empty() {
-        return Decision::wait(
-            Phase::WaitingForMembers,
-            format!(
-                "no group is running, and one is bootstrapped only when all members are seen OFFLINE, because a \
-                 missing one may hold writes that the others do not have: waiting for {}",
-                missing.join(", ")
-            ),
-        );
-    }
-    match candidate(&all, &cluster.group_name) {
-        Ok(candidate) => bootstrap(inputs, &candidate),
-        Err(refusal) => Decision::wait(Phase::Refused, refusal),
-    }
+    Ok((all, missing))
 }
 
 enum Unusable {
@@ -88,7 +122,7 @@ fn peer<'a>(inputs: &Inputs<'a>, name: &'a str) -> Result<Known<'a>, Unusable> {
 }
 
 /// Data that no group of this name made.
-fn foreign(name: &str, seen: &Observation, gtids: &GtidSet, group_name: &str) -> Option<String> {
+pub(super) fn foreign(name: &str, seen: &Observation, gtids: &GtidSet, group_name: &str) -> Option<String> {
     if seen.is_empty() || gtids.has_uuid(group_name) {
         return None;
     }
@@ -129,17 +163,28 @@ fn candidate<'a>(all: &[Known<'a>], group_name: &str) -> Result<Candidate<'a>, S
             None => Ok(Candidate { name: all[0].name, first: true, remark: String::new() }),
         };
     }
+    // The group went on without what these have; only a clone makes them members again.
+    let forks = all.iter().filter(|m| m.record.group_name == group_name).map(|m| m.record.forks.as_slice());
+    let forks = forks.max_by_key(|forks| forks.len()).unwrap_or_default();
+    let (with_data, left): (Vec<&Known<'a>>, Vec<&Known<'a>>) =
+        with_data.into_iter().partition(|m| m.record.given_up(&m.gtids, forks).is_empty());
+    let Some(richest) = with_data.iter().max_by_key(|m| m.gtids.count()) else {
+        let left: Vec<&str> = left.iter().map(|m| m.name).collect();
+        return Err(format!(
+            "only {} has data, and that was given up by a bootstrap by force: put back the disk of a member that was part of \
+             it, or restore a backup",
+            left.join(" and ")
+        ));
+    };
     // A member that was in the last view and is empty now has lost its disk, and with it perhaps the newest writes.
     for lost in all.iter().filter(|m| m.seen.is_empty()) {
         let listed = all.iter().filter(recorded).find(|m| m.record.last_view.iter().any(|n| n == lost.name));
         if let Some(witness) = listed {
             return Err(format!(
                 "{} is empty, but {} remembers it ONLINE in the group's last view: its disk is lost, and with it \
-                 perhaps acknowledged writes that no other member has. To go on without them, an operator must \
-                 bootstrap a member by hand: SET GLOBAL group_replication_bootstrap_group=ON; START \
-                 GROUP_REPLICATION; SET GLOBAL group_replication_bootstrap_group=OFF on the one with the most \
-                 transactions",
-                lost.name, witness.name
+                 perhaps acknowledged writes that no other member has. Put the disk back; or, to go on without them: \
+                 trivet database force-bootstrap {}, on {}, which has the most transactions",
+                lost.name, witness.name, richest.name, richest.name
             ));
         }
     }

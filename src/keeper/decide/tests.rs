@@ -9,18 +9,18 @@ use std::collections::BTreeMap;
 use super::*;
 use crate::keeper::report::{CloneStatus, ViewMember};
 
-const GROUP: &str = "6f0b1e6e-7d0a-4b7e-9f43-0a77a1ab0001";
+pub(in crate::keeper) const GROUP: &str = "6f0b1e6e-7d0a-4b7e-9f43-0a77a1ab0001";
 const OTHER: &str = "11111111-2222-3333-4444-555555555555";
 
-fn set(text: &str) -> crate::keeper::gtid::GtidSet {
+pub(in crate::keeper) fn set(text: &str) -> crate::keeper::gtid::GtidSet {
     text.replace("G:", &format!("{GROUP}:")).replace("X:", &format!("{OTHER}:")).parse().expect(text)
 }
 
-fn uuid(name: &str) -> String {
+pub(in crate::keeper) fn uuid(name: &str) -> String {
     format!("00000000-0000-0000-0000-{name:0>12}")
 }
 
-fn cluster(me: &str) -> Cluster {
+pub(in crate::keeper) fn cluster(me: &str) -> Cluster {
     Cluster {
         me: me.into(),
         members: ["node1", "node2", "node3"].map(String::from).to_vec(),
@@ -30,7 +30,7 @@ fn cluster(me: &str) -> Cluster {
 }
 
 /// A member outside any group, as it is after a start of mysqld.
-fn offline(name: &str, executed: &str) -> Observation {
+pub(in crate::keeper) fn offline(name: &str, executed: &str) -> Observation {
     Observation {
         server_uuid: uuid(name),
         server_version: "9.7.4".into(),
@@ -55,12 +55,12 @@ fn offline(name: &str, executed: &str) -> Observation {
     }
 }
 
-fn in_view(name: &str, state: MemberState, role: Role) -> ViewMember {
+pub(in crate::keeper) fn in_view(name: &str, state: MemberState, role: Role) -> ViewMember {
     ViewMember { name: Some(name.into()), address: format!("{name}:3306"), uuid: uuid(name), state, role }
 }
 
 /// An ONLINE member; the first of `view` is the primary.
-fn online(name: &str, executed: &str, view: &[&str]) -> Observation {
+pub(in crate::keeper) fn online(name: &str, executed: &str, view: &[&str]) -> Observation {
     let role = |n: &str| if view.first() == Some(&n) { Role::Primary } else { Role::Secondary };
     Observation {
         member_state: MemberState::Online,
@@ -76,26 +76,28 @@ fn online(name: &str, executed: &str, view: &[&str]) -> Observation {
 }
 
 /// One situation, as node `me` knows it; changed step by step, then decided.
-struct Situation {
-    cluster: Cluster,
-    local: Result<Observation, String>,
-    record: Record,
-    peers: Peers,
-    history: History,
+pub(in crate::keeper) struct Situation {
+    pub cluster: Cluster,
+    pub local: Result<Observation, String>,
+    pub record: Record,
+    pub peers: Peers,
+    pub history: History,
+    pub disk: Option<Disk>,
 }
 
 impl Situation {
-    fn of(me: &str, local: Observation) -> Self {
+    pub fn of(me: &str, local: Observation) -> Self {
         Self {
             cluster: cluster(me),
             local: Ok(local),
             record: Record { group_name: GROUP.into(), ..Record::default() },
             peers: BTreeMap::new(),
             history: History { accounts_ok: true, ..History::default() },
+            disk: None,
         }
     }
 
-    fn peer(mut self, name: &str, observation: Observation) -> Self {
+    pub fn peer(mut self, name: &str, observation: Observation) -> Self {
         let report = Report {
             node: name.into(),
             group_name: GROUP.into(),
@@ -105,22 +107,27 @@ impl Situation {
             plan: None,
             record: Record { group_name: GROUP.into(), ..Record::default() },
             age_ms: 0,
+            leaving: false,
+            warnings: Vec::new(),
+            disk: None,
+            clock: None,
+            ahead: None,
             observation: Some(observation),
         };
         self.peers.insert(name.into(), Ok(report));
         self
     }
 
-    fn unreachable(mut self, name: &str) -> Self {
+    pub fn unreachable(mut self, name: &str) -> Self {
         self.peers.insert(name.into(), Err("cannot connect".into()));
         self
     }
 
-    fn report(&mut self, name: &str) -> &mut Report {
+    pub fn report(&mut self, name: &str) -> &mut Report {
         self.peers.get_mut(name).and_then(|p| p.as_mut().ok()).expect(name)
     }
 
-    fn with(mut self, name: &str, change: impl FnOnce(&mut Report)) -> Self {
+    pub fn with(mut self, name: &str, change: impl FnOnce(&mut Report)) -> Self {
         change(self.report(name));
         self
     }
@@ -133,14 +140,19 @@ impl Situation {
         self
     }
 
-    fn decide(&self) -> Decision {
-        decide(&Inputs {
+    fn inputs(&self) -> Inputs<'_> {
+        Inputs {
             cluster: &self.cluster,
             local: self.local.as_ref().map_err(String::as_str),
             record: &self.record,
             peers: &self.peers,
             history: &self.history,
-        })
+            disk: self.disk.as_ref(),
+        }
+    }
+
+    fn decide(&self) -> Decision {
+        decide(&self.inputs())
     }
 
     #[track_caller]

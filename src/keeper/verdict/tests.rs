@@ -39,7 +39,13 @@ fn member(name: &str, role: Role, view_id: &str, view: &[&str]) -> Observation {
 const ALL: &[&str] = &["a", "b", "c"];
 
 fn facts(local: Observation) -> Facts {
-    Facts { local: Ok(Arc::new(local)), peers: Vec::new(), asked_since_pause: true }
+    Facts {
+        local: Ok(Arc::new(local)),
+        peers: Vec::new(),
+        ahead: Vec::new(),
+        asked_since_pause: true,
+        leaving: None,
+    }
 }
 
 fn a_primary() -> Observation {

@@ -1,0 +1,194 @@
+//! Commands for this node's keeper: HTTP over a unix socket that only root, or the keeper's own user, may use.
+//!
+//! They change who takes writes, so they are not on the network: whoever may give them is root on a node already.
+//! Two locks: the socket is 0600, and the peer's user is asked of the kernel (`SO_PEERCRED`, unix(7)).
+
+use std::io;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use axum::{Json, Router};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use serde::{Deserialize, Serialize};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::process::Shutdown;
+
+use super::board::Board;
+use super::decide::forced::ForcePlan;
+use super::leave;
+use super::runner::Force;
+use super::switchover::{Outcome, Switchover};
+
+/// Where the keeper listens unless its configuration says otherwise.
+pub const DEFAULT_SOCKET: &str = "/run/trivet-keeper/control.sock";
+
+/// MySQL's part of a switchover that an operator asked for.
+const MOVE: Duration = Duration::from_secs(30);
+/// The head of a request.
+const HEADER: Duration = Duration::from_secs(5);
+
+/// What commands work on.
+#[derive(Clone)]
+pub struct Control {
+    /// What is known.
+    pub board: Arc<Board>,
+    /// Moves the primary.
+    pub switchover: Arc<Switchover>,
+    /// Leads to the one that bootstraps.
+    pub force: mpsc::Sender<Force>,
+}
+
+/// `POST /switchover`.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SwitchoverRequest {
+    /// Who is to become the primary; the best other member when absent.
+    #[serde(default)]
+    pub to: Option<String>,
+}
+
+/// Its answer with status 200.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SwitchoverAnswer {
+    /// The primary now.
+    pub primary: String,
+    /// The primary before; absent when the role was where it was wanted.
+    pub from: Option<String>,
+    /// How long it took, in seconds.
+    pub seconds: f64,
+}
+
+/// `POST /prepare-stop`, always with status 200.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PrepareStopAnswer {
+    /// What was done, in words.
+    pub done: String,
+}
+
+/// `POST /force-bootstrap`: without a token the plan is told, with one it is done. The answer is a [`ForcePlan`].
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ForceRequest {
+    /// The node, as the operator named it.
+    pub node: String,
+    /// The token of the plan that the operator consented to.
+    #[serde(default)]
+    pub token: Option<String>,
+}
+
+/// Every answer with another status than 200.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refused {
+    /// Why.
+    pub error: String,
+}
+
+/// The routes.
+pub fn router(control: Control) -> Router {
+    Router::new()
+        .route("/switchover", post(switchover))
+        .route("/prepare-stop", post(prepare_stop))
+        .route("/force-bootstrap", post(force_bootstrap))
+        .fallback(|| async { refused(StatusCode::NOT_FOUND, "this keeper does not know the command") })
+        .with_state(control)
+}
+
+fn refused(status: StatusCode, error: impl ToString) -> Response {
+    (status, Json(Refused { error: error.to_string() })).into_response()
+}
+
+async fn switchover(State(control): State<Control>, Json(request): Json<SwitchoverRequest>) -> Response {
+    let begun = Instant::now();
+    // In a task of its own: a command that is interrupted at the terminal must not leave half of it undone.
+    let task = tokio::spawn(async move { control.switchover.run(request.to.as_deref(), MOVE).await });
+    let answer = |primary, from| {
+        Json(SwitchoverAnswer { primary, from, seconds: begun.elapsed().as_secs_f64() }).into_response()
+    };
+    match task.await {
+        Ok(Ok(Outcome::Moved(moved))) => answer(moved.to, Some(moved.from)),
+        Ok(Ok(Outcome::Nothing(primary))) => answer(primary, None),
+        Ok(Err(e)) => refused(StatusCode::CONFLICT, e),
+        Err(e) => refused(StatusCode::INTERNAL_SERVER_ERROR, e),
+    }
+}
+
+async fn prepare_stop(State(control): State<Control>) -> Response {
+    let task = tokio::spawn(async move { leave::prepare(&control.board, &control.switchover).await });
+    match task.await {
+        Ok(done) => {
+            tracing::info!(done, "mysqld is about to stop");
+            Json(PrepareStopAnswer { done }).into_response()
+        }
+        Err(e) => refused(StatusCode::INTERNAL_SERVER_ERROR, e),
+    }
+}
+
+async fn force_bootstrap(State(control): State<Control>, Json(request): Json<ForceRequest>) -> Response {
+    let (answer, outcome) = oneshot::channel();
+    let force = Force { node: request.node, token: request.token, answer };
+    if control.force.try_send(force).is_err() {
+        return refused(StatusCode::CONFLICT, "the keeper is busy with the same, or stopping");
+    }
+    match outcome.await {
+        Ok(Ok(plan)) => Json::<ForcePlan>(plan).into_response(),
+        Ok(Err(why)) => refused(StatusCode::CONFLICT, why),
+        Err(_) => refused(StatusCode::CONFLICT, "the keeper is stopping"),
+    }
+}
+
+/// A listener at `path`, for the keeper's own user alone. A socket that nobody listens on any more is replaced.
+pub fn bind(path: &Path) -> io::Result<UnixListener> {
+    match std::os::unix::net::UnixStream::connect(path) {
+        Ok(_) => return Err(io::Error::new(io::ErrorKind::AddrInUse, "another keeper listens there")),
+        Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => std::fs::remove_file(path)?,
+        Err(_) => {}
+    }
+    let listener = UnixListener::bind(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+/// Serves until stopping is asked for. `path` is where the listener is bound: its owner is the keeper's own user.
+pub async fn serve(listener: UnixListener, path: &Path, router: Router, mut shutdown: Shutdown) {
+    let own = std::fs::metadata(path).map(|m| m.uid()).unwrap_or(0);
+    loop {
+        let accepted =
+            tokio::select! { accepted = listener.accept() => accepted, () = shutdown.wait() => return };
+        match accepted {
+            Ok((stream, _)) if may_command(&stream, own) => {
+                tokio::spawn(connection(stream, router.clone()));
+            }
+            Ok(_) => tracing::warn!("a user other than root tried to give the keeper a command"),
+            Err(e) => {
+                tracing::warn!(error = %e, "accept on the control socket");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+}
+
+fn may_command(stream: &UnixStream, own: u32) -> bool {
+    stream.peer_cred().is_ok_and(|peer| peer.uid() == 0 || peer.uid() == own)
+}
+
+async fn connection(stream: UnixStream, router: Router) {
+    let http = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    if let Err(e) = http.await {
+        tracing::debug!(error = %e, "connection to the control socket");
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,169 @@
+//! Bootstrapping although not all members are there: what an operator may ask for after a complete outage with a disk or a
+//! machine lost, what is given up by that, and when it is refused.
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::outage::foreign;
+use super::{Inputs, brief, misconfigured, outage, reports};
+use crate::keeper::gtid::GtidSet;
+use crate::keeper::report::MemberState;
+
+/// What would be done, and what may be lost by it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForcePlan {
+    /// The node whose member becomes the group's first.
+    pub node: String,
+    /// What that member has; the group goes on from there.
+    pub gtids: GtidSet,
+    /// What becomes of each other member, in words.
+    pub others: Vec<String>,
+    /// Members about which nothing is known. Each must be off, or there may be two groups.
+    pub unknown: Vec<String>,
+    /// Changes when anything of the above does.
+    pub token: String,
+}
+
+/// Why it must not be done.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ForceRefusal {
+    /// The command must be given on the node that it is about.
+    #[error("this is {me}: run the command on {node}, and only after comparing the members (trivet status)")]
+    OtherNode {
+        /// This node.
+        me: String,
+        /// What was asked for.
+        node: String,
+    },
+    /// The local member is no base for a group.
+    #[error("{0}")]
+    Unfit(String),
+    /// Nothing to force.
+    #[error(
+        "a group is running ({0} is in it): this member joins it by itself, or says in `trivet status` why not"
+    )]
+    Running(String),
+    /// A member that is on its way somewhere.
+    #[error("{0} is {1}: wait until every member that can be reached is OFFLINE, and ask again")]
+    Unsettled(String, &'static str),
+    /// Another one has more.
+    #[error("{better} has {more} which this member lacks: run the command on {better} instead")]
+    Behind {
+        /// Who has more.
+        better: String,
+        /// What.
+        more: String,
+    },
+    /// The keepers can do it.
+    #[error("not needed: all members are there, and the keepers bootstrap the group by themselves ({0})")]
+    NotNeeded(String),
+}
+
+/// What forcing would do on this node, which the operator named as `node`.
+pub fn plan(inputs: &Inputs<'_>, node: &str) -> Result<ForcePlan, ForceRefusal> {
+    let cluster = inputs.cluster;
+    let unfit = |why: String| Err(ForceRefusal::Unfit(why));
+    if node != cluster.me {
+        return Err(ForceRefusal::OtherNode { me: cluster.me.clone(), node: node.to_owned() });
+    }
+    let local = match inputs.local {
+        Ok(local) => local,
+        Err(why) => return unfit(format!("mysqld does not answer: {why}")),
+    };
+    if let Some(fault) = misconfigured(inputs, local) {
+        return unfit(fault);
+    }
+    if local.member_state != MemberState::Offline {
+        return Err(ForceRefusal::Unsettled(cluster.me.clone(), local.member_state.as_str()));
+    }
+    if local.is_cloning() {
+        return unfit("a clone into this member runs".into());
+    }
+    let gtids = local.gtids();
+    if local.is_empty() {
+        return unfit(
+            "this member is empty: choose one that has data. If none has, restore a backup, or delete group.json in the state \
+             directories of all keepers to begin with nothing"
+                .into(),
+        );
+    }
+    if let Some(foreign) = foreign(&cluster.me, local, &gtids, &cluster.group_name) {
+        return unfit(foreign);
+    }
+    let forks = outage::longest_forks(inputs);
+    let given_up = inputs.record.given_up(&gtids, forks);
+    if !given_up.is_empty() {
+        return unfit(format!(
+            "this member's {} was given up by an earlier bootstrap by force, which other members have been part of",
+            brief(&given_up)
+        ));
+    }
+    let mut others = Vec::new();
+    let mut unknown = Vec::new();
+    for name in cluster.members.iter().filter(|m| **m != cluster.me) {
+        let was_in = reports(inputs.peers).map(|(_, r)| &r.record).chain([inputs.record]);
+        let was_in =
+            was_in.filter(|r| r.group_name == cluster.group_name).any(|r| r.last_view.contains(name));
+        let was = if was_in { ", and it was ONLINE in the group's last view" } else { "" };
+        let report = match inputs.peers.get(name) {
+            Some(Ok(report)) => report,
+            missing => {
+                let why = missing.map_or("not asked yet", |m| m.as_ref().err().map_or("", String::as_str));
+                others.push(format!(
+                    "{name}: cannot be reached ({why}){was}. Writes that it alone has are given up: should it come back with \
+                     such, it is not joined but reported as diverged"
+                ));
+                unknown.push(name.clone());
+                continue;
+            }
+        };
+        let Some(seen) = &report.observation else {
+            others.push(format!(
+                "{name}: its mysqld does not answer ({}){was}. Writes that it alone has are given up",
+                report.reason
+            ));
+            unknown.push(name.clone());
+            continue;
+        };
+        if seen.is_healthy() {
+            return Err(ForceRefusal::Running(name.clone()));
+        }
+        if report.digest != cluster.digest {
+            return unfit(format!("{name} is configured with another group or other members than this node"));
+        }
+        if seen.member_state != MemberState::Offline {
+            return Err(ForceRefusal::Unsettled(name.clone(), seen.member_state.as_str()));
+        }
+        let theirs = seen.gtids();
+        if seen.is_empty() {
+            others.push(format!(
+                "{name}: is empty{was}. What was on its disk alone is lost; it is cloned from the group"
+            ));
+            continue;
+        }
+        let more = theirs.subtract(&gtids);
+        let left_behind = report.record.given_up(&theirs, forks);
+        if more.is_empty() && left_behind.is_empty() {
+            others.push(format!(
+                "{name}: has nothing that this member lacks; it joins, and nothing of it is lost"
+            ));
+        } else if left_behind.is_empty() && gtids.is_subset(&theirs) {
+            return Err(ForceRefusal::Behind { better: name.clone(), more: brief(&more) });
+        } else {
+            let only = if left_behind.is_empty() { more } else { left_behind };
+            others.push(format!(
+                "{name}: has {} that this member lacks. That is given up: the member is not joined but reported as diverged",
+                brief(&only)
+            ));
+        }
+    }
+    if unknown.is_empty()
+        && let Some(Ok(reason)) = outage::would_bootstrap(inputs, local, &gtids)
+    {
+        return Err(ForceRefusal::NotNeeded(reason));
+    }
+    let mut hash = Sha256::new();
+    hash.update(format!("{node}\n{gtids}\n{}\n{}", others.join("\n"), unknown.join("\n")));
+    let token = hash.finalize().iter().take(8).map(|b| format!("{b:02x}")).collect();
+    Ok(ForcePlan { node: node.to_owned(), gtids, others, unknown, token })
+}

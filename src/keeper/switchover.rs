@@ -1,0 +1,356 @@
+//! Moving the primary role on purpose: who may get it, and the move itself.
+//!
+//! MySQL does the moving (`group_replication_set_as_primary`; MySQL manual, "Changing the Primary"): the old primary stops
+//! taking new transactions, the new one applies what it has not yet, and then takes over. The keeper chooses, refuses what
+//! would hurt, and says that it is done only when the new primary's own keeper says so.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::Mutex;
+
+use super::board::Board;
+use super::config::Config;
+use super::decide::Cluster;
+use super::observe::Observer;
+use super::peers::PeerClients;
+use super::report::{MemberState, Observation, Peers, Role};
+use super::sql::{Sql, SqlError, quote};
+use super::verdict;
+
+/// A member further behind than this would keep writers waiting for longer than a switchover is meant to take.
+pub const MAX_LAG: Duration = Duration::from_secs(1);
+/// How long a refusal that passes by itself (a member that is just applying, or just joining) is waited for.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// What running transactions get to finish before their connections are closed: the least that MySQL can be told.
+const RUNNING_TRANSACTIONS: u32 = 1;
+/// From MySQL's consent to the new primary taking writes.
+const SETTLE: Duration = Duration::from_secs(10);
+/// Between two looks while the role moves.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// The role can go to this member.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Move {
+    /// The primary now.
+    pub from: String,
+    /// The primary to be.
+    pub to: String,
+    /// Its server UUID.
+    pub uuid: String,
+}
+
+/// Why the role stays where it is.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// mysqld does not answer its keeper.
+    #[error("{0}'s own mysqld does not answer ({1}): run the command on a node whose member is ONLINE")]
+    Blind(String, String),
+    /// The local member is in no group.
+    #[error(
+        "{0}'s member is {1}, so nothing can be asked of the group here: run the command on a node whose member is ONLINE"
+    )]
+    NotInGroup(String, &'static str),
+    /// No quorum.
+    #[error("most of the group is out of {0}'s reach ({1}): without a majority no role can move")]
+    NoMajority(String, String),
+    /// The view has no primary: an election is under way.
+    #[error("the group has no primary at this moment: an election is under way, try again in a few seconds")]
+    NoPrimary,
+    /// Not a name of the configuration.
+    #[error("\"{0}\" is no member of this database; the members are {1}")]
+    Unknown(String, String),
+    /// It has the role.
+    #[error("{0} is the primary already")]
+    AlreadyPrimary(String),
+    /// In another state, or in none.
+    #[error("{0} is {1}, and only an ONLINE member can become the primary")]
+    NotOnline(String, &'static str),
+    /// MySQL would do it, but the gateways, which ask its keeper, would not follow.
+    #[error("the keeper of {0} does not answer ({1}), so the gateways would not find the primary there")]
+    NoKeeper(String, String),
+    /// Too far behind.
+    #[error(
+        "{0} {1}, and writes would have to wait for it: let it catch up (`trivet status` shows the lag) or choose another member"
+    )]
+    Lagging(String, String),
+    /// It would be the next to hand the role over.
+    #[error("the disk of {0} is nearly full")]
+    DiskLow(String),
+    /// Its mysqld is about to stop.
+    #[error("{0} is about to stop")]
+    Leaving(String),
+    /// Nobody was named, and nobody can.
+    #[error("no other member can take over: {0}")]
+    Nobody(String),
+}
+
+impl Refusal {
+    /// Whether it may be gone in a moment.
+    fn passes(&self) -> bool {
+        matches!(self, Self::Lagging(..) | Self::NoPrimary)
+    }
+}
+
+/// Whether, and to whom, the role can move. `wanted`: a name, or nobody in particular, which means the other member with
+/// the most transactions, of the lowest version (a newer one cannot lead older ones), in the configuration's order.
+pub fn choose(
+    cluster: &Cluster,
+    local: Result<&Observation, &str>,
+    peers: &Peers,
+    wanted: Option<&str>,
+) -> Result<Move, Refusal> {
+    let me = &cluster.me;
+    let local = local.map_err(|why| Refusal::Blind(me.clone(), why.to_owned()))?;
+    if let Some(name) = wanted
+        && !cluster.members.iter().any(|m| m == name)
+    {
+        return Err(Refusal::Unknown(name.to_owned(), cluster.members.join(", ")));
+    }
+    if local.member_state != MemberState::Online {
+        return Err(Refusal::NotInGroup(me.clone(), local.member_state.as_str()));
+    }
+    if !local.majority {
+        let gone = local.view.iter().filter(|m| m.state == MemberState::Unreachable);
+        let gone: Vec<&str> = gone.map(|m| m.name.as_deref().unwrap_or(&m.address)).collect();
+        return Err(Refusal::NoMajority(me.clone(), gone.join(", ")));
+    }
+    let primary = local.primary.clone().ok_or(Refusal::NoPrimary)?;
+    let fits = |name: &str| fits(cluster, local, peers, &primary, name);
+    if let Some(name) = wanted {
+        let (to, seen) = (name.to_owned(), fits(name)?);
+        return Ok(Move { from: primary, to, uuid: seen.server_uuid.clone() });
+    }
+    let mut reasons = Vec::new();
+    let mut fitting = Vec::new();
+    for name in cluster.members.iter().filter(|m| **m != primary) {
+        match fits(name) {
+            Ok(seen) => fitting.push((name, seen)),
+            Err(refusal) => reasons.push(refusal),
+        }
+    }
+    let rank = |o: &Observation| (std::cmp::Reverse(version(&o.server_version)), o.gtids().count());
+    // max_by_key takes the last of equals; the configuration's order wants the first.
+    match fitting.iter().rev().max_by_key(|(_, seen)| rank(seen)) {
+        Some((name, seen)) => Ok(Move { from: primary, to: (*name).clone(), uuid: seen.server_uuid.clone() }),
+        // The one reason that may pass is worth waiting for.
+        None => Err(reasons.iter().find(|r| r.passes()).cloned().unwrap_or_else(|| {
+            let reasons: Vec<String> = reasons.iter().map(Refusal::to_string).collect();
+            Refusal::Nobody(if reasons.is_empty() { "there is none".into() } else { reasons.join("; ") })
+        })),
+    }
+}
+
+fn fits<'a>(
+    cluster: &Cluster,
+    local: &'a Observation,
+    peers: &'a Peers,
+    primary: &str,
+    name: &str,
+) -> Result<&'a Observation, Refusal> {
+    if name == primary {
+        return Err(Refusal::AlreadyPrimary(name.to_owned()));
+    }
+    let state =
+        local.view.iter().find(|m| m.name.as_deref() == Some(name)).map_or(MemberState::Offline, |m| m.state);
+    if state != MemberState::Online {
+        return Err(Refusal::NotOnline(name.to_owned(), state.as_str()));
+    }
+    // The local member is asked about only where the role is to come to this node, by an operator who is there.
+    let seen = if name == cluster.me {
+        local
+    } else {
+        let report = match peers.get(name) {
+            Some(Ok(report)) => report,
+            Some(Err(why)) => return Err(Refusal::NoKeeper(name.to_owned(), why.clone())),
+            None => return Err(Refusal::NoKeeper(name.to_owned(), "not asked yet".into())),
+        };
+        if report.leaving {
+            return Err(Refusal::Leaving(name.to_owned()));
+        }
+        if report.disk.is_some_and(|d| d.low) {
+            return Err(Refusal::DiskLow(name.to_owned()));
+        }
+        report
+            .observation
+            .as_ref()
+            .ok_or_else(|| Refusal::NoKeeper(name.to_owned(), "it does not see its mysqld".into()))?
+    };
+    match seen.lag_seconds {
+        Some(lag) if lag <= MAX_LAG.as_secs_f64() => Ok(seen),
+        Some(lag) => Err(Refusal::Lagging(name.to_owned(), format!("is {lag:.1} s behind"))),
+        None => Err(Refusal::Lagging(name.to_owned(), "is behind, nobody knows how far".into())),
+    }
+}
+
+/// `9.7.4-debian` as numbers that can be compared.
+fn version(text: &str) -> Vec<u32> {
+    let digits = text.split(|c: char| !c.is_ascii_digit() && c != '.').next().unwrap_or_default();
+    digits.split('.').map_while(|n| n.parse().ok()).collect()
+}
+
+/// What came of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// It has moved, and the new primary takes writes.
+    Moved(Move),
+    /// The member that was asked for had it already.
+    Nothing(String),
+}
+
+/// Why it did not come to that.
+#[derive(Debug, thiserror::Error)]
+pub enum SwitchoverError {
+    /// Not begun.
+    #[error("{0}")]
+    Refused(#[from] Refusal),
+    /// Another one runs.
+    #[error("another switchover is under way on this node")]
+    Busy,
+    /// MySQL refused, or did not answer.
+    #[error("MySQL did not move the role from {from} to {to}: {error}")]
+    Mysql {
+        /// The primary.
+        from: String,
+        /// Who should have become it.
+        to: String,
+        /// MySQL's words.
+        error: SqlError,
+    },
+    /// MySQL agreed, and then the new primary did not take writes.
+    #[error("MySQL moved the role from {from} to {to}, but {to} takes no writes yet: {why}")]
+    Unsettled {
+        /// The primary before.
+        from: String,
+        /// The primary by MySQL's word.
+        to: String,
+        /// What its keeper says.
+        why: String,
+    },
+}
+
+/// Moves the role; one at a time.
+pub struct Switchover {
+    config: Arc<Config>,
+    board: Arc<Board>,
+    peers: PeerClients,
+    running: Mutex<()>,
+}
+
+impl Switchover {
+    /// With what the keeper's other tasks use.
+    pub fn new(config: Arc<Config>, board: Arc<Board>, peers: PeerClients) -> Self {
+        Self { config, board, peers, running: Mutex::new(()) }
+    }
+
+    /// Moves the role to `wanted`, or to whom is best, and returns when the new primary takes writes. `deadline` bounds
+    /// MySQL's part.
+    pub async fn run(&self, wanted: Option<&str>, deadline: Duration) -> Result<Outcome, SwitchoverError> {
+        let Ok(_one_at_a_time) = self.running.try_lock() else { return Err(SwitchoverError::Busy) };
+        let chosen = match self.choose_patiently(wanted).await {
+            Err(Refusal::AlreadyPrimary(name)) => {
+                return match self.settled(&name, Duration::from_secs(1)).await {
+                    Ok(()) => Ok(Outcome::Nothing(name)),
+                    Err(why) => Err(SwitchoverError::Unsettled { from: name.clone(), to: name, why }),
+                };
+            }
+            other => other?,
+        };
+        tracing::info!(from = chosen.from, to = chosen.to, "moving the primary");
+        let begun = Instant::now();
+        let moved = self.set_as_primary(&chosen, deadline).await;
+        let outcome = match moved {
+            Ok(()) => self.settled(&chosen.to, SETTLE).await.map_err(|why| SwitchoverError::Unsettled {
+                from: chosen.from.clone(),
+                to: chosen.to.clone(),
+                why,
+            }),
+            Err(error) => {
+                Err(SwitchoverError::Mysql { from: chosen.from.clone(), to: chosen.to.clone(), error })
+            }
+        };
+        let seconds = begun.elapsed().as_secs_f64();
+        let label = if outcome.is_ok() { "done" } else { "failed" };
+        metrics::counter!("trivet_keeper_switchovers_total", "outcome" => label).increment(1);
+        match &outcome {
+            Ok(()) => tracing::info!(from = chosen.from, to = chosen.to, seconds, "the primary has moved"),
+            Err(e) => tracing::error!(seconds, error = %e, "switchover"),
+        }
+        outcome.map(|()| Outcome::Moved(chosen))
+    }
+
+    async fn choose_patiently(&self, wanted: Option<&str>) -> Result<Move, Refusal> {
+        let begun = Instant::now();
+        loop {
+            let now = Instant::now();
+            let local = self.board.fresh(now);
+            let local = local.as_deref().map_err(String::as_str);
+            match choose(self.board.cluster(), local, &self.board.peers(now), wanted) {
+                Err(refusal) if refusal.passes() && begun.elapsed() < PATIENCE => {
+                    tokio::time::sleep(LOOK).await;
+                }
+                done => return done,
+            }
+        }
+    }
+
+    /// MySQL's part. Meanwhile this member is looked at often: whoever asks for `/primary` here must learn at once that
+    /// the role has gone.
+    async fn set_as_primary(&self, chosen: &Move, deadline: Duration) -> Result<(), SqlError> {
+        let statement = format!(
+            "SELECT group_replication_set_as_primary({}, {RUNNING_TRANSACTIONS})",
+            quote(&chosen.uuid)
+        );
+        let moving = async {
+            let mut sql = Sql::connect(&self.config.mysql, deadline).await?;
+            sql.text(&statement, deadline).await?;
+            sql.close().await;
+            Ok(())
+        };
+        tokio::select! { outcome = moving => outcome, never = self.look_often() => match never {} }
+    }
+
+    async fn look_often(&self) -> Infallible {
+        let mut observer = Observer::new(self.config.clone());
+        loop {
+            self.look(&mut observer).await;
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    async fn look(&self, observer: &mut Observer) {
+        let at = Instant::now();
+        // A failed look says nothing new here; the keeper's own observer reports it.
+        if let Ok(seen) = observer.look().await {
+            self.board.observed(seen, at);
+        }
+    }
+
+    /// Waits until the keeper of `name` answers `/primary` with yes; the error is its last reason against it.
+    async fn settled(&self, name: &str, patience: Duration) -> Result<(), String> {
+        let begun = Instant::now();
+        let mut observer = Observer::new(self.config.clone());
+        loop {
+            self.look(&mut observer).await;
+            let verdict = if name == self.board.cluster().me {
+                verdict::primary(&self.board.facts(Instant::now()))
+            } else {
+                self.peers.is_primary(name).await
+            };
+            match verdict {
+                Ok(()) => return Ok(()),
+                Err(why) if begun.elapsed() > patience => return Err(why),
+                Err(_) => tokio::time::sleep(LOOK).await,
+            }
+        }
+    }
+}
+
+/// Whether the local member is the primary of a group that works.
+pub fn leads(local: &Observation) -> bool {
+    local.is_healthy() && local.role == Role::Primary
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,95 @@
+//! `trivet database …`: what concerns this node's member of the database group.
+
+use std::path::Path;
+use std::time::Duration;
+
+use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
+
+use http::Method;
+use serde_json::json;
+
+use super::keeper::command;
+use crate::keeper::control::{ForceRequest, PrepareStopAnswer};
+use crate::keeper::decide::forced::ForcePlan;
+use crate::process::Failure;
+
+/// Looking at everything takes seconds; applying what was received before an outage may take minutes.
+const FORCE: Duration = Duration::from_secs(600);
+
+/// What the command line of `trivet database force-bootstrap` says.
+#[derive(Debug, Clone)]
+pub struct Force {
+    /// The node whose member is to become the group's first: this one.
+    pub node: String,
+    /// The name once more, in place of typing it.
+    pub consent: Option<String>,
+    /// The members that cannot be reached are off, in place of typing it.
+    pub off: bool,
+}
+
+/// `trivet database force-bootstrap NODE`: tells what may be lost, and bootstraps when the operator consents.
+pub async fn force_bootstrap(socket: &Path, force: Force) -> Result<(), Failure> {
+    let request = ForceRequest { node: force.node.clone(), token: None };
+    let plan: ForcePlan =
+        command(socket, Method::POST, "/force-bootstrap", &request, FORCE).await.map_err(Failure::run)?;
+    print!("{}", told(&plan));
+    io::stdout().flush().map_err(Failure::run)?;
+    if !plan.unknown.is_empty() && !force.off {
+        let question = format!(
+            "Are {} off, and will they stay off until the group runs? Type off: ",
+            plan.unknown.join(" and ")
+        );
+        ask(&question, "off", "--unreachable-are-off")?;
+    }
+    match &force.consent {
+        Some(name) if *name == plan.node => {}
+        Some(name) => {
+            return Err(Failure::run(format_args!("{name} is not {}: nothing was done", plan.node)));
+        }
+        None => ask("Type the node's name to go on: ", &plan.node, "--yes-i-lose-data NODE")?,
+    }
+    let request = ForceRequest { token: Some(plan.token), ..request };
+    let _: ForcePlan =
+        command(socket, Method::POST, "/force-bootstrap", &request, FORCE).await.map_err(Failure::run)?;
+    println!(
+        "{} has formed the group and takes writes; the others follow by themselves: trivet status",
+        plan.node
+    );
+    Ok(())
+}
+
+fn told(plan: &ForcePlan) -> String {
+    let mut text = format!(
+        "The database goes on with what {} has, and with nothing else:\n  {}\n",
+        plan.node, plan.gtids
+    );
+    for other in &plan.others {
+        text += &format!("- {other}.\n");
+    }
+    text + "Whatever is given up can only be brought back by hand, from the disk or a backup of the member that had it.\n"
+}
+
+/// Nobody consents by accident: a pipe, or no terminal at all, says no.
+fn ask(question: &str, expected: &str, instead: &str) -> Result<(), Failure> {
+    let stdin = io::stdin();
+    if !stdin.is_terminal() {
+        return Err(Failure::run(format_args!(
+            "nothing was done: nobody is there to ask. Without a terminal: {instead}"
+        )));
+    }
+    print!("{question}");
+    io::stdout().flush().map_err(Failure::run)?;
+    let mut line = String::new();
+    stdin.lock().read_line(&mut line).map_err(Failure::run)?;
+    if line.trim() == expected { Ok(()) } else { Err(Failure::run("nothing was done")) }
+}
+
+/// `trivet database prepare-stop`: before mysqld stops. Never fails: a stop must not wait for what is broken.
+pub async fn prepare_stop(socket: &Path, timeout: Duration) {
+    let answer: Result<PrepareStopAnswer, _> =
+        command(socket, Method::POST, "/prepare-stop", &json!({}), timeout).await;
+    match answer {
+        Ok(answer) => println!("{}", answer.done),
+        Err(e) => println!("mysqld stops without a hand-over: {e}"),
+    }
+}

@@ -1,0 +1,421 @@
+//! Real mysqld and keepers on this machine, as many as a test wants.
+//!
+//! mysqld comes from the lab's root file system, as for the other tests with MySQL (tests/mysql.py); without one a test says
+//! that it is skipped.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use serde_json::{Value, json};
+use sqlx::mysql::{MySqlConnectOptions, MySqlConnection, MySqlSslMode};
+use sqlx::{AssertSqlSafe, ConnectOptions};
+use trivet::config::TlsFiles;
+use trivet::http::client::{Client, Target};
+use trivet::tls;
+
+pub const GROUP: &str = "6f0b1e6e-7d0a-4b7e-9f43-0a77a1ab0001";
+/// A loaded machine needs a minute for what takes seconds.
+pub const PATIENCE: Duration = Duration::from_secs(180);
+/// One group at a time: several would only wait for one another's processor.
+static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
+/// How mysqld is run: the root's own loader and libraries, or the one on PATH.
+pub fn mysqld() -> Option<(Vec<String>, Vec<String>)> {
+    let named = std::env::var_os("TRIVET_TEST_MYSQL_ROOT").map(PathBuf::from);
+    let cache = std::env::var("TRIVET_LAB_CACHE").unwrap_or_else(|_| "/var/cache/trivet-lab".into());
+    let found = || {
+        let entries = std::fs::read_dir(cache).ok()?.flatten().map(|e| e.path());
+        entries.filter(|p| p.extension().is_none()).find(|p| p.join("usr/sbin/mysqld").exists())
+    };
+    let root = named.or_else(found)?;
+    let path = |p: &str| root.join(p).display().to_string();
+    let libraries = path("usr/lib/x86_64-linux-gnu");
+    let loader = format!("{libraries}/ld-linux-x86-64.so.2");
+    let command = vec![loader, "--library-path".into(), libraries, path("usr/sbin/mysqld")];
+    let options = vec![
+        format!("--basedir={}", path("usr")),
+        format!("--lc-messages-dir={}", path("usr/share/mysql")),
+        format!("--character-sets-dir={}", path("usr/share/mysql/charsets")),
+        format!("--plugin-dir={}", path("usr/lib/mysql/plugin")),
+    ];
+    Some((command, options))
+}
+
+fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+pub fn signal(pid: u32, name: &str) {
+    let _ = Command::new("kill").args([name, &pid.to_string()]).status();
+}
+
+pub fn copy_folder(from: &Path, to: &Path) {
+    assert!(Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap().success());
+}
+
+/// One node: mysqld under a supervisor that restarts it as systemd would, and a keeper.
+pub struct Node {
+    pub name: String,
+    pub home: PathBuf,
+    pub mysql_port: u16,
+    pub keeper_port: u16,
+    pub files: TlsFiles,
+    arguments: Vec<String>,
+    wanted: Arc<AtomicBool>,
+    pub pid: Arc<AtomicU32>,
+    supervisor: Option<std::thread::JoinHandle<()>>,
+    keeper: Option<Child>,
+}
+
+impl Node {
+    pub fn start_mysqld(&mut self) {
+        self.wanted.store(true, Ordering::SeqCst);
+        let (wanted, pid, arguments) = (self.wanted.clone(), self.pid.clone(), self.arguments.clone());
+        let log = std::fs::File::create(self.home.join("stderr.log")).unwrap();
+        self.supervisor = Some(std::thread::spawn(move || {
+            while wanted.load(Ordering::SeqCst) {
+                let mut child = Command::new(&arguments[0])
+                    .args(&arguments[1..])
+                    // A clone ends with a restart, which mysqld asks its parent for.
+                    .env("MYSQLD_PARENT_PID", std::process::id().to_string())
+                    .stdout(Stdio::null())
+                    .stderr(log.try_clone().unwrap())
+                    .spawn()
+                    .unwrap();
+                pid.store(child.id(), Ordering::SeqCst);
+                let _ = child.wait();
+                pid.store(0, Ordering::SeqCst);
+            }
+        }));
+    }
+
+    /// As a power cut does.
+    pub fn kill_mysqld(&mut self) {
+        self.end_mysqld("-KILL");
+    }
+
+    /// In order; waits for it.
+    pub fn stop_mysqld(&mut self) {
+        self.end_mysqld("-TERM");
+    }
+
+    fn end_mysqld(&mut self, with: &str) {
+        self.wanted.store(false, Ordering::SeqCst);
+        let mut told = 0;
+        while self.supervisor.as_ref().is_some_and(|s| !s.is_finished()) {
+            let pid = self.pid.load(Ordering::SeqCst);
+            if pid != told && pid != 0 {
+                signal(pid, with);
+                told = pid;
+            }
+            std::thread::park_timeout(Duration::from_millis(20));
+        }
+        self.supervisor = None;
+    }
+
+    pub fn start_keeper(&mut self) {
+        let log =
+            std::fs::File::options().create(true).append(true).open(self.home.join("keeper.log")).unwrap();
+        let child = Command::new(env!("CARGO_BIN_EXE_trivet-keeper"))
+            .arg("--config")
+            .arg(self.home.join("keeper.json"))
+            .env_remove("NOTIFY_SOCKET")
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        self.keeper = Some(child);
+    }
+
+    pub fn stop_keeper(&mut self) {
+        if let Some(mut child) = self.keeper.take() {
+            signal(child.id(), "-TERM");
+            let _ = child.wait();
+        }
+    }
+
+    pub async fn sql(&self) -> MySqlConnection {
+        MySqlConnectOptions::new()
+            .socket(self.home.join("mysqld.sock"))
+            .username("root")
+            .ssl_mode(MySqlSslMode::Disabled)
+            .connect()
+            .await
+            .unwrap()
+    }
+
+    pub async fn run(&self, sql: &str) {
+        sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut self.sql().await).await.unwrap();
+    }
+
+    pub async fn number(&self, sql: &str) -> i64 {
+        sqlx::query_scalar(AssertSqlSafe(sql)).fetch_one(&mut self.sql().await).await.unwrap()
+    }
+}
+
+pub struct Group {
+    pub nodes: Vec<Node>,
+    clients: Vec<Client>,
+    pub template: PathBuf,
+    authority: Issuer<'static, KeyPair>,
+    ca: String,
+    mysqld: Vec<String>,
+    /// Removed last, when nothing runs in it any more.
+    _directory: tempfile::TempDir,
+    _alone: tokio::sync::MutexGuard<'static, ()>,
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        for node in &mut self.nodes {
+            node.stop_keeper();
+            node.kill_mysqld();
+        }
+        if std::thread::panicking() {
+            for node in &self.nodes {
+                let log = std::fs::read_to_string(node.home.join("keeper.log")).unwrap_or_default();
+                eprintln!("---- keeper of {}\n{log}", node.name);
+                let log = std::fs::read_to_string(node.home.join("error.log")).unwrap_or_default();
+                let errors: Vec<&str> = log.lines().filter(|l| l.contains("[ERROR]")).collect();
+                eprintln!("---- mysqld of {}\n{}", node.name, errors.join("\n"));
+            }
+        }
+    }
+}
+
+fn certificates(home: &Path, name: &str, authority: &Issuer<'_, KeyPair>, ca: &str) -> TlsFiles {
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::new(vec![name.into(), "127.0.0.1".into()]).unwrap();
+    params.distinguished_name.push(DnType::CommonName, name);
+    let certificate = params.signed_by(&key, authority).unwrap();
+    let write = |file: &str, text: &str| {
+        std::fs::write(home.join(file), text).unwrap();
+        home.join(file)
+    };
+    TlsFiles {
+        ca: write("ca.pem", ca),
+        certificate: write("node.pem", &certificate.pem()),
+        key: write("node.key", &key.serialize_pem()),
+    }
+}
+
+fn settings(node: &Node, number: usize) -> Vec<String> {
+    let home = node.home.display();
+    let port = node.mysql_port;
+    let mut settings: Vec<String> = [
+        format!("--datadir={home}/data"),
+        format!("--socket={home}/mysqld.sock"),
+        format!("--pid-file={home}/mysqld.pid"),
+        format!("--log-error={home}/error.log"),
+        format!("--port={port}"),
+        format!("--report-port={port}"),
+        format!("--server-id={number}"),
+        format!("--ssl-ca={home}/ca.pem"),
+        format!("--ssl-cert={home}/node.pem"),
+        format!("--ssl-key={home}/node.key"),
+        format!("--loose-group-replication-recovery-ssl-ca={home}/ca.pem"),
+        format!("--loose-group-replication-group-name={GROUP}"),
+        format!("--loose-group-replication-local-address=127.0.0.1:{port}"),
+    ]
+    .into();
+    settings.extend(
+        [
+            "--bind-address=127.0.0.1",
+            "--report-host=127.0.0.1",
+            "--mysqlx=OFF",
+            "--secure-file-priv=NULL",
+            "--skip-name-resolve",
+            "--innodb-buffer-pool-size=32M",
+            "--innodb-redo-log-capacity=16M",
+            "--super-read-only=ON",
+            "--gtid-mode=ON",
+            "--enforce-gtid-consistency=ON",
+            "--log-bin=binlog",
+            "--require-secure-transport=ON",
+            "--plugin-load-add=group_replication.so",
+            "--plugin-load-add=mysql_clone.so",
+            "--loose-group-replication-communication-stack=MYSQL",
+            "--loose-group-replication-start-on-boot=OFF",
+            "--loose-group-replication-ssl-mode=VERIFY_IDENTITY",
+            "--loose-group-replication-recovery-use-ssl=ON",
+            "--loose-group-replication-recovery-ssl-verify-server-cert=ON",
+            "--loose-group-replication-exit-state-action=READ_ONLY",
+            "--loose-group-replication-unreachable-majority-timeout=10",
+            "--loose-group-replication-member-expel-timeout=0",
+            "--loose-group-replication-autorejoin-tries=0",
+            "--loose-group-replication-message-cache-size=134217728",
+        ]
+        .map(String::from),
+    );
+    settings
+}
+
+impl Group {
+    /// `count` empty members and their keepers, all started; nothing when this machine has no mysqld.
+    pub async fn start(count: usize) -> Option<Self> {
+        let Some((command, options)) = mysqld() else {
+            eprintln!("keeper_group: no mysqld here (./lab install makes one): SKIPPED");
+            return None;
+        };
+        let alone = ALONE.lock().await;
+        let directory = tempfile::tempdir().unwrap();
+        let template = directory.path().join("template");
+        let base: Vec<String> = command
+            .into_iter()
+            .chain(["--no-defaults".into(), "--user=root".into()])
+            .chain(options)
+            .collect();
+        let initialize = [format!("--datadir={}", template.display()), "--initialize-insecure".into()];
+        let done = Command::new(&base[0]).args(&base[1..]).args(initialize).output().unwrap();
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        // Each copy makes a server UUID of its own.
+        let _ = std::fs::remove_file(template.join("auto.cnf"));
+
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(DnType::CommonName, "test CA");
+        let ca = params.self_signed(&key).unwrap().pem();
+        let authority = Issuer::new(params, key);
+        let mut group = Self {
+            nodes: Vec::new(),
+            clients: Vec::new(),
+            template,
+            authority,
+            ca,
+            mysqld: base,
+            _directory: directory,
+            _alone: alone,
+        };
+        group.add(count);
+        for node in &mut group.nodes {
+            node.start_mysqld();
+            node.start_keeper();
+        }
+        Some(group)
+    }
+
+    /// So many more nodes, which are to be started, and the configuration of all that follows from it.
+    pub fn add(&mut self, count: usize) {
+        for i in self.nodes.len() + 1..=self.nodes.len() + count {
+            let home = self._directory.path().join(format!("node{i}"));
+            std::fs::create_dir(&home).unwrap();
+            copy_folder(&self.template, &home.join("data"));
+            let name = format!("node{i}");
+            let files = certificates(&home, &name, &self.authority, &self.ca);
+            let mut node = Node {
+                name,
+                home,
+                mysql_port: free_port(),
+                keeper_port: free_port(),
+                files,
+                arguments: Vec::new(),
+                wanted: Arc::default(),
+                pid: Arc::default(),
+                supervisor: None,
+                keeper: None,
+            };
+            node.arguments = self.mysqld.iter().cloned().chain(settings(&node, i)).collect();
+            let tls = (tls::client_config(&node.files, &[]).unwrap(), tls::server_name(&node.name).unwrap());
+            let address = format!("127.0.0.1:{}", node.keeper_port);
+            self.clients.push(Client::new(Target { address, host: node.name.clone(), tls: Some(tls) }));
+            self.nodes.push(node);
+        }
+        for i in 0..self.nodes.len() {
+            self.configure(i, |_| {});
+        }
+    }
+
+    /// Writes the configuration of a keeper, with a change; it is read when the keeper starts.
+    pub fn configure(&self, i: usize, change: impl FnOnce(&mut Value)) {
+        let node = &self.nodes[i];
+        let members: Vec<Value> = self
+            .nodes
+            .iter()
+            .map(|n| {
+                json!({"name": n.name, "mysql": format!("127.0.0.1:{}", n.mysql_port),
+                       "keeper": format!("127.0.0.1:{}", n.keeper_port)})
+            })
+            .collect();
+        let path = |file: &str| node.home.join(file).display().to_string();
+        std::fs::write(path("replication-password"), "replication").unwrap();
+        std::fs::write(path("app-password"), "app").unwrap();
+        let mut config = json!({
+            "node": node.name, "group_name": GROUP, "listen": format!("127.0.0.1:{}", node.keeper_port),
+            "tls": node.files, "log": {"format": "text"},
+            "metrics": {"listen": format!("127.0.0.1:{}", free_port())},
+            "state_directory": path("state"), "control_socket": path("control.sock"), "members": members,
+            // A fresh server lets root in without a password, over the socket.
+            "mysql": {"socket": path("mysqld.sock"), "user": "root",
+                      "replication_password_file": path("replication-password"),
+                      "app_password_file": path("app-password")},
+            // The machine that runs the tests may be busy.
+            "timing": {"observe_timeout": "2s", "stale": "3s", "peer_timeout": "2s"}
+        });
+        change(&mut config);
+        std::fs::write(path("keeper.json"), config.to_string()).unwrap();
+    }
+
+    /// The operator's command, given on node `i`.
+    pub fn trivet(&self, i: usize, arguments: &[&str]) -> Output {
+        let socket = self.nodes[i].home.join("control.sock");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_trivet"));
+        command.args(arguments).arg("--keeper").arg(socket).stdin(Stdio::null()).output().unwrap()
+    }
+
+    pub async fn health(&self, i: usize) -> Value {
+        match self.clients[i].get("/health", Duration::from_secs(5)).await {
+            Ok(answer) => serde_json::from_slice(&answer.body).unwrap(),
+            Err(e) => json!({"phase": "no answer", "reason": e.to_string()}),
+        }
+    }
+
+    pub async fn status(&self, i: usize, path: &str) -> u16 {
+        self.clients[i].get(path, Duration::from_secs(5)).await.map_or(0, |a| a.status.as_u16())
+    }
+
+    /// Waits until node `i` is in `phase`, and returns what it says then.
+    pub async fn until(&self, i: usize, phase: &str) -> Value {
+        let begun = Instant::now();
+        loop {
+            let health = self.health(i).await;
+            if health["phase"] == phase {
+                return health;
+            }
+            assert!(begun.elapsed() < PATIENCE, "node{} is not {phase} but {health}", i + 1);
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// Waits until all are ONLINE in one view; returns the primary.
+    pub async fn until_whole(&self) -> usize {
+        let begun = Instant::now();
+        loop {
+            let mut seen = Vec::new();
+            for i in 0..self.nodes.len() {
+                seen.push(self.health(i).await);
+            }
+            let online = |h: &Value| {
+                let view = h["view"].as_array().map_or(&[][..], Vec::as_slice);
+                h["phase"] == "online"
+                    && view.iter().filter(|m| m["state"] == "ONLINE").count() == self.nodes.len()
+            };
+            if seen.iter().all(online) {
+                let mut primaries = Vec::new();
+                for i in 0..self.nodes.len() {
+                    if self.status(i, "/primary").await == 200 {
+                        primaries.push(i);
+                    }
+                }
+                if let [primary] = primaries[..] {
+                    return primary;
+                }
+            }
+            assert!(begun.elapsed() < PATIENCE, "the group is not whole: {seen:#?}");
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+}
