@@ -1,8 +1,8 @@
 //! HTTP as balancer and web tier share it.
 //!
-//! * [`server`]: accept loops, TLS, deadlines and graceful stop around any Pingora HTTP application.
+//! * [`server`]: accept loops, TLS, deadlines and graceful stop around the engine.
+//! * [`engine`]: HTTP/1.1 and HTTP/2, to clients and to back ends.
 //! * [`steps`]: what every request passes, over a neutral [`head`]; [`strict`] and [`forwarded`] are its larger steps.
-//! * [`front`]: the same steps as calls for the hooks of Pingora's `ProxyHttp`.
 //! * [`exchange`]: the access log line and the metrics of one request. [`pages`]: what a client sees when it fails.
 //! * [`frames`]: HTTP/2 frames that nobody needs so many of.
 //! * [`proxy_protocol`]: who the client is behind another load balancer. [`admission`]: how much one client may ask for.
@@ -10,12 +10,10 @@
 
 pub mod admission;
 pub mod client;
-pub mod connection;
 pub mod engine;
 pub mod exchange;
 pub mod forwarded;
 pub mod frames;
-pub mod front;
 pub mod head;
 pub mod pages;
 pub mod proxy_protocol;

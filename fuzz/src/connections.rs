@@ -11,13 +11,12 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 use trivet::http::admission::Admission;
-use trivet::http::connection::Endpoints;
 use trivet::http::engine::request::Request;
 use trivet::http::engine::upstream::{Reach, Upstreams};
 use trivet::http::engine::{Engine, Route, Service};
 use trivet::http::exchange::Exchange;
 use trivet::http::server::Limits;
-use trivet::http::steps::{Admitted, Peer, Policy, Position};
+use trivet::http::steps::{Admitted, Endpoints, Peer, Policy, Position};
 use trivet::pool::config::Timing;
 use trivet::pool::{Backend, Check, Pool, Spec, Tried, Verdict};
 use trivet::process::Shutdown;
@@ -112,6 +111,7 @@ impl Rig {
             response_timeout: LONG,
             send_proxy_protocol: None,
             idle_timeout: LONG,
+            http2: None,
         };
         let service = All { pool: self.pool.clone(), upstreams: Upstreams::new(vec![reach], 8) };
         let policy = Policy {

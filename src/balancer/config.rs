@@ -14,7 +14,7 @@ use crate::http::admission::RequestRate;
 use crate::http::engine::request::MOST_FIELDS;
 use crate::http::frames::FrameRates;
 use crate::http::proxy_protocol::{self, Trust};
-use crate::pool::config::{BackendConfig, HealthConfig, Timing, validate_backends};
+use crate::pool::config::{BackendConfig, HealthConfig, Protocol, Timing, validate_backends};
 use crate::tls::options::{CertificateFiles, PublicTls};
 
 /// The whole file. HTTP needs `[https]` and `[web]`; the gateway needs `[database]`; a process runs either or both.
@@ -183,6 +183,9 @@ pub struct Web {
     /// Unused connections kept, all back ends together.
     #[serde(default = "defaults::max_idle_connections")]
     pub max_idle_connections: usize,
+    /// What is spoken with them.
+    #[serde(default)]
+    pub protocol: Protocol,
     /// Tell back ends the client's address in a PROXY header, too. Such a connection serves one client only.
     #[serde(default)]
     pub send_proxy_protocol: Option<proxy_protocol::Version>,

@@ -1,8 +1,8 @@
 //! From a checked configuration to a running process and its end.
 //!
 //! The process runs on a plain tokio runtime, not on Pingora's `Server`: that one sleeps its whole grace period at every
-//! stop, cannot tell systemd when it is ready, and hands listeners over as raw descriptors. What carries requests is
-//! Pingora's all the same: its HTTP application, TLS streams, connectors and connection pool.
+//! stop, cannot tell systemd when it is ready, and hands listeners over as raw descriptors. Pingora's are the streams, the
+//! TLS under them, and the connections to back ends that speak HTTP/2.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -13,13 +13,12 @@ use tokio::task::JoinSet;
 use super::config::{Config, Https, Web};
 use super::gateway::Gateway;
 use super::local_check;
-use super::proxy::{Balancer, Http1, Http2, Upstreams};
+use super::proxy::{Balancer, Upstreams};
 use super::status::Status;
 use crate::config::ConfigError;
 use crate::http::admission::{Admission, Rules};
 use crate::http::engine::Engine;
-use crate::http::front::Front;
-use crate::http::server::{self, Connections, Endpoint, Limits, Protocols, Upstream};
+use crate::http::server::{self, Connections, Endpoint, Limits};
 use crate::http::steps::{self, Policy, Position};
 use crate::pool::{Check, HttpCheck, Pool, Spec};
 use crate::process::{self, Failure, Shutdown};
@@ -44,7 +43,7 @@ pub fn run(config: Config) -> Result<(), Failure> {
 /// The HTTP half, with its files read.
 struct Http {
     pool: Arc<Pool>,
-    upstreams: Upstreams,
+    upstreams: Arc<Upstreams>,
     public: PublicServer,
 }
 
@@ -65,11 +64,7 @@ impl Http {
                 Some((Spec { name: b.name.clone(), address: b.address, tier: 0 }, check))
             })
             .collect();
-        Ok(Self {
-            pool: Pool::new("web", backends),
-            upstreams: Upstreams::new(web, https.tunnel_timeout)?,
-            public,
-        })
+        Ok(Self { pool: Pool::new("web", backends), upstreams: Arc::new(Upstreams::new(web)?), public })
     }
 }
 
@@ -130,25 +125,16 @@ async fn serve(
             requests: https.request_rate,
             exempt: https.trusted_proxies.clone(),
         });
-        let front = Front::new(policy(&config, https), limits, admission.clone(), shutdown.clone());
-        let balancer = Arc::new(Balancer::new(front, http.pool.clone(), http.upstreams, redirect));
-        tokio::spawn(balancer.clone().sweep());
-        let rules = policy(&config, https);
-        let http1 = Engine::new(Http1(balancer.clone()), rules, limits, admission.clone(), shutdown.clone());
-        let upstream = Upstream {
-            ca_file: web.tls.as_ref().map(|files| files.ca.clone()),
-            // A kept connection that turns out to be closed costs an attempt, too.
-            attempts: 1 + 2 * web.retries,
-            max_idle: web.max_idle_connections,
-        };
-        let http2 = server::proxy(Http2(balancer), &limits, &upstream);
-        let protocols = Protocols { http1, http2: Some(http2) };
+        tokio::spawn(http.upstreams.clone().sweep());
+        let balancer = Balancer::new(http.pool.clone(), http.upstreams, redirect);
+        let policy = policy(&config, https);
+        let engine = Engine::new(balancer, policy, limits, admission.clone(), shutdown.clone());
         if let Some(check) = local_check {
             tokio::spawn(check.serve(http.pool.clone(), shutdown.clone()));
         }
         servers.spawn(server::serve(
             endpoints,
-            protocols,
+            engine,
             limits,
             admission,
             shutdown.clone(),

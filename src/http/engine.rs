@@ -1,6 +1,7 @@
-//! The engine that carries HTTP/1.1: strict about what it reads, and plain about what it writes.
+//! The engine: strict about what it reads, and plain about what it writes.
 //!
-//! One task a connection, one connection at a time in its hands:
+//! One task a connection. HTTP/1 has one request at a time in its hands ([`connection`]), HTTP/2 many side by side
+//! ([`http2`]); what becomes of a request is the same ([`client`]):
 //!
 //! ```text
 //! head (scan, request) → steps::admit → Service::route ─┬→ an answer of our own
@@ -22,18 +23,20 @@ use self::connection::Connection;
 use self::request::Request;
 use self::upstream::{Io, Upstreams};
 use super::admission::Admission;
-use super::connection::Endpoints;
 use super::exchange::Exchange;
 use super::server::Limits;
-use super::steps::{Admitted, Peer, Policy};
+use super::steps::{Admitted, Endpoints, Peer, Policy};
 use crate::pool::{Backend, Tried};
 use crate::process::Shutdown;
 
 pub mod answer;
 pub mod body;
+mod client;
 mod connection;
 pub mod field;
 mod forward;
+mod http2;
+mod outlet;
 mod pace;
 pub mod pump;
 pub mod request;
@@ -54,7 +57,7 @@ pub trait Service: Send + Sync + 'static {
     /// Back ends tried for one request after the first.
     fn retries(&self) -> usize;
     /// Adds fields to a request that goes to `backend`.
-    fn add_fields(&self, _backend: &Backend, _out: &mut Vec<u8>) {}
+    fn add_fields(&self, _backend: &Backend, _add: &mut dyn FnMut(&[u8], &[u8])) {}
 }
 
 /// Who answers.
@@ -103,7 +106,7 @@ impl Content {
     }
 }
 
-/// One server's HTTP/1.1.
+/// One server's HTTP.
 pub struct Engine<S> {
     service: S,
     policy: Policy,
@@ -126,14 +129,20 @@ impl<S: Service> Engine<S> {
 
     /// Serves one connection until it ends; `endpoints` are its two ends, as a PROXY header tells them to back ends. Once
     /// `closing` is cancelled, a connection that waits for a request ends.
-    pub async fn serve(&self, io: impl Io, peer: Peer, endpoints: Endpoints, closing: CancellationToken) {
+    pub async fn serve(
+        self: Arc<Self>,
+        io: impl Io,
+        peer: Peer,
+        endpoints: Endpoints,
+        closing: CancellationToken,
+    ) {
         Connection::new(self, io, peer, endpoints, closing).serve().await;
     }
 
     /// As [`serve`](Self::serve), but a connection that begins with the preface of HTTP/2 (RFC 9113 section 3.3, prior
     /// knowledge) is handed back, with what was read of it.
     pub async fn serve_or_hand_over<D: Io>(
-        &self,
+        self: Arc<Self>,
         io: D,
         peer: Peer,
         endpoints: Endpoints,

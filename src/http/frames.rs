@@ -81,6 +81,8 @@ pub struct FrameWatch {
     /// When each kind's bucket is full again; see [`Kind`].
     full_at: [Instant; KINDS],
     sent: u64,
+    /// A request's head has begun and not ended.
+    in_head: bool,
 }
 
 const HEADER: usize = 9;
@@ -103,7 +105,21 @@ impl FrameWatch {
     /// For a connection of which nothing has been read.
     pub fn new(rates: FrameRates) -> Self {
         let now = Instant::now();
-        Self { place: Place::Preface(PREFACE), header: [0; HEADER], rates, full_at: [now; KINDS], sent: 0 }
+        Self {
+            place: Place::Preface(PREFACE),
+            header: [0; HEADER],
+            rates,
+            full_at: [now; KINDS],
+            sent: 0,
+            in_head: false,
+        }
+    }
+
+    /// Whether a part of a request's head has come, and not yet its end: HEADERS and CONTINUATION up to END_HEADERS
+    /// (sections 6.2 and 6.10).
+    pub fn is_in_head(&self) -> bool {
+        // The last frame of a head says so before its content has come.
+        self.in_head || (matches!(self.place, Place::Content(_)) && matches!(self.header[3], 0x1 | 0x9))
     }
 
     /// Bytes were sent to the client.
@@ -146,6 +162,9 @@ impl FrameWatch {
     fn count(&mut self, kind: u8, flags: u8, length: usize, now: Instant) -> Result<(), Flood> {
         const END_STREAM: u8 = 0x1;
         const END_HEADERS: u8 = 0x4;
+        if matches!(kind, 0x1 | 0x9) {
+            self.in_head = flags & END_HEADERS == 0;
+        }
         let rates = self.rates;
         let (kind, rate, name) = match kind {
             // Padding alone is no content; it can hide only in a frame that is not empty, and the library bounds those.

@@ -1,8 +1,7 @@
-//! The head of a request, whoever parsed it: the engine for HTTP/1, Pingora for HTTP/2.
+//! The head of a request, whoever parsed it.
 
 use http::header::HeaderName;
 use http::{Method, Version};
-use pingora::http::RequestHeader;
 
 /// What the steps read.
 pub trait RequestHead {
@@ -29,7 +28,37 @@ pub trait RequestHead {
     }
 }
 
-impl RequestHead for RequestHeader {
+/// A head made by hand, for tests: also one that no parser would let pass.
+#[cfg(test)]
+pub struct TestHead {
+    method: Method,
+    version: Version,
+    target: String,
+    /// Its fields.
+    pub headers: http::HeaderMap,
+}
+
+/// See [`TestHead`].
+#[cfg(test)]
+pub fn test_head(method: Method, version: Version, target: &str, fields: &[(&str, &str)]) -> TestHead {
+    let mut headers = http::HeaderMap::new();
+    for (name, value) in fields {
+        let name: HeaderName = name.parse().unwrap();
+        headers.append(name, http::HeaderValue::from_str(value).unwrap());
+    }
+    TestHead { method, version, target: target.to_owned(), headers }
+}
+
+#[cfg(test)]
+impl TestHead {
+    /// Sets a field, in the place of those that have its name.
+    pub fn set(&mut self, name: &HeaderName, value: &str) {
+        self.headers.insert(name.clone(), http::HeaderValue::from_str(value).unwrap());
+    }
+}
+
+#[cfg(test)]
+impl RequestHead for TestHead {
     fn method(&self) -> &Method {
         &self.method
     }
@@ -39,11 +68,11 @@ impl RequestHead for RequestHeader {
     }
 
     fn target(&self) -> &[u8] {
-        self.raw_path()
+        self.target.as_bytes()
     }
 
     fn authority(&self) -> Option<&str> {
-        if self.version == Version::HTTP_2 { self.uri.authority().map(|a| a.as_str()) } else { None }
+        None
     }
 
     fn first(&self, name: &HeaderName) -> Option<&[u8]> {
@@ -59,20 +88,6 @@ impl RequestHead for RequestHeader {
     }
 
     fn size(&self) -> usize {
-        // RFC 9113 section 6.5.2 counts 32 octets for each field beside name and value.
-        let fields: usize = self.headers.iter().map(|(n, v)| n.as_str().len() + v.len() + 32).sum();
-        fields + self.raw_path().len()
+        self.headers.iter().map(|(n, v)| n.as_str().len() + v.len() + 4).sum::<usize>() + self.target.len()
     }
-}
-
-/// A head made by hand, for tests.
-#[cfg(test)]
-pub fn test_head(method: Method, version: Version, target: &str, fields: &[(&str, &str)]) -> RequestHeader {
-    let mut head = RequestHeader::build(method, target.as_bytes(), None).unwrap();
-    head.set_version(version);
-    for (name, value) in fields {
-        let name: HeaderName = name.parse().unwrap();
-        head.append_header(name, http::HeaderValue::from_str(value).unwrap()).unwrap();
-    }
-    head
 }

@@ -5,8 +5,7 @@
 //!
 //! ```text
 //! accept → connections of this address → max_connections → PROXY header, TLS handshake (handshake_timeout, together)
-//!        ─┬→ HTTP/1: engine
-//!         └→ HTTP/2, as ALPN says: Pingora's HttpProxy inside Connection (idle and header deadlines, frames)
+//!         → engine: HTTP/2 as ALPN says, or as the client begins without TLS; else HTTP/1
 //! ```
 //!
 //! A stop has three parts: for `drain_delay` connections are still accepted while health checks say "draining" and every
@@ -18,23 +17,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use metrics::{counter, gauge};
-use pingora::apps::{HttpServerApp as _, HttpServerOptions, ServerApp as _};
 use pingora::listeners::tls::Acceptor;
-use pingora::protocols::http::v2::server::{H2Options, default_h2_options};
-use pingora::protocols::{ALPN, Stream};
-use pingora::proxy::{HttpProxy, ProxyHttp};
-use pingora::server::configuration::ServerConf;
+use pingora::protocols::ALPN;
 use rustls::ServerConfig;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::admission::{Admission, ConnectionPermit};
-use super::connection::{Allowance, Connection};
 use super::engine::{Engine, Service};
 use super::frames::FrameRates;
 use super::proxy_protocol::Trust;
@@ -91,100 +84,6 @@ impl Default for Limits {
             request_timeout: Duration::from_secs(3600),
             drain_delay: Duration::ZERO,
         }
-    }
-}
-
-/// How a proxy application reaches its back ends.
-#[derive(Debug, Clone, Default)]
-pub struct Upstream {
-    /// The authorities that back ends' certificates must lead to. Set it here and not per peer: Pingora builds a new
-    /// client configuration at each connect for a peer with an own CA, and keeps its connections under a key without it.
-    pub ca_file: Option<std::path::PathBuf>,
-    /// Back ends tried for one request, the first included.
-    pub attempts: usize,
-    /// Unused connections kept, all back ends together.
-    pub max_idle: usize,
-}
-
-/// Makes a Pingora proxy out of its hooks, with our limits applied.
-pub fn proxy<P>(hooks: P, limits: &Limits, upstream: &Upstream) -> Arc<dyn Http2>
-where
-    P: ProxyHttp + Send + Sync + 'static,
-    P::CTX: Send + Sync,
-{
-    let conf = ServerConf {
-        ca_file: upstream.ca_file.as_ref().map(|p| p.to_string_lossy().into_owned()),
-        max_retries: upstream.attempts.max(1),
-        // Pingora multiplies this by its number of threads, which is left at 1 because the runtime is ours.
-        upstream_keepalive_pool_size: upstream.max_idle.max(1),
-        threads: 1,
-        ..ServerConf::default()
-    };
-    let mut proxy = HttpProxy::new(hooks, Arc::new(conf));
-    proxy.handle_init_modules();
-    let mut options = HttpServerOptions::default();
-    options.h2_idle_timeout = Some(limits.idle_timeout);
-    // Without TLS, for a client that begins with the preface (prior knowledge).
-    options.h2c = true;
-    proxy.server_options = Some(options);
-    proxy.h2_options = Some(http2_options(limits));
-    Arc::new(Proxied(Arc::new(proxy)))
-}
-
-/// What one HTTP/2 connection may hold. What it may do is counted by [`super::frames`].
-fn http2_options(limits: &Limits) -> H2Options {
-    let mut h2 = default_h2_options();
-    // RFC 9113 section 6.5.2. More than four times as much ends the connection (HPACK bombs), as do more CONTINUATION
-    // frames than such a list needs.
-    h2.max_header_list_size(u32::try_from(limits.max_header_size).unwrap_or(u32::MAX));
-    h2.max_concurrent_streams(limits.max_streams);
-    // Body bytes that came and were not taken: all streams together, and one. The larger, the faster a lone upload over a
-    // long way; the product with max_connections is what an attacker can fill.
-    h2.initial_connection_window_size(256 * 1024);
-    h2.initial_window_size(128 * 1024);
-    // Requests reset before they were taken up (CVE-2023-44487), and errors of the client's that made us reset: above,
-    // GOAWAY. A client that does not know max_streams yet may have some hundred streams refused at its start.
-    h2.max_pending_accept_reset_streams(20);
-    h2.max_local_error_reset_streams(Some(1024));
-    // What is remembered about streams that we reset, so that late frames on them are no error.
-    h2.max_concurrent_reset_streams(50);
-    h2.reset_stream_duration(Duration::from_secs(1));
-    // Answers wait for the client's window at the back end, not here.
-    h2.max_send_buffer_size(64 * 1024);
-    h2
-}
-
-/// What carries the requests of one server, by protocol.
-pub struct Protocols<S> {
-    /// HTTP/1.0 and 1.1.
-    pub http1: Arc<Engine<S>>,
-    /// HTTP/2, when it is offered.
-    pub http2: Option<Arc<dyn Http2>>,
-}
-
-/// HTTP/2 on one connection.
-#[async_trait]
-pub trait Http2: Send + Sync {
-    /// Serves a connection until it ends. Once `closed` is true, it says GOAWAY.
-    async fn serve(&self, stream: Stream, closed: &watch::Receiver<bool>);
-    /// Called when the listeners are closed.
-    async fn cleanup(&self);
-}
-
-struct Proxied<P>(Arc<HttpProxy<P>>);
-
-#[async_trait]
-impl<P> Http2 for Proxied<P>
-where
-    P: ProxyHttp + Send + Sync + 'static,
-    P::CTX: Send + Sync,
-{
-    async fn serve(&self, stream: Stream, closed: &watch::Receiver<bool>) {
-        self.0.process_new(stream, closed).await;
-    }
-
-    async fn cleanup(&self) {
-        self.0.http_cleanup().await;
     }
 }
 
@@ -271,22 +170,20 @@ impl Drop for Counted {
 /// counted where others can read them.
 pub async fn serve<S: Service>(
     endpoints: Vec<Endpoint>,
-    protocols: Protocols<S>,
+    engine: Arc<Engine<S>>,
     limits: Limits,
     admission: Arc<Admission>,
     mut shutdown: Shutdown,
     shutdown_timeout: Duration,
     connections: Arc<Connections>,
 ) {
-    let (closing, closed) = watch::channel(false);
     let server = Arc::new(Server {
-        protocols,
+        engine,
         limits,
         admission,
         slots: Arc::new(Semaphore::new(limits.max_connections)),
         tasks: TaskTracker::new(),
         cut: CancellationToken::new(),
-        closed,
         closing: CancellationToken::new(),
         connections,
     });
@@ -305,10 +202,6 @@ pub async fn serve<S: Service>(
     loops.wait().await;
     // HTTP/2 connections say GOAWAY; HTTP/1 connections that wait for a request are closed.
     server.closing.cancel();
-    let _ = closing.send(true);
-    if let Some(http2) = &server.protocols.http2 {
-        http2.cleanup().await;
-    }
     server.tasks.close();
     let open = server.connections.open();
     tracing::info!(connections = open, "no longer listening; finishing what is in flight");
@@ -324,13 +217,12 @@ pub async fn serve<S: Service>(
 }
 
 struct Server<S> {
-    protocols: Protocols<S>,
+    engine: Arc<Engine<S>>,
     limits: Limits,
     admission: Arc<Admission>,
     slots: Arc<Semaphore>,
     tasks: TaskTracker,
     cut: CancellationToken,
-    closed: watch::Receiver<bool>,
     closing: CancellationToken,
     connections: Arc<Connections>,
 }
@@ -383,33 +275,20 @@ async fn connection<S: Service>(
     from: SocketAddr,
     permit: Option<ConnectionPermit>,
 ) {
-    let Server { protocols, limits, admission, .. } = &*server;
+    let Server { engine, limits, admission, .. } = &*server;
     let Some(arrived) = door.enter(admission, tcp, from, permit, limits.handshake_timeout).await else {
         return;
     };
     let Arrived { stream, peer, endpoints, permit } = arrived;
-    let by_alpn = stream.selected_alpn_proto() == Some(ALPN::H2);
-    let http1 = &protocols.http1;
-    let http2 = match &protocols.http2 {
-        Some(http2) if by_alpn => Some((http2, stream, Vec::new())),
-        Some(http2) if !peer.tls => http1
-            .serve_or_hand_over(stream, peer.clone(), endpoints, server.closing.clone())
-            .await
-            .map(|(stream, begun)| (http2, stream, begun)),
-        _ => {
-            http1.serve(stream, peer.clone(), endpoints, server.closing.clone()).await;
-            None
-        }
-    };
-    if let Some((http2, stream, begun)) = http2 {
-        let allowance = Allowance {
-            idle: limits.idle_timeout,
-            header: limits.header_timeout,
-            frames: limits.http2_frames,
-        };
-        match Connection::new(stream, peer, endpoints, allowance, begun) {
-            Ok(stream) => http2.serve(Box::new(stream), &server.closed).await,
-            Err(e) => tracing::error!(error = %e, "a connection could not be prepared"),
+    let (engine, closing) = (engine.clone(), server.closing.clone());
+    if stream.selected_alpn_proto() == Some(ALPN::H2) {
+        engine.serve_http2(stream, peer, endpoints, closing, Vec::new()).await;
+    } else if peer.tls {
+        engine.serve(stream, peer, endpoints, closing).await;
+    } else {
+        let begun = engine.clone().serve_or_hand_over(stream, peer.clone(), endpoints, closing.clone()).await;
+        if let Some((stream, begun)) = begun {
+            engine.serve_http2(stream, peer, endpoints, closing, begun).await;
         }
     }
     drop(permit);

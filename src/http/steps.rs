@@ -4,7 +4,7 @@
 //! [`Admitted`]. [`forward`] prepares the head for the next hop, [`respond`] the answer's head for the client.
 
 use std::collections::HashSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use http::header::{CONTENT_LENGTH, EXPECT, HOST, HeaderName, HeaderValue, STRICT_TRANSPORT_SECURITY};
@@ -83,6 +83,16 @@ pub struct Peer {
     pub tls: bool,
     /// The certificate that the other side showed. It has been verified: no handshake succeeds with a bad one.
     pub client_certificate: ClientVerified,
+}
+
+/// The two ends of a connection, as the client sees it: with a PROXY protocol in front, the proxy's client and the
+/// proxy's address. IPv4 may be mapped into IPv6.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Endpoints {
+    /// The client.
+    pub source: SocketAddr,
+    /// The address that the client connected to.
+    pub destination: SocketAddr,
 }
 
 /// What the rest may rely on once a request passed [`admit`].

@@ -27,6 +27,19 @@ impl BackendConfig {
     }
 }
 
+/// What is spoken with the back ends of an HTTP pool. Their checks speak HTTP/1.1 all the same, unless it is HTTP/2 without
+/// TLS.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+pub enum Protocol {
+    /// `"http/1.1"`
+    #[default]
+    #[serde(rename = "http/1.1")]
+    Http1,
+    /// `"h2"`: over TLS by ALPN, in plain text by prior knowledge (RFC 9113 section 3.3).
+    #[serde(rename = "h2")]
+    Http2,
+}
+
 /// Checks a list of back ends: not empty, names and addresses unique, names usable in certificates when TLS is spoken.
 pub fn validate_backends(key: &str, backends: &[BackendConfig], tls: bool) -> Result<(), Invalid> {
     config::not_empty(key, backends)?;

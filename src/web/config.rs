@@ -8,7 +8,7 @@ use bytesize::ByteSize;
 use serde::Deserialize;
 
 use crate::config::{self, Invalid, Log, Metrics, TlsFiles, Validate};
-use crate::pool::config::{BackendConfig, HealthConfig, validate_backends};
+use crate::pool::config::{BackendConfig, HealthConfig, Protocol, validate_backends};
 
 /// The whole configuration of `trivet-web`.
 #[derive(Debug, Clone, Deserialize)]
@@ -102,8 +102,11 @@ pub struct Static {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct App {
-    /// Plain HTTP/1.1; a loopback address, for nothing protects this link.
+    /// In plain text; a loopback address, for nothing protects this link.
     pub address: SocketAddr,
+    /// What is spoken with it.
+    #[serde(default)]
+    pub protocol: Protocol,
     /// How its health is checked.
     #[serde(default)]
     pub health: HealthConfig,

@@ -111,9 +111,9 @@ impl Service for Web {
         RETRIES
     }
 
-    fn add_fields(&self, backend: &Backend, out: &mut Vec<u8>) {
+    fn add_fields(&self, backend: &Backend, add: &mut dyn FnMut(&[u8], &[u8])) {
         if !self.upstreams.is_app(backend) {
-            engine::field::write(out, TRIVET_HOP.as_str().as_bytes(), b"1");
+            add(TRIVET_HOP.as_str().as_bytes(), b"1");
         }
     }
 }

@@ -13,7 +13,7 @@ use super::upstreams::Upstreams;
 use crate::config::ConfigError;
 use crate::http::admission::Admission;
 use crate::http::engine::Engine;
-use crate::http::server::{self, Connections, Endpoint, Limits, Protocols};
+use crate::http::server::{self, Connections, Endpoint, Limits};
 use crate::http::steps::Policy;
 use crate::process::{self, Failure, Shutdown};
 use crate::telemetry::{self, MetricsServer};
@@ -24,7 +24,7 @@ pub async fn run(config: Config) -> Result<(), Failure> {
     telemetry::init_log(&config.log);
     let metrics = telemetry::init_metrics("trivet-web")?;
     // Everything that can be wrong with files is found before anything is bound.
-    let server_tls = tls::mutual_server_config(&config.tls, &[b"http/1.1"])?;
+    let server_tls = tls::mutual_server_config(&config.tls, &[b"h2", b"http/1.1"])?;
     let client_tls = tls::client_config(&config.tls, &[b"http/1.1"])?;
     let upstreams = Arc::new(Upstreams::new(&config, &client_tls)?);
     let ends = tls::expiry(&config.tls.certificate)?;
@@ -42,8 +42,7 @@ pub async fn run(config: Config) -> Result<(), Failure> {
     // The balancers are the clients here, and each carries many of the public's.
     let admission = Admission::unlimited();
     let web = Web::new(config.node.clone(), shutdown.clone(), site.clone(), upstreams.clone());
-    let http1 = Engine::new(web, Policy::inner(), limits, admission.clone(), shutdown.clone());
-    let protocols = Protocols { http1, http2: None };
+    let engine = Engine::new(web, Policy::inner(), limits, admission.clone(), shutdown.clone());
 
     let mut endpoints = Vec::new();
     for address in &config.listen {
@@ -75,8 +74,7 @@ pub async fn run(config: Config) -> Result<(), Failure> {
     tokio::spawn(site.reload_when_told(shutdown.clone()));
     process::notify_ready();
     tracing::info!(node = %config.node, "serving");
-    server::serve(endpoints, protocols, limits, admission, shutdown, config.shutdown_timeout, connections)
-        .await;
+    server::serve(endpoints, engine, limits, admission, shutdown, config.shutdown_timeout, connections).await;
     tracing::info!("stopped");
     Ok(())
 }

@@ -83,16 +83,22 @@ pub fn finish(admitted: Option<&Admitted>, request_id: &str, policy: &Policy, en
 
 /// Adds Date (RFC 9110 section 6.6.1).
 pub fn write_date(out: &mut Vec<u8>) {
+    field::write(out, b"date", date().as_bytes());
+}
+
+/// The value of Date now.
+pub fn date() -> HeaderValue {
     thread_local! {
-        static TEXT: RefCell<(u64, String)> = const { RefCell::new((0, String::new())) };
+        static TEXT: RefCell<(u64, HeaderValue)> = const { RefCell::new((0, HeaderValue::from_static(""))) };
     }
     let now = SystemTime::now();
     let second = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     TEXT.with_borrow_mut(|(at, text)| {
         if *at != second {
             *at = second;
-            *text = httpdate::fmt_http_date(now);
+            *text =
+                HeaderValue::from_str(&httpdate::fmt_http_date(now)).unwrap_or(HeaderValue::from_static(""));
         }
-        field::write(out, b"date", text.as_bytes());
-    });
+        text.clone()
+    })
 }

@@ -4,6 +4,7 @@
 //! what the next hop reads is what was read here.
 
 use bytes::{Buf, BytesMut};
+use http::header::{HeaderMap, HeaderName, HeaderValue};
 
 use super::field;
 use super::scan::Scan;
@@ -225,6 +226,35 @@ fn trailer(section: &[u8]) -> Result<Vec<u8>, BadBody> {
         }
     }
     Ok(out)
+}
+
+/// Trailer fields as HTTP/2 has them, from lines that a [`Decoder`] let pass.
+pub fn trailer_map(lines: &[u8]) -> HeaderMap {
+    let mut map = HeaderMap::new();
+    let mut room = [httparse::EMPTY_HEADER; 64];
+    let section = [lines, b"\r\n"].concat();
+    if let Ok(httparse::Status::Complete((_, fields))) = httparse::parse_headers(&section, &mut room) {
+        for f in fields {
+            if let (Ok(name), Ok(value)) =
+                (HeaderName::from_bytes(f.name.as_bytes()), HeaderValue::from_bytes(f.value))
+            {
+                map.append(name, value);
+            }
+        }
+    }
+    map
+}
+
+/// The trailer fields of an HTTP/2 message that may go on, each as a line (RFC 9110 section 6.5.1).
+pub fn trailer_lines(map: &HeaderMap) -> Vec<u8> {
+    let mut out = Vec::new();
+    for (name, value) in map {
+        let name = name.as_str().as_bytes();
+        if !field::forbidden_in_trailer(name) {
+            field::write(&mut out, name, value.as_bytes());
+        }
+    }
+    out
 }
 
 /// Adds a chunk.

@@ -1,35 +1,36 @@
 //! One connection of a client: request after request, until one of both sides has had enough.
 
 use std::future::{Future, poll_fn};
+use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
-use http::header::{ACCEPT, HeaderValue, RETRY_AFTER};
 use http::{Method, StatusCode, Version};
-use metrics::counter;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::time::Instant;
 use tokio_util::io::poll_read_buf;
 use tokio_util::sync::CancellationToken;
 
-use super::super::connection::Endpoints;
 use super::super::exchange::{self, Exchange, Outcome};
 use super::super::head::RequestHead as _;
 use super::super::refusal::Refusal;
-use super::super::steps::{self, Admitted, Peer};
+use super::super::steps::{self, Endpoints, Peer};
 use super::super::strict::is_token;
 use super::answer::{self, End};
 use super::body::Framing;
+use super::client::{self, After, Begun, Client};
 use super::field::Field;
 use super::pace::{Late, Pace};
 use super::pump::{Pump, PumpError, Side};
 use super::request::{self, Request};
+use super::response::Response;
 use super::scan::Scan;
 use super::timer::Timer;
-use super::upstream::{Io, Link};
-use super::{Answer, Content, Engine, Route, Service};
+use super::upstream::{Carrier, Io, Link, is_quiet};
+use super::{Answer, Content, Engine, Service};
 
 /// Room for a request head; most fit.
 const HEAD_ROOM: usize = 4096;
@@ -42,21 +43,8 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\n";
 const LINGER: Duration = Duration::from_secs(2);
 const LINGER_OCTETS: usize = 1024 * 1024;
 
-/// Whether the connection can carry another request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum After {
-    /// Yes.
-    Next,
-    /// No; it is closed in order.
-    Close,
-    /// No, and the client may still be sending.
-    Linger,
-    /// No, and the client must not take what it has got for the whole.
-    Cut,
-}
-
-pub(super) struct Connection<'e, S, D> {
-    pub(super) engine: &'e Engine<S>,
+pub(super) struct Connection<S, D> {
+    pub(super) engine: Arc<Engine<S>>,
     pub(super) io: D,
     pub(super) peer: Peer,
     pub(super) endpoints: Endpoints,
@@ -67,8 +55,10 @@ pub(super) struct Connection<'e, S, D> {
     /// What was read and not yet used.
     pub(super) buffer: BytesMut,
     pub(super) timer: Timer,
-    pub(super) answer_fields: Vec<Field>,
+    answer_fields: Vec<Field>,
     fields: Vec<Field>,
+    /// Interim answers that are not yet sent.
+    interim: Vec<u8>,
     closing: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
 
@@ -78,9 +68,9 @@ enum Head {
     Over,
 }
 
-impl<'e, S: Service, D: Io> Connection<'e, S, D> {
+impl<S: Service, D: Io> Connection<S, D> {
     pub(super) fn new(
-        engine: &'e Engine<S>,
+        engine: Arc<Engine<S>>,
         io: D,
         peer: Peer,
         endpoints: Endpoints,
@@ -99,6 +89,7 @@ impl<'e, S: Service, D: Io> Connection<'e, S, D> {
             timer: Timer::new(step.max(Duration::from_millis(1))),
             answer_fields: Vec::new(),
             fields: Vec::new(),
+            interim: Vec::new(),
             closing: Box::pin(closing.cancelled_owned()),
         }
     }
@@ -107,7 +98,11 @@ impl<'e, S: Service, D: Io> Connection<'e, S, D> {
     pub(super) async fn serve(mut self) -> Option<(D, Vec<u8>)> {
         let after = loop {
             let after = match self.head().await {
-                Head::Request(request) => self.request(request).await,
+                Head::Request(request) => {
+                    let after = client::serve(&mut self, &request).await;
+                    self.fields = request.recycle();
+                    after
+                }
                 Head::Refused(Refusal::Version, raw) if self.hands_over && raw[..] == *PREFACE => {
                     return Some((self.io, [&raw[..], &self.buffer[..]].concat()));
                 }
@@ -133,7 +128,7 @@ impl<'e, S: Service, D: Io> Connection<'e, S, D> {
 
     /// Waits for the head of a request.
     async fn head(&mut self) -> Head {
-        let limits = &self.engine.limits;
+        let limits = self.engine.limits;
         let mut scan = Scan::default();
         let (mut skipped, mut checked) = (false, false);
         let mut began = None;
@@ -219,57 +214,6 @@ impl<'e, S: Service, D: Io> Connection<'e, S, D> {
         Head::Refused(refusal, std::mem::take(&mut self.buffer))
     }
 
-    /// The steps of one request.
-    async fn request(&mut self, request: Request) -> After {
-        let method = Some(request.method().clone());
-        let mut exchange = Exchange::start(method, Some(request.version()), Some(self.peer.address));
-        match self.admit(&request) {
-            Ok(admitted) => exchange.admitted = Some(admitted),
-            Err(refusal) => {
-                exchange.path = exchange::shown(request.target());
-                return self.refuse(&mut exchange, &refusal, request.first(&ACCEPT), &request).await;
-            }
-        }
-        let after = match self.engine.service.route(&request, &mut exchange).await {
-            Route::Forward => self.forward(&request, &mut exchange).await,
-            Route::Answer(answer) => self.answer(&mut exchange, answer, Some(&request)).await,
-            Route::Error(status, reason) => {
-                exchange.reason.get_or_insert(reason);
-                let page = answer::error(status, exchange.id(), request.first(&ACCEPT));
-                self.answer(&mut exchange, page, Some(&request)).await
-            }
-        };
-        self.fields = request.recycle();
-        after
-    }
-
-    fn admit(&self, request: &Request) -> Result<Admitted, Refusal> {
-        let Engine { admission, policy, .. } = self.engine;
-        // Before the head is looked at: a refused request must cost less than a served one.
-        admission.request(self.peer.address).map_err(Refusal::TooManyRequests)?;
-        let admitted = steps::admit(request, &self.peer, policy)?;
-        // A proxy of ours in front is exempt; the client it speaks for is not.
-        if admitted.client != self.peer.address {
-            admission.request(admitted.client).map_err(Refusal::TooManyRequests)?;
-        }
-        Ok(admitted)
-    }
-
-    /// Refuses a request whose head was read.
-    pub(super) async fn refuse(
-        &mut self,
-        exchange: &mut Exchange,
-        refusal: &Refusal,
-        accept: Option<&[u8]>,
-        request: &Request,
-    ) -> After {
-        let mut page = self.refusal_page(exchange, refusal, accept);
-        // After a refusal it is not certain what the next octets are meant to be, but for those that are none of a
-        // question of form.
-        page.close = !refusal.leaves_connection();
-        self.answer(exchange, page, Some(request)).await
-    }
-
     /// Refuses what could not be read as a head.
     async fn refuse_head(&mut self, refusal: Refusal, raw: &[u8]) -> After {
         let line = raw.split(|b| matches!(b, b'\r' | b'\n')).next().unwrap_or_default();
@@ -277,81 +221,15 @@ impl<'e, S: Service, D: Io> Connection<'e, S, D> {
         let method = words.next().and_then(|m| Method::from_bytes(m).ok());
         let mut exchange = Exchange::start(method, None, Some(self.peer.address));
         exchange.path = exchange::shown(words.next().unwrap_or_default());
-        let mut page = self.refusal_page(&mut exchange, &refusal, None);
-        page.close = true;
-        match self.answer(&mut exchange, page, None).await {
+        match client::refuse(self, &mut exchange, &refusal, None).await {
             After::Cut => After::Cut,
             _ => After::Linger,
         }
     }
 
-    fn refusal_page(&self, exchange: &mut Exchange, refusal: &Refusal, accept: Option<&[u8]>) -> Answer {
-        counter!("trivet_http_refused_total", "reason" => refusal.label()).increment(1);
-        exchange.reason.get_or_insert_with(|| refusal.to_string());
-        if exchange.id().is_empty() {
-            exchange.request_id = steps::new_request_id();
-        }
-        let mut page = answer::error(refusal.status(), exchange.id(), accept);
-        if let Refusal::TooManyRequests(wait) = refusal {
-            // RFC 6585 section 4.
-            page.fields.push((RETRY_AFTER, HeaderValue::from(wait.seconds())));
-        }
-        page
-    }
-
-    /// Sends an error page when a request could not be forwarded.
-    pub(super) async fn fail(
-        &mut self,
-        exchange: &mut Exchange,
-        request: &Request,
-        status: StatusCode,
-        reason: String,
-    ) -> After {
-        exchange.reason = Some(reason);
-        let page = answer::error(status, exchange.id(), request.first(&ACCEPT));
-        self.answer(exchange, page, Some(request)).await
-    }
-
     /// Whether the server was asked to stop: then every answer is its connection's last.
     pub(super) fn is_stopping(&self) -> bool {
         self.engine.shutdown.is_stopping()
-    }
-
-    /// Sends an answer of our own; `request` is what it answers, when that could be read.
-    pub(super) async fn answer(
-        &mut self,
-        exchange: &mut Exchange,
-        answer: Answer,
-        request: Option<&Request>,
-    ) -> After {
-        let has_body = request.is_some_and(|r| !matches!(r.framing, Framing::None | Framing::Length(0)));
-        let keep = request.is_some_and(|r| r.keep_alive) && !answer.close && !has_body && !self.is_stopping();
-        let version = request.map_or(Version::HTTP_11, |r| r.version());
-        let end = if keep { End::KeepAlive(version) } else { End::Close };
-        let head = answer::head(&answer, exchange.admitted.as_ref(), exchange.id(), &self.engine.policy, end);
-        let bodiless = request.is_some_and(|r| *r.method() == Method::HEAD)
-            || matches!(answer.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-        let len = if bodiless { 0 } else { answer.content.len() };
-        let sent = match answer.content {
-            Content::Memory(bytes) => self.send(head, &mut &bytes[..], len).await,
-            Content::File(mut file, _) => self.send(head, &mut file, len).await,
-        };
-        let (content, result) = sent;
-        if let Err(why) = &result {
-            exchange.reason.get_or_insert_with(|| why.clone());
-        }
-        exchange.finish(Outcome {
-            status: answer.status.as_u16(),
-            sent: content,
-            received: 0,
-            aborted: result.is_err(),
-        });
-        match result {
-            Err(_) => After::Cut,
-            Ok(()) if keep => After::Next,
-            Ok(()) if has_body => After::Linger,
-            Ok(()) => After::Close,
-        }
     }
 
     /// Sends `head` and `len` octets of `source`; how many were sent, and why it ended early.
@@ -388,20 +266,6 @@ impl<'e, S: Service, D: Io> Connection<'e, S, D> {
         (pump.content, result)
     }
 
-    /// Listens to the client while it is served, for its end and for what it sends ahead (pipelining). True when it has
-    /// gone.
-    pub(super) fn poll_gone(&mut self, cx: &mut Context<'_>) -> bool {
-        while self.buffer.len() < self.engine.limits.max_header_size {
-            make_room(&mut self.buffer);
-            match poll_read_buf(Pin::new(&mut self.io), cx, &mut self.buffer) {
-                Poll::Ready(Ok(1..)) => {}
-                Poll::Ready(Ok(0) | Err(_)) => return true,
-                Poll::Pending => return false,
-            }
-        }
-        false
-    }
-
     async fn shut(&mut self) {
         use tokio::io::AsyncWriteExt as _;
         // An error here means that the other side has gone, which is what was asked for.
@@ -422,6 +286,169 @@ impl<'e, S: Service, D: Io> Connection<'e, S, D> {
             }
         };
         let _ = tokio::time::timeout(LINGER, listen).await;
+    }
+}
+
+impl<S: Service, D: Io> Client<S> for Connection<S, D> {
+    fn engine(&self) -> &Arc<Engine<S>> {
+        &self.engine
+    }
+
+    fn peer(&self) -> &Peer {
+        &self.peer
+    }
+
+    fn endpoints(&self) -> Endpoints {
+        self.endpoints
+    }
+
+    fn timer(&mut self) -> &mut Timer {
+        &mut self.timer
+    }
+
+    fn own_link(&mut self, index: usize) -> Option<Link> {
+        let (of, mut link) = self.own_link.take()?;
+        link.reused = true;
+        (of == index && is_quiet(&mut link.carrier)).then_some(link)
+    }
+
+    fn keep_own_link(&mut self, index: usize, link: Link) {
+        self.own_link = Some((index, link));
+    }
+
+    fn framing(&self, request: &Request) -> Framing {
+        request.framing
+    }
+
+    fn poll_upload(
+        &mut self,
+        cx: &mut Context<'_>,
+        pump: &mut Pump,
+        to: &mut Carrier,
+    ) -> Poll<Result<(), PumpError>> {
+        pump.poll(cx, &mut self.io, &mut self.buffer, to)
+    }
+
+    fn again(&mut self, pump: &mut Pump, head: Vec<u8>, to: Framing) -> bool {
+        pump.again(head, to, &mut self.buffer)
+    }
+
+    /// Reads what the client sends ahead (pipelining).
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> bool {
+        while self.buffer.len() < self.engine.limits.max_header_size {
+            make_room(&mut self.buffer);
+            match poll_read_buf(Pin::new(&mut self.io), cx, &mut self.buffer) {
+                Poll::Ready(Ok(1..)) => {}
+                Poll::Ready(Ok(0) | Err(_)) => return true,
+                Poll::Pending => return false,
+            }
+        }
+        false
+    }
+
+    fn tell(&mut self, request: &Request, interim: Response) {
+        // RFC 9110 section 15.2: HTTP/1.0 has none.
+        if request.version() == Version::HTTP_11 {
+            interim.forward(Framing::None, |_| false, &mut self.interim);
+            self.interim.extend_from_slice(b"\r\n");
+        }
+        self.answer_fields = interim.recycle();
+    }
+
+    fn tell_continue(&mut self, _: &Request) {
+        self.interim.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
+    }
+
+    fn poll_told(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.interim.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        while !self.interim.is_empty() {
+            let n = ready!(Pin::new(&mut self.io).poll_write(cx, &self.interim))?;
+            self.interim.drain(..n);
+        }
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn begin(
+        &mut self,
+        request: &Request,
+        exchange: &Exchange,
+        response: &mut Response,
+        early: bool,
+    ) -> Begun {
+        let policy = &self.engine.policy;
+        let to = response.framing_for(request.version());
+        let early = early && response.status >= 300;
+        let keep = request.keep_alive && to != Framing::Close && !early && !self.is_stopping();
+        let mut head = Vec::new();
+        response.forward(to, steps::set_by_us(exchange.admitted.as_ref(), policy), &mut head);
+        if !response.has_date() {
+            answer::write_date(&mut head);
+        }
+        let end = if keep { End::KeepAlive(request.version()) } else { End::Close };
+        answer::finish(exchange.admitted.as_ref(), exchange.id(), policy, end, &mut head);
+        Begun { head, framing: to, after: if keep { After::Next } else { After::Close } }
+    }
+
+    fn commit(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn poll_download(
+        &mut self,
+        cx: &mut Context<'_>,
+        pump: &mut Pump,
+        link: &mut Link,
+    ) -> Poll<Result<(), PumpError>> {
+        pump.poll(cx, &mut link.carrier, &mut link.buffer, &mut self.io)
+    }
+
+    fn ended(&mut self, _cut: bool, _stalled: bool) {}
+
+    fn room(&mut self) -> &mut Vec<Field> {
+        &mut self.answer_fields
+    }
+
+    async fn switch(
+        &mut self,
+        _request: &Request,
+        exchange: &mut Exchange,
+        link: Link,
+        response: Response,
+    ) -> After {
+        self.tunnel(exchange, link, response).await
+    }
+
+    async fn answer(&mut self, exchange: &mut Exchange, answer: Answer, request: Option<&Request>) -> After {
+        let has_body = request.is_some_and(Request::has_body);
+        let keep = request.is_some_and(|r| r.keep_alive) && !answer.close && !has_body && !self.is_stopping();
+        let version = request.map_or(Version::HTTP_11, |r| r.version());
+        let end = if keep { End::KeepAlive(version) } else { End::Close };
+        let head = answer::head(&answer, exchange.admitted.as_ref(), exchange.id(), &self.engine.policy, end);
+        let bodiless = request.is_some_and(|r| *r.method() == Method::HEAD)
+            || matches!(answer.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        let len = if bodiless { 0 } else { answer.content.len() };
+        let sent = match answer.content {
+            Content::Memory(bytes) => self.send(head, &mut &bytes[..], len).await,
+            Content::File(mut file, _) => self.send(head, &mut file, len).await,
+        };
+        let (content, result) = sent;
+        if let Err(why) = &result {
+            exchange.reason.get_or_insert_with(|| why.clone());
+        }
+        exchange.finish(Outcome {
+            status: answer.status.as_u16(),
+            sent: content,
+            received: 0,
+            aborted: result.is_err(),
+        });
+        match result {
+            Err(_) => After::Cut,
+            Ok(()) if keep => After::Next,
+            Ok(()) if has_body => After::Linger,
+            Ok(()) => After::Close,
+        }
     }
 }
 

@@ -20,6 +20,16 @@ impl Span {
         }
     }
 
+    /// From one octet to before another.
+    pub fn between(start: usize, end: usize) -> Self {
+        Self { start: start as u32, end: end as u32 }
+    }
+
+    /// Where it lies.
+    pub fn range(self) -> std::ops::Range<usize> {
+        self.start as usize..self.end as usize
+    }
+
     /// The octets.
     pub fn get(self, whole: &[u8]) -> &[u8] {
         &whole[self.start as usize..self.end as usize]

@@ -19,6 +19,61 @@ const TOGETHER: usize = 16 * 1024;
 const READ: usize = 16 * 1024;
 const READ_MOST: usize = 64 * 1024;
 
+/// Where content comes from: a stream of octets, or an HTTP/2 stream.
+pub trait Source {
+    /// Adds to `buffer` what has come; 0 octets at the end.
+    fn poll_fill(&mut self, cx: &mut Context<'_>, buffer: &mut BytesMut) -> Poll<io::Result<usize>>;
+
+    /// After the end: the trailer fields that stood beside the octets, each as a line with its CRLF.
+    fn trailer(&mut self) -> Vec<u8> {
+        Vec::new()
+    }
+}
+
+impl<T: AsyncRead + Unpin + ?Sized> Source for T {
+    fn poll_fill(&mut self, cx: &mut Context<'_>, buffer: &mut BytesMut) -> Poll<io::Result<usize>> {
+        poll_read_buf(Pin::new(self), cx, buffer)
+    }
+}
+
+/// Where content goes.
+pub trait Sink {
+    /// Takes the start of `bytes`: so many octets.
+    fn poll_put(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>>;
+
+    /// As [`poll_put`](Self::poll_put), for the first `n` octets of a buffer, which are taken out of it.
+    fn poll_take(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffer: &mut BytesMut,
+        n: usize,
+    ) -> Poll<io::Result<usize>> {
+        let taken = ready!(self.poll_put(cx, &buffer[..n]))?;
+        buffer.advance(taken);
+        Poll::Ready(Ok(taken))
+    }
+
+    /// Lets go of what was taken and held back.
+    fn poll_push(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+
+    /// Nothing more comes. The trailer is for those that carry it beside the octets.
+    fn poll_end(&mut self, cx: &mut Context<'_>, trailer: &[u8]) -> Poll<io::Result<()>>;
+}
+
+impl<T: AsyncWrite + Unpin + ?Sized> Sink for T {
+    fn poll_put(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(self).poll_write(cx, bytes)
+    }
+
+    fn poll_push(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(self).poll_flush(cx)
+    }
+
+    fn poll_end(&mut self, cx: &mut Context<'_>, _trailer: &[u8]) -> Poll<io::Result<()>> {
+        Pin::new(self).poll_flush(cx)
+    }
+}
+
 /// Who is waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Side {
@@ -54,7 +109,9 @@ pub struct Pump {
     written: usize,
     direct: usize,
     ended: bool,
+    finished: bool,
     unflushed: bool,
+    trailer: Vec<u8>,
     most: u64,
     kept: Option<Vec<u8>>,
     keep_most: usize,
@@ -77,7 +134,9 @@ impl Pump {
             written: 0,
             direct: 0,
             ended: false,
+            finished: false,
             unflushed: false,
+            trailer: Vec::new(),
             most,
             kept: None,
             keep_most: 0,
@@ -94,10 +153,11 @@ impl Pump {
         self.kept = Some(Vec::new());
     }
 
-    /// Starts again with `head` for another sink, with the content kept so far before the rest; `false` when it was too
-    /// much to be kept.
-    pub fn again(&mut self, head: Vec<u8>, buffer: &mut BytesMut) -> bool {
+    /// Starts again with `head` for another sink, framed as `to`, with the content kept so far before the rest; `false`
+    /// when it was too much to be kept.
+    pub fn again(&mut self, head: Vec<u8>, to: Framing, buffer: &mut BytesMut) -> bool {
         let Some(kept) = &self.kept else { return false };
+        self.to = to;
         // What waits to be written from the buffer has been kept already.
         buffer.advance(self.direct);
         self.direct = 0;
@@ -109,8 +169,9 @@ impl Pump {
             _ => self.out.extend_from_slice(kept),
         }
         if self.ended && self.to == Framing::Chunked {
-            body::write_last_chunk(&mut self.out, &[]);
+            body::write_last_chunk(&mut self.out, &self.trailer);
         }
+        self.finished = false;
         true
     }
 
@@ -139,15 +200,15 @@ impl Pump {
     pub fn poll(
         &mut self,
         cx: &mut Context<'_>,
-        source: &mut (impl AsyncRead + Unpin + ?Sized),
+        source: &mut (impl Source + ?Sized),
         buffer: &mut BytesMut,
-        sink: &mut (impl AsyncWrite + Unpin + ?Sized),
+        sink: &mut (impl Sink + ?Sized),
     ) -> Poll<Result<(), PumpError>> {
         loop {
             self.decode(buffer)?;
             self.waiting = Side::Sink;
             if self.written < self.out.len() {
-                let n = ready!(Pin::new(&mut *sink).poll_write(cx, &self.out[self.written..]));
+                let n = ready!(sink.poll_put(cx, &self.out[self.written..]));
                 self.written += some(n)?;
                 self.moved();
                 if self.written == self.out.len() {
@@ -157,32 +218,32 @@ impl Pump {
                 continue;
             }
             if self.direct > 0 {
-                let n = some(ready!(Pin::new(&mut *sink).poll_write(cx, &buffer[..self.direct])))?;
-                buffer.advance(n);
+                let n = some(ready!(sink.poll_take(cx, buffer, self.direct)))?;
                 self.direct -= n;
                 self.moved();
                 continue;
             }
-            if self.unflushed {
-                match Pin::new(&mut *sink).poll_flush(cx) {
-                    Poll::Ready(done) => {
-                        done.map_err(PumpError::Sink)?;
-                        self.unflushed = false;
-                    }
-                    // Not at the end, the flush goes on beside the reading.
-                    Poll::Pending if self.ended => return Poll::Pending,
-                    Poll::Pending => {}
-                }
-            }
             if self.ended {
+                if !self.finished {
+                    ready!(sink.poll_end(cx, &self.trailer)).map_err(PumpError::Sink)?;
+                    self.finished = true;
+                }
                 return Poll::Ready(Ok(()));
+            }
+            // The pushing goes on beside the reading.
+            if self.unflushed
+                && let Poll::Ready(done) = sink.poll_push(cx)
+            {
+                done.map_err(PumpError::Sink)?;
+                self.unflushed = false;
             }
             self.waiting = Side::Source;
             buffer.reserve(self.read);
             let before = buffer.capacity() - buffer.len();
-            let n = ready!(poll_read_buf(Pin::new(&mut *source), cx, buffer)).map_err(PumpError::Source)?;
+            let n = ready!(source.poll_fill(cx, buffer)).map_err(PumpError::Source)?;
             if n == 0 {
                 self.decoder.eof()?;
+                self.trailer = source.trailer();
             } else if n >= before {
                 self.read = (self.read * 2).min(READ_MOST);
             }
@@ -222,8 +283,11 @@ impl Pump {
                     }
                 }
                 Step::End(trailer) => {
+                    if !trailer.is_empty() {
+                        self.trailer = trailer;
+                    }
                     if self.to == Framing::Chunked {
-                        body::write_last_chunk(&mut self.out, &trailer);
+                        body::write_last_chunk(&mut self.out, &self.trailer);
                     }
                     self.ended = true;
                 }
@@ -318,7 +382,7 @@ mod tests {
         })
         .await;
         assert_eq!(first, b"one\r\nabc");
-        assert!(pump.again(b"two\r\n".to_vec(), &mut buffer));
+        assert!(pump.again(b"two\r\n".to_vec(), Framing::Length(6), &mut buffer));
         source_far.write_all(b"def").await.unwrap();
         let mut second = Vec::new();
         std::future::poll_fn(|cx| poll(cx, &mut pump, &mut source, &mut buffer, &mut second)).await.unwrap();

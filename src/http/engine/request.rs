@@ -1,10 +1,12 @@
-//! The head of an HTTP/1 request: read strictly, passed on in one form.
+//! The head of a request: read strictly, passed on in one form.
 
 use std::mem::MaybeUninit;
 
 use bytes::BytesMut;
-use http::header::{HOST, HeaderMap, HeaderName, HeaderValue};
-use http::{Method, Version};
+use http::header::{CONTENT_LENGTH, COOKIE, HOST, HeaderMap, HeaderName, HeaderValue, TE};
+use http::request::Parts;
+use http::uri::PathAndQuery;
+use http::{Method, Uri, Version};
 
 use super::super::forwarded;
 use super::super::head::RequestHead;
@@ -25,6 +27,9 @@ pub struct Request {
     method: Method,
     version: Version,
     target: Span,
+    /// `:authority`, in HTTP/2.
+    authority: Option<Span>,
+    size: usize,
     /// How long the body is.
     pub framing: Framing,
     /// Whether the client wants the connection to go on.
@@ -48,6 +53,8 @@ impl Request {
                 method: read.method,
                 version: read.version,
                 target: read.target,
+                authority: None,
+                size: raw.len(),
                 framing: read.framing,
                 keep_alive: read.keep_alive,
                 upgrade: read.upgrade,
@@ -56,6 +63,78 @@ impl Request {
             }),
             Err(refusal) => Err((refusal, raw)),
         }
+    }
+
+    /// Takes over a head of HTTP/2, whose library has seen to RFC 9113 section 8.2 and 8.3. `bodiless` says that the stream
+    /// ended with it.
+    pub fn from_http2(parts: &Parts, bodiless: bool, max_fields: usize) -> Result<Self, Refusal> {
+        let Parts { method, uri, headers, .. } = parts;
+        let target = uri.path_and_query().map_or("/", PathAndQuery::as_str);
+        let mut size = target.len();
+        let mut lines = Lines { raw: BytesMut::with_capacity(1024), fields: Vec::with_capacity(32) };
+        let target = lines.text(target.as_bytes());
+        let authority = uri.authority().map(|a| lines.text(a.as_str().as_bytes()));
+        if let Some(value) = authority.filter(|_| !headers.contains_key(HOST)) {
+            let name = lines.text(HOST.as_str().as_bytes());
+            lines.fields.push(Field { name, value, kind: Kind::Host });
+        }
+        let (mut length, mut te_trailers) = (None, false);
+        let mut crumbs = headers.get_all(COOKIE).iter();
+        let cookie = (crumbs.next(), crumbs.next());
+        for (name, value) in headers {
+            // RFC 9113 section 6.5.2 counts 32 octets for each field beside name and value.
+            size += name.as_str().len() + value.len() + 32;
+            let (name, value) = (name.as_str().as_bytes(), value.as_bytes());
+            let kind = Kind::of(name);
+            match kind {
+                Kind::ContentLength => {
+                    let n = strict::content_length(value)?;
+                    if length.replace(n).is_some() {
+                        return Err(Refusal::RepeatedLength);
+                    }
+                }
+                Kind::Te => te_trailers = true,
+                // RFC 9113 section 8.2.2. The library refuses them; were one to pass, it would be read by the next hop.
+                Kind::Connection | Kind::TransferEncoding | Kind::Upgrade | Kind::Hop => {
+                    return Err(Refusal::Connection);
+                }
+                _ => {}
+            }
+            if cookie.1.is_none() || name != COOKIE.as_str().as_bytes() {
+                lines.field(name, value, kind);
+            }
+        }
+        if let (Some(_), Some(_)) = cookie {
+            // RFC 9113 section 8.2.3: HTTP/2 may cut a cookie list into fields, which HTTP/1.1 servers expect in one.
+            let crumbs: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+            lines.field(COOKIE.as_str().as_bytes(), &crumbs.join(&b"; "[..]), Kind::Other);
+        }
+        if headers.len() > max_fields.min(MOST_FIELDS) {
+            return Err(Refusal::TooManyFields);
+        }
+        let framing = match length {
+            Some(n) => Framing::Length(n),
+            None if bodiless => Framing::None,
+            None => Framing::Chunked,
+        };
+        Ok(Self {
+            raw: lines.raw,
+            fields: lines.fields,
+            method: method.clone(),
+            version: Version::HTTP_2,
+            target,
+            authority,
+            size,
+            framing,
+            keep_alive: true,
+            upgrade: false,
+            te_trailers,
+        })
+    }
+
+    /// Whether content may follow the head.
+    pub fn has_body(&self) -> bool {
+        !matches!(self.framing, Framing::None | Framing::Length(0))
     }
 
     /// All field lines.
@@ -81,14 +160,14 @@ impl Request {
         self.fields
     }
 
-    /// Writes the head as the next hop gets it: one form of target, one of framing, no field that was for us alone, and
-    /// what `more` adds.
+    /// Writes the head as the next hop gets it over HTTP/1.1: one form of target, one of framing, no field that was for us
+    /// alone, and what `more` adds.
     pub fn forward(
         &self,
         admitted: &Admitted,
         policy: &Policy,
         out: &mut Vec<u8>,
-        more: impl FnOnce(&mut Vec<u8>),
+        more: impl FnOnce(&mut dyn FnMut(&[u8], &[u8])),
     ) {
         out.reserve(self.raw.len() + 512);
         out.extend_from_slice(self.method.as_str().as_bytes());
@@ -98,22 +177,10 @@ impl Request {
         if let Some(authority) = &admitted.authority {
             field::write(out, b"Host", authority.as_bytes());
         }
-        for f in &self.fields {
-            let (name, value) = (f.name.get(&self.raw), f.value.get(&self.raw));
-            let goes = match f.kind {
-                Kind::Other | Kind::Trailer => true,
-                Kind::Host => admitted.authority.is_none(),
-                // RFC 9110 section 10.1.1: not from HTTP/1.0.
-                Kind::Expect => self.version != Version::HTTP_10,
-                Kind::Ours => !steps::stays_behind(name, policy),
-                // Said anew below.
-                Kind::ContentLength | Kind::TransferEncoding | Kind::Upgrade | Kind::Te => false,
-                Kind::Connection | Kind::Hop => false,
-            };
-            if goes {
-                field::write(out, name, value);
-            }
-        }
+        self.passing(admitted, policy, |kind, name, value| match kind {
+            Kind::Host if admitted.authority.is_some() => {}
+            _ => field::write(out, name, value),
+        });
         match self.framing {
             Framing::None => {}
             Framing::Length(n) => {
@@ -134,11 +201,95 @@ impl Request {
             // RFC 9110 section 10.1.4: TE goes with its name in Connection.
             out.extend_from_slice(b"TE: trailers\r\nConnection: TE\r\n");
         }
-        steps::forward(admitted, |name, value| field::write(out, name.as_str().as_bytes(), value.as_bytes()));
-        let (name, value) = forwarded::via(self.version);
-        field::write(out, name.as_str().as_bytes(), value.as_bytes());
-        more(out);
+        more(&mut |name, value| field::write(out, name, value));
         out.extend_from_slice(b"\r\n");
+    }
+
+    /// The head as the next hop gets it over HTTP/2.
+    pub fn forward_http2(
+        &self,
+        admitted: &Admitted,
+        policy: &Policy,
+        scheme: &str,
+        more: impl FnOnce(&mut dyn FnMut(&[u8], &[u8])),
+    ) -> Result<http::Request<()>, http::Error> {
+        let host = self.first(&HOST).unwrap_or_default();
+        let authority = admitted.authority.as_deref().map_or(host, str::as_bytes);
+        let uri =
+            Uri::builder().scheme(scheme).authority(authority).path_and_query(&*admitted.target).build()?;
+        let mut head =
+            http::Request::builder().method(self.method.clone()).uri(uri).version(Version::HTTP_2).body(())?;
+        let map = head.headers_mut();
+        let mut add = |name: &[u8], value: &[u8]| {
+            // What was read strictly is well formed.
+            if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name), HeaderValue::from_bytes(value)) {
+                map.append(name, value);
+            }
+        };
+        self.passing(admitted, policy, |kind, name, value| match kind {
+            // The first is :authority; whoever waits for 100 gets it from us.
+            Kind::Host | Kind::Expect => {}
+            _ => add(name, value),
+        });
+        more(&mut add);
+        if let Framing::Length(n) = self.framing {
+            map.insert(CONTENT_LENGTH, HeaderValue::from(n));
+        }
+        if self.te_trailers {
+            map.insert(TE, HeaderValue::from_static("trailers"));
+        }
+        Ok(head)
+    }
+
+    /// The fields that go on, ours among them, but for those that tell the framing.
+    fn passing(&self, admitted: &Admitted, policy: &Policy, mut emit: impl FnMut(Kind, &[u8], &[u8])) {
+        for f in &self.fields {
+            let (name, value) = (f.name.get(&self.raw), f.value.get(&self.raw));
+            let goes = match f.kind {
+                Kind::Other | Kind::Trailer | Kind::Host => true,
+                // RFC 9110 section 10.1.1: not from HTTP/1.0.
+                Kind::Expect => self.version != Version::HTTP_10,
+                Kind::Ours => !steps::stays_behind(name, policy),
+                // Said anew.
+                Kind::ContentLength | Kind::TransferEncoding | Kind::Upgrade | Kind::Te => false,
+                Kind::Connection | Kind::Hop => false,
+            };
+            if goes {
+                emit(f.kind, name, value);
+            }
+        }
+        steps::forward(admitted, |name, value| {
+            emit(Kind::Ours, name.as_str().as_bytes(), value.as_bytes());
+        });
+        let (name, value) = forwarded::via(self.version);
+        emit(Kind::Other, name.as_str().as_bytes(), value.as_bytes());
+    }
+
+    /// Whether the client waits for word before it sends the body (RFC 9110 section 10.1.1).
+    pub fn expects_continue(&self) -> bool {
+        self.version != Version::HTTP_10
+            && self.has_body()
+            && self.fields.iter().any(|f| f.kind == Kind::Expect)
+    }
+}
+
+/// A head in the making.
+struct Lines {
+    raw: BytesMut,
+    fields: Vec<Field>,
+}
+
+impl Lines {
+    fn text(&mut self, text: &[u8]) -> Span {
+        let start = self.raw.len();
+        self.raw.extend_from_slice(text);
+        Span::between(start, self.raw.len())
+    }
+
+    fn field(&mut self, name: &[u8], value: &[u8], kind: Kind) {
+        let name = self.text(name);
+        let value = self.text(value);
+        self.fields.push(Field { name, value, kind });
     }
 }
 
@@ -156,7 +307,7 @@ impl RequestHead for Request {
     }
 
     fn authority(&self) -> Option<&str> {
-        None
+        self.authority.and_then(|a| std::str::from_utf8(a.get(&self.raw)).ok())
     }
 
     fn first(&self, name: &HeaderName) -> Option<&[u8]> {
@@ -178,7 +329,7 @@ impl RequestHead for Request {
     }
 
     fn size(&self) -> usize {
-        self.raw.len()
+        self.size
     }
 }
 

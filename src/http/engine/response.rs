@@ -3,7 +3,8 @@
 use std::mem::MaybeUninit;
 
 use bytes::BytesMut;
-use http::{Method, Version};
+use http::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue};
+use http::{Method, StatusCode, Version};
 
 use super::super::forwarded::X_REQUEST_ID;
 use super::super::strict;
@@ -144,22 +145,8 @@ impl Response {
         out.push(b' ');
         out.extend_from_slice(self.reason.get(&self.raw));
         out.extend_from_slice(b"\r\n");
-        for f in &self.fields {
-            let (name, value) = (f.name.get(&self.raw), f.value.get(&self.raw));
-            let goes = match f.kind {
-                Kind::Other | Kind::Ours => {
-                    !name.eq_ignore_ascii_case(X_REQUEST_ID.as_str().as_bytes()) && !dropped(name)
-                }
-                // To HEAD, and with 304, the length that a GET would have had (RFC 9110 section 8.6), but none with 204.
-                Kind::ContentLength => framing == Framing::None && self.status >= 200 && self.status != 204,
-                Kind::Trailer => framing == Framing::Chunked,
-                Kind::Upgrade => self.status == 101 || self.status == 426,
-                Kind::Host | Kind::Te | Kind::Expect => true,
-                Kind::TransferEncoding | Kind::Connection | Kind::Hop => false,
-            };
-            if goes {
-                field::write(out, name, value);
-            }
+        for f in self.fields.iter().filter(|f| self.passes(f, framing, &dropped)) {
+            field::write(out, f.name.get(&self.raw), f.value.get(&self.raw));
         }
         match framing {
             Framing::Length(n) => {
@@ -173,6 +160,88 @@ impl Response {
         if self.status == 101 {
             out.extend_from_slice(b"Connection: Upgrade\r\n");
         }
+    }
+
+    /// Whether a field goes on to a client that gets the body framed as `framing`.
+    fn passes(&self, f: &Field, framing: Framing, dropped: &impl Fn(&[u8]) -> bool) -> bool {
+        let name = f.name.get(&self.raw);
+        match f.kind {
+            Kind::Other | Kind::Ours => {
+                !name.eq_ignore_ascii_case(X_REQUEST_ID.as_str().as_bytes()) && !dropped(name)
+            }
+            // To HEAD, and with 304, the length that a GET would have had (RFC 9110 section 8.6), but none with 204.
+            Kind::ContentLength => framing == Framing::None && self.status >= 200 && self.status != 204,
+            Kind::Trailer => framing == Framing::Chunked,
+            Kind::Upgrade => self.status == 101 || self.status == 426,
+            Kind::Host | Kind::Te | Kind::Expect => true,
+            Kind::TransferEncoding | Kind::Connection | Kind::Hop => false,
+        }
+    }
+
+    /// The head as a client of HTTP/2 gets it, but for what we say ourselves. Afterwards there are no fields left here.
+    pub fn take_http2(&mut self, dropped: impl Fn(&[u8]) -> bool) -> http::Response<()> {
+        let mut head = http::Response::new(());
+        // 100 to 599, as was seen when it was read.
+        *head.status_mut() = StatusCode::from_u16(self.status).unwrap_or_default();
+        let map = head.headers_mut();
+        map.reserve(self.fields.len() + 4);
+        // What ends by its last chunk or by closing may have trailers here.
+        let framing = match self.framing {
+            Framing::Close => Framing::Chunked,
+            other => other,
+        };
+        let fields: Vec<Field> = self
+            .fields
+            .iter()
+            // RFC 9113 section 8.2.2: these would make it malformed.
+            .filter(|f| !matches!(f.kind, Kind::Upgrade | Kind::Te) && self.passes(f, framing, &dropped))
+            .copied()
+            .collect();
+        let raw = self.raw.split().freeze();
+        for f in fields {
+            // No copy: the value stays where it was read to.
+            if let (Ok(name), Ok(value)) = (
+                HeaderName::from_bytes(f.name.get(&raw)),
+                HeaderValue::from_maybe_shared(raw.slice(f.value.range())),
+            ) {
+                map.append(name, value);
+            }
+        }
+        if let Framing::Length(n) = framing {
+            map.insert(CONTENT_LENGTH, HeaderValue::from(n));
+        }
+        self.fields.clear();
+        head
+    }
+
+    /// Takes over the head of an HTTP/2 answer, held to the same rules.
+    pub fn from_http2(
+        status: StatusCode,
+        headers: &HeaderMap,
+        method: &Method,
+        bodiless: bool,
+    ) -> Result<Self, BadResponse> {
+        let mut raw = Vec::with_capacity(1024);
+        raw.extend_from_slice(b"HTTP/1.1 ");
+        raw.extend_from_slice(status.as_str().as_bytes());
+        raw.push(b' ');
+        raw.extend_from_slice(status.canonical_reason().unwrap_or_default().as_bytes());
+        raw.extend_from_slice(b"\r\n");
+        for (name, value) in headers {
+            field::write(&mut raw, name.as_str().as_bytes(), value.as_bytes());
+        }
+        if bodiless && !headers.contains_key(CONTENT_LENGTH) && *method != Method::HEAD {
+            raw.extend_from_slice(b"content-length: 0\r\n");
+        }
+        raw.extend_from_slice(b"\r\n");
+        let mut response = Self::parse(BytesMut::from(&raw[..]), method, Vec::new())?;
+        if response.framing == Framing::Chunked
+            || (bodiless && matches!(response.framing, Framing::Length(1..)))
+        {
+            return Err(BadResponse::Length);
+        }
+        response.keep_alive = false;
+        Ok(response)
     }
 
     /// The framing towards a client of `version`.

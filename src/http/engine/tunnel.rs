@@ -10,22 +10,18 @@ use super::super::exchange::{Exchange, Outcome};
 use super::Service;
 use super::answer::{self, End};
 use super::body::Framing;
-use super::connection::{After, Connection};
+use super::client::After;
+use super::connection::Connection;
 use super::pump::Pump;
-use super::request::Request;
 use super::response::Response;
-use super::upstream::{Io, Link};
+use super::upstream::{Carrier, Io, Link};
 
-impl<S: Service, D: Io> Connection<'_, S, D> {
+impl<S: Service, D: Io> Connection<S, D> {
     /// Tells the client of the switch and carries octets until both sides have closed, one fails, or nothing has moved for
     /// `tunnel_timeout`.
-    pub(super) async fn switch(
-        &mut self,
-        _request: &Request,
-        exchange: &mut Exchange,
-        mut link: Link,
-        response: Response,
-    ) -> After {
+    pub(super) async fn tunnel(&mut self, exchange: &mut Exchange, link: Link, response: Response) -> After {
+        // What asks for an upgrade has none of HTTP/2 on its way.
+        let Link { carrier: Carrier::Stream(mut io), mut buffer, .. } = link else { return After::Cut };
         exchange.first_byte = Some(exchange.elapsed());
         let mut head = Vec::new();
         response.forward(Framing::None, |_| false, &mut head);
@@ -42,19 +38,15 @@ impl<S: Service, D: Io> Connection<'_, S, D> {
         let (mut moved, mut since) = (0, Instant::now());
         let (mut down_ended, mut up_ended) = (false, false);
         let result: Result<(), String> = poll_fn(|cx| {
-            if !down_ended
-                && let Poll::Ready(result) = down.poll(cx, &mut *link.io, &mut link.buffer, &mut self.io)
-            {
+            if !down_ended && let Poll::Ready(result) = down.poll(cx, &mut *io, &mut buffer, &mut self.io) {
                 result.map_err(|e| e.to_string())?;
                 // The end of one direction is told; the other may go on.
                 let _ = Pin::new(&mut self.io).poll_shutdown(cx);
                 down_ended = true;
             }
-            if !up_ended
-                && let Poll::Ready(result) = up.poll(cx, &mut self.io, &mut self.buffer, &mut *link.io)
-            {
+            if !up_ended && let Poll::Ready(result) = up.poll(cx, &mut self.io, &mut self.buffer, &mut *io) {
                 result.map_err(|e| e.to_string())?;
-                let _ = Pin::new(&mut *link.io).poll_shutdown(cx);
+                let _ = Pin::new(&mut *io).poll_shutdown(cx);
                 up_ended = true;
             }
             if down_ended && up_ended {

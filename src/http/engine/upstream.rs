@@ -16,8 +16,12 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use super::super::connection::Endpoints;
+use self::http2::{Http2, Session};
 use super::super::proxy_protocol;
+use super::super::steps::Endpoints;
+use super::pump::{Sink, Source};
+
+pub mod http2;
 
 /// A stream of octets in both directions.
 pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -38,11 +42,72 @@ pub struct Reach {
     pub send_proxy_protocol: Option<proxy_protocol::Version>,
     /// How long a connection is kept unused. Below the back end's own idle time-out.
     pub idle_timeout: Duration,
+    /// How HTTP/2 is spoken with it; HTTP/1.1 is without.
+    pub http2: Option<Arc<Http2>>,
 }
 
-/// A connection to a back end.
+/// What carries a request to a back end.
+pub(super) enum Carrier {
+    /// A connection of its own: HTTP/1.1.
+    Stream(Box<dyn Io>),
+    /// A stream of a shared connection: HTTP/2.
+    Http2(Box<Session>),
+}
+
+impl Source for Carrier {
+    fn poll_fill(&mut self, cx: &mut Context<'_>, buffer: &mut BytesMut) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Stream(io) => io.poll_fill(cx, buffer),
+            Self::Http2(session) => session.poll_fill(cx, buffer),
+        }
+    }
+
+    fn trailer(&mut self) -> Vec<u8> {
+        match self {
+            Self::Stream(_) => Vec::new(),
+            Self::Http2(session) => session.trailer(),
+        }
+    }
+}
+
+impl Sink for Carrier {
+    fn poll_put(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Stream(io) => io.poll_put(cx, bytes),
+            Self::Http2(session) => session.poll_put(cx, bytes),
+        }
+    }
+
+    fn poll_take(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffer: &mut BytesMut,
+        n: usize,
+    ) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Stream(io) => io.poll_take(cx, buffer, n),
+            Self::Http2(session) => session.poll_take(cx, buffer, n),
+        }
+    }
+
+    fn poll_push(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Stream(io) => io.poll_push(cx),
+            Self::Http2(session) => session.poll_push(cx),
+        }
+    }
+
+    fn poll_end(&mut self, cx: &mut Context<'_>, trailer: &[u8]) -> Poll<io::Result<()>> {
+        match self {
+            Self::Stream(io) => io.poll_end(cx, trailer),
+            Self::Http2(session) => session.poll_end(cx, trailer),
+        }
+    }
+}
+
+/// A way to a back end, for one request at a time.
 pub struct Link {
-    pub(super) io: Box<dyn Io>,
+    pub(super) carrier: Carrier,
     pub(super) buffer: BytesMut,
     /// Whether a request has gone over it before.
     pub(super) reused: bool,
@@ -88,17 +153,22 @@ impl Upstreams {
         loop {
             // The youngest: the least likely to be closed just now.
             let Idle { mut link, since } = end.idle.lock().pop_back()?;
-            if since.elapsed() < end.reach.idle_timeout && is_quiet(&mut *link.io) {
+            if since.elapsed() < end.reach.idle_timeout && is_quiet(&mut link.carrier) {
                 link.reused = true;
                 return Some(link);
             }
         }
     }
 
-    /// A new connection.
-    pub(super) async fn connect(&self, index: usize, client: Endpoints) -> io::Result<Link> {
+    /// A way that is not kept: a new connection, or, for HTTP/2, a stream; of a `new` connection, too, when that is asked
+    /// for.
+    pub(super) async fn connect(&self, index: usize, client: Endpoints, new: bool) -> io::Result<Link> {
         let end = self.ends.get(index).ok_or_else(|| io::Error::other("a back end without an address"))?;
-        let Reach { address, tls, connect_timeout, send_proxy_protocol, .. } = &end.reach;
+        let Reach { address, tls, connect_timeout, send_proxy_protocol, http2, .. } = &end.reach;
+        if let Some(http2) = http2 {
+            let (session, reused) = http2.open(client, new).await?;
+            return Ok(Link { carrier: Carrier::Http2(Box::new(session)), buffer: BytesMut::new(), reused });
+        }
         let late = |what: &str| {
             io::Error::new(io::ErrorKind::TimedOut, format!("{what} took longer than {connect_timeout:?}"))
         };
@@ -120,10 +190,10 @@ impl Upstreams {
                 Box::new(stream)
             }
         };
-        Ok(Link { io, buffer: BytesMut::new(), reused: false })
+        Ok(Link { carrier: Carrier::Stream(io), buffer: BytesMut::new(), reused: false })
     }
 
-    /// Keeps a connection for the next request.
+    /// Keeps a connection for the next request. (Those of HTTP/2 are kept where they are shared.)
     pub(super) fn keep(&self, index: usize, link: Link) {
         let Some(end) = self.ends.get(index) else { return };
         let now = Instant::now();
@@ -149,7 +219,8 @@ impl Upstreams {
 }
 
 /// Whether an unused connection is open and silent. What speaks unasked, or has closed, is of no use.
-pub(super) fn is_quiet(io: &mut dyn Io) -> bool {
+pub(super) fn is_quiet(carrier: &mut Carrier) -> bool {
+    let Carrier::Stream(io) = carrier else { return false };
     let mut room = [0; 1];
     let mut room = ReadBuf::new(&mut room);
     let mut cx = Context::from_waker(Waker::noop());

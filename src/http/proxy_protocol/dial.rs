@@ -13,7 +13,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 use super::{Version, write};
-use crate::http::connection::Endpoints;
+use crate::http::steps::Endpoints;
 
 /// Has `peer` reached by connections that begin with the header of the client at `endpoints`, and that serve its
 /// connection alone.

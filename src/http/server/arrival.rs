@@ -12,10 +12,9 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
 use crate::http::admission::{Admission, ConnectionPermit};
-use crate::http::connection::Endpoints;
 use crate::http::proxy_protocol::{self, Header, Trust};
 use crate::http::quiet::Quiet;
-use crate::http::steps::Peer;
+use crate::http::steps::{Endpoints, Peer};
 use crate::tls::clients::ClientVerified;
 
 /// What the connections of one endpoint pass.

@@ -1,6 +1,5 @@
 use super::*;
-use crate::http::head::test_head;
-use pingora::http::RequestHeader;
+use crate::http::head::{TestHead, test_head};
 
 const CLIENT: Peer = Peer {
     address: IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 7)),
@@ -21,23 +20,23 @@ fn edge() -> Policy {
     }
 }
 
-fn get(fields: &[(&str, &str)]) -> RequestHeader {
+fn get(fields: &[(&str, &str)]) -> TestHead {
     let mut all = vec![("host", "www.foobar.com")];
     all.extend_from_slice(fields);
     test_head(Method::GET, Version::HTTP_11, "/a?b", &all)
 }
 
 /// What a hop does with a request's fields.
-fn pass_on(head: &mut RequestHeader, admitted: &Admitted) {
+fn pass_on(head: &mut TestHead, admitted: &Admitted) {
     let behind: Vec<HeaderName> =
         head.headers.keys().filter(|n| stays_behind(n.as_str().as_bytes(), &edge())).cloned().collect();
     for name in behind {
-        head.remove_header(&name);
+        head.headers.remove(&name);
     }
-    forward(admitted, |name, value| head.insert_header(name.clone(), value).unwrap());
+    forward(admitted, |name, value| head.set(name, value));
 }
 
-fn seen(head: &RequestHeader, name: &str) -> Vec<String> {
+fn seen(head: &TestHead, name: &str) -> Vec<String> {
     head.headers.get_all(name).iter().map(|v| v.to_str().unwrap().to_owned()).collect()
 }
 
@@ -94,7 +93,7 @@ fn between_the_tiers_what_the_balancer_told_is_believed() {
     let mut head = get(&[]);
     let at_edge = admit(&head, &CLIENT, &edge()).unwrap();
     pass_on(&mut head, &at_edge);
-    head.insert_header("trivet-hop", "1").unwrap();
+    head.set(&TRIVET_HOP, "1");
     let balancer = Peer { address: "10.77.0.11".parse().unwrap(), ..CLIENT };
     let inside = admit(&head, &balancer, &Policy::inner()).unwrap();
     assert_eq!((inside.client, inside.scheme, inside.hop), (CLIENT.address, "https", true));

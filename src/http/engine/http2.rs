@@ -1,0 +1,173 @@
+//! HTTP/2 (RFC 9113) from clients. The h2 library, under Pingora's handshake, carries frames, streams and windows; what
+//! becomes of a request is the same as with HTTP/1.1: the requests of a connection are served side by side, within the
+//! connection's one task.
+
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use h2::Reason;
+use h2::server::Builder;
+use metrics::counter;
+use parking_lot::Mutex;
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+
+use self::stream::{Shared, Stream};
+use self::watched::{Watched, abused};
+use super::timer::Timer;
+use super::upstream::Io;
+use super::{Engine, Service};
+use crate::http::server::Limits;
+use crate::http::steps::{Endpoints, Peer};
+
+mod stream;
+mod watched;
+
+/// Requests of one connection whose answer the client did not take in time, after which the connection ends. A paused
+/// download is one; more at a time are a client that opens streams without a window to hold what they cost us.
+const MOST_STALLED: usize = 8;
+/// How long a client may take to see that the connection ends.
+const LINGER: Duration = Duration::from_secs(2);
+/// Content of requests that a client may send ahead of what is taken (RFC 9113 section 6.9), in all and for one request.
+const CONNECTION_WINDOW: u32 = 256 * 1024;
+const STREAM_WINDOW: u32 = 128 * 1024;
+
+/// What one HTTP/2 connection may hold. What it may do is counted by [`crate::http::frames`].
+fn options(limits: &Limits) -> Builder {
+    let mut h2 = Builder::new();
+    // RFC 9113 section 6.5.2. More than four times as much ends the connection (HPACK bombs), as do more CONTINUATION
+    // frames than such a list needs.
+    h2.max_header_list_size(u32::try_from(limits.max_header_size).unwrap_or(u32::MAX));
+    h2.max_concurrent_streams(limits.max_streams);
+    h2.initial_connection_window_size(CONNECTION_WINDOW);
+    h2.initial_window_size(STREAM_WINDOW);
+    // Streams that either side reset are remembered for a while, for what was on its way.
+    h2.max_concurrent_reset_streams(50);
+    h2.reset_stream_duration(Duration::from_secs(1));
+    // Answers wait for the client's window at the back end, not here.
+    h2.max_send_buffer_size(64 * 1024);
+    h2
+}
+
+/// Why a connection ends.
+enum End {
+    /// Both sides are done, or the other is gone.
+    Over,
+    /// There was nothing to do for too long.
+    Idle,
+    /// The head of a request did not come in time.
+    HeadTimeout,
+    /// The client takes nothing.
+    Stuck,
+    /// The client takes too few of its answers.
+    Stalled,
+}
+
+impl<S: Service> Engine<S> {
+    /// Serves one connection of HTTP/2 until it ends. `begun` is what was read of it already; the rest is as with
+    /// [`serve`](Self::serve).
+    pub async fn serve_http2(
+        self: Arc<Self>,
+        io: impl Io,
+        peer: Peer,
+        endpoints: Endpoints,
+        closing: CancellationToken,
+        begun: Vec<u8>,
+    ) {
+        let limits = &self.limits;
+        let (io, signs) = Watched::new(io, peer.clone(), limits.http2_frames, begun);
+        let options = options(limits);
+        let handshake = options.handshake::<_, Bytes>(io);
+        let mut connection = match timeout(limits.header_timeout, handshake).await {
+            Ok(Ok(connection)) => connection,
+            Ok(Err(e)) => return tracing::debug!(client = %peer.address, error = %e, "HTTP/2 handshake"),
+            Err(_) => return late(),
+        };
+        let own_links = Mutex::new(Vec::new());
+        let shared = Arc::new(Shared { peer, endpoints, stalled: AtomicUsize::new(0), own_links });
+        let mut requests = FuturesUnordered::new();
+        let mut closing = pin!(closing.cancelled_owned());
+        let mut is_closing = false;
+        let step = limits.idle_timeout.min(limits.header_timeout).min(limits.client_timeout);
+        let mut timer = Timer::new(step.max(Duration::from_millis(1)));
+        let mut first = Some(Instant::now());
+        let mut idle_since = Instant::now();
+        let end = poll_fn(|cx| {
+            loop {
+                let mut more = false;
+                while let Poll::Ready(accepted) = connection.poll_accept(cx) {
+                    let Some(Ok((request, respond))) = accepted else { return Poll::Ready(End::Over) };
+                    let (parts, body) = request.into_parts();
+                    requests.push(Stream::new(self.clone(), shared.clone(), body, respond).serve(parts));
+                    (more, first) = (true, None);
+                }
+                while let Poll::Ready(Some(())) = requests.poll_next_unpin(cx) {
+                    more = true;
+                    idle_since = Instant::now();
+                }
+                if !more {
+                    break;
+                }
+            }
+            if shared.stalled.load(Ordering::Relaxed) >= MOST_STALLED {
+                return Poll::Ready(End::Stalled);
+            }
+            if !is_closing && closing.as_mut().poll(cx).is_ready() {
+                // RFC 9113 section 6.8. What has begun is finished.
+                is_closing = true;
+                connection.graceful_shutdown();
+                if let Poll::Ready(None | Some(Err(_))) = connection.poll_accept(cx) {
+                    return Poll::Ready(End::Over);
+                }
+            }
+            let now = Instant::now();
+            let signs = *signs.lock();
+            let head =
+                signs.head_since.or(first).map(|since| (since + limits.header_timeout, End::HeadTimeout));
+            let stuck = signs.stuck_since.map(|since| (since + limits.client_timeout, End::Stuck));
+            let idle = requests.is_empty().then(|| (idle_since + limits.idle_timeout, End::Idle));
+            let next = [head, stuck, idle].into_iter().flatten().min_by_key(|(at, _)| *at);
+            let Some((at, end)) = next else { return Poll::Pending };
+            timer.set(at);
+            if at <= now || timer.poll(cx).is_ready() {
+                return Poll::Ready(end);
+            }
+            Poll::Pending
+        })
+        .await;
+        match end {
+            End::Over | End::Stuck => return,
+            End::Idle => connection.graceful_shutdown(),
+            End::HeadTimeout => {
+                late();
+                connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+            }
+            End::Stalled => {
+                abused(&shared.peer, "slow_reader", "the answers of too many requests are not taken");
+                connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+            }
+        }
+        drop(requests);
+        let over = poll_fn(|cx| {
+            while let Poll::Ready(accepted) = connection.poll_accept(cx) {
+                if !matches!(accepted, Some(Ok(_))) {
+                    return Poll::Ready(());
+                }
+            }
+            Poll::Pending
+        });
+        // An error here means that the other side has gone, which is what was asked for.
+        let _ = timeout(LINGER, over).await;
+    }
+}
+
+fn late() {
+    counter!("trivet_http_refused_total", "reason" => "header_timeout").increment(1);
+}

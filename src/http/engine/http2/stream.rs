@@ -1,0 +1,340 @@
+//! One request of an HTTP/2 connection.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use h2::server::SendResponse;
+use h2::{Reason, RecvStream};
+use http::header::{CONTENT_LENGTH, DATE, HeaderValue};
+use http::{Method, Response as Head, StatusCode, Version};
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use super::super::answer;
+use super::super::body::{self, Framing};
+use super::super::client::{self, After, Begun, Client};
+use super::super::field::Field;
+use super::super::outlet::Outlet;
+use super::super::pace::{Late, Pace};
+use super::super::pump::{Pump, PumpError, Side, Source};
+use super::super::request::Request;
+use super::super::response::Response;
+use super::super::timer::Timer;
+use super::super::upstream::{Carrier, Link, is_quiet};
+use super::super::{Answer, Content, Engine, Service};
+use crate::http::exchange::{self, Exchange, Outcome};
+use crate::http::head::RequestHead as _;
+use crate::http::steps::{self, Endpoints, Peer};
+
+/// What the requests of one connection share.
+pub(super) struct Shared {
+    pub(super) peer: Peer,
+    pub(super) endpoints: Endpoints,
+    /// Requests whose answer the client did not take in time.
+    pub(super) stalled: AtomicUsize,
+    /// Connections to back ends that speak for this client alone.
+    pub(super) own_links: Mutex<Vec<(usize, Link)>>,
+}
+
+/// The content of a request.
+struct Inlet {
+    stream: RecvStream,
+    trailer: Vec<u8>,
+}
+
+impl Source for Inlet {
+    fn poll_fill(&mut self, cx: &mut Context<'_>, buffer: &mut BytesMut) -> Poll<io::Result<usize>> {
+        let error = |e: h2::Error| io::Error::other(e.to_string());
+        loop {
+            match ready!(self.stream.poll_data(cx)) {
+                Some(Ok(data)) => {
+                    // What is taken here is on its way: the client may send as much again.
+                    self.stream.flow_control().release_capacity(data.len()).map_err(error)?;
+                    if !data.is_empty() {
+                        buffer.extend_from_slice(&data);
+                        return Poll::Ready(Ok(data.len()));
+                    }
+                }
+                Some(Err(e)) => return Poll::Ready(Err(error(e))),
+                None => {
+                    if let Some(trailers) = ready!(self.stream.poll_trailers(cx)).map_err(error)? {
+                        self.trailer = body::trailer_lines(&trailers);
+                    }
+                    return Poll::Ready(Ok(0));
+                }
+            }
+        }
+    }
+
+    fn trailer(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.trailer)
+    }
+}
+
+/// A stream, as forwarding sees it.
+pub(super) struct Stream<S> {
+    engine: Arc<Engine<S>>,
+    shared: Arc<Shared>,
+    inlet: Inlet,
+    buffer: BytesMut,
+    respond: SendResponse<Bytes>,
+    outlet: Option<Outlet>,
+    /// A head that is made and not yet sent, and whether it is all of the answer.
+    head: Option<(Head<()>, bool)>,
+    timer: Timer,
+    fields: Vec<Field>,
+    failed: bool,
+}
+
+impl<S: Service> Stream<S> {
+    pub(super) fn new(
+        engine: Arc<Engine<S>>,
+        shared: Arc<Shared>,
+        body: RecvStream,
+        respond: SendResponse<Bytes>,
+    ) -> Self {
+        let limits = &engine.limits;
+        let step = limits.header_timeout.min(limits.client_timeout).max(Duration::from_millis(1));
+        Self {
+            engine,
+            shared,
+            inlet: Inlet { stream: body, trailer: Vec::new() },
+            buffer: BytesMut::new(),
+            respond,
+            outlet: None,
+            head: None,
+            timer: Timer::new(step),
+            fields: Vec::new(),
+            failed: false,
+        }
+    }
+
+    /// Serves the request.
+    pub(super) async fn serve(mut self, parts: http::request::Parts) {
+        let bodiless = self.inlet.stream.is_end_stream();
+        match Request::from_http2(&parts, bodiless, self.engine.limits.max_header_fields) {
+            Ok(request) => {
+                client::serve(&mut self, &request).await;
+            }
+            Err(refusal) => {
+                let (method, peer) = (Some(parts.method), self.shared.peer.address);
+                let mut exchange = Exchange::start(method, Some(Version::HTTP_2), Some(peer));
+                let target = parts.uri.path_and_query().map_or("", |t| t.as_str());
+                exchange.path = exchange::shown(target.as_bytes());
+                client::refuse(&mut self, &mut exchange, &refusal, None).await;
+            }
+        }
+    }
+
+    fn send(&mut self, head: Head<()>, end: bool) -> io::Result<()> {
+        let stream = self.respond.send_response(head, end).map_err(|e| io::Error::other(e.to_string()))?;
+        if !end {
+            self.outlet = Some(Outlet::new(stream));
+        }
+        Ok(())
+    }
+
+    /// Adds what we say on every answer.
+    fn finish(&self, head: &mut Head<()>, exchange: &Exchange) {
+        let map = head.headers_mut();
+        if !map.contains_key(DATE) {
+            map.insert(DATE, answer::date());
+        }
+        steps::respond(exchange.admitted.as_ref(), exchange.id(), &self.engine.policy, |name, value| {
+            // What is set here is always a field value.
+            if let Ok(value) = HeaderValue::from_bytes(value) {
+                map.insert(name.clone(), value);
+            }
+        });
+    }
+
+    /// Sends `len` octets of `source`; how many were sent, and why it ended early.
+    async fn content(&mut self, mut source: impl Source, len: u64) -> (u64, Result<(), String>) {
+        let Some(outlet) = &mut self.outlet else { return (0, Ok(())) };
+        let limits = &self.engine.limits;
+        let mut pump = Pump::new(Vec::new(), Framing::Length(len), Framing::Close, u64::MAX);
+        let mut pace = Pace::new(Side::Sink, Instant::now());
+        let mut buffer = BytesMut::new();
+        let (timer, shared) = (&mut self.timer, &self.shared);
+        let result = std::future::poll_fn(|cx| {
+            if let Poll::Ready(done) = pump.poll(cx, &mut source, &mut buffer, outlet) {
+                return Poll::Ready(done.map_err(|e: PumpError| e.to_string()));
+            }
+            pace.note(&pump, Instant::now());
+            let slow = pace.is_too_slow(pump.content, limits.min_rate);
+            // A disk has no deadline here.
+            let (deadline, late) = pace.deadline(limits.client_timeout, limits.request_timeout);
+            timer.set(deadline);
+            if !slow {
+                ready!(timer.poll(cx));
+            }
+            if slow || late == Late::Client {
+                shared.stalled.fetch_add(1, Ordering::Relaxed);
+            }
+            Poll::Ready(Err(match (slow, late) {
+                (true, _) => "the client takes the answer too slowly".to_owned(),
+                (_, Late::Client) => "the client does not take the answer".to_owned(),
+                (_, Late::Backend) => "the file could not be read in time".to_owned(),
+            }))
+        })
+        .await;
+        (pump.content, result)
+    }
+}
+
+impl<S: Service> Client<S> for Stream<S> {
+    fn engine(&self) -> &Arc<Engine<S>> {
+        &self.engine
+    }
+
+    fn peer(&self) -> &Peer {
+        &self.shared.peer
+    }
+
+    fn endpoints(&self) -> Endpoints {
+        self.shared.endpoints
+    }
+
+    fn timer(&mut self) -> &mut Timer {
+        &mut self.timer
+    }
+
+    fn own_link(&mut self, index: usize) -> Option<Link> {
+        let mut links = self.shared.own_links.lock();
+        let at = links.iter().rposition(|(of, _)| *of == index)?;
+        let (_, mut link) = links.swap_remove(at);
+        link.reused = true;
+        is_quiet(&mut link.carrier).then_some(link)
+    }
+
+    fn keep_own_link(&mut self, index: usize, link: Link) {
+        self.shared.own_links.lock().push((index, link));
+    }
+
+    fn framing(&self, request: &Request) -> Framing {
+        // RFC 9113 section 8.1: the stream ends it. The library holds it to its Content-Length.
+        if request.has_body() { Framing::Close } else { Framing::None }
+    }
+
+    fn poll_upload(
+        &mut self,
+        cx: &mut Context<'_>,
+        pump: &mut Pump,
+        to: &mut Carrier,
+    ) -> Poll<Result<(), PumpError>> {
+        pump.poll(cx, &mut self.inlet, &mut self.buffer, to)
+    }
+
+    fn again(&mut self, pump: &mut Pump, head: Vec<u8>, to: Framing) -> bool {
+        pump.again(head, to, &mut self.buffer)
+    }
+
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> bool {
+        match &mut self.outlet {
+            Some(outlet) => outlet.stream().poll_reset(cx).is_ready(),
+            None => self.respond.poll_reset(cx).is_ready(),
+        }
+    }
+
+    fn tell(&mut self, _: &Request, mut interim: Response) {
+        let head = interim.take_http2(|_| false);
+        // The end of the stream is noticed elsewhere.
+        self.failed |= self.respond.send_informational(head).is_err();
+        self.fields = interim.recycle();
+    }
+
+    fn tell_continue(&mut self, _: &Request) {
+        let mut head = Head::new(());
+        *head.status_mut() = StatusCode::CONTINUE;
+        self.failed |= self.respond.send_informational(head).is_err();
+    }
+
+    fn poll_told(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(if self.failed { Err(io::ErrorKind::BrokenPipe.into()) } else { Ok(()) })
+    }
+
+    fn begin(&mut self, _: &Request, exchange: &Exchange, response: &mut Response, _early: bool) -> Begun {
+        let dropped = steps::set_by_us(exchange.admitted.as_ref(), &self.engine.policy);
+        let end = matches!(response.framing, Framing::None | Framing::Length(0));
+        let mut head = response.take_http2(dropped);
+        self.finish(&mut head, exchange);
+        self.head = Some((head, end));
+        let framing = if end { Framing::None } else { Framing::Close };
+        Begun { head: Vec::new(), framing, after: After::Next }
+    }
+
+    fn commit(&mut self) -> io::Result<()> {
+        match self.head.take() {
+            Some((head, end)) => self.send(head, end),
+            None => Ok(()),
+        }
+    }
+
+    fn poll_download(
+        &mut self,
+        cx: &mut Context<'_>,
+        pump: &mut Pump,
+        link: &mut Link,
+    ) -> Poll<Result<(), PumpError>> {
+        match &mut self.outlet {
+            Some(outlet) => pump.poll(cx, &mut link.carrier, &mut link.buffer, outlet),
+            None => pump.poll(cx, &mut link.carrier, &mut link.buffer, &mut tokio::io::sink()),
+        }
+    }
+
+    fn ended(&mut self, cut: bool, stalled: bool) {
+        if stalled {
+            self.shared.stalled.fetch_add(1, Ordering::Relaxed);
+        }
+        // RFC 9113 section 8.1.1: what is not whole must not end as if it were.
+        if let Some(outlet) = self.outlet.as_mut().filter(|_| cut) {
+            outlet.stream().send_reset(Reason::INTERNAL_ERROR);
+        }
+    }
+
+    fn room(&mut self) -> &mut Vec<Field> {
+        &mut self.fields
+    }
+
+    /// HTTP/2 has no upgrades (RFC 9113 section 8.6), so nobody asked for one.
+    async fn switch(&mut self, request: &Request, exchange: &mut Exchange, _: Link, _: Response) -> After {
+        let reason = "the answer switches protocols unasked".to_owned();
+        client::fail(self, exchange, request, StatusCode::BAD_GATEWAY, reason).await
+    }
+
+    async fn answer(&mut self, exchange: &mut Exchange, answer: Answer, request: Option<&Request>) -> After {
+        let Answer { status, fields, content, .. } = answer;
+        let mut head = Head::new(());
+        *head.status_mut() = status;
+        for (name, value) in fields {
+            head.headers_mut().append(name, value);
+        }
+        let without = matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        if !without && !head.headers().contains_key(CONTENT_LENGTH) {
+            head.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(content.len()));
+        }
+        self.finish(&mut head, exchange);
+        let bodiless = without || content.is_empty() || request.is_some_and(|r| *r.method() == Method::HEAD);
+        let (sent, result) = match self.send(head, bodiless) {
+            Err(e) => (0, Err(e.to_string())),
+            Ok(()) if bodiless => (0, Ok(())),
+            Ok(()) => {
+                let len = content.len();
+                match content {
+                    Content::Memory(bytes) => self.content(&bytes[..], len).await,
+                    Content::File(file, _) => self.content(file, len).await,
+                }
+            }
+        };
+        if let Err(why) = &result {
+            exchange.reason.get_or_insert_with(|| why.clone());
+        }
+        exchange.finish(Outcome { status: status.as_u16(), sent, received: 0, aborted: result.is_err() });
+        self.ended(result.is_err(), false);
+        if result.is_ok() { After::Next } else { After::Cut }
+    }
+}
