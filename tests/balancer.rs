@@ -133,6 +133,41 @@ async fn plain_http_is_redirected_and_a_post_keeps_its_method() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_may_be_sent_twice_does_not_wait_for_a_back_end_that_falls_silent() {
+    let scene = Scene::tuned(2, "", "", "health = { interval = \"200ms\", timeout = \"2s\" }").await;
+    scene.backends[0].does(Act::Late(Duration::from_secs(3600)));
+    let mut wires = Vec::new();
+    for request in [
+        "GET /safe HTTP/1.1\r\n",
+        "POST /keyed HTTP/1.1\r\nContent-Length: 4\r\nIdempotency-Key: \"1\"\r\n",
+        "POST /once HTTP/1.1\r\nContent-Length: 4\r\n",
+    ] {
+        let body = if request.starts_with("POST") { "body" } else { "" };
+        let path = request.split(' ').nth(1).unwrap();
+        // In turn: one of them goes to the one that does not answer.
+        for sent in 1..=2 {
+            let mut wire = scene.open().await;
+            wire.send(&format!("{request}Host: {SITE}\r\n\r\n{body}")).await;
+            until("it has arrived", || async {
+                scene.backends.iter().map(|b| b.count(path)).sum::<usize>() == sent
+            })
+            .await;
+            wires.push((path.to_owned(), wire));
+        }
+        assert_eq!(scene.backends[0].count(path), 1);
+    }
+    scene.backends[0].freeze();
+    for (path, wire) in &mut wires {
+        if path != "/once" {
+            assert_eq!(wire.answer().await.unwrap().body, "node1", "{path}");
+        }
+    }
+    // Nobody knows whether it was done.
+    assert_eq!(scene.backends[0].count("/once"), 1);
+    assert_eq!(scene.backends[1].count("/once"), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn requests_go_round_the_back_ends() {
     let scene = Scene::with(3).await;
     let mut wire = scene.open().await;

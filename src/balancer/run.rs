@@ -50,7 +50,8 @@ struct Http {
 impl Http {
     fn prepare(https: &Https, web: &Web) -> Result<Self, ConfigError> {
         let public = SiteCertificates::load(&https.certificates())?.server_config(&https.tls)?;
-        let client = web.tls.as_ref().map(|files| tls::client_config(files, &[b"http/1.1"])).transpose()?;
+        let client =
+            web.tls.as_ref().map(|files| tls::client_config(files, &[web.protocol.alpn()])).transpose()?;
         let backends = web
             .backends
             .iter()
@@ -60,7 +61,8 @@ impl Http {
                     None => None,
                 };
                 let check = HttpCheck::new(b.address.to_string(), &web.health.path, tls);
-                let check: Arc<dyn Check> = Arc::new(check.with_proxy_protocol(web.send_proxy_protocol));
+                let check: Arc<dyn Check> =
+                    Arc::new(check.with_proxy_protocol(web.send_proxy_protocol).with_protocol(web.protocol));
                 Some((Spec { name: b.name.clone(), address: b.address, tier: 0 }, check))
             })
             .collect();

@@ -1,4 +1,4 @@
-//! A small HTTP/1.1 client for one fixed target: health checks, keeper to keeper, the operator's command.
+//! A small HTTP client for one fixed target: health checks, keeper to keeper, the operator's command.
 //!
 //! One connection is kept open and reused; a check that finds it closed opens a new one. Every call has a deadline that
 //! covers connect, TLS handshake, request and body, so a hung peer costs no more than that.
@@ -7,10 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, StatusCode};
+use http::{Request, Response, StatusCode, Version};
 use http_body_util::{BodyExt, Empty, Limited};
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper_util::rt::TokioIo;
+use hyper::body::Incoming;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::io::AsyncWriteExt;
@@ -64,18 +65,47 @@ pub enum ClientError {
 pub struct Client {
     target: Target,
     proxy_protocol: Option<proxy_protocol::Version>,
-    connection: Mutex<Option<SendRequest<Empty<Bytes>>>>,
+    is_http2: bool,
+    connection: Mutex<Option<Sender>>,
+}
+
+/// What requests are sent with.
+enum Sender {
+    Http1(http1::SendRequest<Empty<Bytes>>),
+    Http2(http2::SendRequest<Empty<Bytes>>),
+}
+
+impl Sender {
+    async fn ready(&mut self) -> hyper::Result<()> {
+        match self {
+            Self::Http1(sender) => sender.ready().await,
+            Self::Http2(sender) => sender.ready().await,
+        }
+    }
+
+    async fn send(&mut self, request: Request<Empty<Bytes>>) -> hyper::Result<Response<Incoming>> {
+        match self {
+            Self::Http1(sender) => sender.send_request(request).await,
+            Self::Http2(sender) => sender.send_request(request).await,
+        }
+    }
 }
 
 impl Client {
     /// A client that has not connected yet.
     pub fn new(target: Target) -> Self {
-        Self { target, proxy_protocol: None, connection: Mutex::new(None) }
+        Self { target, proxy_protocol: None, is_http2: false, connection: Mutex::new(None) }
     }
 
     /// Begins each connection with a PROXY header that tells our own address.
     pub fn with_proxy_protocol(mut self, version: Option<proxy_protocol::Version>) -> Self {
         self.proxy_protocol = version;
+        self
+    }
+
+    /// Speaks HTTP/2: the target's TLS configuration must offer it, and nothing else.
+    pub fn with_http2(mut self) -> Self {
+        self.is_http2 = true;
         self
     }
 
@@ -106,22 +136,23 @@ impl Client {
         Ok(answer)
     }
 
-    async fn keep(&self, sender: SendRequest<Empty<Bytes>>, keep: bool) {
+    async fn keep(&self, sender: Sender, keep: bool) {
         if keep {
             *self.connection.lock().await = Some(sender);
         }
     }
 
-    async fn send(
-        &self,
-        sender: &mut SendRequest<Empty<Bytes>>,
-        path: &str,
-    ) -> Result<(Answer, bool), ClientError> {
-        let request = Request::get(path)
-            .header(http::header::HOST, self.target.host.as_str())
-            .body(Empty::new())
-            .map_err(|e| ClientError::Http(e.to_string()))?;
-        let response = sender.send_request(request).await.map_err(|e| ClientError::Http(e.to_string()))?;
+    async fn send(&self, sender: &mut Sender, path: &str) -> Result<(Answer, bool), ClientError> {
+        let host = self.target.host.as_str();
+        let request = match sender {
+            Sender::Http1(_) => Request::get(path).header(http::header::HOST, host),
+            Sender::Http2(_) => {
+                let scheme = if self.target.tls.is_some() { "https" } else { "http" };
+                Request::get(format!("{scheme}://{host}{path}")).version(Version::HTTP_2)
+            }
+        };
+        let request = request.body(Empty::new()).map_err(|e| ClientError::Http(e.to_string()))?;
+        let response = sender.send(request).await.map_err(|e| ClientError::Http(e.to_string()))?;
         let close = response.headers().get(http::header::CONNECTION).is_some_and(|v| v == "close");
         let status = response.status();
         let body = Limited::new(response.into_body(), MAX_BODY)
@@ -132,7 +163,7 @@ impl Client {
         Ok((Answer { status, body }, !close))
     }
 
-    async fn connect(&self) -> Result<SendRequest<Empty<Bytes>>, ClientError> {
+    async fn connect(&self) -> Result<Sender, ClientError> {
         let address = &self.target.address;
         let failed = |e| ClientError::Connect(address.clone(), e);
         let mut tcp = TcpStream::connect(address).await.map_err(failed)?;
@@ -144,28 +175,36 @@ impl Client {
             tcp.write_all(&header).await.map_err(failed)?;
         }
         match &self.target.tls {
-            None => handshake(TokioIo::new(tcp)).await,
+            None => handshake(TokioIo::new(tcp), self.is_http2).await,
             Some((config, name)) => {
                 let stream = tokio_rustls::TlsConnector::from(config.clone())
                     .connect(name.clone(), tcp)
                     .await
                     .map_err(|e| ClientError::Tls(address.clone(), e))?;
-                handshake(TokioIo::new(stream)).await
+                handshake(TokioIo::new(stream), self.is_http2).await
             }
         }
     }
 }
 
-async fn handshake<I>(io: I) -> Result<SendRequest<Empty<Bytes>>, ClientError>
+async fn handshake<I>(io: I, is_http2: bool) -> Result<Sender, ClientError>
 where
     I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
 {
-    let (sender, connection) = http1::handshake(io).await.map_err(|e| ClientError::Http(e.to_string()))?;
+    let error = |e: hyper::Error| ClientError::Http(e.to_string());
+    // Errors of a connection reach the caller through its sender.
+    if is_http2 {
+        let (sender, connection) = http2::handshake(TokioExecutor::new(), io).await.map_err(error)?;
+        tokio::spawn(async move {
+            let _ = connection.await;
+        });
+        return Ok(Sender::Http2(sender));
+    }
+    let (sender, connection) = http1::handshake(io).await.map_err(error)?;
     tokio::spawn(async move {
-        // Its errors reach the caller through the sender.
         let _ = connection.await;
     });
-    Ok(sender)
+    Ok(Sender::Http1(sender))
 }
 
 #[cfg(test)]

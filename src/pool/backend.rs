@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
@@ -68,6 +69,7 @@ pub struct Backend {
     usable: watch::Sender<bool>,
     serving: watch::Sender<bool>,
     changed: watch::Sender<u64>,
+    silent: AtomicBool,
     answers: OnceLock<[Counter; 6]>,
 }
 
@@ -98,6 +100,7 @@ impl Backend {
             usable: watch::Sender::new(false),
             serving: watch::Sender::new(false),
             changed,
+            silent: AtomicBool::new(false),
             answers: OnceLock::new(),
         }
     }
@@ -147,6 +150,11 @@ impl Backend {
     pub(super) fn is_only_silent(&self) -> bool {
         let state = self.state.lock();
         state.health == Health::Down && !state.refused && !state.drained
+    }
+
+    /// Whether its checks hear nothing from it: not even that it is on its way out.
+    pub fn is_silent(&self) -> bool {
+        self.silent.load(Ordering::Relaxed)
     }
 
     /// Waits until its checks say down or it is drained, which may be now. Ejection does not count: it keeps new work
@@ -245,6 +253,7 @@ impl Backend {
 
     fn publish(&self, state: &State) {
         let serving = state.health == Health::Up && !state.drained;
+        self.silent.store(state.health == Health::Down && !state.refused, Ordering::Relaxed);
         let usable = serving && state.ejected.is_none();
         let set = |to: &watch::Sender<bool>, new: bool| {
             to.send_if_modified(|old| std::mem::replace(old, new) != new)

@@ -9,6 +9,7 @@ use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use serde_json::Value;
 
+use super::config::Protocol;
 use crate::http::client::{Client, Target};
 use crate::http::proxy_protocol::Version;
 
@@ -56,6 +57,14 @@ impl HttpCheck {
             None => address.clone(),
         };
         Self { client: Client::new(Target { address, host, tls }), path: path.to_owned() }
+    }
+
+    /// What is spoken with the back end.
+    pub fn with_protocol(mut self, protocol: Protocol) -> Self {
+        if protocol == Protocol::Http2 {
+            self.client = self.client.with_http2();
+        }
+        self
     }
 
     /// For a back end that expects a PROXY header on every connection.

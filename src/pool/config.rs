@@ -27,8 +27,7 @@ impl BackendConfig {
     }
 }
 
-/// What is spoken with the back ends of an HTTP pool. Their checks speak HTTP/1.1 all the same, unless it is HTTP/2 without
-/// TLS.
+/// What is spoken with the back ends of an HTTP pool, by their checks, too.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 pub enum Protocol {
     /// `"http/1.1"`
@@ -38,6 +37,16 @@ pub enum Protocol {
     /// `"h2"`: over TLS by ALPN, in plain text by prior knowledge (RFC 9113 section 3.3).
     #[serde(rename = "h2")]
     Http2,
+}
+
+impl Protocol {
+    /// Its name in ALPN (RFC 7301).
+    pub fn alpn(self) -> &'static [u8] {
+        match self {
+            Self::Http1 => b"http/1.1",
+            Self::Http2 => b"h2",
+        }
+    }
 }
 
 /// Checks a list of back ends: not empty, names and addresses unique, names usable in certificates when TLS is spoken.

@@ -53,7 +53,9 @@ impl Upstreams {
             http2: None,
         };
         let spec = Spec { name: APP.into(), address: app.address, tier: 0 };
-        let check: Arc<dyn Check> = Arc::new(HttpCheck::new(app.address.to_string(), &app.health.path, None));
+        let check: Arc<dyn Check> = Arc::new(
+            HttpCheck::new(app.address.to_string(), &app.health.path, None).with_protocol(app.protocol),
+        );
         let mut backends = vec![(spec, check)];
         let mut to_app = reach(app.address, None);
         if app.protocol == Protocol::Http2 {

@@ -34,7 +34,45 @@ async fn rfc9113_8_1_messages_of_a_grpc_call_pass_both_ways() {
         .await;
     let mut answer = answer.await.unwrap().into_body();
     assert_eq!(answer.data().await.unwrap().unwrap(), "world");
-    while answer.data().await.is_some() {}
+    assert!(answer.data().await.is_none());
+    let trailers = answer.trailers().await.unwrap().expect("the call's status");
+    assert_eq!(trailers["grpc-status"], "0");
+    assert_eq!(trailers["grpc-message"], "fine");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rfc9113_8_1_trailers_of_a_request_reach_a_back_end_of_http_1_1() {
+    let scene = Scene::new().await;
+    scene.origin().waits();
+    let mut client = client(&scene).await;
+    let request = Request::post(format!("https://{SITE}/upload")).body(()).unwrap();
+    let (answer, mut body) = client.send_request(request, false).unwrap();
+    body.send_data(Bytes::from_static(b"content"), false).unwrap();
+    let trailers = [("x-checksum", "abc"), ("content-length", "7")]
+        .map(|(name, value)| (http::HeaderName::from_static(name), http::HeaderValue::from_static(value)));
+    body.send_trailers(trailers.into_iter().collect()).unwrap();
+    let (mut head, mut upstream) = scene.origin().next().await;
+    upstream.body_of_request(&mut head).await.unwrap();
+    assert_eq!(head.body, b"content");
+    // RFC 9110 section 6.5.1: not one that tells the framing.
+    assert_eq!(String::from_utf8_lossy(&head.trailers), "x-checksum: abc\r\n");
+    upstream.send("HTTP/1.1 204 No Content\r\n\r\n").await;
+    assert_eq!(answer.await.unwrap().status(), 204);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rfc9110_15_2_interim_answers_reach_the_client_over_http_2() {
+    let scene = Scene::new().await;
+    scene.origin().waits();
+    let mut peer = super::peer::Peer::new(&scene).await;
+    peer.send(&super::peer::open(1)).await;
+    let (_, mut upstream) = scene.origin().next().await;
+    upstream.send("HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\n").await;
+    let interim = peer.until(|f| f.kind == super::peer::HEADERS).await.unwrap();
+    assert_eq!(interim.flags & super::peer::END_STREAM, 0);
+    upstream.send("HTTP/1.1 204 No Content\r\n\r\n").await;
+    let last = peer.until(|f| f.kind == super::peer::HEADERS).await.unwrap();
+    assert_eq!(last.flags & super::peer::END_STREAM, super::peer::END_STREAM);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -67,7 +67,12 @@ impl Authority {
 
     /// A server that asks for client certificates, as the web tiers and keepers do.
     pub fn mutual_server(&self, name: &str) -> Arc<ServerConfig> {
-        tls::mutual_server_config(&self.files(name), &[b"http/1.1"]).unwrap()
+        self.mutual_server_of(name, b"http/1.1")
+    }
+
+    /// As [`mutual_server`](Self::mutual_server), for another protocol.
+    pub fn mutual_server_of(&self, name: &str, alpn: &[u8]) -> Arc<ServerConfig> {
+        tls::mutual_server_config(&self.files(name), &[alpn]).unwrap()
     }
 
     /// A browser that trusts this authority.

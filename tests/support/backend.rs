@@ -36,6 +36,7 @@ struct Shared {
     answers: std::collections::HashMap<String, AtomicBool>,
     seen: Mutex<Vec<String>>,
     served: AtomicUsize,
+    frozen: AtomicBool,
     stop: CancellationToken,
 }
 
@@ -61,6 +62,7 @@ impl Backend {
             answers: ["/primary", "/replica"].map(|p| (p.to_owned(), AtomicBool::new(false))).into(),
             seen: Mutex::default(),
             served: AtomicUsize::new(0),
+            frozen: AtomicBool::new(false),
             stop: CancellationToken::new(),
         });
         let s = shared.clone();
@@ -114,6 +116,11 @@ impl Backend {
         self.shared.served.load(Ordering::SeqCst)
     }
 
+    /// As a node whose power is cut: nothing is closed, and nothing is said any more.
+    pub fn freeze(&self) {
+        self.shared.frozen.store(true, Ordering::SeqCst);
+    }
+
     /// As `kill -9`: no listener, no connections, once this returns.
     pub async fn kill(&self) {
         self.shared.stop.cancel();
@@ -131,6 +138,9 @@ async fn talk<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, shared: &Shared)
     let mut buffer = Vec::new();
     loop {
         let Some(request) = read_request(&mut stream, &mut buffer).await else { return };
+        if shared.frozen.load(Ordering::SeqCst) {
+            std::future::pending::<()>().await;
+        }
         let path = request.split(' ').nth(1).unwrap_or_default().to_owned();
         let checked = |ok: bool, reason: &str| {
             let status = if ok { "200 OK" } else { "503 Service Unavailable" };

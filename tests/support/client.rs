@@ -145,6 +145,29 @@ impl Wire {
         }
     }
 
+    /// What comes up to and with `end`.
+    pub async fn until(&mut self, end: &str) -> String {
+        let read = async {
+            loop {
+                if let Some(at) = find(&self.buffer, end.as_bytes()) {
+                    let text: Vec<u8> = self.buffer.drain(..at + end.len()).collect();
+                    return String::from_utf8_lossy(&text).into_owned();
+                }
+                let seen = String::from_utf8_lossy(&self.buffer).into_owned();
+                self.more()
+                    .await
+                    .unwrap_or_else(|| panic!("{end:?} does not come, but {seen:?} and the end"));
+            }
+        };
+        tokio::time::timeout(PATIENCE, read).await.unwrap_or_else(|_| panic!("{end:?} does not come"))
+    }
+
+    /// What comes until the connection ends.
+    pub async fn rest(&mut self) -> String {
+        assert!(self.closes_within(PATIENCE).await, "the connection does not end");
+        String::from_utf8_lossy(&std::mem::take(&mut self.buffer)).into_owned()
+    }
+
     /// Bytes as they come, at least one.
     pub async fn bytes(&mut self) -> Option<Vec<u8>> {
         if self.buffer.is_empty() {

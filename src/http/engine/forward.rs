@@ -4,6 +4,7 @@ use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use http::StatusCode;
 use metrics::counter;
@@ -34,6 +35,9 @@ const ANSWER_ROOM: usize = 8 * 1024;
 /// Interim answers to one request; more is a back end gone mad.
 const MOST_INTERIM: u32 = 100;
 
+/// How often a request that waits for its answer looks at the back end's health.
+const LOOK: Duration = Duration::from_millis(500);
+
 /// Why there is no answer from a back end.
 #[derive(Debug, thiserror::Error)]
 enum Failure {
@@ -47,6 +51,8 @@ enum Failure {
     Unprocessed,
     #[error("the back end's answer ended within its head")]
     CutShort,
+    #[error("the back end is down: it answers neither this nor its checks")]
+    Silent,
     #[error("the back end did not answer in time")]
     Late,
     #[error("{0}")]
@@ -200,7 +206,15 @@ pub(super) async fn forward<S: Service, C: Client<S>>(
                 if matches!(link.carrier, Carrier::Http2(_)) && request.expects_continue() {
                     client.tell_continue(request);
                 }
-                answer_head(client, request, exchange, &mut link, sending, until).await
+                // A node that lost its power closes nothing. What may go elsewhere does not wait for it.
+                let lost = || {
+                    repeatable && backend.is_silent() && {
+                        let mut others = tried.clone();
+                        others.add(&backend);
+                        service.next(admitted, &others).is_some()
+                    }
+                };
+                answer_head(client, request, exchange, &mut link, sending, until, lost).await
             }
             Err(e) => Err(Failure::Broken(e)),
         };
@@ -215,19 +229,20 @@ pub(super) async fn forward<S: Service, C: Client<S>>(
         };
         last = failure.to_string();
         let may = match failure {
-            Failure::Broken(_) => repeatable,
+            Failure::Broken(_) | Failure::Silent => repeatable,
             // Whatever it is, it was not done.
             Failure::Unprocessed => true,
             _ => false,
         };
         if may {
             // A kept connection that was closed says nothing about its back end, which may have it once more.
-            if !link.reused {
+            let same = link.reused && !matches!(failure, Failure::Silent);
+            if !same {
                 tried.add(&backend);
             }
             let can = !has_body || sending.pump.can_go_again() || sending.pump.content == 0;
-            if can && (link.reused || service.next(admitted, &tried).is_some()) {
-                again = link.reused.then_some(backend);
+            if can && (same || service.next(admitted, &tried).is_some()) {
+                again = same.then_some(backend);
                 continue;
             }
         }
@@ -235,7 +250,7 @@ pub(super) async fn forward<S: Service, C: Client<S>>(
     }
 }
 
-fn response_timeout<S: Service>(engine: &super::Engine<S>, exchange: &Exchange) -> std::time::Duration {
+fn response_timeout<S: Service>(engine: &super::Engine<S>, exchange: &Exchange) -> Duration {
     let index = exchange.backend.as_ref().map_or(0, |b| b.index());
     engine.service.upstreams().reach(index).map_or(engine.limits.client_timeout, |r| r.response_timeout)
 }
@@ -248,6 +263,7 @@ async fn answer_head<S: Service, C: Client<S>>(
     link: &mut Link,
     upload: &mut Upload,
     until: Instant,
+    is_lost: impl Fn() -> bool,
 ) -> Result<Response, Failure> {
     let engine = client.engine().clone();
     let limits = &engine.limits;
@@ -289,7 +305,10 @@ async fn answer_head<S: Service, C: Client<S>>(
         } else {
             upload.pace.deadline(limits.client_timeout, response_timeout)
         };
-        client.timer().set(deadline.min(until));
+        if is_lost() {
+            return Poll::Ready(Err(Failure::Silent));
+        }
+        client.timer().set_and_wake(deadline.min(until), LOOK);
         ready!(client.timer().poll(cx));
         Poll::Ready(Err(if until <= deadline {
             Failure::RequestTimeout
@@ -463,7 +482,7 @@ async fn no_answer<S: Service, C: Client<S>>(
             return After::Cut;
         }
         Failure::Refused(refusal) => return refuse(client, exchange, refusal, Some(request)).await,
-        Failure::Late | Failure::RequestTimeout => StatusCode::GATEWAY_TIMEOUT,
+        Failure::Late | Failure::Silent | Failure::RequestTimeout => StatusCode::GATEWAY_TIMEOUT,
         Failure::Broken(_)
         | Failure::Unprocessed
         | Failure::CutShort

@@ -30,6 +30,15 @@ impl Timer {
         }
     }
 
+    /// As [`set`](Self::set), and has whoever polls woken within `often`, now and then.
+    pub fn set_and_wake(&mut self, deadline: Instant, often: Duration) {
+        self.set(deadline);
+        let soon = Instant::now() + often;
+        if soon < self.sleep.deadline() {
+            self.sleep.as_mut().reset(soon);
+        }
+    }
+
     /// Ready once the deadline has passed.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         while self.sleep.as_mut().poll(cx).is_ready() {

@@ -1,0 +1,373 @@
+//! Back ends that speak HTTP/2 (RFC 9113), behind clients of either version.
+#![allow(missing_docs)]
+
+#[path = "support/mod.rs"]
+mod support;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use h2::server::SendResponse;
+use h2::{Reason, RecvStream, SendStream};
+use http::{HeaderMap, HeaderValue, Request, Response};
+use support::PATIENCE;
+use support::authority::Authority;
+use support::client::Wire;
+use support::program::Program;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use tokio_rustls::TlsAcceptor;
+
+const SITE: &str = "www.foobar.com";
+
+type Call = (Request<RecvStream>, SendResponse<Bytes>);
+
+/// A balancer and one back end, whose requests come to the test; its checks are answered.
+struct Scene {
+    authority: Authority,
+    balancer: Program,
+    calls: mpsc::UnboundedReceiver<Call>,
+    connections: Arc<AtomicUsize>,
+}
+
+impl Scene {
+    async fn over_tls() -> Self {
+        Self::start(true).await
+    }
+
+    async fn start(tls: bool) -> Self {
+        let authority = Authority::new();
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (sender, calls) = mpsc::unbounded_channel();
+        let connections = Arc::new(AtomicUsize::new(0));
+        let acceptor = tls.then(|| TlsAcceptor::from(authority.mutual_server_of("node0", b"h2")));
+        tokio::spawn(listen(listener, acceptor, sender, connections.clone()));
+        let balancer = Program::start(&authority.write("balancer.toml", &config(&authority, address, tls)));
+        Self { authority, balancer, calls, connections }
+    }
+
+    async fn next(&mut self) -> Call {
+        tokio::time::timeout(PATIENCE, self.calls.recv()).await.expect("no request came").unwrap()
+    }
+
+    async fn http1(&self) -> Wire {
+        let address = self.balancer.address("https.listen");
+        Wire::tls(address, SITE, self.authority.browser(&[b"http/1.1"])).await
+    }
+
+    async fn http2(&self) -> h2::client::SendRequest<Bytes> {
+        let address = self.balancer.address("https.listen");
+        let wire = Wire::tls(address, SITE, self.authority.browser(&[b"h2"])).await;
+        let (client, connection) = h2::client::handshake(wire.into_stream()).await.unwrap();
+        tokio::spawn(connection);
+        client.ready().await.unwrap()
+    }
+}
+
+fn config(authority: &Authority, back_end: SocketAddr, tls: bool) -> String {
+    let site = authority.files(SITE);
+    let own = authority.files("node-of-the-balancer");
+    let tls = match tls {
+        true => format!(
+            "tls = {{ ca = \"{}\", certificate = \"{}\", key = \"{}\" }}",
+            own.ca.display(),
+            own.certificate.display(),
+            own.key.display()
+        ),
+        false => String::new(),
+    };
+    format!(
+        r#"
+node = "node1"
+domain = "{SITE}"
+drain_delay = "0s"
+[metrics]
+listen = "127.0.0.1:0"
+[https]
+listen = ["127.0.0.1:0"]
+certificate = "{}"
+key = "{}"
+[web]
+backends = [{{name="node0",address="{back_end}"}}]
+protocol = "h2"
+{tls}
+connect_timeout = "10s"
+health = {{ interval = "200ms", timeout = "10s" }}
+"#,
+        site.certificate.display(),
+        site.key.display(),
+    )
+}
+
+async fn listen(
+    listener: TcpListener,
+    acceptor: Option<TlsAcceptor>,
+    calls: mpsc::UnboundedSender<Call>,
+    connections: Arc<AtomicUsize>,
+) {
+    loop {
+        let (tcp, _) = listener.accept().await.unwrap();
+        let (acceptor, calls, connections) = (acceptor.clone(), calls.clone(), connections.clone());
+        tokio::spawn(async move {
+            match acceptor {
+                Some(acceptor) => {
+                    if let Ok(stream) = acceptor.accept(tcp).await {
+                        talk(stream, calls, connections).await;
+                    }
+                }
+                None => talk::<TcpStream>(tcp, calls, connections).await,
+            }
+        });
+    }
+}
+
+async fn talk<T>(io: T, calls: mpsc::UnboundedSender<Call>, connections: Arc<AtomicUsize>)
+where
+    T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+{
+    let mut connection = h2::server::handshake(io).await.unwrap();
+    let mut counted = false;
+    while let Some(Ok((request, mut respond))) = connection.accept().await {
+        if request.uri().path() == "/healthz" {
+            respond.send_response(Response::new(()), true).unwrap();
+            continue;
+        }
+        if !std::mem::replace(&mut counted, true) {
+            connections.fetch_add(1, Ordering::SeqCst);
+        }
+        let _ = calls.send((request, respond));
+    }
+}
+
+async fn content(mut body: RecvStream) -> (Vec<u8>, Option<HeaderMap>) {
+    let mut all = Vec::new();
+    while let Some(piece) = body.data().await {
+        let piece = piece.unwrap();
+        body.flow_control().release_capacity(piece.len()).unwrap();
+        all.extend_from_slice(&piece);
+    }
+    (all, body.trailers().await.unwrap())
+}
+
+fn trailers(name: &'static str, value: &'static str) -> HeaderMap {
+    HeaderMap::from_iter([(http::HeaderName::from_static(name), HeaderValue::from_static(value))])
+}
+
+fn begin(respond: &mut SendResponse<Bytes>) -> SendStream<Bytes> {
+    respond.send_response(Response::new(()), false).unwrap()
+}
+
+/// Sends all of it, as the other side makes room.
+async fn send_all(mut stream: SendStream<Bytes>, mut rest: Bytes) {
+    while !rest.is_empty() {
+        stream.reserve_capacity(rest.len());
+        let room = std::future::poll_fn(|cx| stream.poll_capacity(cx)).await.unwrap().unwrap();
+        let piece = rest.split_to(room.min(rest.len()));
+        stream.send_data(piece, rest.is_empty()).unwrap();
+    }
+}
+
+fn some_content(len: usize) -> Bytes {
+    (0..len).map(|i| (i % 251) as u8 ^ (i / 65_536) as u8).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rfc9113_8_1_a_grpc_call_streams_both_ways_and_ends_with_its_status() {
+    let mut scene = Scene::over_tls().await;
+    let mut client = scene.http2().await;
+    let request = Request::post(format!("https://{SITE}/chat.Chat/Talk"))
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .body(())
+        .unwrap();
+    let (answer, mut questions) = client.send_request(request, false).unwrap();
+    let (request, mut respond) = scene.next().await;
+    assert_eq!(request.headers()["te"], "trailers");
+    assert_eq!(request.headers()["via"], "2 trivet");
+    assert_eq!(request.uri().to_string(), format!("https://{SITE}/chat.Chat/Talk"));
+    let mut heard = request.into_body();
+    let mut replies = begin(&mut respond);
+    let mut answers = None;
+    let mut answer = Some(answer);
+    for n in 0..3 {
+        // Each message waits for the answer to the one before: nothing is held back on the way.
+        questions.send_data(Bytes::from(format!("question {n}")), false).unwrap();
+        let question = heard.data().await.unwrap().unwrap();
+        heard.flow_control().release_capacity(question.len()).unwrap();
+        assert_eq!(question, format!("question {n}"));
+        replies.send_data(Bytes::from(format!("answer {n}")), false).unwrap();
+        if let Some(answer) = answer.take() {
+            answers = Some(answer.await.unwrap().into_body());
+        }
+        let reply = answers.as_mut().unwrap().data().await.unwrap().unwrap();
+        assert_eq!(reply, format!("answer {n}"));
+    }
+    questions.send_trailers(trailers("x-end", "yes")).unwrap();
+    assert!(heard.data().await.is_none());
+    assert_eq!(heard.trailers().await.unwrap().unwrap()["x-end"], "yes");
+    replies.send_trailers(trailers("grpc-status", "0")).unwrap();
+    let mut answers = answers.unwrap();
+    assert!(answers.data().await.is_none());
+    assert_eq!(answers.trailers().await.unwrap().unwrap()["grpc-status"], "0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rfc9110_6_5_trailers_pass_between_http_1_1_and_http_2() {
+    let mut scene = Scene::over_tls().await;
+    let mut wire = scene.http1().await;
+    wire.send(&format!(
+        "POST /a HTTP/1.1\r\nHost: {SITE}\r\nTE: trailers\r\nConnection: TE\r\nTransfer-Encoding: chunked\r\n\r\n\
+         7\r\ncontent\r\n0\r\nX-Sum: 1\r\n\r\n"
+    ))
+    .await;
+    let (request, mut respond) = scene.next().await;
+    assert_eq!(request.headers()["x-forwarded-proto"], "https");
+    assert!(!request.headers().contains_key("connection") && !request.headers().contains_key("host"));
+    let (body, told) = content(request.into_body()).await;
+    assert_eq!(body, b"content");
+    assert_eq!(told.unwrap()["x-sum"], "1");
+    let mut stream = begin(&mut respond);
+    stream.send_data(Bytes::from_static(b"answer"), false).unwrap();
+    stream.send_trailers(trailers("x-end", "2")).unwrap();
+    let text = wire.until("\r\n0\r\nx-end: 2\r\n\r\n").await;
+    assert!(
+        text.starts_with("HTTP/1.1 200 OK\r\n") && text.contains("\r\n\r\n6\r\nanswer\r\n0\r\n"),
+        "{text}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rfc9113_3_3_a_back_end_without_tls_is_spoken_to_by_prior_knowledge() {
+    let mut scene = Scene::start(false).await;
+    let mut wire = scene.http1().await;
+    wire.send(&format!("GET /plain?x HTTP/1.1\r\nHost: {SITE}\r\n\r\n")).await;
+    let (request, mut respond) = scene.next().await;
+    assert_eq!(request.uri().to_string(), format!("http://{SITE}/plain?x"));
+    let head = Response::builder().status(404).header("content-length", "4").body(()).unwrap();
+    respond.send_response(head, false).unwrap().send_data(Bytes::from_static(b"none"), true).unwrap();
+    let answer = wire.answer().await.unwrap();
+    assert_eq!((answer.status, &*answer.body), (404, "none"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rfc9113_6_9_large_bodies_pass_both_ways_under_flow_control() {
+    let mut scene = Scene::over_tls().await;
+    let all = some_content(8 << 20);
+    let mut client = scene.http2().await;
+    let request = Request::post(format!("https://{SITE}/large")).body(()).unwrap();
+    let (answer, body) = client.send_request(request, false).unwrap();
+    tokio::spawn(send_all(body, all.clone()));
+    let (request, mut respond) = scene.next().await;
+    assert!(content(request.into_body()).await.0 == all, "not what was sent");
+    tokio::spawn(send_all(begin(&mut respond), all.clone()));
+    assert!(content(answer.await.unwrap().into_body()).await.0 == all, "not what was answered");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rfc9113_5_1_2_requests_share_a_connection() {
+    let mut scene = Scene::over_tls().await;
+    let mut client = scene.http2().await;
+    // The first makes the connection.
+    for n in 0..21 {
+        let request = Request::get(format!("https://{SITE}/{n}")).body(()).unwrap();
+        let (answer, _) = client.send_request(request, true).unwrap();
+        let (_, mut respond) = scene.next().await;
+        if n == 0 {
+            respond.send_response(Response::new(()), true).unwrap();
+            assert_eq!(answer.await.unwrap().status(), 200);
+        } else {
+            // Unanswered: the next one goes beside it.
+            std::mem::forget((answer, respond));
+        }
+    }
+    assert_eq!(scene.connections.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rfc9113_8_7_what_a_back_end_has_not_processed_is_sent_again_whatever_the_method() {
+    let mut scene = Scene::over_tls().await;
+    let mut wire = scene.http1().await;
+    let post = format!("POST /again HTTP/1.1\r\nHost: {SITE}\r\nContent-Length: 0\r\n\r\n");
+    wire.send(&post).await;
+    let (_, mut respond) = scene.next().await;
+    respond.send_response(Response::new(()), true).unwrap();
+    assert_eq!(wire.answer().await.unwrap().status, 200);
+    // On a connection that is there.
+    wire.send(&post).await;
+    let (_, mut respond) = scene.next().await;
+    respond.send_reset(Reason::REFUSED_STREAM);
+    let (_, mut respond) = scene.next().await;
+    respond.send_response(Response::new(()), true).unwrap();
+    assert_eq!(wire.answer().await.unwrap().status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rfc9113_8_7_what_may_have_been_processed_is_not_sent_again() {
+    let mut scene = Scene::over_tls().await;
+    let mut wire = scene.http1().await;
+    wire.send(&format!("POST /once HTTP/1.1\r\nHost: {SITE}\r\nContent-Length: 0\r\n\r\n")).await;
+    let (_, mut respond) = scene.next().await;
+    respond.send_reset(Reason::INTERNAL_ERROR);
+    assert_eq!(wire.answer().await.unwrap().status, 502);
+    assert!(scene.calls.try_recv().is_err(), "it was sent again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rfc9112_8_an_answer_that_the_back_end_resets_is_cut_for_the_client() {
+    let mut scene = Scene::over_tls().await;
+    let mut wire = scene.http1().await;
+    wire.send(&format!("GET /cut HTTP/1.1\r\nHost: {SITE}\r\n\r\n")).await;
+    let (_, mut respond) = scene.next().await;
+    let mut stream = begin(&mut respond);
+    stream.send_data(Bytes::from_static(b"half"), false).unwrap();
+    wire.until("\r\n\r\n4\r\nhalf\r\n").await;
+    stream.send_reset(Reason::INTERNAL_ERROR);
+    assert_eq!(wire.rest().await, "", "it ended as if it were whole");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rfc9113_5_4_2_a_client_that_leaves_resets_the_back_ends_stream() {
+    let mut scene = Scene::over_tls().await;
+    let mut wire = scene.http1().await;
+    wire.send(&format!("GET /left HTTP/1.1\r\nHost: {SITE}\r\n\r\n")).await;
+    let (_, mut respond) = scene.next().await;
+    drop(wire);
+    let reset = std::future::poll_fn(|cx| respond.poll_reset(cx));
+    let reason = tokio::time::timeout(PATIENCE, reset).await.expect("no reset").unwrap();
+    assert_eq!(reason, Reason::CANCEL);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rfc9110_10_1_1_a_client_that_waits_for_100_gets_it() {
+    let mut scene = Scene::over_tls().await;
+    let mut wire = scene.http1().await;
+    let head =
+        format!("POST /wait HTTP/1.1\r\nHost: {SITE}\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n");
+    wire.send(&head).await;
+    wire.until("HTTP/1.1 100 Continue\r\n\r\n").await;
+    wire.send("body").await;
+    let (request, mut respond) = scene.next().await;
+    assert_eq!(content(request.into_body()).await.0, b"body");
+    respond.send_response(Response::builder().status(204).body(()).unwrap(), true).unwrap();
+    assert_eq!(wire.answer().await.unwrap().status, 204);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rfc9110_9_3_2_head_has_the_length_and_no_content() {
+    let mut scene = Scene::over_tls().await;
+    let mut wire = scene.http1().await;
+    wire.send(&format!("HEAD /a HTTP/1.1\r\nHost: {SITE}\r\n\r\n")).await;
+    let (_, mut respond) = scene.next().await;
+    let head = Response::builder().header("content-length", "1234").body(()).unwrap();
+    respond.send_response(head, true).unwrap();
+    let text = wire.until("\r\n\r\n").await;
+    assert!(text.to_ascii_lowercase().contains("\r\ncontent-length: 1234\r\n"), "{text}");
+    // The connection goes on.
+    wire.send(&format!("GET /b HTTP/1.1\r\nHost: {SITE}\r\n\r\n")).await;
+    let (_, mut respond) = scene.next().await;
+    respond.send_response(Response::new(()), true).unwrap();
+    assert_eq!(wire.answer().await.unwrap().status, 200);
+}
