@@ -32,7 +32,28 @@ let
     };
   };
 
-  node = name: {
+  # A scenario may put another app in the reference site's place: `# app: NAME` in its head.
+  python = "${pkgs.python3.withPackages (python: [ python.pymysql ])}/bin/python3";
+  apps = {
+    guestbook = "${python} ${../examples/guestbook/guestbook.py}";
+    ledger = "${python} ${./apps/ledger.py}";
+  };
+  appOf =
+    file:
+    let
+      asked = builtins.match ".*\n# app: ([a-z]+)\n.*" (builtins.readFile (./scenarios + "/${file}"));
+    in
+    if asked == null then null else apps.${lib.head asked};
+
+  # What scenarios import.
+  library = pkgs.linkFarm "trivet-vm-tests" [
+    {
+      name = "chaos";
+      path = ./chaos;
+    }
+  ];
+
+  node = file: name: {
     imports = [
       ../nixos
       ../nixos/example/cluster.nix
@@ -40,6 +61,7 @@ let
       (network [ cluster.nodes.${name}.address ])
     ];
     services.trivet.package = trivet;
+    services.trivet.app.command = appOf file;
     services.trivet.cluster.nodes = lib.mapAttrs (_: _: { interface = "eth1"; }) cluster.nodes;
     environment.systemPackages = [ pkgs.jq ]; # scenarios read nftables' counters
     virtualisation = {
@@ -69,6 +91,8 @@ let
       pkgs.openssl
       # The continuous client that counts what a user would have seen.
       (pkgs.writeScriptBin "trivet-probe" ("#!${lib.getExe pkgs.python3}\n" + builtins.readFile ./probe.py))
+      # Concurrent users of the ledger, who write down what they saw.
+      (pkgs.writeScriptBin "trivet-ledger" ("#!${lib.getExe pkgs.python3}\n" + builtins.readFile ./ledger_client.py))
     ];
   };
 in
@@ -83,8 +107,11 @@ lib.mapAttrs' (
       nodes = {
         inherit client;
       }
-      // lib.mapAttrs (n: _: node n) cluster.nodes;
-      testScript = builtins.readFile ./prelude.py + builtins.readFile (./scenarios + "/${file}");
+      // lib.mapAttrs (n: _: node file n) cluster.nodes;
+      testScript =
+        "import sys\nsys.path.insert(0, \"${library}\")\n"
+        + builtins.readFile ./prelude.py
+        + builtins.readFile (./scenarios + "/${file}");
       # Scenarios are checked where they are written; the driver's checkers know one driver only.
       skipLint = true;
       skipTypeCheck = true;

@@ -13,7 +13,7 @@ from chaos.schedule import Step
 # All was well for so long before the fault, and again after it.
 CALM = 2.0
 # After the fault is over. A node that boots, recovers its database and joins takes the longest.
-WHOLE = 150
+WHOLE = 240
 SESSIONS, RATE = 12, 3.0
 ACCOUNTS, BALANCE = 8, 1000
 CHECKSUMS = "SELECT table_name FROM information_schema.tables WHERE table_schema = 'trivet' AND table_type = 'BASE TABLE'"
@@ -29,6 +29,7 @@ class Result:
     error: str | None = None
     anomalies: list[str] = field(default_factory=list)
     requests: int = 0
+    acknowledged: int = 0  # writes
     failed: dict[str, int] = field(default_factory=dict)
     outage: dict[str, float] = field(default_factory=dict)
     lost: int = 0
@@ -43,19 +44,98 @@ class Result:
         return said if self.passed else f"FAILED: {'; '.join(self.anomalies[:3])} ({len(self.anomalies)} in all; {said})"
 
 
-def prepare(site: Site) -> None:
-    """The accounts."""
-    body = json.dumps({"accounts": ACCOUNTS, "balance": BALANCE})
-    site.client.wait_until_succeeds(
-        f"curl -fsS --max-time 30 -o /dev/null {site.SITE}/ledger/setup -H 'Idempotency-Key: setup' --json '{body}'", timeout=60)
+class Ledger:
+    """Users of the ledger (vm-tests/apps/ledger.py), and the judge over everything they wrote down."""
+
+    app: str | None = "ledger"
+
+    def prepare(self, site: Site) -> None:
+        body = json.dumps({"accounts": ACCOUNTS, "balance": BALANCE})
+        site.client.wait_until_succeeds(
+            f"curl -fsS --max-time 30 -o /dev/null {site.SITE}/ledger/setup -H 'Idempotency-Key: setup' --json '{body}'", timeout=60)
+
+    def start(self, site: Site, step: Step, name: str) -> None:
+        self.before = _member(site, site.primary(), name)["accounts"]
+        _users(site, f"start {name} --base {site.SITE} --sessions {SESSIONS} --rate {RATE} --seed {step.pick} "
+                     f"--accounts {ACCOUNTS} --balance {BALANCE}")
+
+    def served(self, site: Site, name: str) -> Callable[[], bool]:
+        since = _now(site)
+
+        def again() -> bool:
+            now = json.loads(_users(site, f"show {name}"))
+            return now["last_write"] > since and now["last_read"] > since
+
+        return again
+
+    def stop(self, site: Site, name: str, out: Path) -> None:
+        at = _users(site, f"stop {name}").strip()
+        text = site.client.succeed(f"cat {at}")
+        (out / "history.jsonl").write_text(text)
+        self.history = [json.loads(line) for line in text.splitlines()]
+
+    def judge(self, site: Site, name: str, out: Path, result: "Result", began: float, ended: float) -> list[check.Anomaly]:
+        result.requests = len(self.history)
+        result.acknowledged = sum(r["op"] in check.WRITES and r["outcome"] == "ok" for r in self.history)
+        result.failed = check.failures(self.history)
+        result.outage = check.outages(self.history, began, ended)
+        states = {n.name: _member(site, n, name) for n in site.NODES}
+        (out / "states.json").write_text(json.dumps({"before": self.before, "members": states}))
+        return check.check(check.Round(self.history, self.before, states))
 
 
-def run(site: Site, step: Step, name: str, out: Path, say: Callable[[str], None]) -> Result:
+class ReferenceSite:
+    """The reference site under trivet-probe: comments written with an idempotency key, pages read."""
+
+    app: str | None = None
+    reads, writes = 20, 10
+
+    def prepare(self, site: Site) -> None:
+        site.make_user()
+
+    def start(self, site: Site, step: Step, name: str) -> None:
+        # A user waits for longer than the site does before it says that it could not.
+        site.client.succeed(
+            f"trivet-probe start {name} --base {site.SITE} --reads {self.reads} --writes {self.writes} --timeout 40 --write-timeout 40 "
+            f"--path / --user {site.USER} --password '{site.PASSWORD}'", timeout=120)
+
+    def served(self, site: Site, name: str) -> Callable[[], bool]:
+        before = site.probe_so_far(name)
+
+        def again() -> bool:
+            now = site.probe_so_far(name)
+            return all(now[s]["succeeded"] > before[s]["succeeded"] + 5 for s in ("reads", "writes"))
+
+        return again
+
+    def stop(self, site: Site, name: str, out: Path) -> None:
+        self.seen = site.stop_probe(name)
+        (out / "probe.json").write_text(json.dumps(self.seen))
+
+    def judge(self, site: Site, name: str, out: Path, result: "Result", began: float, ended: float) -> list[check.Anomaly]:
+        streams = [self.seen["reads"], self.seen["writes"]]
+        result.requests = sum(s["requests"] for s in streams)
+        result.acknowledged = streams[1]["succeeded"]
+        for stream in streams:
+            for problem, times in stream["problems"].items():
+                result.failed[problem] = result.failed.get(problem, 0) + times
+        result.outage = {"read": streams[0]["longest_outage"], "write": streams[1]["longest_outage"]}
+        found = [check.Anomaly("lost-write", f"{node}: {text} was acknowledged and is not there")
+                 for node, missing in site.lost_writes(self.seen).items() for text in missing]
+        twice = "SELECT body FROM trivet.comments WHERE body LIKE 'probe %' GROUP BY body HAVING COUNT(*) > 1"
+        found += [check.Anomaly("doubled-write", text) for text in site.sql(site.primary(), twice).splitlines()]
+        return found
+
+
+WORKLOADS = {"ledger": Ledger, "site": ReferenceSite}
+
+
+def run(site: Site, step: Step, name: str, out: Path, users: "Ledger | ReferenceSite") -> Result:
     """Never raises for what the cluster did; the result says it."""
     result = Result(step.number, step.fault, str(step))
     out.mkdir(parents=True, exist_ok=True)
     try:
-        _run(site, step, name, out, result, say)
+        _run(site, step, name, out, result, users)
     except Exception as e:
         result.error = str(e) or type(e).__name__
         try:
@@ -66,15 +146,13 @@ def run(site: Site, step: Step, name: str, out: Path, say: Callable[[str], None]
     return result
 
 
-def _run(site: Site, step: Step, name: str, out: Path, result: Result, say: Callable[[str], None]) -> None:
-    before = _member(site, site.primary(), name)["accounts"]
+def _run(site: Site, step: Step, name: str, out: Path, result: Result, users: "Ledger | ReferenceSite") -> None:
     fault = faults.FAULTS[step.fault]
-    _users(site, f"start {name} --base {site.SITE} --sessions {SESSIONS} --rate {RATE} --seed {step.pick} "
-                 f"--accounts {ACCOUNTS} --balance {BALANCE}")
+    node = faults.target(site, step)
+    result.node = node.name if node is not None else "all"
+    users.start(site, step, name)
     try:
         time.sleep(CALM)
-        node = faults.target(site, step)
-        result.node = node.name if node is not None else "all"
         began = _now(site)
         try:
             fault.inject(site, node, step)
@@ -82,18 +160,14 @@ def _run(site: Site, step: Step, name: str, out: Path, result: Result, say: Call
         finally:
             fault.heal(site, node, step)
         healed = _now(site)
-        wait_until_whole(site, name)
+        wait_until_whole(site, users.served(site, name))
         ended = _now(site)
         result.whole, result.whole_after = True, round(ended - healed, 2)
         time.sleep(CALM)
     finally:
-        history = _history(site, name, out)
-    result.requests = len(history)
-    result.failed = check.failures(history)
-    result.outage = check.outages(history, began, ended)
-    states = {n.name: _member(site, n, name) for n in _level(site)}
-    (out / "states.json").write_text(json.dumps({"before": before, "members": states}))
-    found = check.check(check.Round(history, before, states)) + _tables(site)
+        users.stop(site, name, out)
+    wait_until_level(site)
+    found = users.judge(site, name, out, result, began, ended) + _tables(site)
     result.anomalies, result.lost = [str(a) for a in found], check.lost_writes(found)
     result.passed = not found
 
@@ -107,17 +181,10 @@ def _now(site: Site) -> float:
     return float(site.client.succeed("date +%s.%N"))
 
 
-def _history(site: Site, name: str, out: Path) -> list[dict]:
-    at = _users(site, f"stop {name}").strip()
-    text = site.client.succeed(f"cat {at}")
-    (out / "history.jsonl").write_text(text)
-    return [json.loads(line) for line in text.splitlines()]
-
-
 # --- the cluster ------------------------------------------------------------------------------------------------
 
 
-def wait_until_whole(site: Site, name: str, timeout: float = WHOLE) -> None:
+def wait_until_whole(site: Site, served: Callable[[], bool], timeout: float = WHOLE) -> None:
     """All members ONLINE in one another's eyes, one writable primary, one holder of the address, users reading and writing."""
     deadline = time.monotonic() + timeout
     site.wait_for_members(site.NODES, timeout=timeout)
@@ -127,12 +194,6 @@ def wait_until_whole(site: Site, name: str, timeout: float = WHOLE) -> None:
 
     site.poll(lambda: _agreed(site), "the members agree on one writable primary", left())
     site.poll(lambda: len(site.holders(site.NODES)) == 1, "exactly one node holds the virtual address", left())
-    since = _now(site)
-
-    def served() -> bool:
-        now = json.loads(_users(site, f"show {name}"))
-        return now["last_write"] > since and now["last_read"] > since
-
     site.poll(served, "users read and write again", left())
 
 
@@ -142,14 +203,13 @@ def _agreed(site: Site):
     return len(named) == 1 and all(views) and [site.try_sql(n, "SELECT @@super_read_only") for n in site.NODES].count("0") == 1
 
 
-def _level(site: Site) -> list:
-    """The members, once each has applied everything that the primary has."""
+def wait_until_level(site: Site) -> None:
+    """Until each member has applied everything that the primary has."""
     everything = site.executed_everywhere(site.NODES)
     for node in site.NODES:
         waited = site.sql(node, f"SELECT WAIT_FOR_EXECUTED_GTID_SET('{everything}', 60)", timeout=90)
         if waited != "0":
             raise Exception(f"{node.name} did not apply what the primary has within 60 s")
-    return site.NODES
 
 
 def _member(site: Site, node, name: str) -> dict:

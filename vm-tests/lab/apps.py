@@ -1,6 +1,6 @@
 """Another app in the reference site's place, as services.trivet.app.command would put it there (nixos/app.nix).
 
-A scenario says so in its first lines: `# app: NAME`. NAME.py lies in vm-tests/apps.
+A scenario says so in its head: `# app: NAME`. NAME.py lies in vm-tests/apps, or in examples/NAME.
 """
 
 import re
@@ -9,9 +9,9 @@ from pathlib import Path
 
 from lab.errors import LabError
 from lab.machine import Node
-from lab.running import VM_TESTS
+from lab.running import REPOSITORY, VM_TESTS
 
-FOLDER = VM_TESTS / "apps"
+FOLDERS = (VM_TESTS / "apps", REPOSITORY / "examples")
 AT = "/usr/local/lib/trivet/apps"
 # What nixos/app.nix gives a program of the site's own: it need not know systemd's readiness.
 DROP_IN = """[Service]
@@ -38,10 +38,10 @@ def lay(node: Node, name: str, environment: dict[str, str] | None = None) -> Non
 
 
 def copy(node: Node, name: str) -> str:
-    """Bring a program of vm-tests/apps to the node; where it is there."""
-    source = FOLDER / f"{name}.py"
-    if not source.exists():
-        raise LabError(f"there is no {name}.py in {FOLDER}")
+    """Bring the program to the node; where it is there."""
+    source = next((at for folder in FOLDERS for at in (folder / f"{name}.py", folder / name / f"{name}.py") if at.exists()), None)
+    if source is None:
+        raise LabError(f"there is no app {name!r}: no {name}.py in {' or '.join(map(str, FOLDERS))}")
     program = node.root / AT.lstrip("/") / source.name
     program.parent.mkdir(parents=True, exist_ok=True)
     shutil.copy(source, program)

@@ -16,6 +16,9 @@ from lab.running import REPOSITORY, Lab
 from lab.scenarios import PRELUDE, Driver
 
 NAME = "trivet-chaos"
+Users = rounds.Ledger | rounds.ReferenceSite
+# For three members from nothing, two of them cloned, on a machine that has other work: seconds.
+BOOT = 300
 # The programs whose clock a node's clock is.
 CLOCKED = ("mysql", "trivet-keeper", "trivet-gateway", "trivet-app", "trivet-web", "trivet-balancer")
 CLOCK = f"""[Service]
@@ -34,17 +37,19 @@ def add_options(c: argparse.ArgumentParser) -> None:
     c.add_argument("--fault", action="append", choices=sorted(faults.FAULTS), help="only this one; may be given more than once")
     c.add_argument("--broken", choices=sorted(broken.BROKEN), help="a cluster that breaks a promise: the checker must object")
     c.add_argument("--markdown", action="store_true", help="no run: the table of all results that are kept, as docs/chaos.md has it")
-    _common(c)
+    _common(c, "ledger")
 
 
 def add_failover_options(c: argparse.ArgumentParser) -> None:
     c.add_argument("--runs", type=int, default=20, help="of each kind (default: 20)")
     c.add_argument("--kind", choices=("planned", "unplanned", "both"), default="both")
     c.add_argument("--markdown", action="store_true", help="no run: the table of all results that are kept")
-    _common(c)
+    _common(c, "site")
 
 
-def _common(c: argparse.ArgumentParser) -> None:
+def _common(c: argparse.ArgumentParser, app: str) -> None:
+    c.add_argument("--app", choices=sorted(rounds.WORKLOADS), default=app,
+                   help=f"who is asked: the ledger, made for the checker, or the reference site (default: {app})")
     c.add_argument("--results", type=Path, help="folder for histories and results (default: target/lab/chaos, or …/failover)")
     c.add_argument("--profile", default=argparse.SUPPRESS, help="cargo's profile (default: lab)")
 
@@ -52,12 +57,13 @@ def _common(c: argparse.ArgumentParser) -> None:
 # --- machines ---------------------------------------------------------------------------------------------------
 
 
-def boot(lab: Lab, parts: bring_up.Parts, *, clock: bool, sabotage: "broken.Broken | None" = None) -> faults.Site:
-    """A fresh cluster that carries the ledger, each database on a disk of its own."""
+def boot(lab: Lab, parts: bring_up.Parts, users: "Users", *, clock: bool = False, sabotage: broken.Broken | None = None) -> faults.Site:
+    """A fresh cluster that carries what the users use, each database on a disk of its own."""
     bring_up.create(lab, parts, quiet=True)
     for node in lab.nodes.values():
         node.use_data_disk()
-        apps.lay(node, "ledger", sabotage.environment if sabotage else None)
+        if users.app is not None:
+            apps.lay(node, users.app, sabotage.environment if sabotage else None)
         if clock:
             at = node.root / faults.LAB_CLOCK.lstrip("/")
             at.parent.mkdir(parents=True, exist_ok=True)
@@ -71,17 +77,18 @@ def boot(lab: Lab, parts: bring_up.Parts, *, clock: bool, sabotage: "broken.Brok
     site = SimpleNamespace(**symbols)
     site.start_all()
     site.site_answers()
-    site.wait_for_members(site.NODES)
+    site.wait_for_members(site.NODES, timeout=BOOT)
     site.settled()
-    rounds.prepare(site)
+    users.prepare(site)
     return site
 
 
 class Run:
     """Rounds on one lab; after a round that did not leave a whole cluster behind, on a new one."""
 
-    def __init__(self, options: argparse.Namespace, name: str, snapshots: Path, results: Path, *, clock: bool,
-                 sabotage: "broken.Broken | None" = None):
+    def __init__(self, options: argparse.Namespace, name: str, snapshots: Path, results: Path, users: Users, *, clock: bool = False,
+                 sabotage: broken.Broken | None = None):
+        self.users = users
         self.name, self.snapshots, self.results, self.clock, self.sabotage = name, snapshots, results, clock, sabotage
         self.parts = bring_up.prepare(options.profile)
         self.lab: Lab | None = None
@@ -96,12 +103,12 @@ class Run:
             say("booting three nodes")
             self.lab = Lab(self.name, self.snapshots, Log(self.results / "log"), self.results)
             try:
-                self.site = boot(self.lab, self.parts, clock=self.clock, sabotage=self.sabotage)
+                self.site = boot(self.lab, self.parts, self.users, clock=self.clock, sabotage=self.sabotage)
             except Exception as e:
                 bring_up.save_logs(self.lab, out)
                 raise LabError(f"the cluster did not come up: {e}; logs: {out}") from e
         say(f"{label} {step}")
-        result = rounds.run(self.site, step, label, out, say)
+        result = rounds.run(self.site, step, label, out, self.users)
         say(f"     {'(' + result.node + ') ' if result.node else ''}{result.summary()}")
         self.done.append(result)
         if not result.passed and self.lab is not None:
@@ -124,9 +131,9 @@ def _keep(results: Path, run: Run, about: dict) -> None:
     (results / "results.json").write_text(json.dumps(kept, indent=1) + "\n")
 
 
-def kept(results: Path) -> list[dict]:
+def kept(results: Path, app: str) -> list[dict]:
     found = [json.loads(p.read_text()) for p in sorted(results.glob("*/results.json"))]
-    return [r for run in found if not run.get("broken") for r in run["rounds"]]
+    return [r for run in found if not run.get("broken") and run.get("app") == app for r in run["rounds"]]
 
 
 def _folder(options: argparse.Namespace, name: str) -> Path:
@@ -139,13 +146,13 @@ def _folder(options: argparse.Namespace, name: str) -> Path:
 def main(options: argparse.Namespace, name: str, snapshots: Path) -> int:
     results = _folder(options, "chaos")
     if options.markdown:
-        print(table.markdown(kept(results)))
+        print(table.markdown(kept(results, options.app)))
         return 0
     if options.broken:
         return _broken(options, name, snapshots, results)
     chosen = options.fault or list(faults.FAULTS)
-    into = _new_folder(results, f"seed-{options.seed}")
-    run = Run(options, name, snapshots, into, clock="clock" in chosen)
+    into = _new_folder(results, f"{options.app}-seed-{options.seed}")
+    run = Run(options, name, snapshots, into, rounds.WORKLOADS[options.app](), clock="clock" in chosen)
     began = time.monotonic()
     limit = 60 * (options.minutes if options.minutes is not None else (10 if options.runs is None else 1e9))
     try:
@@ -153,7 +160,7 @@ def main(options: argparse.Namespace, name: str, snapshots: Path) -> int:
             if time.monotonic() - began > limit or (options.runs is not None and step.number > options.runs):
                 break
             run.one(step)
-            _keep(into, run, {"seed": options.seed, "faults": chosen})
+            _keep(into, run, {"app": options.app, "seed": options.seed, "faults": chosen})
     finally:
         run.end()
     return _tell(run, into)
@@ -163,7 +170,7 @@ def _broken(options: argparse.Namespace, name: str, snapshots: Path, results: Pa
     """Passes when the checker objects."""
     how = broken.BROKEN[options.broken]
     into = _new_folder(results, f"broken-{options.broken}")
-    run = Run(options, name, snapshots, into, clock=False, sabotage=how)
+    run = Run(options, name, snapshots, into, rounds.Ledger(), sabotage=how)
     passed = 0
     runs = options.runs or 3
     say(f"{options.broken}: {how.about}")
@@ -175,7 +182,7 @@ def _broken(options: argparse.Namespace, name: str, snapshots: Path, results: Pa
             objected = any(a.split(":")[0] in how.expected for a in result.anomalies)
             passed += objected
             say(f"     {'the checker objects, as it must' if objected else 'FAILED: the checker did not notice'}")
-            _keep(into, run, {"seed": options.seed, "broken": options.broken})
+            _keep(into, run, {"app": "ledger", "seed": options.seed, "broken": options.broken})
     finally:
         run.end()
     print(f"{passed} passed, {runs - passed} failed", flush=True)
@@ -212,11 +219,11 @@ def failover(options: argparse.Namespace, name: str, snapshots: Path) -> int:
     """How long nobody can write while the primary moves: by the operator's command, and because its node loses power."""
     results = _folder(options, "failover")
     if options.markdown:
-        print(table.markdown(kept(results)))
+        print(table.markdown(kept(results, options.app)))
         return 0
-    into = _new_folder(results, options.kind)
+    into = _new_folder(results, f"{options.app}-{options.kind}")
     chosen = list(KINDS) if options.kind == "both" else [options.kind]
-    run = Run(options, name, snapshots, into, clock=False)
+    run = Run(options, name, snapshots, into, rounds.WORKLOADS[options.app]())
     number = 0
     try:
         for _ in range(options.runs):
@@ -224,7 +231,7 @@ def failover(options: argparse.Namespace, name: str, snapshots: Path) -> int:
                 number += 1
                 role = "primary" if kind == "planned" else "primary-elsewhere"
                 run.one(Step(number, KINDS[kind], role, 8.0 if kind == "unplanned" else 0.0, number))
-                _keep(into, run, {"kind": options.kind})
+                _keep(into, run, {"app": options.app, "kind": options.kind})
     finally:
         run.end()
     return _tell(run, into)
