@@ -1,6 +1,7 @@
 """One fault from beginning to end: users start, the fault comes and goes, the cluster becomes whole, the story is judged."""
 
 import json
+import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -34,6 +35,7 @@ class Result:
     outage: dict[str, float] = field(default_factory=dict)
     lost: int = 0
     whole_after: float | None = None  # seconds from the end of the fault
+    load: float = 0.0  # of the machine that all this runs on, at the end
     whole: bool = False  # the next round may go on with these machines
 
     def summary(self) -> str:
@@ -142,6 +144,7 @@ def run(site: Site, step: Step, name: str, out: Path, users: "Ledger | Reference
             (out / "state.txt").write_text(state(site))
         except Exception as other:
             (out / "state.txt").write_text(f"the state could not be read: {other}")
+    result.load = round(os.getloadavg()[0], 1)
     (out / "result.json").write_text(json.dumps(asdict(result), indent=1))
     return result
 
