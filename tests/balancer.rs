@@ -168,6 +168,22 @@ async fn what_may_be_sent_twice_does_not_wait_for_a_back_end_that_falls_silent()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_trusted_proxy_tells_of_its_client_is_believed_and_what_others_tell_is_not() {
+    let told = "X-Forwarded-For: 203.0.113.9, 198.51.100.7\r\nX-Forwarded-Proto: https\r\n";
+    for (trusted, client) in [("127.0.0.0/8", "198.51.100.7"), ("192.0.2.0/24", "127.0.0.1")] {
+        let scene = Scene::tuned(1, "", &format!("trusted_proxies = [\"{trusted}\"]"), "").await;
+        let mut wire = scene.open().await;
+        wire.send(&format!("GET /told HTTP/1.1\r\nHost: {SITE}\r\n{told}\r\n")).await;
+        assert_eq!(wire.answer().await.unwrap().status, 200);
+        let seen = scene.backends[0].seen()[0].to_ascii_lowercase();
+        // What stood before it is only what somebody said.
+        assert!(seen.contains(&format!("\r\nx-forwarded-for: {client}\r\n")), "{seen}");
+        assert!(seen.contains(&format!("\r\nx-real-ip: {client}\r\n")), "{seen}");
+        assert_eq!(scene.balancer.access("/told")["client"], client);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn requests_go_round_the_back_ends() {
     let scene = Scene::with(3).await;
     let mut wire = scene.open().await;

@@ -246,6 +246,63 @@ async fn rfc9110_15_5_9_a_body_that_drips_is_given_up() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_http_2_answer_that_is_taken_byte_by_byte_is_broken_off() {
+    // As above: never late for client_timeout, and never at min_rate.
+    let scene = Scene::start(Keys::default()).await;
+    scene.backend.does(Act::Bytes(format!(
+        "HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n{}",
+        "x".repeat(100_000)
+    )));
+    let wire = Wire::tls(scene.https(), SITE, scene.authority.browser(&[b"h2"])).await;
+    let mut builder = h2::client::Builder::new();
+    let (mut client, connection) =
+        builder.initial_window_size(1).handshake::<_, bytes::Bytes>(wire.into_stream()).await.unwrap();
+    tokio::spawn(connection);
+    client = client.ready().await.unwrap();
+    let request = http::Request::get(format!("https://{SITE}/drip")).body(()).unwrap();
+    let (answer, _) = client.send_request(request, true).unwrap();
+    let mut body = answer.await.unwrap().into_body();
+    let began = Instant::now();
+    let mut octets = 0;
+    let why = loop {
+        match body.data().await.expect("it ended as if it were whole") {
+            Ok(piece) => {
+                octets += piece.len();
+                assert!(
+                    octets < 100_000 && began.elapsed() < Duration::from_secs(19),
+                    "it is not broken off"
+                );
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                body.flow_control().release_capacity(piece.len()).unwrap();
+            }
+            Err(e) => break e,
+        }
+    };
+    assert_eq!(why.reason(), Some(h2::Reason::INTERNAL_ERROR));
+    assert!(began.elapsed() > Duration::from_secs(9), "{:?}", began.elapsed());
+    scene
+        .balancer
+        .logged(|l| l["path"] == "/drip" && l["reason"] == "the client takes the answer too slowly");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_has_request_timeout_in_all_before_and_while_it_is_answered() {
+    let scene = Scene::start(https("request_timeout = \"1s\"")).await;
+    scene.backend.does(Act::Late(Duration::from_secs(60)));
+    let answer = scene.get("/late").await;
+    assert_eq!(answer.status, 504);
+    scene
+        .balancer
+        .logged(|l| l["path"] == "/late" && l["reason"] == "the request took longer than request_timeout");
+    // An answer that has begun is cut, so that nobody takes it for the whole.
+    scene.backend.does(Act::Bytes("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nbeginning".into()));
+    let mut wire = scene.open().await;
+    wire.send(&get("/half")).await;
+    let text = wire.rest().await;
+    assert!(text.ends_with("\r\n\r\nbeginning"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_answer_that_nobody_takes_is_broken_off() {
     let keys = Keys { https: "client_timeout = \"1s\"", ..Keys::default() };
     let scene = Scene::start(keys).await;

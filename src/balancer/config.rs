@@ -154,6 +154,12 @@ pub struct Https {
     /// `Strict-Transport-Security: max-age` (RFC 6797); "0s" sends none.
     #[serde(default = "defaults::hsts_max_age", with = "humantime_serde")]
     pub hsts_max_age: Duration,
+    /// `includeSubDomains` (RFC 6797 section 6.1.2): for the names below the site's as well.
+    #[serde(default)]
+    pub hsts_include_subdomains: bool,
+    /// `preload`: the site asks to stand in browsers' lists (<https://hstspreload.org>).
+    #[serde(default)]
+    pub hsts_preload: bool,
 }
 
 /// `[web]`
@@ -507,6 +513,19 @@ impl Https {
             if n == 0 {
                 return Invalid::err(key, "must be at least 1");
             }
+        }
+        for (key, n) in self.http2_frames.all() {
+            if n == 0 {
+                return Invalid::err(format!("https.http2_frames.{key}"), "must be at least 1");
+            }
+        }
+        if self.hsts_preload
+            && !(self.hsts_include_subdomains && self.hsts_max_age >= defaults::hsts_max_age())
+        {
+            return Invalid::err(
+                "https.hsts_preload",
+                "the lists ask for hsts_include_subdomains and an hsts_max_age of a year",
+            );
         }
         if !(1..=MOST_FIELDS).contains(&self.max_header_fields) {
             return Invalid::err("https.max_header_fields", format!("must be between 1 and {MOST_FIELDS}"));

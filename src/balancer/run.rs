@@ -179,7 +179,7 @@ fn policy(config: &Config, https: &Https) -> Policy {
         max_header_size: usize::try_from(https.max_header_size.as_u64()).unwrap_or(usize::MAX),
         max_target_length: usize::try_from(https.max_target_length.as_u64()).unwrap_or(usize::MAX),
         max_body_size: https.max_body_size.as_u64(),
-        hsts: steps::hsts(https.hsts_max_age),
+        hsts: steps::hsts(https.hsts_max_age, https.hsts_include_subdomains, https.hsts_preload),
         client_certificates: https.tls.client_auth.is_some(),
     }
 }

@@ -47,6 +47,21 @@ impl Default for FrameRates {
     }
 }
 
+impl FrameRates {
+    /// Each with its key in the configuration.
+    pub fn all(&self) -> [(&'static str, u32); KINDS] {
+        [
+            ("rst_stream", self.rst_stream),
+            ("settings", self.settings),
+            ("ping", self.ping),
+            ("priority", self.priority),
+            ("window_update", self.window_update),
+            ("empty", self.empty),
+            ("unknown", self.unknown),
+        ]
+    }
+}
+
 /// How many seconds' worth may come at once.
 const BURST: Duration = Duration::from_secs(10);
 

@@ -276,19 +276,19 @@ async fn connection<S: Service>(
     permit: Option<ConnectionPermit>,
 ) {
     let Server { engine, limits, admission, .. } = &*server;
-    let Some(arrived) = door.enter(admission, tcp, from, permit, limits.handshake_timeout).await else {
-        return;
-    };
+    // What is needed for a while only has room of its own: a connection that waits holds little.
+    let arriving = Box::pin(door.enter(admission, tcp, from, permit, limits.handshake_timeout));
+    let Some(arrived) = arriving.await else { return };
     let Arrived { stream, peer, endpoints, permit } = arrived;
     let (engine, closing) = (engine.clone(), server.closing.clone());
     if stream.selected_alpn_proto() == Some(ALPN::H2) {
-        engine.serve_http2(stream, peer, endpoints, closing, Vec::new()).await;
+        Box::pin(engine.serve_http2(stream, peer, endpoints, closing, Vec::new())).await;
     } else if peer.tls {
         engine.serve(stream, peer, endpoints, closing).await;
     } else {
         let begun = engine.clone().serve_or_hand_over(stream, peer.clone(), endpoints, closing.clone()).await;
         if let Some((stream, begun)) = begun {
-            engine.serve_http2(stream, peer, endpoints, closing, begun).await;
+            Box::pin(engine.serve_http2(stream, peer, endpoints, closing, begun)).await;
         }
     }
     drop(permit);

@@ -67,11 +67,17 @@ impl Policy {
 }
 
 /// The value of `Strict-Transport-Security` (RFC 6797); none for zero.
-pub fn hsts(max_age: Duration) -> Option<HeaderValue> {
+pub fn hsts(max_age: Duration, include_subdomains: bool, preload: bool) -> Option<HeaderValue> {
     if max_age.is_zero() {
         return None;
     }
-    HeaderValue::from_str(&format!("max-age={}", max_age.as_secs())).ok()
+    let mut text = format!("max-age={}", max_age.as_secs());
+    for (wanted, directive) in [(include_subdomains, "; includeSubDomains"), (preload, "; preload")] {
+        if wanted {
+            text.push_str(directive);
+        }
+    }
+    HeaderValue::from_str(&text).ok()
 }
 
 /// The connection that a request came on.

@@ -82,6 +82,8 @@ fn refusals_name_file_key_and_reason() {
         ("name = \"node2\"", "name = \"node1\"", "web.backends: \"node1\" stands here twice"),
         ("10.77.0.12:8443", "10.77.0.11:8443", "web.backends: \"10.77.0.11:8443\" stands here twice"),
         ("[::]:80", "[::]:443", "https.listen: [::]:443 is listened on twice"),
+        ("[https]", "[https]\nhttp2_frames = { ping = 0 }", "https.http2_frames.ping: must be at least 1"),
+        ("[https]", "[https]\nhsts_preload = true", "https.hsts_preload: the lists ask for"),
         ("domain", "domian", "domian: unknown field `domian`"),
         ("domain = \"www.foobar.com\"", "", "domain: is missing"),
         ("node = \"node1\"", "node = \"\"", "node: is empty"),

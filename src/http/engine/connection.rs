@@ -2,6 +2,7 @@
 
 use std::future::{Future, poll_fn};
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -9,7 +10,7 @@ use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use http::{Method, StatusCode, Version};
-use tokio::io::{AsyncRead, AsyncReadExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, ReadBuf};
 use tokio::time::Instant;
 use tokio_util::io::poll_read_buf;
 use tokio_util::sync::CancellationToken;
@@ -34,8 +35,6 @@ use super::{Answer, Content, Engine, Service};
 
 /// Room for a request head; most fit.
 const HEAD_ROOM: usize = 4096;
-/// A buffer that grew beyond this for a body is not kept while the connection waits.
-const KEPT_ROOM: usize = 16 * 1024;
 /// How HTTP/2 begins (RFC 9113 section 3.4), as far as it looks like a head of HTTP/1.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\n";
 /// How long, and for how many octets, a client that was answered early is listened to before the connection ends: closed
@@ -113,7 +112,8 @@ impl<S: Service, D: Io> Connection<S, D> {
                 break after;
             }
             self.hands_over = false;
-            if self.buffer.is_empty() && self.buffer.capacity() > KEPT_ROOM {
+            if self.buffer.is_empty() {
+                // A connection that waits has nothing of its own.
                 self.buffer = BytesMut::new();
             }
         };
@@ -175,8 +175,7 @@ impl<S: Service, D: Io> Connection<S, D> {
                         checked |= line.is_some();
                     }
                 }
-                make_room(&mut self.buffer);
-                match poll_read_buf(Pin::new(&mut self.io), cx, &mut self.buffer) {
+                match poll_read(&mut self.io, cx, &mut self.buffer) {
                     Poll::Ready(Ok(1..)) => {
                         // From the first octet on the head has its own deadline, which no further octet moves.
                         if began.is_none() {
@@ -336,8 +335,7 @@ impl<S: Service, D: Io> Client<S> for Connection<S, D> {
     /// Reads what the client sends ahead (pipelining).
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> bool {
         while self.buffer.len() < self.engine.limits.max_header_size {
-            make_room(&mut self.buffer);
-            match poll_read_buf(Pin::new(&mut self.io), cx, &mut self.buffer) {
+            match poll_read(&mut self.io, cx, &mut self.buffer) {
                 Poll::Ready(Ok(1..)) => {}
                 Poll::Ready(Ok(0) | Err(_)) => return true,
                 Poll::Pending => return false,
@@ -452,10 +450,18 @@ impl<S: Service, D: Io> Client<S> for Connection<S, D> {
     }
 }
 
-/// Room for octets to be read: what is left of a buffer whose start is in use (by a request's head) is used up before
-/// another is made.
-fn make_room(buffer: &mut BytesMut) {
-    if buffer.capacity() - buffer.len() < HEAD_ROOM / 4 {
-        buffer.reserve(HEAD_ROOM);
+/// Reads what is there of a head. Nothing is allocated to wait: an idle connection is cheap.
+fn poll_read(io: &mut impl Io, cx: &mut Context<'_>, buffer: &mut BytesMut) -> Poll<io::Result<usize>> {
+    if !buffer.is_empty() {
+        // What is left of a buffer whose start is in use (by a request's head) is used up before another is made.
+        if buffer.capacity() - buffer.len() < HEAD_ROOM / 4 {
+            buffer.reserve(HEAD_ROOM);
+        }
+        return poll_read_buf(Pin::new(io), cx, buffer);
     }
+    let mut room = [MaybeUninit::uninit(); HEAD_ROOM];
+    let mut room = ReadBuf::uninit(&mut room);
+    ready!(Pin::new(io).poll_read(cx, &mut room))?;
+    buffer.extend_from_slice(room.filled());
+    Poll::Ready(Ok(room.filled().len()))
 }

@@ -149,7 +149,8 @@ pub(super) async fn forward<S: Service, C: Client<S>>(
         };
         let mut link = match kept {
             Some(link) => link,
-            None => match upstreams.connect(backend.index(), client.endpoints(), second).await {
+            // A handshake's state is large, and seldom needed: on its own, it is no part of every connection's.
+            None => match Box::pin(upstreams.connect(backend.index(), client.endpoints(), second)).await {
                 Ok(link) => link,
                 Err(e) => {
                     // Nothing was sent, so any request may go to another. This one is not used until its next good check.

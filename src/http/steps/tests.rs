@@ -15,7 +15,7 @@ fn edge() -> Policy {
         max_header_size: 1000,
         max_target_length: 100,
         max_body_size: 10,
-        hsts: hsts(Duration::from_secs(60)),
+        hsts: hsts(Duration::from_secs(60), false, false),
         client_certificates: false,
     }
 }
@@ -153,7 +153,8 @@ fn a_redirect_keeps_the_method_of_what_is_not_get() {
 
 #[test]
 fn rfc6797_hsts_is_sent_over_tls_only_and_not_for_zero() {
-    assert_eq!(hsts(Duration::ZERO), None);
+    assert_eq!(hsts(Duration::ZERO, true, true), None);
+    assert_eq!(hsts(Duration::from_secs(1), true, true).unwrap(), "max-age=1; includeSubDomains; preload");
     let names = |peer| {
         let admitted = admit(&get(&[]), &peer, &edge()).unwrap();
         let mut names = Vec::new();

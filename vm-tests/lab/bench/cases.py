@@ -39,6 +39,7 @@ class Case:
 CASES = [
     *(Case(f"h1-plain-{s}", False, False, s, aim=1.1 if s == "1k" else None, latency=s == "1k") for s in SIZES),
     *(Case(f"h1-tls-{s}", False, True, s, aim=1.25 if s == "1k" else None, latency=s == "1k") for s in SIZES),
+    *(Case(f"h2-plain-{s}", True, False, s, aim=1.0) for s in SIZES),
     *(Case(f"h2-tls-{s}", True, True, s, aim=1.0, latency=s == "1k") for s in SIZES),
     Case("new-plain-1k", False, False, "1k", "new"),
     Case("new-tls-1k", False, True, "1k", "new", aim=1.7),

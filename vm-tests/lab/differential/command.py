@@ -21,6 +21,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--json", type=Path, metavar="FILE", help="write every outcome there")
     command.add_argument("--accept", action="store_true",
                          help="write what happened into the table; what is new there needs a reason, by hand")
+    command.add_argument("--ours", action="store_true", help="what HAProxy and nginx do otherwise than recorded is told, and no failure")
     command.add_argument("--balancer", type=Path, help="a built trivet-balancer (default: build one)")
     command.add_argument("--profile", default=argparse.SUPPRESS, help="cargo's profile (default: lab)")
 
@@ -35,8 +36,7 @@ def main(options: argparse.Namespace) -> int:
     again = ["differential", *options.case, "--balancer", str(balancer)]
     if options.json:
         again += ["--json", str(options.json.resolve())]
-    if options.accept:
-        again.append("--accept")
+    again += [name for name, wanted in (("--accept", options.accept), ("--ours", options.ours)) if wanted]
     return arena.enter(again, SECONDS)
 
 
@@ -66,7 +66,7 @@ def _inside(options: argparse.Namespace) -> int:
         say(f"{known.FILE.name} written; {unexplained} differences need a reason")
         return 0 if not unexplained and not wrong else 1
     everything = len(chosen) == len(cases)
-    verdict = known.judge(table if everything else _only(table, outcomes), outcomes, versions)
+    verdict = known.judge(table if everything else _only(table, outcomes), outcomes, versions, options.ours)
     failures = [f"{case}: {why}" for case, whys in wrong.items() for why in whys] + verdict.failures
     if everything and not failures and PAGE.read_text() != page.render(table, cases):
         failures.append(f"{PAGE.name} is older than {known.FILE.name}: ./lab differential --accept")

@@ -82,6 +82,24 @@ class TheTable(unittest.TestCase):
         verdict = known.judge(table, {"b": changed}, self.VERSIONS | {"haproxy": "3.4.0"})
         self.assertEqual((len(verdict.failures), len(verdict.notes)), (0, 1))
 
+    def test_what_the_others_do_is_no_failure_when_only_ours_counts(self) -> None:
+        table, changed = self.table({"b": self.DIFFERENT}), self.DIFFERENT | {"haproxy": "400, closed"}
+        verdict = known.judge(table, {"a": self.DIFFERENT, "b": changed}, self.VERSIONS, ours=True)
+        self.assertEqual((len(verdict.failures), len(verdict.notes)), (0, 2))
+        changed = self.DIFFERENT | {"trivet": "501, closed"}
+        verdict = known.judge(table, {"a": changed, "b": changed}, self.VERSIONS, ours=True)
+        self.assertEqual(len(verdict.failures), 2)
+
+    def test_a_server_that_does_not_do_the_same_every_time(self) -> None:
+        either = self.DIFFERENT | {"haproxy": "502, open or: 200, open ← GET /a"}
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "known.toml"
+            for outcome in ("502, open", "200, open ← GET /a"):
+                happened = {"b": self.DIFFERENT | {"haproxy": outcome}}
+                self.assertEqual(known.judge(self.table({"b": either}), happened, self.VERSIONS).failures, [])
+                known.write(self.table({"b": either}), happened, self.VERSIONS, path)
+                self.assertEqual(known.load(path).of("b"), (known.Known("because", {"b": either}), either))
+
     def test_what_is_written_is_read_again_and_needs_a_reason(self) -> None:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "known.toml"

@@ -76,7 +76,12 @@ fn a_group_that_had_data_is_never_founded_anew() {
     }
     // A record about another group says nothing about this one.
     let s = empty_cluster("node1").all_plan("node1").with("node2", |r| {
-        r.record = Record { group_name: OTHER.into(), formed: true, last_view: vec!["node1".into()], ..Record::default() };
+        r.record = Record {
+            group_name: OTHER.into(),
+            formed: true,
+            last_view: vec!["node1".into()],
+            ..Record::default()
+        };
     });
     s.gives(Phase::Bootstrapping, Some(Action::Bootstrap { first: true }));
 }
