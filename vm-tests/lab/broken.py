@@ -1,5 +1,6 @@
 """Clusters that break a promise on purpose, to see that the checker objects."""
 
+import os
 from dataclasses import dataclass, field
 
 from lab import apps
@@ -19,7 +20,8 @@ class Broken:
         if self.my_cnf:
             at = node.root / "etc/my.cnf"
             names = {line.split("=")[0] for line in self.my_cnf}
-            kept = [line for line in at.read_text().splitlines() if line.split("=")[0] not in names]
+            text = node.root / os.readlink(at).lstrip("/") if at.is_symlink() else at
+            kept = [line for line in text.read_text().splitlines() if line.split("=")[0] not in names]
             at.unlink()
             at.write_text("\n".join([*kept, *self.my_cnf]) + "\n")
         if self.gateway is not None:
