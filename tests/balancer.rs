@@ -8,13 +8,10 @@ use std::time::Duration;
 
 use support::authority::Authority;
 use support::backend::{Act, Backend};
+use support::balancer_config::{BalancerConfig, NO_CHECKS, SITE};
 use support::client::{Answer, Wire};
 use support::program::{Program, call};
 use support::until;
-
-const SITE: &str = "www.foobar.com";
-const PATIENT_CHECKS: &str = "health = { interval = \"200ms\", timeout = \"10s\" }";
-const NO_CHECKS: &str = "health = { interval = \"1h\", timeout = \"10s\" }";
 
 /// A cluster of back ends and the balancer in front of them.
 struct Scene {
@@ -77,44 +74,17 @@ fn configure(
     https: &str,
     web: &str,
 ) -> PathBuf {
-    let web = if web.contains("health") { web.to_owned() } else { format!("{PATIENT_CHECKS}\n{web}") };
-    let site = authority.files(SITE);
-    let own = authority.files("node-of-the-balancer");
-    let list: Vec<String> =
-        backends.iter().map(|(name, b)| format!("{{name=\"{name}\",address=\"{}\"}}", b.address)).collect();
-    let text = format!(
-        r#"
-node = "node1"
-domain = "{SITE}"
-drain_delay = "0s"
-virtual_addresses = ["127.0.0.1", "192.0.2.50"]
-{top}
-[metrics]
-listen = "127.0.0.1:0"
-[local_check]
-listen = "127.0.0.1:0"
-[http]
-listen = ["127.0.0.1:0"]
-[https]
-listen = ["127.0.0.1:0"]
-certificate = "{}"
-key = "{}"
-{https}
-[web]
-backends = [{}]
-tls = {{ ca = "{}", certificate = "{}", key = "{}" }}
-# A machine that is busy building something else must not look like a back end that is down.
-connect_timeout = "10s"
-{web}
-"#,
-        site.certificate.display(),
-        site.key.display(),
-        list.join(","),
-        own.ca.display(),
-        own.certificate.display(),
-        own.key.display(),
-    );
-    authority.write("balancer.toml", &text)
+    let top = format!("virtual_addresses = [\"127.0.0.1\", \"192.0.2.50\"]\n{top}");
+    let config = BalancerConfig {
+        top: &top,
+        http: Some(""),
+        https,
+        back_ends: backends.iter().map(|(name, b)| (name.clone(), b.address)).collect(),
+        web,
+        sections: "[local_check]\nlisten = \"127.0.0.1:0\"",
+        ..BalancerConfig::default()
+    };
+    config.write(authority)
 }
 
 #[tokio::test(flavor = "multi_thread")]

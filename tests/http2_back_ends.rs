@@ -4,7 +4,6 @@
 #[path = "support/mod.rs"]
 mod support;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -14,13 +13,12 @@ use h2::{Reason, RecvStream, SendStream};
 use http::{HeaderMap, HeaderValue, Request, Response};
 use support::PATIENCE;
 use support::authority::Authority;
+use support::balancer_config::{BalancerConfig, SITE};
 use support::client::Wire;
 use support::program::Program;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio_rustls::TlsAcceptor;
-
-const SITE: &str = "www.foobar.com";
 
 type Call = (Request<RecvStream>, SendResponse<Bytes>);
 
@@ -45,7 +43,13 @@ impl Scene {
         let connections = Arc::new(AtomicUsize::new(0));
         let acceptor = tls.then(|| TlsAcceptor::from(authority.mutual_server_of("node0", b"h2")));
         tokio::spawn(listen(listener, acceptor, sender, connections.clone()));
-        let balancer = Program::start(&authority.write("balancer.toml", &config(&authority, address, tls)));
+        let config = BalancerConfig {
+            back_ends: vec![("node0".into(), address)],
+            plain_back_ends: !tls,
+            web: "protocol = \"h2\"",
+            ..BalancerConfig::default()
+        };
+        let balancer = Program::start(&config.write(&authority));
         Self { authority, balancer, calls, connections }
     }
 
@@ -65,41 +69,6 @@ impl Scene {
         tokio::spawn(connection);
         client.ready().await.unwrap()
     }
-}
-
-fn config(authority: &Authority, back_end: SocketAddr, tls: bool) -> String {
-    let site = authority.files(SITE);
-    let own = authority.files("node-of-the-balancer");
-    let tls = match tls {
-        true => format!(
-            "tls = {{ ca = \"{}\", certificate = \"{}\", key = \"{}\" }}",
-            own.ca.display(),
-            own.certificate.display(),
-            own.key.display()
-        ),
-        false => String::new(),
-    };
-    format!(
-        r#"
-node = "node1"
-domain = "{SITE}"
-drain_delay = "0s"
-[metrics]
-listen = "127.0.0.1:0"
-[https]
-listen = ["127.0.0.1:0"]
-certificate = "{}"
-key = "{}"
-[web]
-backends = [{{name="node0",address="{back_end}"}}]
-protocol = "h2"
-{tls}
-connect_timeout = "10s"
-health = {{ interval = "200ms", timeout = "10s" }}
-"#,
-        site.certificate.display(),
-        site.key.display(),
-    )
 }
 
 async fn listen(

@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use support::PATIENCE;
 use support::backend::Act;
 use support::client::{Io, Wire};
+use support::frames::*;
 use support::one_back_end::{Keys, SITE, Scene};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, WriteHalf};
 
@@ -22,48 +23,9 @@ const BOUND_KIB: u64 = 16 * 1024;
 /// until `client_timeout`, and what the allocator keeps of it.
 const NO_WINDOW_BOUND_KIB: u64 = 96 * 1024;
 
-const DATA: u8 = 0x0;
-const HEADERS: u8 = 0x1;
-const PRIORITY: u8 = 0x2;
-const RST_STREAM: u8 = 0x3;
-const SETTINGS: u8 = 0x4;
-const PING: u8 = 0x6;
-const GOAWAY: u8 = 0x7;
-const WINDOW_UPDATE: u8 = 0x8;
-const CONTINUATION: u8 = 0x9;
-
-const END_STREAM: u8 = 0x1;
-const END_HEADERS: u8 = 0x4;
 const NONE: u8 = 0;
 
 const CANCEL: [u8; 4] = [0, 0, 0, 8];
-const REFUSED_STREAM: u32 = 7;
-
-/// RFC 9113 section 4.1.
-fn frame(kind: u8, flags: u8, stream: u32, content: &[u8]) -> Vec<u8> {
-    let [_, a, b, c] = u32::try_from(content.len()).unwrap().to_be_bytes();
-    [&[a, b, c, kind, flags][..], &stream.to_be_bytes(), content].concat()
-}
-
-/// RFC 7541 section 5.1 and 5.2, without Huffman coding.
-fn text(value: &str) -> Vec<u8> {
-    let mut out = Vec::new();
-    let mut n = value.len();
-    if n < 127 {
-        out.push(n as u8);
-    } else {
-        out.push(127);
-        n -= 127;
-        while n >= 128 {
-            out.push((n % 128) as u8 | 0x80);
-            n /= 128;
-        }
-        out.push(n as u8);
-    }
-    out.extend(value.as_bytes());
-    out
-}
-
 /// A request's field section.
 fn request(path: &str) -> Vec<u8> {
     // :method GET, :scheme https (http would do as well), then :path and :authority as literals.
@@ -235,8 +197,8 @@ async fn cve_2023_44487_rapid_reset() {
         watched
             .flood("rapid reset, all at once", over, &[], |n| {
                 let stream = odd(n);
-                let open = frame(HEADERS, END_STREAM | END_HEADERS, stream, &request("/reset"));
-                [open, frame(RST_STREAM, NONE, stream, &CANCEL)].concat()
+                let open = frame(HEADERS, END_STREAM | END_HEADERS, stream, request("/reset"));
+                [open, frame(RST_STREAM, NONE, stream, CANCEL)].concat()
             })
             .await;
     }
@@ -251,7 +213,7 @@ async fn cve_2023_44487_rapid_reset_of_requests_that_were_taken_up() {
     let (mut resets, mut sent) = (0, 0);
     while !attacker.has_ended() && resets < 5000 {
         let stream = odd(resets);
-        let open = frame(HEADERS, END_STREAM | END_HEADERS, stream, &request("/reset"));
+        let open = frame(HEADERS, END_STREAM | END_HEADERS, stream, request("/reset"));
         if !attacker.send(&open).await {
             break;
         }
@@ -261,7 +223,7 @@ async fn cve_2023_44487_rapid_reset_of_requests_that_were_taken_up() {
         while !reached() && !attacker.has_ended() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        if !attacker.send(&frame(RST_STREAM, NONE, stream, &CANCEL)).await {
+        if !attacker.send(&frame(RST_STREAM, NONE, stream, CANCEL)).await {
             break;
         }
         resets += 1;
@@ -285,15 +247,15 @@ async fn cve_2024_27316_continuation_flood() {
     for over in [Over::Tls, Over::Plain] {
         watched
             .flood("CONTINUATION, with fields", over, &[], |n| {
-                let field = [vec![0x00], text(&format!("x-{n}")), text(&"v".repeat(1000))].concat();
-                let first = frame(HEADERS, END_STREAM, 1, &request("/"));
+                let field = [vec![0x00], text(format!("x-{n}")), text("v".repeat(1000))].concat();
+                let first = frame(HEADERS, END_STREAM, 1, request("/"));
                 if n == 0 { first } else { frame(CONTINUATION, NONE, 1, &field) }
             })
             .await;
         watched
             .flood("CONTINUATION, empty", over, &[], |n| {
-                let first = frame(HEADERS, END_STREAM, 1, &request("/"));
-                if n == 0 { first } else { frame(CONTINUATION, NONE, 1, &[]).repeat(100) }
+                let first = frame(HEADERS, END_STREAM, 1, request("/"));
+                if n == 0 { first } else { frame(CONTINUATION, NONE, 1, []).repeat(100) }
             })
             .await;
     }
@@ -305,7 +267,7 @@ async fn cve_2019_9515_settings_flood() {
     // INITIAL_WINDOW_SIZE to and fro: each changes the window of every stream.
     let window = |n: u32| [&[0, 4][..], &(1000 + n % 2).to_be_bytes()].concat();
     for over in [Over::Tls, Over::Plain] {
-        watched.flood("SETTINGS", over, &[], |n| frame(SETTINGS, NONE, 0, &window(n)).repeat(50)).await;
+        watched.flood("SETTINGS", over, &[], |n| frame(SETTINGS, NONE, 0, window(n)).repeat(50)).await;
     }
     assert_eq!(watched.counted("SETTINGS").await, 2.0);
 }
@@ -325,12 +287,12 @@ async fn cve_2019_9518_empty_frames_flood() {
     for over in [Over::Tls, Over::Plain] {
         watched
             .flood("empty DATA", over, &[], |n| {
-                let open = frame(HEADERS, END_HEADERS, 1, &request("/"));
-                if n == 0 { open } else { frame(DATA, NONE, 1, &[]).repeat(20) }
+                let open = frame(HEADERS, END_HEADERS, 1, request("/"));
+                if n == 0 { open } else { frame(DATA, NONE, 1, []).repeat(20) }
             })
             .await;
         watched
-            .flood("empty HEADERS", over, &[], |n| frame(HEADERS, END_STREAM | END_HEADERS, odd(n), &[]))
+            .flood("empty HEADERS", over, &[], |n| frame(HEADERS, END_STREAM | END_HEADERS, odd(n), []))
             .await;
     }
 }
@@ -340,10 +302,10 @@ async fn cve_2019_9513_priority_window_update_and_unknown_frames_flood() {
     let watched = Watched::start("").await;
     for over in [Over::Tls, Over::Plain] {
         watched
-            .flood("PRIORITY", over, &[], |n| frame(PRIORITY, NONE, odd(n), &[0, 0, 0, 0, 1]).repeat(50))
+            .flood("PRIORITY", over, &[], |n| frame(PRIORITY, NONE, odd(n), [0, 0, 0, 0, 1]).repeat(50))
             .await;
         watched
-            .flood("WINDOW_UPDATE", over, &[], |_| frame(WINDOW_UPDATE, NONE, 0, &[0, 0, 0, 1]).repeat(50))
+            .flood("WINDOW_UPDATE", over, &[], |_| frame(WINDOW_UPDATE, NONE, 0, [0, 0, 0, 1]).repeat(50))
             .await;
         watched.flood("unknown", over, &[], |_| frame(0xbb, NONE, 0, b"?").repeat(50)).await;
     }
@@ -359,10 +321,10 @@ async fn rfc7541_7_3_hpack_bomb() {
     for over in [Over::Tls, Over::Plain] {
         watched
             .flood("HPACK bomb", over, &[], |n| {
-                let planted = [vec![0x40], text("x"), text(&"v".repeat(3900))].concat();
+                let planted = [vec![0x40], text("x"), text("v".repeat(3900))].concat();
                 // The newest entry of the dynamic table is 62.
                 let block = [request("/"), planted, vec![0x80 | 62; 12_000]].concat();
-                frame(HEADERS, END_STREAM | END_HEADERS, odd(n), &block)
+                frame(HEADERS, END_STREAM | END_HEADERS, odd(n), block)
             })
             .await;
     }
@@ -382,7 +344,7 @@ async fn cve_2019_9511_streams_without_a_window_end_the_connection() {
         let zero = [0, 4, 0, 0, 0, 0];
         let mut attacker = Attacker::connect(&watched.scene, over, &zero).await;
         for n in 0..100 {
-            let open = frame(HEADERS, END_STREAM | END_HEADERS, odd(n), &request("/window"));
+            let open = frame(HEADERS, END_STREAM | END_HEADERS, odd(n), request("/window"));
             assert!(attacker.send(&open).await);
         }
         let peak = AtomicU64::new(0);
@@ -414,7 +376,7 @@ async fn rfc9113_5_1_2_streams_beyond_max_streams_are_refused() {
     watched.scene.backend.does(Act::Late(Duration::from_secs(2)));
     let mut attacker = Attacker::connect(&watched.scene, Over::Tls, &[]).await;
     for n in 0..12 {
-        assert!(attacker.send(&frame(HEADERS, END_STREAM | END_HEADERS, odd(n), &request("/many"))).await);
+        assert!(attacker.send(&frame(HEADERS, END_STREAM | END_HEADERS, odd(n), request("/many"))).await);
     }
     support::until("the eleventh and the twelfth are refused", || async {
         *attacker.seen.resets.lock() == [(odd(10), REFUSED_STREAM), (odd(11), REFUSED_STREAM)]

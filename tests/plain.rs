@@ -7,38 +7,20 @@ use std::path::PathBuf;
 
 use support::app::{Act, App};
 use support::authority::Authority;
+use support::balancer_config::{BalancerConfig, SITE};
 use support::client::Wire;
 use support::program::{Program, call};
 use support::until;
 
-const SITE: &str = "www.foobar.com";
-
 fn configure(authority: &Authority, backend: &App, http: &str) -> PathBuf {
-    let site = authority.files(SITE);
-    let text = format!(
-        r#"
-node = "node1"
-domain = "{SITE}"
-drain_delay = "0s"
-[metrics]
-listen = "127.0.0.1:0"
-[http]
-listen = ["127.0.0.1:0"]
-{http}
-[https]
-listen = ["127.0.0.1:0"]
-certificate = "{}"
-key = "{}"
-[web]
-backends = [{{ name = "node 1", address = "{}" }}]
-health = {{ interval = "100ms", timeout = "10s" }}
-connect_timeout = "10s"
-"#,
-        site.certificate.display(),
-        site.key.display(),
-        backend.address,
-    );
-    authority.write("balancer.toml", &text)
+    let config = BalancerConfig {
+        http: Some(http),
+        back_ends: vec![("node 1".into(), backend.address)],
+        plain_back_ends: true,
+        web: "health = { interval = \"100ms\", timeout = \"10s\" }",
+        ..BalancerConfig::default()
+    };
+    config.write(authority)
 }
 
 fn get(path: &str) -> String {

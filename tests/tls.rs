@@ -14,6 +14,7 @@ use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, HandshakeKind, NamedGroup, ProtocolVersion, SupportedProtocolVersion, version};
 use support::authority::Authority;
 use support::backend::Backend;
+use support::balancer_config::{BalancerConfig, NO_CHECKS, SITE};
 use support::client::{Answer, Wire};
 use support::program::{Program, call};
 use support::until;
@@ -24,7 +25,6 @@ use tokio_rustls::client::TlsStream;
 use trivet::config::TlsFiles;
 use trivet::tls;
 
-const SITE: &str = "www.foobar.com";
 const SECRET: &str = "1f1e1d1c1b1a191817161514131211100f0e0d0c0b0a09080706050403020100";
 
 /// A back end, and everything that configurations name.
@@ -42,29 +42,14 @@ impl World {
 
     /// The path of a configuration whose `[https]` ends in `https`, with its tables.
     fn configuration(&self, https: &str) -> PathBuf {
-        let own = self.authority.files("node-of-the-balancer");
-        let text = format!(
-            r#"
-node = "node1"
-domain = "{SITE}"
-drain_delay = "0s"
-[metrics]
-listen = "127.0.0.1:0"
-[web]
-backends = [{{name = "node1", address = "{}"}}]
-tls = {{ ca = "{}", certificate = "{}", key = "{}" }}
-health = {{ interval = "1h", timeout = "10s" }}
-connect_timeout = "10s"
-[https]
-listen = ["127.0.0.1:0"]
-{https}
-"#,
-            self.backend.address,
-            own.ca.display(),
-            own.certificate.display(),
-            own.key.display(),
-        );
-        self.authority.write("balancer.toml", &text)
+        let config = BalancerConfig {
+            https,
+            own_certificates: true,
+            back_ends: vec![("node1".into(), self.backend.address)],
+            web: NO_CHECKS,
+            ..BalancerConfig::default()
+        };
+        config.write(&self.authority)
     }
 
     fn start(&self, https: &str) -> Balancer {

@@ -4,7 +4,9 @@
 pub mod app;
 pub mod authority;
 pub mod backend;
+pub mod balancer_config;
 pub mod client;
+pub mod frames;
 pub mod link;
 pub mod one_back_end;
 pub mod origin;

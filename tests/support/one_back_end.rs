@@ -7,10 +7,10 @@ use tokio::net::{TcpSocket, TcpStream};
 
 use super::authority::Authority;
 use super::backend::Backend;
+use super::balancer_config::BalancerConfig;
+pub use super::balancer_config::SITE;
 use super::client::{Answer, Wire};
 use super::program::Program;
-
-pub const SITE: &str = "www.foobar.com";
 
 /// A balancer, its back end and the authority that both trust.
 pub struct Scene {
@@ -38,44 +38,15 @@ impl Scene {
 
     /// With a back end that is there already.
     pub fn with(authority: Authority, backend: Backend, keys: Keys<'_>) -> Self {
-        let address = backend.address;
-        let site = authority.files(SITE);
-        let own = authority.files("node-of-the-balancer");
-        let listen = if keys.listen.is_empty() { "127.0.0.1:0" } else { keys.listen };
-        let text = format!(
-            r#"
-node = "node1"
-domain = "{SITE}"
-drain_delay = "0s"
-[metrics]
-listen = "127.0.0.1:0"
-[http]
-listen = ["{listen}"]
-{}
-[https]
-listen = ["{listen}"]
-certificate = "{}"
-key = "{}"
-{}
-[web]
-backends = [{{name="node0",address="{address}"}}]
-tls = {{ ca = "{}", certificate = "{}", key = "{}" }}
-# A machine that is busy building something else must not look like a back end that is down.
-connect_timeout = "10s"
-health = {{ interval = "200ms", timeout = "10s" }}
-{}
-"#,
-            keys.http,
-            site.certificate.display(),
-            site.key.display(),
-            keys.https,
-            own.ca.display(),
-            own.certificate.display(),
-            own.key.display(),
-            keys.web,
-        );
-        let config = authority.write("balancer.toml", &text);
-        let balancer = Program::start(&config);
+        let config = BalancerConfig {
+            listen: keys.listen,
+            http: Some(keys.http),
+            https: keys.https,
+            back_ends: vec![("node0".into(), backend.address)],
+            web: keys.web,
+            ..BalancerConfig::default()
+        };
+        let balancer = Program::start(&config.write(&authority));
         Self { authority, backend, balancer }
     }
 

@@ -8,13 +8,13 @@ use rustls::ClientConfig;
 use serde_json::Value;
 
 use super::authority::Authority;
+pub use super::balancer_config::SITE;
+use super::balancer_config::{BalancerConfig, NO_CHECKS};
 use super::client::{Io, Wire};
 use super::link::{End, Link, Message};
 use super::origin::Origin;
 use super::program::Program;
 use super::{PATIENCE, until};
-
-pub const SITE: &str = "www.foobar.com";
 
 pub struct Scene {
     pub authority: Authority,
@@ -36,39 +36,15 @@ impl Scene {
         for i in 0..n {
             origins.push(Origin::start(authority.mutual_server(&format!("node{i}"))).await);
         }
-        let list: Vec<String> = origins
-            .iter()
-            .enumerate()
-            .map(|(i, o)| format!("{{name=\"node{i}\",address=\"{}\"}}", o.address))
-            .collect();
-        let (site, own) = (authority.files(SITE), authority.files("node-of-the-balancer"));
-        let text = format!(
-            r#"
-node = "node1"
-domain = "{SITE}"
-drain_delay = "0s"
-[metrics]
-listen = "127.0.0.1:0"
-[https]
-listen = ["127.0.0.1:0"]
-certificate = {:?}
-key = {:?}
-{https}
-[web]
-backends = [{}]
-tls = {{ ca = {:?}, certificate = {:?}, key = {:?} }}
-connect_timeout = "10s"
-health = {{ interval = "1h", timeout = "10s" }}
-{web}
-"#,
-            site.certificate,
-            site.key,
-            list.join(","),
-            own.ca,
-            own.certificate,
-            own.key,
-        );
-        let balancer = Program::start(&authority.write("balancer.toml", &text));
+        let named = |(i, o): (usize, &Origin)| (format!("node{i}"), o.address);
+        let web = format!("{NO_CHECKS}\n{web}");
+        let config = BalancerConfig {
+            https,
+            back_ends: origins.iter().enumerate().map(named).collect(),
+            web: &web,
+            ..BalancerConfig::default()
+        };
+        let balancer = Program::start(&config.write(&authority));
         let browser = authority.browser(&[b"http/1.1"]);
         Self { authority, origins, balancer, browser }
     }
