@@ -73,7 +73,8 @@ class Unavailable(Exception):
 class Pool:
     """Connections to one address of the gateway, opened when needed."""
 
-    def __init__(self, url: str, ca: str | None, read_timeout: float):
+    def __init__(self, url: str, ca: str | None, read_timeout: float, keep: bool = True):
+        self.keep = keep
         parts = urlsplit(url)
         self.options = {
             "host": parts.hostname, "port": parts.port or 3306, "user": unquote(parts.username or ""),
@@ -120,6 +121,9 @@ class Pool:
                 connection._force_close()  # closed by the gateway while it lay here
 
     def _put(self, connection: pymysql.connections.Connection) -> None:
+        if not self.keep:
+            connection.close()
+            return
         with self._lock:
             self._idle.append(connection)
 
@@ -129,8 +133,8 @@ class Ledger:
         ca = environment.get("DATABASE_CA_FILE")
         self.write_pool = Pool(environment["DATABASE_WRITE_URL"], ca, read_timeout=15)
         self.read_pool = Pool(environment["DATABASE_READ_URL"], ca, read_timeout=2)
-        # A read of the primary does not wait as long as a write there.
-        self.fallback_pool = Pool(environment["DATABASE_WRITE_URL"], ca, read_timeout=3)
+        # A read of the primary does not wait as long as a write there. They are rare: each asks anew who the primary is.
+        self.fallback_pool = Pool(environment["DATABASE_WRITE_URL"], ca, read_timeout=3, keep=False)
         self.waits = environment.get("LEDGER_GTID_WAIT") != "off"
         self.last_read = 0.0
 

@@ -48,7 +48,7 @@ class DataDisk:
         """Everything that is in the cache only is lost from this instant on. `leader`: a process of the node."""
         at = os.open(f"/proc/{leader}/root/{MYSQL}", os.O_RDONLY)
         try:
-            fcntl.ioctl(at, SHUTDOWN, struct.pack("I", NO_LOG_FLUSH))
+            fcntl.ioctl(at, SHUTDOWN, struct.pack("I", NO_LOG_FLUSH))  # a second time it does nothing
         finally:
             os.close(at)
 

@@ -158,14 +158,21 @@ class Node(Commands):
             at = self.root.stat()
             Path(f"/run/systemd/nspawn/locks/inode-{at.st_dev}:{at.st_ino}").unlink(missing_ok=True)
 
+    def pull(self) -> None:
+        """The instant of a power failure: nothing leaves the node any more, nothing reaches its database's disk."""
+        if not self.is_up():
+            return
+        self.log("power is cut")
+        self.network.unplug(self.name)
+        if self.data_disk is not None:
+            self.data_disk.cut(self.leader())
+
     def crash(self) -> None:
         """A sudden power failure: off the network first, so that no dying socket says good-bye to its peer."""
         if not self.is_up():
             return
         self.log("forced crash")
-        self.network.unplug(self.name)
-        if self.data_disk is not None:
-            self.data_disk.cut(self.leader())
+        self.pull()
         self._power_is_off()
 
     def shutdown(self) -> None:
