@@ -21,6 +21,7 @@ pub const TARGETS: &[Target] = &[
     ("chunked_body", bodies::chunked),
     ("proxy_header", proxy::header),
     ("connection", connections::connection),
+    ("http2_connection", connections::http2_connection),
     ("configuration", configuration::any),
 ];
 
