@@ -38,6 +38,19 @@ async fn rfc9113_8_2_3_cookies_become_one_field_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn rfc9113_8_2_1_a_value_that_begins_or_ends_with_white_space_is_400() {
+    let scene = Scene::new().await;
+    let mut client = client(&scene).await;
+    for value in [" a", "a ", "\ta", "a\t", " "] {
+        let request = Request::get(format!("https://{SITE}/")).header("x-a", value).body(()).unwrap();
+        assert_eq!(ask(&mut client, request).await.0, 400, "{value:?}");
+    }
+    assert_eq!(scene.origin().seen(), []);
+    let request = Request::get(format!("https://{SITE}/")).header("x-a", "a b").body(()).unwrap();
+    assert_eq!(ask(&mut client, request).await.0, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn rfc9113_8_3_1_authority_becomes_host() {
     let scene = Scene::new().await;
     let mut client = client(&scene).await;

@@ -251,7 +251,7 @@ pub fn trailer_lines(map: &HeaderMap) -> Vec<u8> {
     for (name, value) in map {
         let name = name.as_str().as_bytes();
         if !field::forbidden_in_trailer(name) {
-            field::write(&mut out, name, value.as_bytes());
+            field::write(&mut out, name, value.as_bytes().trim_ascii());
         }
     }
     out

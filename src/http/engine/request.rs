@@ -85,6 +85,10 @@ impl Request {
             // RFC 9113 section 6.5.2 counts 32 octets for each field beside name and value.
             size += name.as_str().len() + value.len() + 32;
             let (name, value) = (name.as_str().as_bytes(), value.as_bytes());
+            // RFC 9113 section 8.2.1, which the library leaves to us.
+            if value.trim_ascii().len() != value.len() {
+                return Err(Refusal::Field);
+            }
             let kind = Kind::of(name);
             match kind {
                 Kind::ContentLength => {
