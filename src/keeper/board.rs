@@ -80,6 +80,10 @@ impl Board {
     /// A look that succeeded; `at` is when it began.
     pub fn observed(&self, observation: Observation, at: Instant) {
         let mut state = self.state.write();
+        if state.seen.as_ref().is_some_and(|(_, last)| *last > at) {
+            // It began earlier than what is known and took longer: two may look at the same time.
+            return;
+        }
         let paused = state.seen.as_ref().is_some_and(|(_, last)| at.duration_since(*last) > self.stale);
         if paused {
             state.resumed = Some(at);
@@ -209,7 +213,7 @@ impl Board {
             leaving: leaving(&state, now).is_some(),
             warnings: state.warnings.clone(),
             disk: state.disk,
-            clock: Some(unix_time()),
+            clock_ms: Some(unix_ms()),
             ahead: None,
             observation: fresh(&state, now, self.stale).ok().map(|o| (*o).clone()),
         }
@@ -242,9 +246,10 @@ impl Board {
     }
 }
 
-/// This machine's clock, in seconds since 1970.
-pub fn unix_time() -> f64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64())
+/// This machine's clock, in milliseconds since 1970.
+pub fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn leaving(state: &State, now: Instant) -> Option<Leaving> {

@@ -11,7 +11,7 @@ use crate::http::client::{Client, ClientError, Target};
 use crate::process::Shutdown;
 use crate::tls;
 
-use super::board::{Board, unix_time};
+use super::board::{Board, unix_ms};
 use super::config::Config;
 use super::report::{Peers, Report};
 
@@ -44,7 +44,7 @@ impl PeerClients {
 
     async fn ask(&self, name: &str) -> Result<Report, String> {
         let client = self.clients.get(name).ok_or("is not configured")?;
-        let (sent, begun) = (unix_time(), Instant::now());
+        let (sent, begun) = (unix_ms(), Instant::now());
         let answer = client.get("/state", self.timeout).await.map_err(|e| because(&e))?;
         let took = begun.elapsed().as_secs_f64();
         if answer.status != StatusCode::OK {
@@ -56,7 +56,7 @@ impl PeerClients {
             return Err(format!("its keeper says that it is {}", report.node));
         }
         // Somewhere between question and answer its clock was read.
-        report.ahead = report.clock.map(|clock| clock - (sent + took / 2.0));
+        report.ahead = report.clock_ms.map(|clock| ahead(clock, sent) - took / 2.0);
         Ok(report)
     }
 
@@ -116,6 +116,12 @@ impl PeerClients {
             });
         }
     }
+}
+
+/// How far one clock is ahead of another, in seconds; both in milliseconds since 1970.
+#[expect(clippy::cast_precision_loss, reason = "differences that matter are far below 2^53 ms")]
+fn ahead(theirs: u64, ours: u64) -> f64 {
+    (i128::from(theirs) - i128::from(ours)) as f64 / 1000.0
 }
 
 /// Begins every reason that is about certificates.

@@ -335,9 +335,9 @@ pub struct Report {
     /// The space below the data directory. Absent from older keepers, and while it cannot be told.
     #[serde(default)]
     pub disk: Option<Disk>,
-    /// The clock of this machine when the answer was made, in seconds since 1970. Absent from older keepers.
+    /// The clock of this machine when the answer was made, in milliseconds since 1970. Absent from older keepers.
     #[serde(default)]
-    pub clock: Option<f64>,
+    pub clock_ms: Option<u64>,
     /// How far that is ahead of the clock of whoever asked, in seconds; filled in by who asked.
     #[serde(skip)]
     pub ahead: Option<f64>,

@@ -57,6 +57,11 @@ pub fn copy_folder(from: &Path, to: &Path) {
     assert!(Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap().success());
 }
 
+/// All that a command printed.
+pub fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+}
+
 /// One node: mysqld under a supervisor that restarts it as systemd would, and a keeper.
 pub struct Node {
     pub name: String,
@@ -64,7 +69,7 @@ pub struct Node {
     pub mysql_port: u16,
     pub keeper_port: u16,
     pub files: TlsFiles,
-    arguments: Vec<String>,
+    pub arguments: Vec<String>,
     wanted: Arc<AtomicBool>,
     pub pid: Arc<AtomicU32>,
     supervisor: Option<std::thread::JoinHandle<()>>,
@@ -149,6 +154,29 @@ impl Node {
 
     pub async fn run(&self, sql: &str) {
         sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut self.sql().await).await.unwrap();
+    }
+
+    /// Waits until mysqld takes connections.
+    pub async fn until_answering(&self) {
+        let begun = Instant::now();
+        let options = MySqlConnectOptions::new()
+            .socket(self.home.join("mysqld.sock"))
+            .username("root")
+            .ssl_mode(MySqlSslMode::Disabled);
+        while let Err(e) = options.connect().await {
+            assert!(begun.elapsed() < PATIENCE, "{}: {e}", self.name);
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// The number after the last of the group's transactions here, which must be without gaps.
+    pub async fn next_number(&self, group: &str) -> u64 {
+        let executed: String = sqlx::query_scalar("SELECT @@global.gtid_executed")
+            .fetch_one(&mut self.sql().await)
+            .await
+            .unwrap();
+        let numbers = executed.strip_prefix(&format!("{group}:1-")).unwrap_or_else(|| panic!("{executed}"));
+        numbers.parse::<u64>().unwrap_or_else(|e| panic!("{executed}: {e}")) + 1
     }
 
     pub async fn number(&self, sql: &str) -> i64 {
@@ -364,6 +392,44 @@ impl Group {
         let socket = self.nodes[i].home.join("control.sock");
         let mut command = Command::new(env!("CARGO_BIN_EXE_trivet"));
         command.args(arguments).arg("--keeper").arg(socket).stdin(Stdio::null()).output().unwrap()
+    }
+
+    /// Certificates for node `i` by an authority that nobody here trusts.
+    pub fn strange_certificates(&self, i: usize) -> TlsFiles {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let ca = params.self_signed(&key).unwrap().pem();
+        let folder = self.nodes[i].home.join("strange");
+        std::fs::create_dir(&folder).unwrap();
+        certificates(&folder, &self.nodes[i].name, &Issuer::new(params, key), &ca)
+    }
+
+    /// Waits until the keeper of node `i` warns of something in these words.
+    pub async fn until_warned(&self, i: usize, words: &str) {
+        let begun = Instant::now();
+        loop {
+            let health = self.health(i).await;
+            if health["warnings"].to_string().contains(words) {
+                return;
+            }
+            assert!(begun.elapsed() < PATIENCE, "node{} does not warn of {words:?}: {health}", i + 1);
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// Waits until another node than `i` answers `/primary` with yes, and returns it.
+    pub async fn until_primary_is_not(&self, i: usize) -> usize {
+        let begun = Instant::now();
+        loop {
+            for other in (0..self.nodes.len()).filter(|other| *other != i) {
+                if self.status(other, "/primary").await == 200 {
+                    return other;
+                }
+            }
+            assert!(begun.elapsed() < PATIENCE, "no other primary than node{}", i + 1);
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
     }
 
     pub async fn health(&self, i: usize) -> Value {

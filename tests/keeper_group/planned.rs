@@ -1,14 +1,8 @@
 //! Planned work: the role moves when it is asked to, and before its mysqld stops.
 
-use std::process::Output;
-
 use serde_json::Value;
 
-use crate::harness::Group;
-
-fn said(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
-}
+use crate::harness::{Group, said};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_role_moves_on_command_and_before_a_stop() {

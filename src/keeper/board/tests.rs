@@ -95,3 +95,26 @@ fn a_report_survives_the_way_to_a_peer() {
         assert_eq!(read.observation.is_some(), observed);
     }
 }
+
+#[test]
+fn a_slow_look_does_not_undo_a_newer_one() {
+    let (board, t) = (board(), Instant::now());
+    let newer = Observation { super_read_only: true, ..online_primary() };
+    board.observed(newer, t + Duration::from_millis(50));
+    board.observed(online_primary(), t);
+    assert!(board.fresh(t + Duration::from_millis(60)).unwrap().super_read_only);
+}
+
+#[test]
+fn a_stop_that_was_announced_is_believed_until_it_came_or_for_a_minute() {
+    let (board, t) = (board(), Instant::now());
+    board.observed(online_primary(), t);
+    board.leave(t, Leaving::Reads);
+    assert!(board.report(t).leaving);
+    assert_eq!(board.facts(t).leaving, Some(Leaving::Reads));
+    board.not_observed("a slow look".into(), false);
+    assert!(board.leaving(t + LEAVING).is_some());
+    assert_eq!(board.leaving(t + LEAVING + Duration::from_millis(1)), None, "it never came");
+    board.not_observed("connection refused".into(), true);
+    assert_eq!(board.leaving(t), None, "it came; whoever starts mysqld wants it to work");
+}

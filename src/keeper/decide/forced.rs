@@ -40,7 +40,7 @@ pub enum ForceRefusal {
     Unfit(String),
     /// Nothing to force.
     #[error(
-        "a group is running ({0} is in it): this member joins it by itself, or says in `trivet status` why not"
+        "a group is running ({0} is in it): members join it by themselves, or say in `trivet status` why not"
     )]
     Running(String),
     /// A member that is on its way somewhere.
@@ -72,6 +72,9 @@ pub fn plan(inputs: &Inputs<'_>, node: &str) -> Result<ForcePlan, ForceRefusal> 
     };
     if let Some(fault) = misconfigured(inputs, local) {
         return unfit(fault);
+    }
+    if local.is_healthy() {
+        return Err(ForceRefusal::Running(cluster.me.clone()));
     }
     if local.member_state != MemberState::Offline {
         return Err(ForceRefusal::Unsettled(cluster.me.clone(), local.member_state.as_str()));
@@ -167,3 +170,6 @@ pub fn plan(inputs: &Inputs<'_>, node: &str) -> Result<ForcePlan, ForceRefusal> 
     let token = hash.finalize().iter().take(8).map(|b| format!("{b:02x}")).collect();
     Ok(ForcePlan { node: node.to_owned(), gtids, others, unknown, token })
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,6 +3,7 @@
 mod forming;
 mod joining;
 mod local;
+mod troubles;
 
 use std::collections::BTreeMap;
 
@@ -110,7 +111,7 @@ impl Situation {
             leaving: false,
             warnings: Vec::new(),
             disk: None,
-            clock: None,
+            clock_ms: None,
             ahead: None,
             observation: Some(observation),
         };
@@ -140,7 +141,7 @@ impl Situation {
         self
     }
 
-    fn inputs(&self) -> Inputs<'_> {
+    pub fn inputs(&self) -> Inputs<'_> {
         Inputs {
             cluster: &self.cluster,
             local: self.local.as_ref().map_err(String::as_str),
@@ -151,7 +152,7 @@ impl Situation {
         }
     }
 
-    fn decide(&self) -> Decision {
+    pub fn decide(&self) -> Decision {
         decide(&self.inputs())
     }
 

@@ -70,3 +70,25 @@ fn a_record_that_cannot_be_trusted_stops_the_keeper() {
     std::fs::write(&file, "").unwrap();
     assert!(RecordFile::open(&file, GROUP).unwrap_err().contains("cannot be made"));
 }
+
+#[test]
+fn bootstraps_by_force_are_remembered_learnt_and_undone() {
+    let d = tempfile::tempdir().unwrap();
+    let set = |text: &str| -> GtidSet { format!("{GROUP}:{text}").parse().unwrap() };
+    let mut file = RecordFile::open(d.path(), GROUP).unwrap();
+    assert!(file.adopt_forks(&[set("1-9")]).unwrap());
+    assert!(!file.adopt_forks(&[set("1-5")]).unwrap(), "what is known is not replaced by as much");
+    let before = file.fork(&[set("1-9")], set("1-20")).unwrap();
+    assert_eq!(RecordFile::open(d.path(), GROUP).unwrap().record().forks, [set("1-9"), set("1-20")]);
+    file.set_forks(before).unwrap();
+    assert_eq!(RecordFile::open(d.path(), GROUP).unwrap().record().forks, [set("1-9")]);
+
+    // Beyond any bootstrap that it was not part of, a member's transactions are given up.
+    let forks = [set("1-9"), set("1-20")];
+    let record = |known: &[GtidSet]| Record { forks: known.to_vec(), ..Record::default() };
+    assert_eq!(record(&[]).given_up(&set("1-12"), &forks), set("10-12"));
+    assert_eq!(record(&forks[..1]).given_up(&set("1-12"), &forks), GtidSet::default());
+    assert_eq!(record(&forks[..1]).given_up(&set("1-22"), &forks), set("21-22"));
+    assert_eq!(record(&forks).given_up(&set("1-99"), &forks), GtidSet::default());
+    assert_eq!(record(&forks).given_up(&set("1-99"), &[]), GtidSet::default(), "others may know less");
+}

@@ -236,3 +236,21 @@ async fn a_connection_that_never_says_hello_does_not_hold_others_up() {
         tokio::time::timeout(HANDSHAKE + SECOND, silent.read(&mut byte)).await.expect("closed in time");
     assert!(matches!(closed, Ok(0) | Err(_)));
 }
+
+#[tokio::test]
+async fn a_look_can_be_asked_for_and_is_not_waited_for_when_mysqld_hangs() {
+    let keeper = keeper().await;
+    let client = keeper.client();
+    keeper.board.observed(online("SECONDARY"), Instant::now());
+    // Nobody looks: as with a hung mysqld, the answer is the one that is known.
+    assert_eq!(keeper.status(&client, "/primary?look=now").await, 503);
+    let board = keeper.board.clone();
+    let observer = tokio::spawn(async move {
+        board.look_wanted().await;
+        board.observed(online("PRIMARY"), Instant::now());
+    });
+    // The look of the question before is still wanted, so the observer has turned to it by now, or does now.
+    assert_eq!(keeper.status(&client, "/primary?look=now").await, 200);
+    observer.await.unwrap();
+    assert_eq!(keeper.status(&client, "/primary?look=later").await, 400);
+}

@@ -131,3 +131,28 @@ fn a_replica_is_a_healthy_secondary_within_the_lag() {
     recovering.member_state = MemberState::Recovering;
     refused(replica(&facts(recovering), None), "RECOVERING");
 }
+
+#[test]
+fn a_member_about_to_stop_gets_no_reads_and_keeps_the_writes_until_the_role_has_moved() {
+    let secondary =
+        Facts { leaving: Some(Leaving::Reads), ..facts(member("b", Role::Secondary, "7:3", ALL)) };
+    refused(replica(&secondary, None), "about to stop");
+    assert_eq!(health(&secondary), Ok(()), "it is still one of the group");
+    let f = Facts { leaving: Some(Leaving::Reads), ..facts(a_primary()) };
+    assert_eq!(primary(&f), Ok(()));
+    let f = Facts { leaving: Some(Leaving::Everything), ..facts(a_primary()) };
+    refused(primary(&f), "about to stop");
+}
+
+#[test]
+fn no_lag_is_believed_that_two_clocks_measured_that_differ() {
+    let mut o = member("b", Role::Secondary, "7:3", ALL);
+    o.primary = Some("a".into());
+    let f = |ahead: f64| Facts { ahead: vec![("a".into(), ahead), ("c".into(), 99.0)], ..facts(o.clone()) };
+    let limit = Some(Duration::from_secs(5));
+    assert_eq!(replica(&f(0.4), limit), Ok(()), "c is not the primary");
+    for wrong in [30.0, -30.0] {
+        refused(replica(&f(wrong), limit), "differ by 30.0 s");
+        assert_eq!(replica(&f(wrong), None), Ok(()), "who asks for no bound gets none");
+    }
+}

@@ -199,13 +199,20 @@ impl Judge<'_> {
             match m.state.as_deref() {
                 Some("ONLINE") if m.majority => {}
                 Some("ONLINE") => {
-                    self.say(Severity::Degraded, Some(name), "its database member has no majority in reach")
+                    let what = format!("its database member has no majority in reach: {}", m.reason);
+                    self.say(Severity::Degraded, Some(name), what);
                 }
                 state => {
                     let state = state.unwrap_or("not answering");
                     let what = format!("its database member is {state}: {} ({})", m.phase, m.reason);
                     self.say(Severity::Degraded, Some(name), what);
                 }
+            }
+            if m.leaving {
+                self.say(Severity::Notice, Some(name), "its mysqld is about to stop");
+            }
+            for warning in &m.warnings {
+                self.say(Severity::Degraded, Some(name), format!("its database member: {warning}"));
             }
             if let Some(lag) = m.lag_seconds.filter(|lag| *lag > LAG_SECONDS) {
                 self.say(Severity::Degraded, Some(name), format!("its database member is {lag:.0} s behind"));

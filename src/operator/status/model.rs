@@ -150,6 +150,10 @@ pub struct Member {
     pub version: Option<String>,
     /// The transactions it has executed.
     pub gtid_executed: Option<String>,
+    /// What should be mended although it works, each with what to do.
+    pub warnings: Vec<String>,
+    /// mysqld is about to be stopped on purpose.
+    pub leaving: bool,
 }
 
 /// A certificate.

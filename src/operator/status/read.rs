@@ -65,6 +65,12 @@ pub fn member(health: &Value) -> Member {
         reason: text(health, "reason").unwrap_or_default(),
         version: text(health, "server_version"),
         gtid_executed: text(health, "gtid_executed"),
+        warnings: health
+            .get("warnings")
+            .and_then(Value::as_array)
+            .map(|all| all.iter().filter_map(Value::as_str).map(str::to_owned).collect())
+            .unwrap_or_default(),
+        leaving: health.get("leaving").and_then(Value::as_bool).unwrap_or(false),
     }
 }
 

@@ -63,7 +63,7 @@ impl Node {
                 Ok(json!({
                     "node": name, "member_state": "ONLINE", "role": role, "primary": "node1", "majority": true,
                     "lag_seconds": 0.0, "phase": "online", "reason": "", "server_version": "9.7.4",
-                    "gtid_executed": "6f0b1e6e-7d0a-4b7e-9f43-0a77a1ab0001:1-9"
+                    "gtid_executed": "6f0b1e6e-7d0a-4b7e-9f43-0a77a1ab0001:1-9", "warnings": [], "leaving": false
                 })),
             ),
         ]);
@@ -191,8 +191,32 @@ fn the_database_needs_exactly_one_primary_with_a_majority() {
 
     // A thawed former primary still says so, without a majority.
     let mut nodes = healthy();
-    nodes[2].set("keeper", "/role", json!("PRIMARY")).set("keeper", "/majority", json!(false));
-    assert_eq!(problems(&judge(nodes)), ["Degraded node3: its database member has no majority in reach"]);
+    nodes[2].set("keeper", "/role", json!("PRIMARY")).set("keeper", "/majority", json!(false)).set(
+        "keeper",
+        "/reason",
+        json!("most of the group is out of reach"),
+    );
+    assert_eq!(
+        problems(&judge(nodes)),
+        ["Degraded node3: its database member has no majority in reach: most of the group is out of reach"]
+    );
+}
+
+#[test]
+fn what_a_keeper_warns_of_is_told_with_its_remedy() {
+    let mut nodes = healthy();
+    nodes[1].set("keeper", "/warnings", json!(["9 MiB are free: make room"])).set(
+        "keeper",
+        "/leaving",
+        json!(true),
+    );
+    assert_eq!(
+        problems(&judge(nodes)),
+        [
+            "Degraded node2: its database member: 9 MiB are free: make room",
+            "Notice node2: its mysqld is about to stop",
+        ]
+    );
 }
 
 #[test]

@@ -95,14 +95,6 @@ fn the_primary_makes_the_accounts_once() {
 }
 
 #[test]
-fn dangerous_settings_and_strangers_are_told() {
-    let mut member = online("node1", "G:1", &["node1", "node9"]);
-    member.start_on_boot = true;
-    member.view[1].name = None;
-    says(&Situation::of("node1", member).gives(Phase::Online, None), &["start_on_boot", "node9:3306"]);
-}
-
-#[test]
 fn a_member_writable_outside_a_group_is_made_read_only_before_anything_else() {
     let mut member = offline("node2", "G:1-5");
     member.super_read_only = false;
