@@ -27,6 +27,7 @@ in
       tls = trivet.nodeTls unit;
       mysql = {
         socket = config.services.mysql.settings.mysqld.socket;
+        data_directory = config.services.mysql.dataDir;
         user = unit; # by auth_socket: the user of this unit, without a password
         replication_user = "trivet_replication";
         replication_password_file = trivet.credential unit "replication-password";

@@ -63,6 +63,13 @@ in
           summary = "MySQL on {{ $labels.node }} is not ONLINE in its group";
           description = "`trivet status` has the keeper's reason. One member fewer survives one failure fewer.";
         })
+        (alert "MemberNeedsCare" {
+          severity = "warning";
+          wait = "1m";
+          expr = "trivet_keeper_warnings > 0";
+          summary = "The keeper on {{ $labels.node }} warns, although its member works";
+          description = "`trivet status` says of what, and what to do: a disk nearly full, a clock that is off, certificates that do not fit.";
+        })
         (alert "NoPrimary" {
           severity = "critical";
           wait = "15s";
