@@ -45,8 +45,16 @@ pub fn mysqld() -> Option<(Vec<String>, Vec<String>)> {
     Some((command, options))
 }
 
+/// A port that nobody has, and that nobody gets: below those that the kernel gives to outgoing connections, and each once.
 fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let nth = (std::process::id() + NEXT.fetch_add(1, Ordering::Relaxed)) % 12_000;
+        let port = 20_000 + u16::try_from(nth).unwrap();
+        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 pub fn signal(pid: u32, name: &str) {
@@ -403,6 +411,19 @@ impl Group {
         let folder = self.nodes[i].home.join("strange");
         std::fs::create_dir(&folder).unwrap();
         certificates(&folder, &self.nodes[i].name, &Issuer::new(params, key), &ca)
+    }
+
+    /// Waits until `/health` of node `i` has this value in `field`.
+    pub async fn until_field(&self, i: usize, field: &str, value: &Value) {
+        let begun = Instant::now();
+        loop {
+            let health = self.health(i).await;
+            if health[field] == *value {
+                return;
+            }
+            assert!(begun.elapsed() < PATIENCE, "{field} of node{} is not {value}: {health}", i + 1);
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
     }
 
     /// Waits until the keeper of node `i` warns of something in these words.

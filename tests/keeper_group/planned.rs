@@ -41,7 +41,7 @@ async fn the_role_moves_on_command_and_before_a_stop() {
     assert_eq!(stop.status.code(), Some(0), "{}", said(&stop));
     assert!(said(&stop).contains("is the primary now"), "{}", said(&stop));
     assert_eq!((group.status(1, "/primary").await, group.status(1, "/replica").await), (503, 503));
-    assert_eq!(group.health(1).await["leaving"], true);
+    group.until_field(1, "leaving", &Value::from(true)).await;
     group.nodes[1].stop_mysqld();
     let primary = if group.status(0, "/primary").await == 200 { 0 } else { 2 };
     group.nodes[primary].run("INSERT INTO trivet.t VALUES ()").await;
