@@ -98,6 +98,13 @@ def acknowledged_writes(story: Round) -> list[Anomaly]:
     return found
 
 
+def on_no_member(history: list[dict], states: dict[str, dict]) -> list[Anomaly]:
+    """Acknowledged writes that none of the members has. Two may lack what the third still brings back, so only that is lost for certain."""
+    there = {request for state in states.values() for request in state["requests"]}
+    return [Anomaly("lost-write", f"every member: {row['op']} {row['id']} was acknowledged and is not there")
+            for row in history if row["op"] in WRITES and row["outcome"] == "ok" and row["id"] not in there]
+
+
 def lost_writes(anomalies: list[Anomaly]) -> int:
     return len({a.text.split(": ", 1)[1] for a in anomalies if a.kind == "lost-write"})
 

@@ -85,6 +85,16 @@ class Ledger:
         (out / "states.json").write_text(json.dumps({"before": self.before, "members": states}))
         return check.check(check.Round(self.history, self.before, states))
 
+    def ruins(self, site: Site, name: str) -> list[check.Anomaly]:
+        """Of a cluster that did not become whole: the acknowledged writes that no member has any more."""
+        states = {}
+        for node in site.NODES:
+            try:
+                states[node.name] = _member(site, node, name)
+            except Exception:
+                continue  # its mysqld does not answer: what it has is not known
+        return check.on_no_member(self.history, states) if len(states) == len(site.NODES) else []
+
 
 class ReferenceSite:
     """The reference site under trivet-probe: comments written with an idempotency key, pages read."""
@@ -128,6 +138,9 @@ class ReferenceSite:
         found += [check.Anomaly("doubled-write", text) for text in site.sql(site.primary(), twice).splitlines()]
         return found
 
+    def ruins(self, site: Site, name: str) -> list[check.Anomaly]:
+        return []
+
 
 WORKLOADS = {"ledger": Ledger, "site": ReferenceSite}
 
@@ -154,6 +167,7 @@ def _run(site: Site, step: Step, name: str, out: Path, result: Result, users: "L
     node = faults.target(site, step)
     result.node = node.name if node is not None else "all"
     users.start(site, step, name)
+    working = True
     try:
         time.sleep(CALM)
         began = _now(site)
@@ -163,12 +177,20 @@ def _run(site: Site, step: Step, name: str, out: Path, result: Result, users: "L
         finally:
             fault.heal(site, node, step)
         healed = _now(site)
-        wait_until_whole(site, users.served(site, name))
+        try:
+            wait_until_whole(site, users.served(site, name))
+        except Exception:
+            working = False
+            users.stop(site, name, out)
+            found = users.ruins(site, name)
+            result.anomalies, result.lost = [str(a) for a in found], check.lost_writes(found)
+            raise
         ended = _now(site)
         result.whole, result.whole_after = True, round(ended - healed, 2)
         time.sleep(CALM)
     finally:
-        users.stop(site, name, out)
+        if working:
+            users.stop(site, name, out)
     wait_until_level(site)
     found = users.judge(site, name, out, result, began, ended) + _tables(site)
     result.anomalies, result.lost = [str(a) for a in found], check.lost_writes(found)

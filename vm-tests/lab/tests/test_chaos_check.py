@@ -80,6 +80,12 @@ class Sound(unittest.TestCase):
         self.history.append(append(9, "s1", 20, 21, {"y": 2}, y="u9"))
         self.assertEqual(check.lost_writes(check.check(Round(self.history, self.before, self.states))), 1)
 
+    def test_of_a_broken_cluster_only_what_no_member_has_is_lost(self):
+        self.states["node1"]["requests"].remove("t1")
+        self.assertEqual(check.on_no_member(self.history, self.states), [])
+        self.everywhere(lambda s: s.update(requests=["w2", "w3"]))
+        self.assertEqual([a.text.split()[3] for a in check.on_no_member(self.history, self.states)], ["w1", "t1"])
+
     def test_an_append_that_was_done_twice(self):
         self.everywhere(lambda s: s["entries"]["x"].append("v3"))
         self.assertIn("doubled-write", self.kinds())
