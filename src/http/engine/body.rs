@@ -6,6 +6,7 @@
 use bytes::{Buf, BytesMut};
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
+use super::super::strict::is_token;
 use super::field;
 use super::scan::Scan;
 
@@ -250,7 +251,8 @@ pub fn trailer_lines(map: &HeaderMap) -> Vec<u8> {
     let mut out = Vec::new();
     for (name, value) in map {
         let name = name.as_str().as_bytes();
-        if !field::forbidden_in_trailer(name) {
+        // The library takes names that are no tokens.
+        if !field::forbidden_in_trailer(name) && name.iter().all(|b| is_token(*b)) {
             field::write(&mut out, name, value.as_bytes().trim_ascii());
         }
     }

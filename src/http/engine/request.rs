@@ -85,8 +85,8 @@ impl Request {
             // RFC 9113 section 6.5.2 counts 32 octets for each field beside name and value.
             size += name.as_str().len() + value.len() + 32;
             let (name, value) = (name.as_str().as_bytes(), value.as_bytes());
-            // RFC 9113 section 8.2.1, which the library leaves to us.
-            if value.trim_ascii().len() != value.len() {
+            // RFC 9113 section 8.2.1, as far as the library leaves it to us.
+            if value.trim_ascii().len() != value.len() || !name.iter().all(|b| strict::is_token(*b)) {
                 return Err(Refusal::Field);
             }
             let kind = Kind::of(name);
@@ -110,7 +110,8 @@ impl Request {
         }
         if let (Some(_), Some(_)) = cookie {
             // RFC 9113 section 8.2.3: HTTP/2 may cut a cookie list into fields, which HTTP/1.1 servers expect in one.
-            let crumbs: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+            let crumbs = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes);
+            let crumbs: Vec<&[u8]> = crumbs.filter(|c| !c.is_empty()).collect();
             lines.field(COOKIE.as_str().as_bytes(), &crumbs.join(&b"; "[..]), Kind::Other);
         }
         if headers.len() > max_fields.min(MOST_FIELDS) {
