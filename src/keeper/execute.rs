@@ -36,9 +36,7 @@ pub async fn execute(
             sql.run("SET GLOBAL super_read_only = ON", SHORT).await.map(|()| String::new())
         }
         Action::StopGroup => sql.run("STOP GROUP_REPLICATION", STOP).await.map(|()| String::new()),
-        Action::Join => start_group(&mut sql, config, credentials, config.timing.join_timeout)
-            .await
-            .map(|()| "in the group".into()),
+        Action::Join => join(&mut sql, config, credentials).await.map(|()| "in the group".into()),
         Action::Bootstrap { first } => bootstrap(&mut sql, config, credentials, *first).await,
         Action::Clone { donor } => clone(&mut sql, config, credentials, donor).await,
         // Not one connection's business: the runner's.
@@ -73,6 +71,41 @@ async fn start_group(
     sql.run(&start, deadline).await
 }
 
+async fn join(sql: &mut Sql, config: &Config, credentials: &Credentials) -> Result<(), SqlError> {
+    forget_applied(sql).await;
+    let joined = start_group(sql, config, credentials, config.timing.join_timeout).await;
+    if matches!(joined, Err(SqlError::Refused(_))) {
+        // What is left in the relay logs may be what stands in the way. The group has all of it, or this member would not
+        // join; the next attempt fetches it from there.
+        reset_applier(sql).await;
+    }
+    joined
+}
+
+/// Relay logs are not synchronised, so a power cut may leave a torn event at their end, at which every later start of the group
+/// fails. Where all that was received is applied they are of no more use, and nothing is lost with them.
+async fn forget_applied(sql: &mut Sql) {
+    if backlog(sql).await.is_ok_and(|waiting| waiting.is_empty()) {
+        reset_applier(sql).await;
+    }
+}
+
+/// Deletes the applier channel's relay logs (MySQL manual, "RESET REPLICA Statement"); a member that was never in a group has
+/// no such channel. A refusal is no reason not to try the rest.
+async fn reset_applier(sql: &mut Sql) {
+    let channel = "SELECT channel_name FROM performance_schema.replication_connection_status \
+                   WHERE channel_name = 'group_replication_applier'";
+    let reset = "RESET REPLICA FOR CHANNEL 'group_replication_applier'";
+    let outcome = match sql.text(channel, SHORT).await {
+        Ok(None) => Ok(()),
+        Ok(Some(_)) => sql.run(reset, STOP).await,
+        Err(e) => Err(e),
+    };
+    if let Err(e) = outcome {
+        tracing::warn!(error = %e, "the relay logs of the group's channel could not be reset");
+    }
+}
+
 async fn bootstrap(
     sql: &mut Sql,
     config: &Config,
@@ -83,6 +116,7 @@ async fn bootstrap(
         accounts::ensure_replication_locally(sql, &config.mysql, credentials).await?;
     } else {
         drain(sql).await?;
+        forget_applied(sql).await;
     }
     sql.run("SET GLOBAL group_replication_bootstrap_group = ON", SHORT).await?;
     let started = start_group(sql, config, credentials, BOOTSTRAP).await;
