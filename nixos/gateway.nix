@@ -33,10 +33,10 @@ in
         }) trivet.databases;
         tls = trivet.nodeTls unit;
         health = {
-          interval = "250ms";
+          interval = "150ms";
           timeout = "300ms";
           rise = 1;
-          fall = 2;
+          fall = 3;
         };
       };
     };

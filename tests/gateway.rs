@@ -4,6 +4,8 @@
 mod support;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use support::authority::Authority;
@@ -13,40 +15,94 @@ use support::program::Program;
 use support::until;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-/// A member: says its name first, as mysqld does, then sends back what it gets.
+/// How a member receives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Manner {
+    /// Says its name first, as mysqld does, then sends back what it gets.
+    Greets,
+    /// Accepts and says nothing, as the kernel does for a frozen mysqld.
+    Silent,
+    /// Says that it has too many connections.
+    Full,
+}
+
+/// "Too many connections", framed as mysqld frames it.
+const FULL: &[u8] = b"\x17\x00\x00\x00\xff\x10\x04Too many connections";
+
 struct Member {
     address: SocketAddr,
     stop: CancellationToken,
+    manner: watch::Sender<Manner>,
+    /// Connections that are open.
+    open: Arc<AtomicUsize>,
 }
 
 impl Member {
     async fn start(name: &'static str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, stop) = (listener.local_addr().unwrap(), CancellationToken::new());
-        let stopped = stop.clone();
+        let (manner, open) = (watch::Sender::new(Manner::Greets), Arc::new(AtomicUsize::new(0)));
+        let (stopped, watched, count) = (stop.clone(), manner.subscribe(), open.clone());
         tokio::spawn(async move {
             loop {
                 let (mut tcp, _) = tokio::select! {
                     accepted = listener.accept() => accepted.unwrap(),
                     () = stopped.cancelled() => return,
                 };
+                let (mut manner, count) = (watched.clone(), count.clone());
                 tokio::spawn(async move {
-                    let _ = tcp.write_all(name.as_bytes()).await;
-                    let mut bytes = [0; 1024];
-                    while let Ok(n @ 1..) = tcp.read(&mut bytes).await {
-                        if tcp.write_all(&bytes[..n]).await.is_err() {
+                    count.fetch_add(1, Ordering::SeqCst);
+                    let end = async {
+                        // Silent, until it thaws or the other side has enough of it.
+                        let mut bytes = [0; 1024];
+                        let now = tokio::select! {
+                            biased;
+                            thawed = manner.wait_for(|m| *m != Manner::Silent) => *thawed.unwrap(),
+                            _ = tcp.peek(&mut bytes) => return,
+                        };
+                        if now == Manner::Full {
+                            let _ = tcp.write_all(FULL).await;
                             return;
                         }
-                    }
-                    // The client's half-close ends in a last word.
-                    let _ = tcp.write_all(b"bye").await;
+                        let _ = tcp.write_all(name.as_bytes()).await;
+                        while let Ok(n @ 1..) = tcp.read(&mut bytes).await {
+                            if tcp.write_all(&bytes[..n]).await.is_err() {
+                                return;
+                            }
+                        }
+                        // The client's half-close ends in a last word.
+                        let _ = tcp.write_all(b"bye").await;
+                    };
+                    end.await;
+                    count.fetch_sub(1, Ordering::SeqCst);
                 });
             }
         });
-        Self { address, stop }
+        Self { address, stop, manner, open }
     }
+
+    fn is(&self, manner: Manner) {
+        self.manner.send_replace(manner);
+    }
+
+    fn open(&self) -> usize {
+        self.open.load(Ordering::SeqCst)
+    }
+}
+
+/// Number and text of the ERR packet that comes before any handshake, after which the connection is closed.
+async fn error(wire: &mut Wire) -> (u16, String) {
+    let mut packet = Vec::new();
+    while let Some(bytes) = wire.bytes().await {
+        packet.extend(bytes);
+    }
+    assert!(packet.len() > 7, "closed without an error that a driver understands");
+    assert_eq!(usize::from(packet[0]) + 256 * usize::from(packet[1]) + 4, packet.len(), "one whole packet");
+    assert_eq!((packet[3], packet[4]), (0, 0xff), "sequence 0, ERR: {packet:?}");
+    (u16::from_le_bytes([packet[5], packet[6]]), String::from_utf8(packet[7..].to_vec()).unwrap())
 }
 
 struct Scene {
@@ -78,11 +134,12 @@ impl Scene {
             &format!(
                 "node = \"node0\"\nshutdown_timeout = \"500ms\"\ndrain_delay = \"0s\"\n[metrics]\nlisten = \"127.0.0.1:0\"\n[database]\n\
                  write_listen = [\"127.0.0.1:0\"]\nread_listen = [\"127.0.0.1:0\"]\nmembers = [{}]\n\
-                 tls = {{ ca = \"{}\", certificate = \"{}\", key = \"{}\" }}\nconnect_timeout = \"5s\"\nhealth = {{ interval = \"100ms\", timeout = \"10s\" }}\n{keys}\n",
+                 tls = {{ ca = \"{}\", certificate = \"{}\", key = \"{}\" }}\n{}\nhealth = {{ interval = \"100ms\", timeout = \"10s\" }}\n{keys}\n",
                 list.join(","),
                 own.ca.display(),
                 own.certificate.display(),
-                own.key.display()
+                own.key.display(),
+                if keys.contains("connect_timeout") { "" } else { "connect_timeout = \"5s\"" },
             ),
         );
         let gateway = Program::start(&config);
@@ -183,22 +240,23 @@ async fn of_two_that_claim_to_be_primary_neither_gets_a_connection() {
     scene.keepers[1].claims(true, false);
     assert!(writer.closes_within(Duration::from_secs(5)).await);
     scene.gateway.logged(|l| l["claims"] == "node0, node1");
-    let mut refused = scene.write().await;
-    assert!(refused.bytes().await.is_none());
+    assert_eq!(error(&mut scene.write().await).await.0, 2003);
     scene.keepers[0].claims(false, true);
     until("node1 is believed", || async { scene.primary().await.as_deref() == Some("node1") }).await;
     assert_eq!(greeting(&mut scene.write().await).await, "node1");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_a_primary_a_connection_waits_and_is_then_closed() {
+async fn without_a_primary_a_connection_waits_and_is_then_told_so() {
     let scene = Scene::with("wait_for_primary = \"600ms\"").await;
     scene.keepers[0].claims(false, false);
     until("nobody is primary", || async { scene.primary().await.is_none() }).await;
     let began = Instant::now();
     let mut wire = scene.write().await;
-    assert!(wire.bytes().await.is_none());
-    assert!(began.elapsed() >= Duration::from_millis(600), "closed after {:?}", began.elapsed());
+    let (number, text) = error(&mut wire).await;
+    assert!(began.elapsed() >= Duration::from_millis(600), "told after {:?}", began.elapsed());
+    assert_eq!(number, 2003, "as MySQL Router says it");
+    assert!(text.contains("no member of the database group takes writes (waited 600ms)"), "{text}");
     scene.gateway.logged(|l| l["message"] == "connection closed: no member serves this role");
 }
 
@@ -230,11 +288,11 @@ async fn beyond_max_connections_a_connection_is_closed_at_once() {
     let scene = Scene::with("max_connections = 1").await;
     let mut first = scene.write().await;
     assert_eq!(greeting(&mut first).await, "node0");
-    assert!(scene.write().await.closes_within(Duration::from_secs(5)).await);
+    assert_eq!(error(&mut scene.write().await).await, (1040, "Too many connections".into()));
     drop(first);
     until("the place is free again", || async {
         let mut wire = scene.write().await;
-        wire.bytes().await.is_some()
+        wire.bytes().await.is_some_and(|first| first == b"node0")
     })
     .await;
 }
@@ -246,5 +304,99 @@ async fn a_stop_ends_connections_after_the_timeout() {
     assert_eq!(greeting(&mut writer).await, "node0");
     scene.gateway.signal("TERM");
     assert!(writer.closes_within(Duration::from_secs(10)).await);
+    assert!(scene.gateway.ended().success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_that_lags_gets_no_reads_and_the_primary_serves_when_all_do() {
+    let scene = Scene::with("max_lag = \"5s\"").await;
+    scene.keepers[1].lags(6);
+    until("node1 is out", || async { scene.status().await["database"]["read"][1]["usable"] == false }).await;
+    for _ in 0..4 {
+        assert_eq!(greeting(&mut scene.read().await).await, "node2");
+    }
+    scene.keepers[2].lags(6);
+    until("node2 is out", || async { scene.status().await["database"]["read"][2]["usable"] == false }).await;
+    assert_eq!(greeting(&mut scene.read().await).await, "node0", "the primary lags behind nobody");
+    scene.keepers[2].lags(5);
+    until("node2 has caught up", || async { greeting(&mut scene.read().await).await == "node2" }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_max_lag_0s_a_replica_may_lag() {
+    let scene = Scene::with("max_lag = \"0s\"").await;
+    scene.keepers[1].lags(600);
+    scene.keepers[2].lags(600);
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    assert_ne!(greeting(&mut scene.read().await).await, "node0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_accepts_and_says_nothing_gets_no_reads() {
+    let scene = Scene::with("connect_timeout = \"300ms\"").await;
+    scene.members[1].is(Manner::Silent);
+    for _ in 0..4 {
+        assert_eq!(greeting(&mut scene.read().await).await, "node2");
+    }
+    scene.members[2].is(Manner::Silent);
+    assert_eq!(greeting(&mut scene.read().await).await, "node0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_replica_is_passed_over_and_a_full_primary_says_so() {
+    let scene = Scene::with("").await;
+    scene.members[1].is(Manner::Full);
+    for _ in 0..4 {
+        assert_eq!(greeting(&mut scene.read().await).await, "node2");
+    }
+    scene.members[0].is(Manner::Full);
+    assert_eq!(scene.write().await.bytes().await.unwrap(), FULL, "its own words");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_primary_is_not_stormed() {
+    let scene = Scene::with("max_connecting = 3\nconnect_timeout = \"20s\"").await;
+    scene.keepers[0].claims(false, true);
+    until("nobody is primary", || async { scene.primary().await.is_none() }).await;
+    let mut waiting = Vec::new();
+    for _ in 0..20 {
+        waiting.push(scene.write().await);
+    }
+    scene.members[1].is(Manner::Silent);
+    scene.keepers[1].claims(true, false);
+    until("three are on their way", || async { scene.members[1].open() == 3 }).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(scene.members[1].open(), 3, "the others queue");
+    scene.members[1].is(Manner::Greets);
+    for mut wire in waiting {
+        assert_eq!(greeting(&mut wire).await, "node1", "and all are served in the end");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_half_closed_connection_ends_with_the_role_as_well() {
+    let scene = Scene::with("").await;
+    let address = scene.gateway.address("database.write_listen");
+    let mut tcp = tokio::net::TcpStream::connect(address).await.unwrap();
+    let mut first = [0; 5];
+    tcp.read_exact(&mut first).await.unwrap();
+    assert_eq!(scene.members[0].open(), 1);
+    // The client reads no more and says no more; it only holds on.
+    scene.keepers[0].claims(false, true);
+    until("the member is rid of it", || async { scene.members[0].open() == 0 }).await;
+    let mut rest = Vec::new();
+    let ended = tokio::time::timeout(Duration::from_secs(5), tcp.read_to_end(&mut rest)).await;
+    assert!(ended.is_ok(), "and so is the client");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_when_the_gateway_stops_is_told() {
+    let mut scene = Scene::with("").await;
+    scene.keepers[0].claims(false, false);
+    until("nobody is primary", || async { scene.primary().await.is_none() }).await;
+    let mut wire = scene.write().await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    scene.gateway.signal("TERM");
+    assert_eq!(error(&mut wire).await.0, 1053, "server shutdown: try again");
     assert!(scene.gateway.ended().success());
 }

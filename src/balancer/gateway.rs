@@ -2,11 +2,14 @@
 //!
 //! * A connection to a **write** listener goes to the one member whose keeper answers `/primary` with 200. While none
 //!   does, or two do, it waits ([`Database::wait_for_primary`](super::config::Database::wait_for_primary)).
-//! * A connection to a **read** listener goes to the next member whose keeper answers `/replica` with 200, or to the
-//!   primary when there is no replica.
+//! * A connection to a **read** listener goes to the next member whose keeper answers `/replica?max_lag=…` with 200, or to
+//!   the primary when there is no such replica.
 //!
 //! A connection lives no longer than the role it was made for: when the member's keeper says no, or says nothing `fall`
-//! times, both sides are closed at once. The application reconnects and meets the member that has the role now.
+//! times, both sides are closed at once. The application reconnects and meets the member that has the role now; a few at a
+//! time ([`opening`]), since a server that was just promoted has enough to do.
+//!
+//! A client that waited in vain is told so by an ERR packet, as MySQL Router does it ([`mysql`]).
 //!
 //! The election is not made here. It stands in the group itself; the gateway only follows, and rather serves nobody than
 //! the wrong member.
@@ -18,6 +21,7 @@ use std::time::Duration;
 
 use metrics::{counter, gauge};
 use serde_json::{Value, json};
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -26,11 +30,13 @@ use tokio_util::task::TaskTracker;
 use super::config::Database;
 use crate::config::ConfigError;
 use crate::pool::config::Timing;
-use crate::pool::{Check, HttpCheck, Pool, Spec};
+use crate::pool::{Backend, Check, HttpCheck, Pool, Spec};
 use crate::process::{Failure, Shutdown};
 use crate::tls;
 
 mod connection;
+mod mysql;
+mod opening;
 mod route;
 
 pub use route::Role;
@@ -42,7 +48,10 @@ pub struct Gateway {
     write: Arc<Pool>,
     read: Arc<Pool>,
     slots: Arc<Semaphore>,
+    /// Who is on the way to a member, by its place in the configuration.
+    places: Vec<Arc<Semaphore>>,
     open: [AtomicUsize; 2],
+    stopping: CancellationToken,
 }
 
 /// A bound listener and the role behind it.
@@ -74,12 +83,17 @@ impl Gateway {
                 .collect();
             Pool::new(name, members)
         };
-        Ok(Self::new(config.clone(), pool("database-write", "/primary"), pool("database-read", "/replica")))
+        let replica = match config.max_lag {
+            Duration::ZERO => "/replica".into(),
+            lag => format!("/replica?max_lag={}", lag.as_secs_f64()),
+        };
+        Ok(Self::new(config.clone(), pool("database-write", "/primary"), pool("database-read", &replica)))
     }
 
     /// A gateway over pools made elsewhere.
     pub fn new(config: Database, write: Arc<Pool>, read: Arc<Pool>) -> Arc<Self> {
         let slots = Arc::new(Semaphore::new(config.max_connections));
+        let places = config.members.iter().map(|_| Arc::new(Semaphore::new(config.max_connecting))).collect();
         let timing = config.health.timing();
         Arc::new(Self {
             config,
@@ -87,7 +101,9 @@ impl Gateway {
             write,
             read,
             slots,
+            places,
             open: [AtomicUsize::new(0), AtomicUsize::new(0)],
+            stopping: CancellationToken::new(),
         })
     }
 
@@ -123,13 +139,12 @@ impl Gateway {
         self.write.run_checks(self.timing);
         self.read.run_checks(self.timing);
         let watching = tokio::spawn(route::watch_claims(self.write.clone()));
-        let (tasks, cut, accepting) =
-            (TaskTracker::new(), CancellationToken::new(), CancellationToken::new());
+        let (tasks, cut) = (TaskTracker::new(), CancellationToken::new());
         for listener in listeners {
-            tokio::spawn(accept_loop(self.clone(), listener, tasks.clone(), cut.clone(), accepting.clone()));
+            tokio::spawn(accept_loop(self.clone(), listener, tasks.clone(), cut.clone()));
         }
         shutdown.wait().await;
-        accepting.cancel();
+        self.stopping.cancel();
         tasks.close();
         if tokio::time::timeout(shutdown_timeout, tasks.wait()).await.is_err() {
             tracing::warn!(
@@ -141,6 +156,11 @@ impl Gateway {
             tasks.wait().await;
         }
         watching.abort();
+    }
+
+    /// The queue of those who connect to this member.
+    fn places(&self, member: &Backend) -> &Arc<Semaphore> {
+        &self.places[member.index()]
     }
 
     /// For `/status`.
@@ -157,13 +177,7 @@ impl Gateway {
     }
 }
 
-async fn accept_loop(
-    gateway: Arc<Gateway>,
-    listener: Listener,
-    tasks: TaskTracker,
-    cut: CancellationToken,
-    accepting: CancellationToken,
-) {
+async fn accept_loop(gateway: Arc<Gateway>, listener: Listener, tasks: TaskTracker, cut: CancellationToken) {
     let role = listener.role;
     loop {
         let client = tokio::select! {
@@ -176,7 +190,7 @@ async fn accept_loop(
                     continue;
                 }
             },
-            () = accepting.cancelled() => return,
+            () = gateway.stopping.cancelled() => return,
         };
         let Ok(slot) = gateway.slots.clone().try_acquire_owned() else {
             counter!("trivet_gateway_closed_total", "listener" => role.name(), "reason" => "max_connections")
@@ -186,6 +200,9 @@ async fn accept_loop(
                 limit = gateway.config.max_connections,
                 "connection closed: max_connections reached"
             );
+            // The socket is new, so its buffer takes this at once, or it does not matter.
+            let packet = mysql::error_packet(mysql::TOO_MANY_CONNECTIONS, "Too many connections");
+            let _ = SockRef::from(&client).send(&packet);
             continue;
         };
         let (gateway, cut) = (gateway.clone(), cut.clone());

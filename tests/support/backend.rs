@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -34,6 +34,7 @@ struct Shared {
     act: Mutex<Act>,
     health: Mutex<Option<String>>,
     answers: std::collections::HashMap<String, AtomicBool>,
+    lag: AtomicU32,
     seen: Mutex<Vec<String>>,
     served: AtomicUsize,
     frozen: AtomicBool,
@@ -60,6 +61,7 @@ impl Backend {
             act: Mutex::new(Act::Name),
             health: Mutex::new(None),
             answers: ["/primary", "/replica"].map(|p| (p.to_owned(), AtomicBool::new(false))).into(),
+            lag: AtomicU32::new(0),
             seen: Mutex::default(),
             served: AtomicUsize::new(0),
             frozen: AtomicBool::new(false),
@@ -100,6 +102,11 @@ impl Backend {
     pub fn claims(&self, primary: bool, replica: bool) {
         self.shared.answers["/primary"].store(primary, Ordering::SeqCst);
         self.shared.answers["/replica"].store(replica, Ordering::SeqCst);
+    }
+
+    /// As keeper: how far behind the primary this member is, in seconds.
+    pub fn lags(&self, seconds: u32) {
+        self.shared.lag.store(seconds, Ordering::SeqCst);
     }
 
     /// The heads and bodies of the requests so far, checks left out.
@@ -155,8 +162,11 @@ async fn talk<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, shared: &Shared)
             }
             continue;
         }
-        if let Some(claim) = shared.answers.get(&path) {
-            let answer = checked(claim.load(Ordering::SeqCst), "not so");
+        let (plain, query) = path.split_once('?').unwrap_or((&path, ""));
+        if let Some(claim) = shared.answers.get(plain) {
+            let most = query.strip_prefix("max_lag=").map_or(u32::MAX, |n| n.parse().unwrap());
+            let fit = claim.load(Ordering::SeqCst) && shared.lag.load(Ordering::SeqCst) <= most;
+            let answer = checked(fit, "not so");
             if stream.write_all(answer.as_bytes()).await.is_err() {
                 return;
             }

@@ -2,20 +2,26 @@
 
 use std::time::Duration;
 
-use metrics::{counter, histogram};
-use tokio::io::copy_bidirectional_with_sizes;
+use metrics::{counter, gauge, histogram};
+use rand::RngExt;
+use tokio::io::{AsyncWriteExt as _, copy_bidirectional_with_sizes};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use super::route::{Choice, Role};
-use super::{Gateway, prepare_stream};
+use super::opening::{Entering, LONGEST_ENTRY, Opened, Place, open};
+use super::route::Role;
+use super::{Gateway, mysql, prepare_stream};
 use crate::pool::Tried;
 
 /// A MySQL packet of a usual query or row set; larger ones take several turns.
 const BUFFER: usize = 16 * 1024;
 
-/// Between two attempts to connect to the one primary.
+/// Between two attempts to connect to the one primary; half as long or half as long again, so that those who failed
+/// together do not come back together.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// An error that a client should hear must not wait for one that does not listen.
+const LAST_WORD: Duration = Duration::from_secs(1);
 
 /// How a connection ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,72 +64,131 @@ impl End {
 pub(super) async fn run(gateway: &Gateway, role: Role, mut client: TcpStream) -> End {
     prepare_stream(&client);
     let began = Instant::now();
-    let found = tokio::select! {
-        found = connect(gateway, role, began + gateway.config.wait_for_primary) => found,
-        () = left(&client) => return End::ClientLeft,
+    let found = {
+        let _waiting = Waiting::new(role);
+        tokio::select! {
+            found = connect(gateway, role, began + gateway.config.wait_for_primary) => found,
+            () = left(&client) => return End::ClientLeft,
+            () = gateway.stopping.cancelled() => {
+                refuse(client, mysql::SHUTDOWN, "Server shutdown in progress (the database gateway is stopping)").await;
+                return End::Stopping;
+            }
+        }
     };
     histogram!("trivet_gateway_wait_seconds", "listener" => role.name())
         .record(began.elapsed().as_secs_f64());
-    let Some((choice, mut member)) = found else {
+    let Some(opened) = found else {
+        let why = match role {
+            Role::Write => "no member of the database group takes writes",
+            Role::Read => "no member of the database group can be read",
+        };
+        let waited = humantime::format_duration(gateway.config.wait_for_primary);
+        refuse(client, mysql::NO_SERVER, &format!("Can't connect to MySQL server: {why} (waited {waited})"))
+            .await;
         return End::NoMember;
     };
+    let Opened { choice, stream, first, place } = opened;
     let name = choice.member.name().to_owned();
     counter!("trivet_gateway_connections_total", "listener" => role.name(), "backend" => name.clone())
         .increment(1);
-    tokio::select! {
+    let mut member = Entering::new(stream, place.clone());
+    let carry = async {
+        client.write_all(&first).await?;
         // Half-closes are passed on: each direction ends on its own.
-        copied = copy_bidirectional_with_sizes(&mut client, &mut member, BUFFER, BUFFER) => {
-            if let Ok((sent, received)) = copied {
-                counter!("trivet_gateway_bytes_total", "listener" => role.name(), "direction" => "to_member").increment(sent);
-                counter!("trivet_gateway_bytes_total", "listener" => role.name(), "direction" => "to_client").increment(received);
+        let (sent, received) =
+            copy_bidirectional_with_sizes(&mut client, &mut member, BUFFER, BUFFER).await?;
+        Ok::<_, std::io::Error>((sent, received + first.len() as u64))
+    };
+    tokio::pin!(carry);
+    let lost = gateway.role_lost(&choice);
+    tokio::pin!(lost);
+    let mut entering = true;
+    let entry = tokio::time::sleep(LONGEST_ENTRY);
+    tokio::pin!(entry);
+    loop {
+        tokio::select! {
+            // In this order: what comes most is asked first, and nothing is drawn by lot for each packet.
+            biased;
+            carried = &mut carry => {
+                if let Ok((sent, received)) = carried {
+                    counter!("trivet_gateway_bytes_total", "listener" => role.name(), "direction" => "to_member").increment(sent);
+                    counter!("trivet_gateway_bytes_total", "listener" => role.name(), "direction" => "to_client").increment(received);
+                }
+                return End::Closed;
             }
-            End::Closed
+            // Dropping both sockets is abrupt, and meant to be: what was not acknowledged did not happen.
+            () = &mut lost => return End::RoleLost(name),
+            () = &mut entry, if entering => {
+                entering = false;
+                place.give_up();
+            }
         }
-        // Dropping both sockets is abrupt, and meant to be: what was not acknowledged did not happen.
-        () = gateway.role_lost(&choice) => End::RoleLost(name),
     }
 }
 
 /// A connection to a member that has the role, found before `deadline`.
-async fn connect(gateway: &Gateway, role: Role, deadline: Instant) -> Option<(Choice, TcpStream)> {
+async fn connect(gateway: &Gateway, role: Role, deadline: Instant) -> Option<Opened> {
+    let searching = search(gateway, role);
+    tokio::time::timeout_at(deadline, searching).await.ok()
+}
+
+async fn search(gateway: &Gateway, role: Role) -> Opened {
     let mut tried = Tried::default();
+    let mut refused: Option<Opened> = None;
     loop {
         // Subscribed before looking, so that a change between looking and waiting is not missed.
         let change = gateway.any_change();
         let Some(choice) = gateway.choose(role, &tried) else {
-            tokio::select! {
-                () = change => {}
-                () = tokio::time::sleep_until(deadline) => return None,
+            if let Some(refused) = refused.take() {
+                return refused;
             }
+            // Those that were tried may answer in a moment although nothing is said about them.
+            let _ = tokio::time::timeout(if tried.is_empty() { Duration::MAX } else { PAUSE }, change).await;
             tried = Tried::default();
             continue;
         };
-        let address = choice.member.address();
-        match tokio::time::timeout(gateway.config.connect_timeout, TcpStream::connect(address)).await {
-            Ok(Ok(stream)) => {
-                prepare_stream(&stream);
-                return Some((choice, stream));
-            }
-            failed => {
-                let why = match failed {
-                    Ok(Err(e)) => e.to_string(),
-                    _ => "no answer in time".into(),
-                };
-                counter!("trivet_gateway_connect_failures_total", "backend" => choice.member.name().to_owned()).increment(1);
-                tracing::warn!(member = choice.member.name(), %address, error = %why, "cannot connect to the member");
-                let again = choice.is_primary() || tried.has(&choice.member);
-                tried.add(&choice.member);
-                // There is only one primary: the next attempt would meet the same member at once.
-                if again {
-                    if Instant::now() + PAUSE >= deadline {
-                        return None;
-                    }
-                    tokio::time::sleep(PAUSE).await;
-                    tried = Tried::default();
+        let place = tokio::select! {
+            place = Place::queue(gateway.places(&choice.member)) => place,
+            // While it queued, the role went elsewhere.
+            () = gateway.role_lost(&choice) => continue,
+        };
+        let again = choice.is_primary() || tried.has(&choice.member);
+        let member = choice.member.clone();
+        let opened = tokio::select! {
+            opened = open(&gateway.config, choice.clone(), place) => opened,
+            () = gateway.role_lost(&choice) => continue,
+        };
+        let why = match opened {
+            Ok(opened) => match opened.refusal() {
+                // "Too many connections" on one replica need not be so on another. The primary's word is final.
+                Some(number) if !again && role == Role::Read => {
+                    refused = Some(opened);
+                    format!("refused with error {number}")
                 }
-            }
+                _ => return opened,
+            },
+            Err(why) => why,
+        };
+        counter!("trivet_gateway_connect_failures_total", "backend" => member.name().to_owned()).increment(1);
+        tracing::warn!(member = member.name(), address = %member.address(), error = %why, "cannot connect to the member");
+        tried.add(&member);
+        // There is only one primary: the next attempt would meet the same member at once.
+        if again {
+            let pause = PAUSE.mul_f64(rand::rng().random_range(0.5..1.5));
+            tokio::time::sleep(pause).await;
+            tried = Tried::default();
         }
     }
+}
+
+/// Says why, and closes.
+pub(super) async fn refuse(mut client: TcpStream, number: u16, message: &str) {
+    let packet = mysql::error_packet(number, message);
+    let said = async {
+        client.write_all(&packet).await?;
+        client.shutdown().await
+    };
+    let _ = tokio::time::timeout(LAST_WORD, said).await;
 }
 
 /// Waits until the client is gone. MySQL's server speaks first, so a client that waits sends nothing; one that does is
@@ -133,5 +198,21 @@ async fn left(client: &TcpStream) {
     match client.peek(&mut byte).await {
         Ok(0) | Err(_) => {}
         Ok(_) => std::future::pending().await,
+    }
+}
+
+/// Counts a connection for as long as it has no member.
+struct Waiting(Role);
+
+impl Waiting {
+    fn new(role: Role) -> Self {
+        gauge!("trivet_gateway_waiting", "listener" => role.name()).increment(1.0);
+        Self(role)
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        gauge!("trivet_gateway_waiting", "listener" => self.0.name()).decrement(1.0);
     }
 }

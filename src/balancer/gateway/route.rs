@@ -35,6 +35,7 @@ impl Role {
 }
 
 /// A member, and what it was chosen as.
+#[derive(Clone)]
 pub(super) struct Choice {
     pub member: Arc<Backend>,
     as_primary: bool,
