@@ -375,41 +375,258 @@ async fn a_repeated_key_returns_the_first_answer() {
     assert_eq!(database.count("comments").await, 2);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_commit_without_an_answer_can_be_repeated_safely() {
-    let (mut database, write, _read, site) = site!("a_commit_without_an_answer_can_be_repeated_safely");
-    let token = site.login("author").await;
-    let slug = create(&site, &token, "Unanswered", "Text.").await;
-    let path = format!("/articles/{slug}/comments");
-    // The last statement before COMMIT takes a second, so that the test knows when COMMIT comes.
+/// The last statement before COMMIT takes a second, so that a test knows when COMMIT comes.
+async fn slow_before_commit(database: &mut Database) {
     let name = database.name.clone();
     let trigger = format!(
         "CREATE TRIGGER {name}.slow AFTER UPDATE ON {name}.idempotency FOR EACH ROW SET @slept = SLEEP(1)"
     );
     database.on_primary(&trigger).await;
+}
 
-    let request = Request::new("POST", &format!("/api{path}")).token(&token).header("idempotency-key", "k");
-    let comment = request.json(&json!({"body": "Hm."}));
-    let pending = tokio::spawn(comment.clone().send(site.address));
-    write.swallow_the_answer_after_a_slow_one().await;
-    let answer = pending.await.unwrap();
-    assert_eq!((answer.status, answer.json()["error"]["code"].as_str()), (503, Some("outcome_unknown")));
-    assert!(answer.header("retry-after").is_some());
-    assert_eq!(database.count("comments").await, 1, "it had happened");
-    let answer = site.send(comment).await;
-    assert_eq!((answer.status, answer.header("idempotent-replayed")), (201, Some("true")));
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_without_an_answer_is_repeated_and_happens_once() {
+    let (mut database, write, _read, site) = site!("a_commit_without_an_answer_is_repeated_and_happens_once");
+    let token = site.login("author").await;
+    let slug = create(&site, &token, "Unanswered", "Text.").await;
+    let path = format!("/articles/{slug}/comments");
+    slow_before_commit(&mut database).await;
+
+    // With a key of the client's, and without: then the app has one of its own.
+    for (n, key) in [(1, Some("k")), (2, None)] {
+        let mut request = Request::new("POST", &format!("/api{path}")).token(&token);
+        if let Some(key) = key {
+            request = request.header("idempotency-key", key);
+        }
+        let pending = tokio::spawn(request.json(&json!({"body": "Hm."})).send(site.address));
+        write.swallow_the_answer_after_a_slow_one().await;
+        let answer = pending.await.unwrap();
+        assert_eq!(answer.status, 201, "{}", answer.body);
+        assert_eq!(answer.json()["comments"].as_i64(), Some(n));
+        assert_eq!(database.count("comments").await, n, "it had happened, and does not happen twice");
+    }
 
     let mut browser = site.browser("author").await;
     let page = browser.get(&format!("/articles/{slug}")).await;
     let fields = [("csrf", &*page.field("csrf")), ("once", &*page.field("once")), ("body", "From a form.")];
     let (answer, ()) =
         tokio::join!(browser.submit(&path, &fields), write.swallow_the_answer_after_a_slow_one());
+    assert_eq!(answer.status, 303, "{}", answer.body);
+    assert_eq!(database.count("comments").await, 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_without_an_answer_and_without_a_primary_after_it_is_told_as_it_is() {
+    let (mut database, write, _read, site) =
+        site!("a_commit_without_an_answer_and_without_a_primary_after_it_is_told_as_it_is");
+    let token = site.login("author").await;
+    let slug = create(&site, &token, "Unanswered", "Text.").await;
+    let path = format!("/articles/{slug}/comments");
+    let mut browser = site.browser("author").await;
+    let page = browser.get(&format!("/articles/{slug}")).await;
+    slow_before_commit(&mut database).await;
+
+    let request = Request::new("POST", &format!("/api{path}")).token(&token).header("idempotency-key", "k");
+    let comment = request.json(&json!({"body": "Hm."}));
+    let pending = tokio::spawn(comment.clone().send(site.address));
+    write.swallow_the_answer_after_a_slow_one().await;
+    write.close_the_rest();
+    let answer = pending.await.unwrap();
+    assert_eq!((answer.status, answer.json()["error"]["code"].as_str()), (503, Some("outcome_unknown")));
+    assert!(answer.header("retry-after").is_some());
+    assert_eq!(database.count("comments").await, 1, "it had happened");
+    write.open();
+    let answer = site.send(comment).await;
+    assert_eq!((answer.status, answer.header("idempotent-replayed")), (201, Some("true")));
+
+    let fields = [("csrf", &*page.field("csrf")), ("once", &*page.field("once")), ("body", "From a form.")];
+    let (answer, ()) = tokio::join!(browser.submit(&path, &fields), async {
+        write.swallow_the_answer_after_a_slow_one().await;
+        write.close_the_rest();
+    });
     assert_eq!((answer.status, answer.field("body").as_str()), (503, "From a form."));
     assert!(answer.text().contains("it will not be saved twice"), "{}", answer.text());
+    write.open();
     let fields =
         [("csrf", &*answer.field("csrf")), ("once", &*answer.field("once")), ("body", "From a form.")];
     assert_eq!(browser.submit(&path, &fields).await.status, 303);
     assert_eq!(database.count("comments").await, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_kind_of_write_waits_for_a_primary_that_is_gone_for_three_seconds() {
+    let Some(mut database) = Database::fresh("every_kind_of_write_waits_for_a_primary").await else { return };
+    let (write, read) = (database.write_gateway().await, database.read_gateway().await);
+    let mut config = database.config(&write, &read);
+    config.database.write_timeout = Duration::from_secs(20);
+    config.database.acquire_timeout = Duration::from_secs(12);
+    let site = Running::start(config).await.ready().await;
+    site.add_user("author", false).await;
+    let token = site.login("author").await;
+    let leaving = [site.login("author").await, site.login("author").await];
+    let slug = create(&site, &token, "Standing", "Text.").await;
+    let mut browser = site.browser("author").await;
+    let form = browser.get("/write").await;
+    database.replica_catches_up().await;
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("imported.md"), "---\ntitle: Imported\nauthor: other\n---\nText.\n")
+        .unwrap();
+    let files = import::read_folder(dir.path()).unwrap();
+
+    // Once with connections that break and a gateway that holds new ones, once with a primary that is read-only.
+    for (round, leaving) in ["cut off", "read-only"].into_iter().zip(&leaving) {
+        if round == "cut off" {
+            write.hold();
+            database.kill_connections().await;
+        } else {
+            database.on_primary("SET GLOBAL super_read_only = ON").await;
+        }
+        let start = Instant::now();
+        let new = Request::new("POST", "/api/articles").token(&token).json(&article("New", "x"));
+        let number = if round == "cut off" { 1 } else { 2 };
+        let text = json!({"title": "Standing", "body": format!("Edited {round}."), "version": number});
+        let edit = Request::new("PUT", &format!("/api/articles/{slug}")).token(&token).json(&text);
+        let body = json!({"body": round});
+        let comment =
+            Request::new("POST", &format!("/api/articles/{slug}/comments")).token(&token).json(&body);
+        let login = json!({"name": "author", "password": PASSWORD});
+        let login = Request::new("POST", "/api/login").json(&login);
+        let logout = Request::new("POST", "/api/logout").token(leaving);
+        let (csrf, once, title): (String, String, String) =
+            (form.field("csrf"), format!("form {round}"), format!("Form {round}"));
+        let fields = [("csrf", &*csrf), ("once", &*once), ("title", &*title), ("body", "Text.")];
+        let user = format!("user-{number}");
+        let back = async {
+            tokio::time::sleep(Duration::from_secs(3)).await;
+            if round == "cut off" {
+                write.open();
+            } else {
+                database.on_primary("SET GLOBAL super_read_only = OFF").await;
+                database.on_primary("SET GLOBAL read_only = OFF").await;
+            }
+        };
+        let (new, edit, comment, login, logout, sent, imported, (), ()) = tokio::join!(
+            site.send(new),
+            site.send(edit),
+            site.send(comment),
+            site.send(login),
+            site.send(logout),
+            browser.submit("/write", &fields),
+            import::write(&site.site.db, &files),
+            site.add_user(&user, false),
+            back
+        );
+        let statuses = [new.status, edit.status, comment.status, login.status, sent.status];
+        assert_eq!(statuses, [201, 200, 201, 200, 303], "{round}: {} {}", new.body, edit.body);
+        assert_eq!(logout.status, 204, "{round}: {}", logout.body);
+        let expected = if round == "cut off" { Imported::Created } else { Imported::Unchanged };
+        assert_eq!(imported.unwrap(), [expected]);
+        assert!(start.elapsed() < Duration::from_secs(8), "{round}: {:?}", start.elapsed());
+    }
+    // One of each a round, and the one that stood before.
+    assert_eq!(database.count("comments").await, 2);
+    assert_eq!(database.count("articles").await, 1 + 2 + 2 + 1);
+    assert_eq!(database.count("users").await, 2 + 2, "author, the importer's, one a round");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deadlock_is_tried_again_and_nobody_notices() {
+    let (mut database, _write, _read, site) = site!("a_deadlock_is_tried_again_and_nobody_notices");
+    let token = site.login("author").await;
+    let slug = create(&site, &token, "Contended", "Text.").await;
+    let before = database.deadlocks().await;
+    let mut other = database.connection().await;
+    execute(&mut other, "BEGIN").await;
+    // It has done more, so the site's transaction is the one that InnoDB gives up.
+    for _ in 0..20 {
+        execute(
+            &mut other,
+            "INSERT INTO comments (article_id, author_id, body) SELECT id, author_id, 'x' FROM articles",
+        )
+        .await;
+    }
+    execute(&mut other, "SELECT id FROM articles FOR UPDATE").await;
+    let text = json!({"title": "Contended", "body": "Edited.", "version": 1});
+    let edit = Request::new("PUT", &format!("/api/articles/{slug}")).token(&token);
+    let edit = tokio::spawn(edit.header("idempotency-key", "k").json(&text).send(site.address));
+    database.someone_waits_for_a_lock().await;
+    // It waits for the article and holds its key; who holds the article now wants that key.
+    execute(
+        &mut other,
+        "INSERT INTO idempotency (key_hash, fingerprint) SELECT \
+         UNHEX(SHA2(CONCAT(UNHEX(LPAD(HEX(id), 16, '0')), 'k'), 256)), REPEAT('x', 32) FROM users WHERE name = 'author'",
+    )
+    .await;
+    execute(&mut other, "ROLLBACK").await;
+    let answer = edit.await.unwrap();
+    assert_eq!((answer.status, answer.json()["version"].as_u64()), (200, Some(2)), "{}", answer.body);
+    assert_eq!(database.deadlocks().await, before + 1, "there was one");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lock_that_is_held_for_too_long_is_waited_for_again() {
+    let Some(database) = Database::fresh("a_lock_that_is_held_for_too_long_is_waited_for_again").await else {
+        return;
+    };
+    let (write, read) = (database.write_gateway().await, database.read_gateway().await);
+    let mut config = database.config(&write, &read);
+    config.database.write_timeout = Duration::from_secs(20);
+    let site = Running::start(config).await.ready().await;
+    site.add_user("author", false).await;
+    let token = site.login("author").await;
+    let slug = create(&site, &token, "Held", "Text.").await;
+    let mut other = database.connection().await;
+    execute(&mut other, "BEGIN").await;
+    execute(&mut other, "SELECT id FROM articles FOR UPDATE").await;
+    let text = json!({"title": "Held", "body": "Edited.", "version": 1});
+    let edit = Request::new("PUT", &format!("/api/articles/{slug}")).token(&token).json(&text);
+    // Longer than one attempt waits for a lock (5 s: error 1205).
+    let (answer, ()) = tokio::join!(site.send(edit), async {
+        tokio::time::sleep(Duration::from_secs(7)).await;
+        execute(&mut other, "ROLLBACK").await;
+    });
+    assert_eq!((answer.status, answer.json()["version"].as_u64()), (200, Some(2)), "{}", answer.body);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_many_edits_of_one_version_one_is_saved_and_the_others_are_conflicts() {
+    let (_database, _write, _read, site) =
+        site!("of_many_edits_of_one_version_one_is_saved_and_the_others_are_conflicts");
+    let token = site.login("author").await;
+    let slug = create(&site, &token, "Popular", "Text.").await;
+    let edits = (0..20).map(|n| {
+        let text = json!({"title": "Popular", "body": format!("Text {n}."), "version": 1});
+        Request::new("PUT", &format!("/api/articles/{slug}")).token(&token).json(&text).send(site.address)
+    });
+    let mut statuses: Vec<u16> =
+        futures_util::future::join_all(edits).await.iter().map(|answer| answer.status).collect();
+    statuses.sort_unstable();
+    assert_eq!((statuses[0], &statuses[1..]), (200, &[409; 19][..]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_wrote_sees_it_also_when_the_primary_changes_meanwhile() {
+    let (mut database, write, _read, site) =
+        site!("whoever_wrote_sees_it_also_when_the_primary_changes_meanwhile");
+    if database.replica.is_none() {
+        return eprintln!("SKIPPED: no TRIVET_TEST_MYSQL_REPLICA_URL");
+    }
+    let token = site.login("author").await;
+    let slug = create(&site, &token, "Seen", "Text.").await;
+    database.replica_catches_up().await;
+    database.on_replica("STOP REPLICA SQL_THREAD").await;
+    let path = format!("/api/articles/{slug}/comments");
+    let answer = site.send(Request::new("POST", &path).token(&token).json(&json!({"body": "Mine."}))).await;
+    let gtid = answer.header("trivet-gtid").unwrap().to_owned();
+    // The replica does not have it and there is no primary: only waiting gives the right answer.
+    write.hold();
+    let reading = tokio::spawn(Request::new("GET", &path).header("trivet-gtid", &gtid).send(site.address));
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    write.open();
+    let answer = reading.await.unwrap();
+    assert_eq!((answer.status, answer.json()["total"].as_u64()), (200, Some(1)), "{}", answer.body);
+    database.on_replica("START REPLICA SQL_THREAD").await;
+    database.replica_catches_up().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

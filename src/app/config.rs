@@ -90,17 +90,17 @@ pub struct Database {
     /// The cluster's CA; when given, the server's certificate must be of this CA and carry the address that the URL
     /// names. `DATABASE_CA_FILE` overrides it.
     pub ca_file: Option<PathBuf>,
-    /// Most connections to the primary.
+    /// Writes at a time, each on a connection to the primary; further ones wait in turn.
     pub write_pool: u32,
-    /// Most connections to replicas.
+    /// Most connections to replicas, and as many to the primary for reads that find no replica.
     pub read_pool: u32,
-    /// How long a request waits for a connection; a write meanwhile survives a planned switch of the primary.
+    /// How long a read looks for a database that answers.
     #[serde(with = "humantime_serde")]
     pub acquire_timeout: Duration,
     /// How long one attempt to read may take before the primary is asked instead.
     #[serde(with = "humantime_serde")]
     pub read_timeout: Duration,
-    /// How long one write may take before it is given up as unanswered.
+    /// How long a write may take, waiting for a new primary and all repetitions included.
     #[serde(with = "humantime_serde")]
     pub write_timeout: Duration,
     /// How long a replica may take to catch up with the reader's own last write.
@@ -116,9 +116,11 @@ impl Default for Database {
             ca_file: None,
             write_pool: 16,
             read_pool: 16,
-            acquire_timeout: Duration::from_secs(5),
+            // An election takes 6.6 to 7.6 s after a crash.
+            acquire_timeout: Duration::from_secs(12),
             read_timeout: Duration::from_secs(2),
-            write_timeout: Duration::from_secs(12),
+            // Two elections, or one on a slow day; below `limits.request_timeout`.
+            write_timeout: Duration::from_secs(20),
             gtid_wait: Duration::from_millis(500),
         }
     }
@@ -148,7 +150,7 @@ pub struct Limits {
     /// Longest that one request may take; must be shorter than the web tier's `response_timeout`.
     #[serde(with = "humantime_serde")]
     pub request_timeout: Duration,
-    /// Requests worked on at a time; more are answered 503 at once.
+    /// Requests worked on at a time, readers and writers each; more are answered 503 at once.
     pub concurrent_requests: usize,
     /// Wrong passwords for one account from one address (IPv6: one /64) until it has to wait.
     pub sign_in_attempts: u32,
@@ -177,6 +179,17 @@ impl Validate for Config {
         self.site.validate()?;
         self.database.validate()?;
         self.limits.validate()?;
+        for (key, time) in [
+            ("acquire_timeout", self.database.acquire_timeout),
+            ("write_timeout", self.database.write_timeout),
+        ] {
+            if time >= self.limits.request_timeout {
+                return Invalid::err(
+                    format!("database.{key}"),
+                    "must be shorter than limits.request_timeout, or nobody would hear how it ended",
+                );
+            }
+        }
         if self.session.lifetime < Duration::from_secs(60) {
             return Invalid::err("session.lifetime", "is shorter than a minute; nobody could stay signed in");
         }

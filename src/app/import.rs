@@ -11,8 +11,9 @@ use time::format_description::well_known::Rfc3339;
 use time::macros::format_description;
 use time::{Date, OffsetDateTime, PrimitiveDateTime};
 
-use super::db::{Db, DbError, Write};
+use super::db::{Db, DbError};
 use super::store::articles::{self, Draft, Imported};
+use super::store::idempotency::{Change, Keyed};
 use super::store::users;
 use super::text::front_matter::{self, Value};
 use super::text::rules::{self, Typed};
@@ -191,7 +192,7 @@ fn parse_date(text: &str) -> Result<String, String> {
 /// Writes entries in one transaction.
 struct All<'a>(&'a [Entry]);
 
-impl Write for All<'_> {
+impl Change for All<'_> {
     type Out = Vec<Imported>;
 
     async fn run(&self, db: &mut MySqlConnection) -> sqlx::Result<Self::Out> {
@@ -207,7 +208,7 @@ impl Write for All<'_> {
 
 /// Makes the articles be what the entries say; what was done with each.
 pub async fn write(db: &Db, entries: &[Entry]) -> Result<Vec<Imported>, Error> {
-    Ok(db.write(&All(entries)).await?.value)
+    Ok(db.write(&Keyed::new(&All(entries))).await?.value)
 }
 
 #[cfg(test)]

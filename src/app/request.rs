@@ -109,13 +109,14 @@ impl Client {
         Ok(site.db.read(&self.freshness, &viewed).await?)
     }
 
-    /// Writes as the signed-in user, at most once per key.
+    /// Writes as the signed-in user, at most once per key; without a key of the client's, under one of our own.
     pub async fn write<W: UserWrite>(
         &self,
         site: &Site,
         once: Option<OnceKey>,
         write: &W,
     ) -> Result<Written<Outcome<W::Out>>, Error> {
+        let once = once.unwrap_or_else(OnceKey::own);
         Ok(site.db.write(&Signed { token: self.token_hash(), once, write }).await?)
     }
 

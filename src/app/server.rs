@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -23,7 +23,7 @@ const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; style-src 'self'; img
 
 /// The whole site.
 pub fn router(site: Shared) -> Router {
-    let slots = Arc::new(Semaphore::new(site.config.limits.concurrent_requests));
+    let slots = Arc::new(Slots::new(site.config.limits.concurrent_requests));
     let body = usize::try_from(site.config.limits.body.as_u64()).unwrap_or(usize::MAX);
     let pages = Router::new()
         .route("/", get(pages::lists::front))
@@ -73,9 +73,25 @@ async fn within(limit: Duration, answer: impl Future<Output = Response>) -> Resp
         .unwrap_or_else(|_| Problem::of_status(StatusCode::GATEWAY_TIMEOUT).into_response())
 }
 
+/// Places for requests. Writes that wait for a primary must not take those of readers, whom replicas can serve.
+struct Slots {
+    readers: Semaphore,
+    writers: Semaphore,
+}
+
+impl Slots {
+    fn new(each: usize) -> Self {
+        Self { readers: Semaphore::new(each), writers: Semaphore::new(each) }
+    }
+
+    fn of(&self, method: &Method) -> &Semaphore {
+        if method.is_safe() { &self.readers } else { &self.writers }
+    }
+}
+
 /// More requests than can be worked on are turned away at once, rather than all made slow.
-async fn admit(State(slots): State<Arc<Semaphore>>, request: Request, next: Next) -> Response {
-    let Ok(_slot) = slots.try_acquire() else {
+async fn admit(State(slots): State<Arc<Slots>>, request: Request, next: Next) -> Response {
+    let Ok(_slot) = slots.of(request.method()).try_acquire() else {
         counter!("trivet_app_turned_away_total").increment(1);
         return Problem::of_status(StatusCode::SERVICE_UNAVAILABLE).into_response();
     };

@@ -14,10 +14,11 @@ use sqlx::mysql::{MySqlConnectOptions, MySqlSslMode};
 use sqlx::{AssertSqlSafe, ConnectOptions, MySqlConnection};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use trivet::app::auth::hash_password;
 use trivet::app::config::Config;
 use trivet::app::db::Db;
+use trivet::app::store::idempotency::Keyed;
 use trivet::app::store::users::Add;
 use trivet::app::{Site, run};
 use trivet::config;
@@ -105,6 +106,7 @@ impl Database {
             Some(self.url(self.replica_url.as_ref().unwrap_or(&self.primary_url), Some(read.port)));
         config.database.ca_file = Some(self.ca.clone().into());
         config.database.acquire_timeout = Duration::from_secs(3);
+        config.database.write_timeout = Duration::from_secs(3);
         config
     }
 
@@ -134,6 +136,39 @@ impl Database {
         sqlx::query_scalar(AssertSqlSafe(sql)).fetch_one(&mut self.primary).await.unwrap()
     }
 
+    /// Waits until a transaction of this server waits for a lock.
+    pub async fn someone_waits_for_a_lock(&mut self) {
+        let start = Instant::now();
+        loop {
+            let waiting: i64 = sqlx::query_scalar(
+                "SELECT COUNT(*) FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'",
+            )
+            .fetch_one(&mut self.primary)
+            .await
+            .unwrap();
+            if waiting > 0 {
+                return;
+            }
+            assert!(start.elapsed() < Duration::from_secs(10), "nobody waits for a lock");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Deadlocks so far.
+    pub async fn deadlocks(&mut self) -> i64 {
+        sqlx::query_scalar(
+            "SELECT count FROM information_schema.innodb_metrics WHERE name = 'lock_deadlocks'",
+        )
+        .fetch_one(&mut self.primary)
+        .await
+        .unwrap()
+    }
+
+    /// Another connection to the primary, in this test's database.
+    pub async fn connection(&self) -> MySqlConnection {
+        options(&self.url(&self.primary_url, None), &self.ca).connect().await.unwrap()
+    }
+
     /// Ends every connection that uses this test's database, on both servers.
     pub async fn kill_connections(&mut self) -> usize {
         let mut killed = 0;
@@ -161,10 +196,20 @@ pub async fn execute(connection: &mut MySqlConnection, sql: &str) {
         .unwrap_or_else(|e| panic!("{sql}: {e}"));
 }
 
-/// A TCP gateway that can be cut like the real one: connections closed, new ones refused at once.
+/// What becomes of a new connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Door {
+    Open,
+    /// Accepted and closed.
+    Shut,
+    /// Accepted, and kept waiting until the door is another.
+    Held,
+}
+
+/// A TCP gateway that can be cut like the real one: connections closed, new ones refused at once or kept waiting.
 pub struct Gateway {
     pub port: u16,
-    open: Arc<AtomicBool>,
+    door: watch::Sender<Door>,
     cut: watch::Sender<u64>,
     connections: Arc<Mutex<Vec<Arc<Link>>>>,
 }
@@ -177,6 +222,7 @@ struct Link {
     /// The client's next request is passed on, its answer is not.
     last: AtomicBool,
     muted: AtomicBool,
+    cut: Notify,
 }
 
 impl Link {
@@ -207,7 +253,7 @@ impl Link {
                 }
             }
         };
-        tokio::select! { () = requests => {}, () = answers => {} }
+        tokio::select! { () = requests => {}, () = answers => {}, () = self.cut.notified() => {} }
         *self.asked.lock().unwrap() = None;
     }
 }
@@ -216,20 +262,22 @@ impl Gateway {
     async fn to(target: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let open = Arc::new(AtomicBool::new(true));
+        let door = watch::Sender::new(Door::Open);
         let connections = Arc::new(Mutex::new(Vec::new()));
         let (cut, generation) = watch::channel(0);
-        let (is_open, links) = (open.clone(), connections.clone());
+        let (doors, links) = (door.subscribe(), connections.clone());
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                if !is_open.load(Ordering::SeqCst) {
-                    continue;
-                }
-                let mut generation = generation.clone();
+                let (mut generation, mut door) = (generation.clone(), doors.clone());
                 generation.mark_unchanged();
-                let link = Arc::new(Link::default());
-                links.lock().unwrap().push(link.clone());
+                let links: Arc<Mutex<Vec<Arc<Link>>>> = links.clone();
                 tokio::spawn(async move {
+                    // A client that left while it waited is noticed when its connection is used.
+                    if door.wait_for(|d| *d != Door::Held).await.is_ok_and(|d| *d == Door::Shut) {
+                        return;
+                    }
+                    let link = Arc::new(Link::default());
+                    links.lock().unwrap().push(link.clone());
                     let Ok(server) = TcpStream::connect(("127.0.0.1", target)).await else { return };
                     tokio::select! {
                         () = link.pass(client, server) => {}
@@ -238,16 +286,36 @@ impl Gateway {
                 });
             }
         });
-        Self { port, open, cut, connections }
+        Self { port, door, cut, connections }
     }
 
+    /// Closes every connection, and new ones at once.
     pub fn close(&self) {
-        self.open.store(false, Ordering::SeqCst);
+        self.shut();
+        self.cut.send_modify(|n| *n += 1);
+    }
+
+    /// Closes new connections at once.
+    fn shut(&self) {
+        self.door.send_replace(Door::Shut);
+    }
+
+    /// Closes new connections at once, and every one but that whose next answer is swallowed.
+    pub fn close_the_rest(&self) {
+        self.shut();
+        for link in self.connections.lock().unwrap().iter().filter(|l| !l.last.load(Ordering::SeqCst)) {
+            link.cut.notify_one();
+        }
+    }
+
+    /// Closes every connection; new ones wait, as they do while there is no primary.
+    pub fn hold(&self) {
+        self.door.send_replace(Door::Held);
         self.cut.send_modify(|n| *n += 1);
     }
 
     pub fn open(&self) {
-        self.open.store(true, Ordering::SeqCst);
+        self.door.send_replace(Door::Open);
     }
 
     /// Waits for a connection whose client has been waiting for an answer for 300 ms. That answer still arrives; the next
@@ -303,7 +371,8 @@ impl Running {
 
     pub async fn add_user(&self, name: &str, editor: bool) {
         let password_hash = hash_password(PASSWORD.as_bytes()).unwrap();
-        let added = self.site.db.write(&Add { name, password_hash: &password_hash, editor }).await.unwrap();
+        let add = Add { name, password_hash: &password_hash, editor };
+        let added = self.site.db.write(&Keyed::new(&add)).await.unwrap();
         assert!(added.value);
     }
 

@@ -9,6 +9,7 @@ use crate::app::auth::hash_password;
 use crate::app::config::Config;
 use crate::app::db::{Db, DbError, Freshness};
 use crate::app::store::articles::Imported;
+use crate::app::store::idempotency::Keyed;
 use crate::app::store::users::{Add, All, SetPassword};
 use crate::app::text::rules;
 use crate::app::{health, import as importing};
@@ -94,7 +95,7 @@ pub(super) async fn user(file: &Path, config: &Config, user: User) -> Result<(),
             let password_hash = read_password(password_file.as_deref())?;
             let db = connect(file, config).await?;
             let add = Add { name: &name, password_hash: &password_hash, editor };
-            if !db.write(&add).await.map_err(failed)?.value {
+            if !db.write(&Keyed::new(&add)).await.map_err(failed)?.value {
                 return Err(Failure::run(format_args!(
                     "there is an account {name} already; `user password {name}` sets its password"
                 )));

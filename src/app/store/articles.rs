@@ -392,7 +392,8 @@ async fn update(
 }
 
 /// What an import did with one file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Imported {
     /// A new article.
     Created,

@@ -70,7 +70,7 @@ impl Read for Nothing {
     }
 }
 
-/// Begins a session.
+/// Begins a session. A repeat finds the row of the first run, which nobody else can have made: the token is random.
 pub struct Begin {
     /// Its token's hash.
     pub token: TokenHash,
@@ -86,7 +86,8 @@ impl Write for Begin {
     async fn run(&self, db: &mut MySqlConnection) -> sqlx::Result<()> {
         sqlx::query(
             "INSERT INTO sessions (token_hash, user_id, created_at, expires_at)
-             VALUES (?, ?, UTC_TIMESTAMP(6), UTC_TIMESTAMP(6) + INTERVAL ? SECOND)",
+             VALUES (?, ?, UTC_TIMESTAMP(6), UTC_TIMESTAMP(6) + INTERVAL ? SECOND)
+             ON DUPLICATE KEY UPDATE user_id = user_id",
         )
         .bind(&self.token.0[..])
         .bind(self.user_id)

@@ -3,6 +3,7 @@
 use sqlx::{MySqlConnection, Row};
 
 use super::super::db::{Read, Write, is_duplicate};
+use super::idempotency::Change;
 
 /// What a sign-in needs to know.
 #[derive(Debug, Clone)]
@@ -50,7 +51,7 @@ pub struct Add<'a> {
     pub editor: bool,
 }
 
-impl Write for Add<'_> {
+impl Change for Add<'_> {
     /// False when the name is taken by an account that has a password.
     type Out = bool;
 
