@@ -131,8 +131,9 @@ def others(node):
 # --- the continuous client ---------------------------------------------------------------------------------------
 
 
-def start_probe(name, reads=0, keepalive=0, writes=0, paths=("/",)):
+def start_probe(name, reads=0, keepalive=0, writes=0, paths=("/",), write_timeout=5):
     words = [f"trivet-probe start {name} --base {SITE} --reads {reads} --keepalive {keepalive} --writes {writes}"]
+    words.append(f"--write-timeout {write_timeout}")
     words += [f"--path {shlex.quote(p)}" for p in paths]
     if writes:
         words.append(f"--user {USER} --password {shlex.quote(PASSWORD)}")
