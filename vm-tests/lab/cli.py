@@ -9,6 +9,7 @@ from pathlib import Path
 
 from lab import bring_up, build, chaos, host, report, rootfs, scenarios
 from lab.bench import command as bench
+from lab.bench import database
 from lab.differential import command as differential
 from lab.errors import LabError
 from lab.log import Log
@@ -48,6 +49,7 @@ def parser() -> argparse.ArgumentParser:
     for c in (run, client):
         c.add_argument("argv", nargs="*", metavar="-- CMD")
     bench.add_options(command("bench", "Trivet's balancer measured against HAProxy and nginx (docs/benchmarks.md)"))
+    database.add_options(command("bench-db", "the database through the gateway against a direct connection; reads with 1, 2, 3 members"))
     differential.add_options(command("differential", "the same bytes through Trivet, HAProxy and nginx: every difference is explained, or it fails"))
     chaos.add_options(command("chaos", "random faults under concurrent users, and a judge (docs/chaos.md)"))
     chaos.add_failover_options(command("bench-failover", "how long nobody can write while the primary moves (docs/chaos.md)"))
@@ -215,6 +217,14 @@ def with_faults(options: argparse.Namespace) -> int:
             raise
 
 
+def bench_database(options: argparse.Namespace) -> int:
+    host.require_host()
+    name = _name(options, database.NAME)
+    with _lock(name):
+        _lab(name).refuse_if_taken()
+        return database.main(options, name, _snapshots(), build.target_dir(REPOSITORY) / "lab" / "bench-db")
+
+
 def install(_: argparse.Namespace) -> int:
     host.require_host()
     host.install_tools(host.LAB_TOOLS | host.BUILD_TOOLS)
@@ -223,4 +233,4 @@ def install(_: argparse.Namespace) -> int:
 
 
 COMMANDS = {"up": up, "down": down, "status": status, "test": test, "run": run, "client": client, "install": install,
-            "chaos": with_faults, "bench-failover": with_faults, "bench": bench.main, "differential": differential.main}
+            "chaos": with_faults, "bench-failover": with_faults, "bench": bench.main, "bench-db": bench_database, "differential": differential.main}
