@@ -56,7 +56,7 @@ def add_options(c: argparse.ArgumentParser) -> None:
     c.add_argument("--seconds", type=float, default=3, help="of each measurement, about (default: 3)")
     c.add_argument("--cpu", type=float, default=0.25, help="cores of each mysqld; 0: no limit (default: 0.25)")
     c.add_argument("--json", type=Path, metavar="FILE", help="write everything that was measured there")
-    c.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables there, as docs/database-benchmarks.md has them")
+    c.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables there")
     c.add_argument("--profile", default=argparse.SUPPRESS, help="cargo's profile (default: lab)")
 
 
