@@ -150,7 +150,8 @@ impl Database {
                 return;
             }
             assert!(start.elapsed() < Duration::from_secs(10), "nobody waits for a lock");
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            // The table is filled anew only when nobody has read it for 100 ms.
+            tokio::time::sleep(Duration::from_millis(150)).await;
         }
     }
 
