@@ -51,7 +51,7 @@ fn the_example_of_the_documentation_is_good_and_gets_the_defaults() {
     assert_eq!(web.health.interval, Duration::from_secs(1));
     assert_eq!(web.health.timeout, Duration::from_millis(400));
     assert_eq!(c.metrics().listen.port(), 9601);
-    assert_eq!(c.database.as_ref().unwrap().wait_for_primary, Duration::from_secs(10));
+    assert_eq!(c.database.as_ref().unwrap().wait_for_primary, Duration::from_secs(15));
 }
 
 #[test]
