@@ -33,6 +33,7 @@ async fn rfc9113_8_2_field_names_are_lower_case_tokens() {
         ("empty", with("", "y")),
         ("space", with("x y", "z")),
         ("colon", with("x:y", "z")),
+        ("quote", with("x\"y", "z")),
         ("line end", with("x\r\ny", "z")),
         ("NUL", with("x\0", "z")),
         ("DEL", with("x\x7f", "z")),
