@@ -386,6 +386,7 @@ impl Group {
             "state_directory": path("state"), "control_socket": path("control.sock"), "members": members,
             // A fresh server lets root in without a password, over the socket.
             "mysql": {"socket": path("mysqld.sock"), "user": "root",
+                      "data_directory": path("data"),
                       "replication_password_file": path("replication-password"),
                       "app_password_file": path("app-password")},
             // The machine that runs the tests may be busy.
