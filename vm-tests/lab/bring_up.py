@@ -30,16 +30,16 @@ def prepare(profile: str) -> Parts:
     return Parts(root, build.build(REPOSITORY, profile))
 
 
-def create(lab: Lab, parts: Parts, *, quiet: bool = False) -> None:
+def create(lab: Lab, parts: Parts, *, temporary: bool = False) -> None:
     """Network, secrets, disks with the snapshots on them. Nothing is switched on yet."""
-    lab.create()
+    lab.create(temporary=temporary)
     layer = lab.folder / "programs"
     build.lay_programs(parts.programs, layer)
     secrets.make(parts.programs / "trivet", lab.snapshots / "cluster.json", lab.secrets)
     lab.use_secrets()
     with ThreadPoolExecutor() as pool:
         left_out = list(pool.map(lambda node: _install_node(lab, node, parts, layer), lab.nodes.values()))
-    if not quiet and (keys := sorted({key for keys in left_out for key in keys})):
+    if not temporary and (keys := sorted({key for keys in left_out for key in keys})):
         warn(f"kernel settings that only a real node can have are left out: {', '.join(keys)}")
 
 

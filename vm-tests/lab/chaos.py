@@ -59,7 +59,7 @@ def _common(c: argparse.ArgumentParser, app: str) -> None:
 
 def boot(lab: Lab, parts: bring_up.Parts, users: "Users", *, clock: bool = False, sabotage: broken.Broken | None = None) -> faults.Site:
     """A fresh cluster that carries what the users use, each database on a disk of its own."""
-    bring_up.create(lab, parts, quiet=True)
+    bring_up.create(lab, parts, temporary=True)
     for node in lab.nodes.values():
         node.use_data_disk()
         if users.app is not None:

@@ -173,7 +173,7 @@ def test(options: argparse.Namespace) -> int:
     with _lock(name):
         host.install_tools(host.LAB_TOOLS)
         lab = _lab(name)
-        lab.refuse_if_taken()
+        lab.make_room()
         try:
             outcomes = scenarios.run(options.scenario, name, _snapshots(), results, options.profile, options.keep)
         except KeyboardInterrupt:
@@ -208,7 +208,7 @@ def with_faults(options: argparse.Namespace) -> int:
         return work(options, name, _snapshots())
     with _lock(name):
         chaos.tools()
-        _lab(name).refuse_if_taken()
+        _lab(name).make_room()
         try:
             return work(options, name, _snapshots())
         except BaseException:
@@ -221,7 +221,7 @@ def bench_database(options: argparse.Namespace) -> int:
     host.require_host()
     name = _name(options, database.NAME)
     with _lock(name):
-        _lab(name).refuse_if_taken()
+        _lab(name).make_room()
         return database.main(options, name, _snapshots(), build.target_dir(REPOSITORY) / "lab" / "bench-db")
 
 

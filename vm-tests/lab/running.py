@@ -16,6 +16,7 @@ from lab.log import Log
 from lab.machine import Node
 from lab.network import Network
 from lab.process import clean_environment, run
+from lab.progress import say
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 VM_TESTS = REPOSITORY / "vm-tests"
@@ -57,16 +58,38 @@ class Lab:
     def exists(self) -> bool:
         return self.folder.exists() or bool(self.network.existing()) or self.cgroup.path.exists()
 
+    def is_temporary(self) -> bool:
+        """Made by a command for itself (test, chaos, …): once that command is over, nobody wants it."""
+        try:
+            return json.loads((self.folder / "lab.json").read_text()).get("temporary", False)
+        except (FileNotFoundError, ValueError):
+            return False
+
+    def keep(self) -> None:
+        """From now on it is the user's, until `./lab down`."""
+        self.describe(temporary=False)
+
+    def describe(self, *, temporary: bool) -> None:
+        about = {"name": self.name, "created": int(time.time()), "temporary": temporary}
+        (self.folder / "lab.json").write_text(json.dumps(about))
+
+    def make_room(self) -> None:
+        """Remove what a command that was killed left; the caller holds the lab's lock, so none is at work on it."""
+        if self.exists() and self.is_temporary():
+            say(f"lab {self.name!r} was left by a command that was killed: removing it")
+            self.remove()
+        self.refuse_if_taken()
+
     def refuse_if_taken(self) -> None:
         if self.exists():
             raise LabError(f"the name {self.name!r} is taken by a lab that exists: ./lab down --name {self.name} "
                            "removes it, --name OTHER makes another")
 
-    def create(self) -> None:
+    def create(self, *, temporary: bool) -> None:
         """Folder and network; the machines are made and started by whoever asked."""
         self.refuse_if_taken()
         (self.folder / "nodes").mkdir(parents=True)
-        (self.folder / "lab.json").write_text(json.dumps({"name": self.name, "created": int(time.time())}))
+        self.describe(temporary=temporary)
         if _on_overlay(self.folder):
             # An overlay cannot have its upper layer on an overlay (a container's own disk): use memory.
             run(["mount", "-t", "tmpfs", "-o", "size=8g,mode=0755", "trivet-lab", self.folder / "nodes"])

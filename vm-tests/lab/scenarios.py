@@ -118,7 +118,7 @@ def run_one(name: str, lab: Lab, parts: bring_up.Parts, keep: bool) -> Outcome:
     outcome = Outcome(name, 0.0)
     say(f"{name}")
     try:
-        bring_up.create(lab, parts, quiet=True)
+        bring_up.create(lab, parts, temporary=True)
         if (app := apps.wanted(FOLDER / f"{name}.py")) is not None:
             for node in lab.nodes.values():
                 apps.lay(node, app)
@@ -137,6 +137,7 @@ def run_one(name: str, lab: Lab, parts: bring_up.Parts, keep: bool) -> Outcome:
             bring_up.save_logs(lab, lab.out_dir)
             outcome.logs = lab.out_dir
             if keep and outcome.error is not None:
+                lab.keep()
                 say(f"  kept as it is: ./lab run node1 --name {lab.name} -- …; ./lab down --name {lab.name}")
             else:
                 lab.remove()

@@ -95,7 +95,7 @@ def mysqld(node: Node) -> int:
 
 
 def boot(lab: Lab, profile: str) -> SimpleNamespace:
-    bring_up.create(lab, bring_up.prepare(profile), quiet=True)
+    bring_up.create(lab, bring_up.prepare(profile), temporary=True)
     symbols = Driver(lab).symbols()
     exec(compile(PRELUDE.read_text(), PRELUDE, "exec"), symbols)
     site = SimpleNamespace(**symbols)

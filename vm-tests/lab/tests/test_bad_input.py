@@ -5,9 +5,12 @@ import subprocess
 import tempfile
 import unittest
 from pathlib import Path
+from unittest import mock
 
 from lab import cluster, farms, host, rootfs
 from lab.errors import LabError
+from lab.log import Log
+from lab.running import VM_TESTS, Lab
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 
@@ -63,6 +66,20 @@ class BadInput(unittest.TestCase):
         self.assert_one_line(done.stderr, "no-such-thing", "there are:")
 
     @unittest.skipIf(os.geteuid() != 0, "needs root")
+    @unittest.skipIf(os.geteuid() != 0, "needs root")
+    def test_what_a_killed_command_left_is_removed_and_what_a_user_keeps_is_not(self):
+        for kept in (False, True):
+            with tempfile.TemporaryDirectory() as state, mock.patch.dict(os.environ, TRIVET_LAB_STATE=state):
+                left = Lab("left", VM_TESTS / "snapshots", Log(), Path(state))
+                left.folder.mkdir()
+                left.describe(temporary=True)
+                if kept:
+                    left.keep()
+                    self.assertRaisesRegex(LabError, "./lab down --name left", left.make_room)
+                else:
+                    left.make_room()
+                self.assertEqual(left.folder.exists(), kept)
+
     def test_an_impossible_name_is_refused(self):
         done = lab("up", "--name", "No Name")
         self.assert_one_line(done.stderr, "letters")
