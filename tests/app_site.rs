@@ -235,6 +235,46 @@ async fn whoever_wrote_sees_it_also_when_the_replica_is_behind() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_was_seen_once_is_seen_again_also_when_the_next_replica_is_behind() {
+    let (mut database, _write, _read, site) =
+        site!("what_was_seen_once_is_seen_again_also_when_the_next_replica_is_behind");
+    if database.replica.is_none() {
+        return eprintln!("SKIPPED: no TRIVET_TEST_MYSQL_REPLICA_URL");
+    }
+    let token = site.login("author").await;
+    let slug = create(&site, &token, "Seen", "Text.").await;
+    let path = format!("/api/articles/{slug}/comments");
+    let mine = site.send(Request::new("POST", &path).token(&token).json(&json!({"body": "Mine."}))).await;
+    let mine = mine.header("trivet-gtid").unwrap().to_owned();
+    // Somebody else's comment, which this client is shown, by a replica that has it.
+    let other = site.login("editor").await;
+    site.send(Request::new("POST", &path).token(&other).json(&json!({"body": "Theirs."}))).await;
+    database.replica_catches_up().await;
+    let seen = site.send(Request::new("GET", &path).header("trivet-gtid", &mine)).await;
+    assert_eq!(seen.json()["total"], 2);
+    let carried = seen.header("trivet-gtid").expect("what it was shown, to carry on").to_owned();
+    assert!(seen.header("set-cookie").unwrap().contains("trivet-seen"), "a browser carries it as a cookie");
+    assert_eq!(
+        site.get(&path).await.header("trivet-gtid"),
+        None,
+        "who carries nothing is given nothing to carry"
+    );
+
+    // A third comment that the replica does not have, seen at the primary: it does not vanish afterwards.
+    database.on_replica("STOP REPLICA SQL_THREAD").await;
+    let third = site.send(Request::new("POST", &path).token(&other).json(&json!({"body": "Third."}))).await;
+    let theirs = third.header("trivet-gtid").unwrap().to_owned();
+    let total = |answer: app_support::Answer| answer.json()["total"].as_u64().unwrap();
+    assert_eq!(total(site.send(Request::new("GET", &path).header("trivet-gtid", &carried)).await), 2);
+    let seen = site.send(Request::new("GET", &path).header("trivet-gtid", &theirs)).await;
+    let carried = seen.header("trivet-gtid").unwrap().to_owned();
+    assert_eq!(total(seen), 3);
+    assert_eq!(total(site.send(Request::new("GET", &path).header("trivet-gtid", &carried)).await), 3);
+    database.on_replica("START REPLICA SQL_THREAD").await;
+    database.replica_catches_up().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_primary_that_takes_no_writes_keeps_the_text_in_the_form() {
     let (mut database, _write, _read, site) =
         site!("a_primary_that_takes_no_writes_keeps_the_text_in_the_form");

@@ -21,6 +21,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::config;
 pub use error::{DbError, Kind, is_duplicate};
 pub use freshness::{Freshness, LIFETIME as FRESHNESS_LIFETIME};
+pub use read::Dated;
 
 /// The longest single wait inside sqlx's pool. It retries a refused connection with a growing pause of up to a fifth of
 /// this, so a returning gateway is found within 600 ms, and a primary under load still has time to let us in.

@@ -1,19 +1,22 @@
 //! What a handler needs to know about who is asking, and the bodies of requests.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use axum::body::Bytes;
-use axum::extract::{ConnectInfo, FromRequest, FromRequestParts, Request};
+use axum::extract::{ConnectInfo, FromRequest, FromRequestParts, Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::middleware::Next;
 use axum::response::Response;
+use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
 use subtle::ConstantTimeEq;
 
 use super::auth::cookies::Cookie;
 use super::auth::{SessionToken, TokenHash, origin};
-use super::db::{FRESHNESS_LIFETIME, Freshness, Read, Write, Written};
+use super::db::{Dated, FRESHNESS_LIFETIME, Freshness, Read, Write, Written};
 use super::error::{Error, Problem};
 use super::site::{Shared, Site};
 use super::store::PageRequest;
@@ -42,7 +45,12 @@ pub struct Client {
     /// An `Origin` of ours, or none.
     pub same_origin: bool,
     csrf_header: Option<String>,
+    shown: Shown,
 }
+
+/// What a client that carries its freshness has been shown while its request was answered.
+#[derive(Clone, Default)]
+struct Shown(Arc<Mutex<Option<Freshness>>>);
 
 impl FromRequestParts<Shared> for Client {
     type Rejection = Error;
@@ -80,6 +88,7 @@ impl FromRequestParts<Shared> for Client {
             ),
             same_origin: origin::allowed(headers, &site.config.site.origin()),
             csrf_header: text(X_CSRF_TOKEN).map(str::to_owned),
+            shown: parts.extensions.get().cloned().unwrap_or_default(),
         })
     }
 }
@@ -103,10 +112,20 @@ impl Client {
         self.token.as_ref().map(SessionToken::hash)
     }
 
-    /// Reads, with the visitor, as fresh as the visitor needs it.
+    /// Reads, with the visitor, as fresh as the visitor needs it. Whoever carries what they have seen carries what this
+    /// shows from now on: the next replica that answers may be behind this one, but not behind what they saw.
     pub async fn read<Q: Read>(&self, site: &Site, query: &Q) -> Result<(Option<Viewer>, Q::Out), Error> {
         let viewed = Viewed { token: self.token_hash(), query };
-        Ok(site.db.read(&self.freshness, &viewed).await?)
+        let needed = self.shown.0.lock().clone().unwrap_or_else(|| self.freshness.clone());
+        if !matches!(needed, Freshness::AtLeast(_)) {
+            return Ok(site.db.read(&needed, &viewed).await?);
+        }
+        let (answer, now) = site.db.read(&needed, &Dated(&viewed)).await?;
+        // A set that is too long to travel is no reason to send all of this client's reads to the primary.
+        if matches!(now, Freshness::AtLeast(_)) {
+            *self.shown.0.lock() = Some(now);
+        }
+        Ok(answer)
     }
 
     /// Writes as the signed-in user, at most once per key; without a key of the client's, under one of our own.
@@ -153,6 +172,18 @@ impl Client {
         }
         Ok(())
     }
+}
+
+/// A layer: what was shown to a client that carries its freshness goes with it, unless it carries a write's by now.
+pub async fn carry_shown(State(site): State<Shared>, mut request: Request, next: Next) -> Response {
+    let shown = Shown::default();
+    request.extensions_mut().insert(shown.clone());
+    let mut response = next.run(request).await;
+    let shown = shown.0.lock().take();
+    if let Some(freshness) = shown.filter(|_| !response.headers().contains_key(TRIVET_GTID)) {
+        carry(&site, &freshness, &mut response);
+    }
+    response
 }
 
 /// Lets the client carry the freshness of its write, as a cookie and as a header.

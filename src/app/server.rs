@@ -15,7 +15,7 @@ use tokio::sync::Semaphore;
 
 use super::error::{Error, Problem};
 use super::site::Shared;
-use super::{api, health, pages};
+use super::{api, health, pages, request};
 
 /// Scripts, frames, plug-ins and everything of other hosts: nothing. Styles and pictures: our own.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; \
@@ -50,6 +50,7 @@ pub fn router(site: Shared) -> Router {
         .merge(api)
         .fallback(|| async { Error::NotFound })
         .layer(DefaultBodyLimit::max(body))
+        .layer(from_fn_with_state(site.clone(), request::carry_shown))
         .layer(from_fn_with_state(site.clone(), deadline))
         .layer(from_fn_with_state(slots, admit))
         .layer(from_fn_with_state(site.clone(), write_problems))

@@ -14,7 +14,8 @@ briefly, and else asks the primary. Reads hand out a set, too, so that a session
 
 Status 503 with the code `unavailable` says that certainly nothing was changed, `outcome_unknown` that it may have been.
 
-LEDGER_GTID_WAIT=off leaves the wait out. It is there to see that the checker notices.
+LEDGER_GTID_WAIT=off leaves the wait out, LEDGER_READS=primary reads from the write address alone, where no wait is needed. They
+are there to see what the checker notices.
 Python's standard library and PyMySQL.
 """
 
@@ -136,6 +137,7 @@ class Ledger:
         # A read of the primary does not wait as long as a write there. They are rare: each asks anew who the primary is.
         self.fallback_pool = Pool(environment["DATABASE_WRITE_URL"], ca, read_timeout=3, keep=False)
         self.waits = environment.get("LEDGER_GTID_WAIT") != "off"
+        self.replicas = environment.get("LEDGER_READS") != "primary"
         self.last_read = 0.0
 
     # --- reading ----------------------------------------------------------------------------------------------
@@ -143,8 +145,9 @@ class Ledger:
     def read(self, seen: str, query: Callable) -> tuple[dict, str, str]:
         """Answer, what it contains (for the next read), and who gave it."""
         deadline = time.monotonic() + READ_PATIENCE
-        pools = [("primary", self.fallback_pool)] if seen == PRIMARY and self.waits else [
-            ("replica", self.read_pool), ("replica", self.read_pool), ("primary", self.fallback_pool)]
+        pools = [("primary", self.fallback_pool)]
+        if self.replicas and not (seen == PRIMARY and self.waits):
+            pools = [("replica", self.read_pool), ("replica", self.read_pool), *pools]
         while True:
             why, behind = "", False
             for name, pool in pools:

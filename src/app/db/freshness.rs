@@ -40,6 +40,18 @@ impl Freshness {
         }
     }
 
+    /// The freshness that contains everything visible on a server. A transaction can be seen an instant before it counts as
+    /// executed; until then a thread owns its GTID, which `gtid_owned` writes as `UUID:NUMBER#THREAD` (MySQL 8.4 manual,
+    /// section 19.1.6.5).
+    pub fn from_all_visible(executed: &str, owned: &str) -> Self {
+        let mut parts = owned.split('#');
+        let mut set = format!("{executed},{}", parts.next().unwrap_or_default());
+        for part in parts {
+            set.push_str(part.trim_start_matches(|thread: char| thread.is_ascii_digit()));
+        }
+        Self::from_gtid_executed(set.trim_matches(','))
+    }
+
     /// The signed text for a cookie or the `Trivet-Gtid` header; `None` when there is nothing to carry.
     pub fn sign(&self, key: &SiteKey, now: SystemTime) -> Option<String> {
         let set = match self {
@@ -101,6 +113,18 @@ mod tests {
         let text = fresh.sign(&key(), at(1000)).unwrap();
         assert!(!text.contains([',', ';', ' ', '"', '\\']), "not a cookie value: {text}");
         assert_eq!(Freshness::verify(&text, &key(), at(1001)), fresh);
+    }
+
+    #[test]
+    fn what_is_visible_but_not_yet_executed_counts() {
+        let all = |owned: &str| Freshness::from_all_visible("a:1-5,\nb:1-3", owned);
+        for (owned, set) in [
+            ("", "a:1-5,b:1-3"),
+            ("a:6#17", "a:1-5,b:1-3,a:6"),
+            ("a:6#17:7#18,\nb:tag:4#1", "a:1-5,b:1-3,a:6:7,b:tag:4"),
+        ] {
+            assert_eq!(all(owned), Freshness::AtLeast(set.into()), "{owned}");
+        }
     }
 
     #[test]

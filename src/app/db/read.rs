@@ -14,6 +14,20 @@ use super::{Db, DbError, Freshness, Kind, POOL_WAIT, Pool, Read};
 /// enough when the read port has just been closed.
 const READ_ACQUIRE: Duration = Duration::from_millis(500);
 
+/// A read together with what the server that answered had executed afterwards: all that the answer may show.
+pub struct Dated<'a, Q>(pub &'a Q);
+
+impl<Q: Read> Read for Dated<'_, Q> {
+    type Out = (Q::Out, Freshness);
+
+    async fn run(&self, db: &mut MySqlConnection) -> sqlx::Result<Self::Out> {
+        let answer = self.0.run(db).await?;
+        let (executed, owned): (String, String) =
+            sqlx::query_as("SELECT @@global.gtid_executed, @@global.gtid_owned").fetch_one(db).await?;
+        Ok((answer, Freshness::from_all_visible(&executed, &owned)))
+    }
+}
+
 /// Why one attempt to read did not give an answer.
 enum Miss {
     Behind,

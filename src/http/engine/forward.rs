@@ -36,7 +36,7 @@ const ANSWER_ROOM: usize = 8 * 1024;
 const MOST_INTERIM: u32 = 100;
 
 /// How often a request that waits for its answer looks at the back end's health.
-const LOOK: Duration = Duration::from_millis(500);
+const LOOK: Duration = Duration::from_millis(250);
 
 /// Why there is no answer from a back end.
 #[derive(Debug, thiserror::Error)]

@@ -34,8 +34,9 @@ impl Timer {
     pub fn set_and_wake(&mut self, deadline: Instant, often: Duration) {
         self.set(deadline);
         let soon = Instant::now() + often;
-        if soon < self.sleep.deadline() {
-            self.sleep.as_mut().reset(soon);
+        // One that has gone off is about to be set for much later.
+        if soon < self.sleep.deadline() || self.sleep.is_elapsed() {
+            self.sleep.as_mut().reset(soon.min(deadline));
         }
     }
 
@@ -66,5 +67,20 @@ mod tests {
         timer.set(Instant::now() + Duration::from_secs(1));
         std::future::poll_fn(|cx| timer.poll(cx)).await;
         assert_eq!(start.elapsed().as_secs(), 61);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_looks_often_is_woken_often() {
+        let mut timer = Timer::new(Duration::from_secs(10));
+        let deadline = Instant::now() + Duration::from_secs(5);
+        let mut looks = 0;
+        std::future::poll_fn(|cx| {
+            looks += 1;
+            timer.set_and_wake(deadline, Duration::from_millis(500));
+            timer.poll(cx)
+        })
+        .await;
+        assert!(looks >= 10, "{looks} looks in 5 s");
+        assert_eq!(Instant::now(), deadline);
     }
 }

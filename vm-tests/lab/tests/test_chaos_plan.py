@@ -70,7 +70,7 @@ class Table(unittest.TestCase):
 
 class Apps(unittest.TestCase):
     def test_the_chaos_scenario_asks_for_the_ledger_and_serves_for_none(self):
-        self.assertEqual(apps.wanted(FOLDER / "_chaos.py"), "ledger")
+        self.assertEqual(apps.wanted(FOLDER / "chaos.py"), "ledger")
         self.assertIsNone(apps.wanted(FOLDER / "serves.py"))
 
     def test_what_is_broken_on_purpose_names_faults_that_there_are(self):
