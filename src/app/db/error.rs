@@ -65,8 +65,9 @@ impl Kind {
 
     fn of_number(number: u16) -> Self {
         match number {
-            // ER_OPTION_PREVENTS_STATEMENT (super_read_only), ER_READ_ONLY_MODE, read-only transaction.
-            1290 | 1836 | 1792 => Self::ReadOnly,
+            // ER_OPTION_PREVENTS_STATEMENT (super_read_only), ER_READ_ONLY_MODE, read-only transaction; 4094: statements are
+            // held off while `group_replication_set_as_primary` moves the role.
+            1290 | 1836 | 1792 | 4094 => Self::ReadOnly,
             // Too many connections, a failed handshake, shutdown, a blocked host, network errors.
             1040 | 1042 | 1043 | 1053 | 1129 | 1152 | 1158..=1161 | 1184 => Self::Lost,
             // A killed or interrupted session, offline mode, "server is not available", disconnected for inactivity.
@@ -108,6 +109,7 @@ mod tests {
         for (number, kind) in [
             (1290, Kind::ReadOnly),
             (1836, Kind::ReadOnly),
+            (4094, Kind::ReadOnly),
             (3032, Kind::Lost),
             (1053, Kind::Lost),
             (1045, Kind::Lost),
