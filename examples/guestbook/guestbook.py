@@ -31,8 +31,8 @@ GTID_WAIT = 0.5
 LARGEST_BODY = 16 * 1024
 # Everything that a failover says: read-only, offline, shutting down, no server, gone, lost; and what another transaction
 # says: deadlock, lock wait, rolled back during COMMIT.
-TRY_AGAIN = {1290, 1836, 3032, 4094, 1053, 1040, 1180, 3100, 1317, 3168, 3169, 4031, 2002, 2003, 2006, 2013, 2055,
-             1205, 1213, 3101, 3797, 3798}
+TRY_AGAIN = {1290, 1836, 3032, 3098, 4094, 1053, 1040, 1180, 3100, 1317, 3168, 3169, 4031, 2002, 2003, 2006, 2013,
+             2055, 1205, 1213, 3101, 3797, 3798}
 
 SCHEMA = (
     # InnoDB and a primary key in every table: Group Replication takes no others.

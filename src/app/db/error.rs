@@ -65,9 +65,10 @@ impl Kind {
 
     fn of_number(number: u16) -> Self {
         match number {
-            // ER_OPTION_PREVENTS_STATEMENT (super_read_only), ER_READ_ONLY_MODE, read-only transaction; 4094: statements are
-            // held off while `group_replication_set_as_primary` moves the role.
-            1290 | 1836 | 1792 | 4094 => Self::ReadOnly,
+            // ER_OPTION_PREVENTS_STATEMENT (super_read_only), ER_READ_ONLY_MODE, read-only transaction. While
+            // `group_replication_set_as_primary` moves the role, 4094: statements are held off, and 3098: Group Replication
+            // refuses a change (as it refuses one of a table without a primary key, of which the site has none).
+            1290 | 1836 | 1792 | 3098 | 4094 => Self::ReadOnly,
             // Too many connections, a failed handshake, shutdown, a blocked host, network errors.
             1040 | 1042 | 1043 | 1053 | 1129 | 1152 | 1158..=1161 | 1184 => Self::Lost,
             // A killed or interrupted session, offline mode, "server is not available", disconnected for inactivity.
@@ -109,6 +110,7 @@ mod tests {
         for (number, kind) in [
             (1290, Kind::ReadOnly),
             (1836, Kind::ReadOnly),
+            (3098, Kind::ReadOnly),
             (4094, Kind::ReadOnly),
             (3032, Kind::Lost),
             (1053, Kind::Lost),
