@@ -20,7 +20,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use self::stream::{Shared, Stream};
-use self::watched::{Watched, abused};
+use self::watched::{Watched, abused, pushed};
 use super::timer::Timer;
 use super::upstream::Io;
 use super::{Engine, Service};
@@ -82,12 +82,15 @@ impl<S: Service> Engine<S> {
         begun: Vec<u8>,
     ) {
         let limits = &self.limits;
-        let (io, signs) = Watched::new(io, peer.clone(), limits.http2_frames, begun);
+        let (io, wire) = Watched::new(io, peer.clone(), limits.http2_frames, begun);
         let options = options(limits);
-        let handshake = options.handshake::<_, Bytes>(io);
+        let handshake = pushed(&wire, options.handshake::<_, Bytes>(io));
         let mut connection = match timeout(limits.header_timeout, handshake).await {
-            Ok(Ok(connection)) => connection,
-            Ok(Err(e)) => return tracing::debug!(client = %peer.address, error = %e, "HTTP/2 handshake"),
+            Ok(Some(Ok(connection))) => connection,
+            Ok(Some(Err(e))) => {
+                return tracing::debug!(client = %peer.address, error = %e, "HTTP/2 handshake");
+            }
+            Ok(None) => return,
             Err(_) => return late(),
         };
         let own_links = Mutex::new(Vec::new());
@@ -128,7 +131,13 @@ impl<S: Service> Engine<S> {
                 }
             }
             let now = Instant::now();
-            let signs = *signs.lock();
+            let signs = {
+                let mut wire = wire.lock();
+                if let Poll::Ready(Err(_)) = wire.poll_push(cx) {
+                    return Poll::Ready(End::Over);
+                }
+                wire.signs()
+            };
             let head =
                 signs.head_since.or(first).map(|since| (since + limits.header_timeout, End::HeadTimeout));
             let stuck = signs.stuck_since.map(|since| (since + limits.client_timeout, End::Stuck));
@@ -164,7 +173,7 @@ impl<S: Service> Engine<S> {
             Poll::Pending
         });
         // An error here means that the other side has gone, which is what was asked for.
-        let _ = timeout(LINGER, over).await;
+        let _ = timeout(LINGER, pushed(&wire, over)).await;
     }
 }
 

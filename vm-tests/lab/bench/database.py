@@ -3,13 +3,14 @@
 A closed loop of mysqlslap (MySQL's own) runs on a node that is not the primary, over TLS as an app does. Rounds are interleaved
 (direct, gateway, direct, …), so what disturbs one disturbs the other; the ratio is taken round by round.
 
-All members share this machine's cores. So that it is the database that is measured and not whoever gets them, each mysqld may have
-only a part of a core (`--cpu`, by the cgroup's quota), as if it had a small machine of its own; `--cpu 0` takes the limit away, and then
-gateway, load and three databases fight for the cores.
+All members share this machine's cores, so who may use what is fixed. For the gateway, the primary's mysqld has the last core to itself;
+load, gateway and everything else have the others. For one, two and three members, each mysqld has a part of a core (`--cpu`, by the
+cgroup's quota), as if it had a small machine of its own.
 """
 
 import argparse
 import json
+import os
 import shlex
 import statistics
 from dataclasses import dataclass
@@ -31,7 +32,7 @@ AIM = 0.95
 ACCOUNT, PASSWORD, SCHEMA, ROWS = "bench", "Not-a-secret-1", "bench", 10_000
 WRITE_PORT, READ_PORT, MYSQL = 6446, 6447, 3306
 QUOTA = Path("/sys/fs/cgroup/cpu/trivet-bench-db")
-PERIOD_US = 20_000
+PERIOD_US = 100_000
 
 
 @dataclass(frozen=True)
@@ -41,9 +42,12 @@ class Case:
     connections: int
 
 
+# Rows by their primary key, spread over the table; the numbers stand in the statements, since a WHERE with RAND() reads every row.
+ONE_ROW = ";".join(f"SELECT body FROM rows_ WHERE id = {1 + n * 7919 % ROWS}" for n in range(100))
+
 CASES = (
-    Case("read a row, 1 connection", f"SELECT body FROM rows_ WHERE id = 1 + FLOOR(RAND() * {ROWS})", 1),
-    Case("read a row, 16 connections", f"SELECT body FROM rows_ WHERE id = 1 + FLOOR(RAND() * {ROWS})", 16),
+    Case("read a row, 1 connection", ONE_ROW, 1),
+    Case("read a row, 16 connections", ONE_ROW, 16),
     Case("read 50 rows of 1 KB, 8 connections", "SELECT id, body FROM rows_ WHERE id BETWEEN 100 AND 149", 8),
     Case("write a row, 1 connection", "INSERT INTO written (body) VALUES (REPEAT('x', 200))", 1),
     Case("write a row, 16 connections", "INSERT INTO written (body) VALUES (REPEAT('x', 200))", 16),
@@ -54,7 +58,7 @@ SCALING = CASES[1]
 def add_options(c: argparse.ArgumentParser) -> None:
     c.add_argument("--rounds", type=int, default=5, help="of each kind (default: 5)")
     c.add_argument("--seconds", type=float, default=3, help="of each measurement, about (default: 3)")
-    c.add_argument("--cpu", type=float, default=0.25, help="cores of each mysqld; 0: no limit (default: 0.25)")
+    c.add_argument("--cpu", type=float, default=0.25, help="cores of each mysqld while members are counted (default: 0.25)")
     c.add_argument("--json", type=Path, metavar="FILE", help="write everything that was measured there")
     c.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables there")
     c.add_argument("--profile", default=argparse.SUPPRESS, help="cargo's profile (default: lab)")
@@ -67,8 +71,6 @@ class Quota:
         self.cpu = cpu
 
     def limit(self, node: Node) -> None:
-        if not self.cpu:
-            return
         at = QUOTA / node.name
         at.mkdir(parents=True, exist_ok=True)
         (at / "cpu.cfs_period_us").write_text(str(PERIOD_US))
@@ -92,6 +94,36 @@ def mysqld(node: Node) -> int:
         except OSError:  # it has just ended
             continue
     raise LabError(f"{node.name}: there is no mysqld")
+
+
+class Pinned:
+    """The primary's mysqld alone on the last core, while this lasts."""
+
+    def __init__(self, lab: Lab, primary: Node):
+        self.before = os.sched_getaffinity(0)
+        *others, last = sorted(self.before)
+        if not others:
+            raise LabError("the benchmark needs two cores: one for the primary's database, one for everything else")
+        self.alone, self.others = {last}, set(others)
+        self.spaces = {Path(f"/proc/{machine.leader()}/ns/pid").readlink() for machine in lab.nodes.values()}
+        self.database = mysqld(primary)
+
+    def __enter__(self) -> None:
+        self.place(self.alone, self.others)
+
+    def __exit__(self, *_: object) -> None:
+        self.place(self.before, self.before)
+
+    def place(self, database: set[int], rest: set[int]) -> None:
+        # What is started from here on inherits it.
+        os.sched_setaffinity(0, rest)
+        for proc in Path("/proc").glob("[0-9]*"):
+            try:
+                if (proc / "ns/pid").readlink() in self.spaces:
+                    for task in (proc / "task").iterdir():
+                        os.sched_setaffinity(int(task.name), database if int(proc.name) == self.database else rest)
+            except OSError:  # it has just ended
+                continue
 
 
 def boot(lab: Lab, profile: str) -> SimpleNamespace:
@@ -123,7 +155,7 @@ def slap(node: Any, host: str, port: int, case: Case, queries: int) -> float:
     """Queries a second."""
     argv = ["mysqlslap", "--no-defaults", "--protocol=TCP", f"--host={host}", f"--port={port}", f"--user={ACCOUNT}", f"--password={PASSWORD}",
             "--ssl-mode=REQUIRED", f"--create-schema={SCHEMA}", "--no-drop", f"--concurrency={case.connections}",
-            f"--number-of-queries={queries}", f"--query={case.query}", "--csv"]
+            f"--number-of-queries={queries}", f"--query={case.query}", "--delimiter=;", "--csv"]
     said = node.succeed(f"{shlex.join(argv)} 2>/dev/null", timeout=120).strip().splitlines()[-1]
     seconds = float(said.split(",")[2])
     done = queries // case.connections * case.connections
@@ -203,10 +235,11 @@ def main(options: argparse.Namespace, name: str, snapshots: Path, results: Path)
     try:
         site = boot(lab, options.profile)
         prepare(site)
+        with Pinned(lab, lab.nodes[site.primary().name]):
+            gateway = gateway_against_direct(site, options.rounds, options.seconds)
         for node in lab.nodes.values():
             quota.limit(node)
-        measured = {"about": {"cpu": options.cpu, "rounds": options.rounds, "seconds": options.seconds},
-                    "gateway": gateway_against_direct(site, options.rounds, options.seconds),
+        measured = {"about": {"cpu": options.cpu, "rounds": options.rounds, "seconds": options.seconds}, "gateway": gateway,
                     "scaling": scaling(site, quota, options.rounds, options.seconds)}
     finally:
         lab.remove()

@@ -1,7 +1,9 @@
 //! The octets of a client's HTTP/2 connection, with an eye on what they are ([`crate::http::frames`]).
 
+use std::cell::Cell;
+use std::future::poll_fn;
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
@@ -24,23 +26,35 @@ pub(super) struct Signs {
     pub(super) stuck_since: Option<Instant>,
 }
 
-/// A stream that is watched.
-pub(super) struct Watched<D> {
+/// What is gathered before it is written.
+const GATHER: usize = 64 * 1024;
+
+thread_local! {
+    /// Room to gather in. Nearly always what was gathered is written before the next connection's turn.
+    static ROOM: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+/// The octets of a connection, between its stream and the library.
+///
+/// The library writes and flushes every frame by itself. What it writes is gathered here, and leaves when the connection
+/// has nothing more to do ([`pushed`]): in few system calls, and few TLS records (RFC 8446 section 5.1).
+pub(super) struct Wire<D> {
     inner: D,
     peer: Peer,
     frames: FrameWatch,
-    signs: Arc<Mutex<Signs>>,
+    signs: Signs,
     /// What was read to find out the protocol, and is to be read again.
     begun: Vec<u8>,
     begun_at: usize,
+    /// What is to be written, from `out_at` on. It grows to [`GATHER`], and is empty again when all is written.
+    out: Vec<u8>,
+    out_at: usize,
+    unflushed: bool,
 }
 
-impl<D: Io> Watched<D> {
-    /// `begun` is what was read of the stream already.
-    pub(super) fn new(inner: D, peer: Peer, rates: FrameRates, begun: Vec<u8>) -> (Self, Arc<Mutex<Signs>>) {
-        let signs = Arc::new(Mutex::new(Signs::default()));
-        let frames = FrameWatch::new(rates);
-        (Self { inner, peer, frames, signs: signs.clone(), begun, begun_at: 0 }, signs)
+impl<D: Io> Wire<D> {
+    pub(super) fn signs(&self) -> Signs {
+        self.signs
     }
 
     /// What was read before and not by the application; true when there was some.
@@ -59,19 +73,108 @@ impl<D: Io> Watched<D> {
         true
     }
 
-    fn wrote(&mut self, wrote: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        match &wrote {
-            Poll::Ready(Ok(n)) => {
-                self.frames.sent(*n);
-                self.signs.lock().stuck_since = None;
-            }
-            Poll::Ready(Err(_)) => {}
-            Poll::Pending => {
-                self.signs.lock().stuck_since.get_or_insert_with(Instant::now);
+    fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        if !self.read_again(buf) {
+            ready!(Pin::new(&mut self.inner).poll_read(cx, buf))?;
+        }
+        let now = Instant::now();
+        if let Err(flood) = self.frames.received(&buf.filled()[before..], now) {
+            abused(&self.peer, flood.0, &flood.to_string());
+            // RFC 9113 section 10.5: the connection is ended without more ado. The library answers no read error with
+            // GOAWAY, and a client that floods would not read it.
+            let why = io::Error::new(io::ErrorKind::ConnectionAborted, "the client abuses the connection");
+            return Poll::Ready(Err(why));
+        }
+        match (self.frames.is_in_head(), self.signs.head_since) {
+            (true, None) => self.signs.head_since = Some(now),
+            (false, Some(_)) => self.signs.head_since = None,
+            _ => {}
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Takes what there is room for; some.
+    fn poll_gather(&mut self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        if self.out.len() >= GATHER {
+            ready!(self.poll_write_out(cx))?;
+        }
+        if self.out.capacity() == 0 {
+            self.out = ROOM.take();
+            self.out.reserve_exact(GATHER);
+        }
+        let n = buf.len().min(GATHER - self.out.len());
+        self.out.extend_from_slice(&buf[..n]);
+        Poll::Ready(Ok(n))
+    }
+
+    fn poll_write_out(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.out_at < self.out.len() {
+            match Pin::new(&mut self.inner).poll_write(cx, &self.out[self.out_at..]) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(Ok(n)) => {
+                    self.out_at += n;
+                    self.unflushed = true;
+                    self.frames.sent(n);
+                    self.signs.stuck_since = None;
+                }
+                Poll::Ready(Err(e)) => return Poll::Ready(Err(e)),
+                Poll::Pending => {
+                    self.signs.stuck_since.get_or_insert_with(Instant::now);
+                    return Poll::Pending;
+                }
             }
         }
-        wrote
+        if self.out_at > 0 {
+            self.out_at = 0;
+            self.out.clear();
+            ROOM.set(std::mem::take(&mut self.out));
+        }
+        Poll::Ready(Ok(()))
     }
+
+    /// Writes what was gathered, as far as the client takes it.
+    pub(super) fn poll_push(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_write_out(cx))?;
+        if self.unflushed {
+            ready!(Pin::new(&mut self.inner).poll_flush(cx))?;
+            self.unflushed = false;
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// A stream that is watched: the library's end of a [`Wire`].
+pub(super) struct Watched<D>(Arc<Mutex<Wire<D>>>);
+
+impl<D: Io> Watched<D> {
+    /// `begun` is what was read of the stream already.
+    pub(super) fn new(
+        inner: D,
+        peer: Peer,
+        rates: FrameRates,
+        begun: Vec<u8>,
+    ) -> (Self, Arc<Mutex<Wire<D>>>) {
+        let (frames, signs) = (FrameWatch::new(rates), Signs::default());
+        let out = Vec::new();
+        let wire = Wire { inner, peer, frames, signs, begun, begun_at: 0, out, out_at: 0, unflushed: false };
+        let wire = Arc::new(Mutex::new(wire));
+        (Self(wire.clone()), wire)
+    }
+}
+
+/// Does `work` on a connection, and lets go of what it writes whenever it comes to rest; `None` when that is no longer
+/// possible.
+pub(super) async fn pushed<D: Io, T>(wire: &Mutex<Wire<D>>, work: impl Future<Output = T>) -> Option<T> {
+    let mut work = pin!(work);
+    poll_fn(|cx| match work.as_mut().poll(cx) {
+        Poll::Ready(done) => Poll::Ready(Some(done)),
+        Poll::Pending => match wire.lock().poll_push(cx) {
+            Poll::Ready(Err(_)) => Poll::Ready(None),
+            _ => Poll::Pending,
+        },
+    })
+    .await
 }
 
 /// Counts a connection that is ended for what its client does, and says so.
@@ -85,53 +188,123 @@ pub(super) fn abused(peer: &Peer, kind: &'static str, why: &str) {
 
 impl<D: Io> AsyncRead for Watched<D> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        let before = buf.filled().len();
-        if !this.read_again(buf) {
-            ready!(Pin::new(&mut this.inner).poll_read(cx, buf))?;
-        }
-        let now = Instant::now();
-        if let Err(flood) = this.frames.received(&buf.filled()[before..], now) {
-            abused(&this.peer, flood.0, &flood.to_string());
-            // RFC 9113 section 10.5: the connection is ended without more ado. The library answers no read error with
-            // GOAWAY, and a client that floods would not read it.
-            let why = io::Error::new(io::ErrorKind::ConnectionAborted, "the client abuses the connection");
-            return Poll::Ready(Err(why));
-        }
-        let mut signs = this.signs.lock();
-        match (this.frames.is_in_head(), signs.head_since) {
-            (true, None) => signs.head_since = Some(now),
-            (false, Some(_)) => signs.head_since = None,
-            _ => {}
-        }
-        Poll::Ready(Ok(()))
+        self.0.lock().poll_read(cx, buf)
     }
 }
 
 impl<D: Io> AsyncWrite for Watched<D> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let wrote = Pin::new(&mut self.inner).poll_write(cx, buf);
-        self.wrote(wrote)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_shutdown(cx)
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.0.lock().poll_gather(cx, buf)
     }
 
     fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let wrote = Pin::new(&mut self.inner).poll_write_vectored(cx, bufs);
-        self.wrote(wrote)
+        let mut wire = self.0.lock();
+        let mut taken = 0;
+        for buf in bufs.iter().filter(|b| !b.is_empty()) {
+            match wire.poll_gather(cx, buf) {
+                Poll::Ready(Ok(n)) => {
+                    taken += n;
+                    if n < buf.len() {
+                        break;
+                    }
+                }
+                _ if taken > 0 => break,
+                other => return other,
+            }
+        }
+        Poll::Ready(Ok(taken))
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.inner.is_write_vectored()
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut wire = self.0.lock();
+        ready!(wire.poll_push(cx))?;
+        Pin::new(&mut wire.inner).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
+
+    use super::*;
+    use crate::tls::clients::ClientVerified;
+
+    fn wire(room: usize) -> (Watched<DuplexStream>, Arc<Mutex<Wire<DuplexStream>>>, DuplexStream) {
+        let (near, far) = duplex(room);
+        let peer = Peer {
+            address: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            tls: false,
+            client_certificate: ClientVerified::default(),
+        };
+        let (watched, wire) = Watched::new(near, peer, FrameRates::default(), Vec::new());
+        (watched, wire, far)
+    }
+
+    #[tokio::test]
+    async fn frames_leave_together_when_the_connection_rests() {
+        let (mut watched, wire, mut far) = wire(1024);
+        let (go, wait) = tokio::sync::oneshot::channel::<()>();
+        let work = async {
+            for frame in ["one ", "two ", "three"] {
+                watched.write_all(frame.as_bytes()).await.unwrap();
+                watched.flush().await.unwrap();
+            }
+            wait.await.unwrap();
+        };
+        let client = async {
+            let mut got = [0; 100];
+            let n = far.read(&mut got).await.unwrap();
+            assert_eq!(&got[..n], b"one two three");
+            go.send(()).unwrap();
+        };
+        let (done, ()) = tokio::join!(pushed(&wire, work), client);
+        assert!(done.is_some());
+    }
+
+    #[tokio::test]
+    async fn nothing_is_lost_on_a_client_that_takes_little_at_a_time_and_it_is_seen_to_be_stuck() {
+        let (mut watched, wire, mut far) = wire(1000);
+        let content: Vec<u8> = (0..300_000_u32).map(|n| n as u8).collect();
+        let sent = async {
+            watched.write_all(&content).await.unwrap();
+            watched.shutdown().await.unwrap();
+        };
+        let client = async {
+            while wire.lock().signs().stuck_since.is_none() {
+                tokio::task::yield_now().await;
+            }
+            let mut got = Vec::new();
+            far.read_to_end(&mut got).await.unwrap();
+            got
+        };
+        let (done, got) = tokio::join!(pushed(&wire, sent), client);
+        assert!(done.is_some());
+        assert_eq!(got, content);
+        assert!(wire.lock().signs().stuck_since.is_none());
+    }
+
+    #[tokio::test]
+    async fn work_on_a_connection_that_is_broken_ends() {
+        let (mut watched, wire, far) = wire(10);
+        drop(far);
+        let work = async {
+            watched.write_all(b"more than goes").await.unwrap();
+            std::future::pending::<()>().await;
+        };
+        assert!(pushed(&wire, work).await.is_none());
     }
 }
