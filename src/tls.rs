@@ -110,7 +110,8 @@ pub fn mutual_server_config(files: &TlsFiles, alpn: &[&[u8]]) -> Result<Arc<Serv
         .map_err(|e| ConfigError::at(&files.certificate, "", mismatch(&files.key, &e)))?;
     config.alpn_protocols = alpn.iter().map(|p| p.to_vec()).collect();
     // rustls would otherwise remember 256 sessions for all clients together, and resume few of them.
-    config.ticketer = site::own_tickets().map_err(|e| ConfigError::at(&files.certificate, "", e))?;
+    config.ticketer =
+        rustls::crypto::aws_lc_rs::Ticketer::new().map_err(|e| ConfigError::at(&files.certificate, "", e))?;
     config.session_storage = Arc::new(NoServerSessionStorage {});
     Ok(Arc::new(config))
 }
@@ -150,6 +151,7 @@ pub fn verified_name(name: &str) -> Result<ServerName<'static>, ConfigError> {
 }
 
 pub mod clients;
+mod followed;
 pub mod options;
 pub mod site;
 pub mod tickets;

@@ -379,6 +379,71 @@ async fn client_certificates_are_demanded_verified_and_told_to_back_ends() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn rfc5280_6_3_a_revoked_certificate_opens_nothing_from_the_moment_its_list_is_there() {
+    let world = World::new().await;
+    let authority = &world.authority;
+    let day = time::Duration::days(1);
+    let crl = authority.write("crl.pem", &authority.revocation_list(&[], day));
+    // Put in place by renaming, so that nobody sees half a file.
+    let publish = |text: &str| std::fs::rename(authority.write("new.pem", text), &crl).unwrap();
+    let secret = authority.write("ticket.secret", SECRET);
+    let auth = format!(
+        "reload_interval = \"50ms\"\nclient_auth = {{ca = \"{}\", crl = \"{}\", mode = \"optional\"}}\n",
+        authority.path("ca.pem").display(),
+        crl.display()
+    );
+    let with_secret = world.start_with(&format!("ticket_secret = \"{}\"\n{auth}", secret.display()));
+    let alone = world.start_with(&auth);
+    let person = |name: &str, serial: u64| {
+        let certificate = authority.files_for(name, &[name], &PKCS_ECDSA_P256_SHA256, |p| {
+            p.serial_number = Some(serial.into());
+        });
+        // Each balancer sees a client of its own: tickets are kept by name.
+        [(); 2].map(|()| world.client(|c| c.certificate = Some(certificate.clone())))
+    };
+    let (ann, bob) = (person("ann", 7), person("bob", 8));
+    let balancers = [&with_secret, &alone];
+    for (at, balancer) in balancers.iter().enumerate() {
+        for client in [&ann[at], &bob[at]] {
+            assert_eq!(balancer.kind(client).await, HandshakeKind::Full);
+            assert_eq!(balancer.kind(client).await, HandshakeKind::Resumed);
+        }
+    }
+
+    publish(&authority.revocation_list(&[7], day));
+    for (at, balancer) in balancers.iter().enumerate() {
+        until("ann is refused", || async { balancer.open(&ann[at], SITE).await.is_err() }).await;
+        assert_eq!(balancer.kind(&bob[at]).await, HandshakeKind::Full, "sessions from before are forgotten");
+        assert_eq!(balancer.kind(&bob[at]).await, HandshakeKind::Resumed);
+    }
+
+    let stranger = Authority::named("Another");
+    let out_of_date = authority.revocation_list(&[], -day);
+    for (text, words) in [
+        ("nonsense", "holds no revocation list"),
+        (out_of_date.as_str(), "is out of date"),
+        (&stranger.revocation_list(&[], day), "holds no revocation list of CN="),
+    ] {
+        publish(text);
+        for (at, balancer) in balancers.iter().enumerate() {
+            let line = balancer.0.logged(|l| l["error"].as_str().is_some_and(|e| e.contains(words)));
+            assert_eq!(line["message"], "the new revocation lists are not used; the former stay");
+            assert!(balancer.open(&ann[at], SITE).await.is_err());
+            balancer.open(&bob[at], SITE).await.unwrap();
+            let metrics = balancer.metrics().await;
+            let failed = format!("trivet_certificate_reload_failed{{file=\"{}\"}} 1", crl.display());
+            assert!(metrics.contains(&failed), "{metrics}");
+        }
+    }
+
+    // A certificate may be let in again (removed from hold, RFC 5280 section 5.3.1).
+    publish(&authority.revocation_list(&[], day));
+    for (at, balancer) in balancers.iter().enumerate() {
+        until("ann is let in", || async { balancer.open(&ann[at], SITE).await.is_ok() }).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn rfc7301_3_2_without_a_protocol_in_common_the_handshake_ends_in_an_alert() {
     let world = World::new().await;
     let both = world.start_with("");
@@ -422,6 +487,10 @@ async fn what_is_wrong_with_a_configuration_is_said_in_words() {
             "certificates = [SITE]\ntls = {client_auth = {ca = \"/ca\", mode = \"maybe\"}}",
             "unknown variant `maybe`",
         ),
+        (
+            "certificates = [SITE]\ntls = {client_auth = {ca = \"/ca\", crl = \"crl.pem\", mode = \"required\"}}",
+            "https.tls.client_auth.crl: \"crl.pem\" is not an absolute path",
+        ),
     ] {
         let path = world.configuration(&https.replace("SITE", &site));
         let (code, stderr) = call(&["--config", path.to_str().unwrap(), "--check"]);
@@ -434,4 +503,10 @@ async fn what_is_wrong_with_a_configuration_is_said_in_words() {
     ));
     let (code, stderr) = call(&["--config", path.to_str().unwrap()]);
     assert!(code == 64 && stderr.contains("must have 32 or more"), "{code} {stderr}");
+    let ca = world.authority.path("ca.pem").display().to_string();
+    let path = world.configuration(&format!(
+        "certificates = [{site}]\ntls = {{client_auth = {{ca = \"{ca}\", crl = \"{ca}\", mode = \"required\"}}}}"
+    ));
+    let (code, stderr) = call(&["--config", path.to_str().unwrap()]);
+    assert!(code == 64 && stderr.contains("no BEGIN X509 CRL line"), "{code} {stderr}");
 }

@@ -1,41 +1,216 @@
 //! Certificates of clients: asked for by the public's listeners, told to back ends.
 
 use std::fmt::Write;
+use std::path::Path;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use aws_lc_rs::digest;
+use parking_lot::Mutex;
+use rustls::client::danger::HandshakeSignatureValid;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
-use rustls::server::danger::ClientCertVerifier;
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::{DigitallySignedStruct, DistinguishedName, RootCertStore, SignatureScheme};
+use time::OffsetDateTime;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::der_parser::oid::Oid;
 use x509_parser::x509::X509Name;
 
+use super::followed::{Followed, Outcome};
 use super::options::{ClientAuth, ClientAuthMode};
 use crate::config::ConfigError;
 
-/// A verifier, and what tells it from every other.
+/// Who is let in, by certificate.
 pub(super) struct Clients {
-    pub(super) verifier: Arc<dyn ClientCertVerifier>,
-    /// Over the authorities and the mode.
-    pub(super) digest: [u8; 32],
+    auth: ClientAuth,
+    authorities: Vec<CertificateDer<'static>>,
+    roots: Arc<RootCertStore>,
+    hints: Vec<DistinguishedName>,
+    rules: ArcSwap<Rules>,
+    followed: Mutex<Option<Followed<1>>>,
 }
 
-pub(super) fn verifier(auth: &ClientAuth) -> Result<Clients, ConfigError> {
-    let builder = WebPkiClientVerifier::builder_with_provider(super::roots(&auth.ca)?, super::provider());
-    let (mode, builder) = match auth.mode {
-        ClientAuthMode::Optional => (0, builder.allow_unauthenticated()),
-        ClientAuthMode::Required => (1, builder),
-    };
-    let verifier = builder.build().map_err(|e| ConfigError::at(&auth.ca, "", e))?;
+/// What a certificate is judged by.
+struct Rules {
+    verifier: Arc<dyn ClientCertVerifier>,
+    /// Over the authorities, the mode and the revocation lists.
+    digest: [u8; 32],
+}
+
+impl Clients {
+    pub(super) fn load(auth: &ClientAuth) -> Result<Arc<Self>, ConfigError> {
+        let followed = Mutex::new(auth.crl.as_deref().map(|crl| Followed::new([crl])));
+        let (authorities, roots) = (super::load_certificates(&auth.ca)?, super::roots(&auth.ca)?);
+        let hints = roots.subjects();
+        let lists = match &auth.crl {
+            Some(crl) => revocation_lists(crl, &authorities)?,
+            None => Vec::new(),
+        };
+        if let (Some(crl), Err(why)) = (&auth.crl, current(&lists)) {
+            // At a start there is no former one to keep. Sites that ask nobody for a certificate are served all the same.
+            tracing::error!(file = %crl.display(), "{why}; clients with certificates are refused until a newer one is there");
+        }
+        let rules = ArcSwap::from_pointee(rules(auth, &authorities, &roots, lists)?);
+        Ok(Arc::new(Self { auth: auth.clone(), authorities, roots, hints, rules, followed }))
+    }
+
+    /// What tells these rules from all others.
+    pub(super) fn digest(&self) -> [u8; 32] {
+        self.rules.load().digest
+    }
+
+    /// The file with the revocation lists.
+    pub(super) fn crl(&self) -> Option<&Path> {
+        self.auth.crl.as_deref()
+    }
+
+    /// Whether the revocation lists are not those of the file.
+    pub(super) fn is_refused(&self) -> bool {
+        self.followed.lock().as_ref().is_some_and(|f| f.refused().is_some())
+    }
+
+    /// Reads the revocation lists again when their file has changed, or when `all`. After an error the former stay.
+    pub(super) fn reload(&self, all: bool) -> Outcome<()> {
+        let (Some(crl), Some(followed)) = (self.crl(), &mut *self.followed.lock()) else {
+            return Outcome::Unchanged;
+        };
+        let read = || {
+            let lists = revocation_lists(crl, &self.authorities)?;
+            current(&lists).map_err(|why| ConfigError::at(crl, "", why))?;
+            rules(&self.auth, &self.authorities, &self.roots, lists)
+        };
+        match followed.look([crl], all, read) {
+            Outcome::Unchanged => Outcome::Unchanged,
+            Outcome::Refused(e) => Outcome::Refused(e),
+            Outcome::Reloaded(rules) => {
+                self.rules.store(Arc::new(rules));
+                Outcome::Reloaded(())
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for Clients {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Clients").field(&self.auth).finish()
+    }
+}
+
+impl ClientCertVerifier for Clients {
+    fn client_auth_mandatory(&self) -> bool {
+        self.auth.mode == ClientAuthMode::Required
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &self.hints
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        self.rules.load().verifier.verify_client_cert(end_entity, intermediates, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.rules.load().verifier.verify_tls12_signature(message, certificate, signed)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.rules.load().verifier.verify_tls13_signature(message, certificate, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.rules.load().verifier.supported_verify_schemes()
+    }
+}
+
+fn rules(
+    auth: &ClientAuth,
+    authorities: &[CertificateDer<'static>],
+    roots: &Arc<RootCertStore>,
+    lists: Vec<CertificateRevocationListDer<'static>>,
+) -> Result<Rules, ConfigError> {
     let mut hash = digest::Context::new(&digest::SHA256);
-    hash.update(&[mode]);
-    for certificate in super::load_certificates(&auth.ca)? {
-        hash.update(&(certificate.len() as u64).to_be_bytes());
-        hash.update(&certificate);
+    let mut add = |bytes: &[u8]| {
+        hash.update(&(bytes.len() as u64).to_be_bytes());
+        hash.update(bytes);
+    };
+    add(&[u8::from(auth.mode == ClientAuthMode::Required)]);
+    authorities.iter().for_each(|certificate| add(certificate));
+    if auth.crl.is_some() {
+        add(b"revocation lists");
+        lists.iter().for_each(|list| add(list));
     }
     let mut digest = [0; 32];
     digest.copy_from_slice(hash.finish().as_ref());
-    Ok(Clients { verifier, digest })
+    let mut builder = WebPkiClientVerifier::builder_with_provider(roots.clone(), super::provider());
+    if let Some(crl) = &auth.crl {
+        // RFC 5280 section 6.3: the whole chain, and a list that is out of date says nothing.
+        builder = builder.with_crls(lists).enforce_revocation_expiration();
+        let verifier = builder.build().map_err(|e| ConfigError::at(crl, "", e))?;
+        return Ok(Rules { verifier, digest });
+    }
+    let verifier = builder.build().map_err(|e| ConfigError::at(&auth.ca, "", e))?;
+    Ok(Rules { verifier, digest })
+}
+
+/// The lists in the file `path`: at least one of each authority, without which its clients would all be refused.
+fn revocation_lists(
+    path: &Path,
+    authorities: &[CertificateDer<'static>],
+) -> Result<Vec<CertificateRevocationListDer<'static>>, ConfigError> {
+    let bad = |reason: String| ConfigError::at(path, "", reason);
+    let lists: Vec<_> = CertificateRevocationListDer::pem_file_iter(path)
+        .map_err(|e| bad(format!("revocation list cannot be read: {e}")))?
+        .collect::<Result<_, _>>()
+        .map_err(|e| bad(format!("is not a PEM revocation list: {e}")))?;
+    if lists.is_empty() {
+        return Err(bad("holds no revocation list (no BEGIN X509 CRL line)".into()));
+    }
+    let mut issuers = Vec::new();
+    for list in &lists {
+        let (_, list) = x509_parser::parse_x509_crl(list)
+            .map_err(|e| bad(format!("holds what is no X.509 revocation list: {e}")))?;
+        issuers.push(list.issuer().as_raw().to_vec());
+    }
+    for authority in authorities {
+        let Ok((_, authority)) = x509_parser::parse_x509_certificate(authority) else { continue };
+        if !issuers.iter().any(|i| i == authority.subject().as_raw()) {
+            let subject = name(authority.subject());
+            return Err(bad(format!(
+                "holds no revocation list of {subject}, so none of its clients could be verified: append it"
+            )));
+        }
+    }
+    Ok(lists)
+}
+
+/// RFC 5280 section 5.1.2.5: a list is good until the next is due.
+fn current(lists: &[CertificateRevocationListDer<'_>]) -> Result<(), String> {
+    for list in lists {
+        let Ok((_, list)) = x509_parser::parse_x509_crl(list) else { continue };
+        let Some(next) = list.next_update().map(|t| t.to_datetime()) else { continue };
+        if next < OffsetDateTime::now_utc() {
+            let issuer = name(list.issuer());
+            return Err(format!("the revocation list of {issuer} is out of date (nextUpdate {next})"));
+        }
+    }
+    Ok(())
 }
 
 /// Which certificate a client showed.

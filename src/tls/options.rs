@@ -66,6 +66,9 @@ impl PublicTls {
         }
         if let Some(auth) = &self.client_auth {
             config::absolute(&format!("{key}.client_auth.ca"), &auth.ca)?;
+            if let Some(crl) = &auth.crl {
+                config::absolute(&format!("{key}.client_auth.crl"), crl)?;
+            }
         }
         Ok(())
     }
@@ -109,6 +112,8 @@ impl Protocol {
 pub struct ClientAuth {
     /// The authorities that a client's certificate must lead to (PEM).
     pub ca: PathBuf,
+    /// The authorities' revocation lists (PEM, RFC 5280 section 5); every authority needs one then.
+    pub crl: Option<PathBuf>,
     /// What happens to a client without one.
     pub mode: ClientAuthMode,
 }

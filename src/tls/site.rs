@@ -3,13 +3,13 @@
 mod names;
 mod pair;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use metrics::{counter, gauge};
 use parking_lot::Mutex;
-use rustls::server::{ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert};
+use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{ServerConfig, SupportedProtocolVersion, version};
 use time::OffsetDateTime;
@@ -17,9 +17,10 @@ use time::OffsetDateTime;
 use names::Table;
 use pair::{Loaded, Pair};
 
-use super::clients;
+use super::clients::Clients;
+use super::followed::{Followed, Outcome};
 use super::options::{CertificateFiles, Profile, PublicTls};
-use super::tickets::ClusterTickets;
+use super::tickets::{ClusterTickets, OwnTickets};
 use crate::config::ConfigError;
 
 /// Every certificate of the site, the first being the one for clients that name no host or an unknown one.
@@ -68,14 +69,14 @@ impl SiteCertificates {
         let mut changed = false;
         for pair in pairs.iter_mut() {
             match pair.reload(all) {
-                pair::Outcome::Unchanged => {}
-                pair::Outcome::Reloaded => {
+                Outcome::Unchanged => {}
+                Outcome::Reloaded(()) => {
                     changed = true;
-                    counter!("trivet_certificate_reloads_total", "result" => "reloaded").increment(1);
+                    count("reloaded");
                     tracing::info!(file = %pair.file().display(), names = ?pair.loaded().names, "certificate reloaded");
                 }
-                pair::Outcome::Refused(error) => {
-                    counter!("trivet_certificate_reloads_total", "result" => "refused").increment(1);
+                Outcome::Refused(error) => {
+                    count("refused");
                     tracing::error!(%error, "the new certificate is not used; the former stays");
                 }
             }
@@ -113,10 +114,10 @@ impl SiteCertificates {
         let builder = ServerConfig::builder_with_provider(super::provider())
             .with_protocol_versions(versions(options.profile))
             .map_err(|e| ConfigError::at(first(), "", e))?;
-        let clients = options.client_auth.as_ref().map(clients::verifier).transpose()?;
-        let context = clients.as_ref().map(|c| c.digest.to_vec()).unwrap_or_default();
-        let builder = match clients {
-            Some(clients) => builder.with_client_cert_verifier(clients.verifier),
+        let clients = options.client_auth.as_ref().map(Clients::load).transpose()?;
+        let context = clients.as_ref().map(|c| c.digest().to_vec()).unwrap_or_default();
+        let builder = match &clients {
+            Some(clients) => builder.with_client_cert_verifier(clients.clone()),
             None => builder.with_no_client_auth(),
         };
         let mut config = builder.with_cert_resolver(self.clone());
@@ -124,16 +125,16 @@ impl SiteCertificates {
         // Early data (0-RTT) stays off: whoever recorded it could send it again (RFC 8446 section 8).
         config.max_early_data_size = 0;
         let tickets = match &options.ticket_secret {
-            Some(path) => Some((path.clone(), ClusterTickets::load(path, context)?)),
-            None => None,
+            Some(path) => Tickets::OfCluster(path.clone(), ClusterTickets::load(path, context)?),
+            None => Tickets::Own(OwnTickets::new().map_err(|e| ConfigError::at(first(), "", e))?),
         };
         config.ticketer = match &tickets {
-            Some((_, tickets)) => tickets.clone(),
-            None => own_tickets().map_err(|e| ConfigError::at(first(), "", e))?,
+            Tickets::OfCluster(_, tickets) => tickets.clone(),
+            Tickets::Own(tickets) => tickets.clone(),
         };
         // What a session needs is in its ticket; a store would be one more thing that a failover loses.
         config.session_storage = Arc::new(NoServerSessionStorage {});
-        Ok(PublicServer { config: Arc::new(config), certificates: self.clone(), tickets })
+        Ok(PublicServer { config: Arc::new(config), certificates: self.clone(), clients, tickets })
     }
 }
 
@@ -149,11 +150,6 @@ impl ResolvesServerCert for SiteCertificates {
     }
 }
 
-/// Keys of this process alone, replaced every six hours.
-pub(super) fn own_tickets() -> Result<Arc<dyn ProducesTickets>, rustls::Error> {
-    rustls::crypto::aws_lc_rs::Ticketer::new()
-}
-
 /// rustls knows no suites but those with ephemeral keys and authenticated encryption, so the versions say it all.
 fn versions(profile: Profile) -> &'static [&'static SupportedProtocolVersion] {
     static INTERMEDIATE: [&SupportedProtocolVersion; 2] = [&version::TLS13, &version::TLS12];
@@ -164,6 +160,19 @@ fn versions(profile: Profile) -> &'static [&'static SupportedProtocolVersion] {
     }
 }
 
+fn count(result: &'static str) {
+    counter!("trivet_certificate_reloads_total", "result" => result).increment(1);
+}
+
+/// Who opens the tickets of sessions.
+#[derive(Debug, Clone)]
+enum Tickets {
+    /// Every balancer with the secret in this file.
+    OfCluster(PathBuf, Arc<ClusterTickets>),
+    /// This process.
+    Own(Arc<OwnTickets>),
+}
+
 /// What listens to the public, and the files behind it.
 #[derive(Debug, Clone)]
 pub struct PublicServer {
@@ -171,7 +180,8 @@ pub struct PublicServer {
     pub config: Arc<ServerConfig>,
     /// What they show.
     pub certificates: Arc<SiteCertificates>,
-    tickets: Option<(PathBuf, Arc<ClusterTickets>)>,
+    clients: Option<Arc<Clients>>,
+    tickets: Tickets,
 }
 
 impl PublicServer {
@@ -187,32 +197,68 @@ impl PublicServer {
         };
         let mut ticks = tokio::time::interval(interval);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut secret = self.tickets.as_ref().map(|(path, _)| pair::Stamp::of(path));
+        let secret = match &self.tickets {
+            Tickets::OfCluster(path, _) => Some(Followed::new([path.as_path()])),
+            Tickets::Own(_) => None,
+        };
+        let secret = Arc::new(Mutex::new(secret));
         loop {
             let all = tokio::select! {
                 _ = ticks.tick() => false,
                 Some(()) = hangups.recv() => true,
             };
-            let site = self.certificates.clone();
+            let (server, secret) = (self.clone(), secret.clone());
             // Reading files may wait for a disk.
-            if tokio::task::spawn_blocking(move || site.reload(all)).await.is_err() {
+            let look = move || {
+                server.certificates.reload(all);
+                server.reload_clients(all);
+                server.reload_secret(&mut secret.lock(), all);
+            };
+            if tokio::task::spawn_blocking(look).await.is_err() {
                 tracing::error!("reading the certificates broke down");
-            }
-            if let (Some((path, tickets)), Some(seen)) = (&self.tickets, &mut secret) {
-                let stamp = pair::Stamp::of(path);
-                if all || stamp != *seen {
-                    *seen = stamp;
-                    reload_secret(path, tickets);
-                }
             }
         }
     }
-}
 
-fn reload_secret(path: &Path, tickets: &ClusterTickets) {
-    match tickets.reload(path) {
-        Ok(()) => tracing::info!(file = %path.display(), "ticket secret reloaded"),
-        Err(error) => tracing::error!(%error, "the new ticket secret is not used; the former stays"),
+    fn reload_clients(&self, all: bool) {
+        let Some((clients, crl)) = self.clients.as_ref().and_then(|c| Some((c, c.crl()?))) else { return };
+        let file = crl.display().to_string();
+        let before = clients.digest();
+        match clients.reload(all) {
+            Outcome::Unchanged => {}
+            Outcome::Reloaded(()) => {
+                // A resumed session's certificate is not verified again: whoever was revoked must not resume.
+                let forgotten = match &self.tickets {
+                    _ if clients.digest() == before => Ok(()),
+                    Tickets::OfCluster(_, tickets) => {
+                        tickets.bind(clients.digest().to_vec());
+                        Ok(())
+                    }
+                    Tickets::Own(tickets) => tickets.forget(),
+                };
+                if let Err(error) = forgotten {
+                    tracing::error!(%error, "sessions cannot be forgotten: who was revoked may resume one; restart");
+                }
+                count("reloaded");
+                tracing::info!(file, "revocation lists reloaded");
+            }
+            Outcome::Refused(error) => {
+                count("refused");
+                tracing::error!(%error, "the new revocation lists are not used; the former stay");
+            }
+        }
+        gauge!("trivet_certificate_reload_failed", "file" => file).set(f64::from(clients.is_refused()));
+    }
+
+    fn reload_secret(&self, followed: &mut Option<Followed<1>>, all: bool) {
+        let (Tickets::OfCluster(path, tickets), Some(followed)) = (&self.tickets, followed) else { return };
+        match followed.look([path], all, || tickets.reload(path)) {
+            Outcome::Unchanged => {}
+            Outcome::Reloaded(()) => tracing::info!(file = %path.display(), "ticket secret reloaded"),
+            Outcome::Refused(error) => {
+                tracing::error!(%error, "the new ticket secret is not used; the former stays");
+            }
+        }
     }
 }
 

@@ -20,6 +20,7 @@ use aws_lc_rs::aead::{AES_256_GCM_SIV, Aad, Nonce, RandomizedNonceKey};
 use aws_lc_rs::hkdf;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use rustls::crypto::aws_lc_rs::Ticketer;
 use rustls::server::ProducesTickets;
 use zeroize::Zeroizing;
 
@@ -36,13 +37,19 @@ const NONCE: usize = 12;
 
 /// Makes and opens tickets; see the module.
 pub struct ClusterTickets {
-    context: Vec<u8>,
-    secrets: ArcSwap<Vec<hkdf::Prk>>,
+    roots: ArcSwap<Roots>,
     keys: ArcSwap<Keys>,
+}
+
+/// What keys are derived from.
+struct Roots {
+    context: Vec<u8>,
+    secrets: Vec<hkdf::Prk>,
 }
 
 /// The keys of one moment. The first seals.
 struct Keys {
+    of: Arc<Roots>,
     epoch: u64,
     keys: Vec<Key>,
 }
@@ -55,29 +62,31 @@ struct Key {
 impl ClusterTickets {
     /// With the secrets in the file `path`; the keys serve `context` alone.
     pub fn load(path: &Path, context: Vec<u8>) -> Result<Arc<Self>, ConfigError> {
-        let secrets = read(path)?;
-        let keys = derive(&secrets, &context, now());
-        Ok(Arc::new(Self {
-            context,
-            secrets: ArcSwap::from_pointee(secrets),
-            keys: ArcSwap::from_pointee(keys),
-        }))
+        let roots = Arc::new(Roots { context, secrets: read(path)? });
+        let keys = ArcSwap::from_pointee(derive(&roots, now()));
+        Ok(Arc::new(Self { roots: ArcSwap::new(roots), keys }))
     }
 
     /// Reads the file again. After an error the former secrets stay in use.
     pub fn reload(&self, path: &Path) -> Result<(), ConfigError> {
         let secrets = read(path)?;
-        self.keys.store(Arc::new(derive(&secrets, &self.context, now())));
-        self.secrets.store(Arc::new(secrets));
+        let context = self.roots.load().context.clone();
+        self.roots.store(Arc::new(Roots { context, secrets }));
         Ok(())
     }
 
+    /// From here on the keys serve this `context` alone: tickets that were made for another open no more.
+    pub fn bind(&self, context: Vec<u8>) {
+        let secrets = self.roots.load().secrets.clone();
+        self.roots.store(Arc::new(Roots { context, secrets }));
+    }
+
     fn keys(&self, epoch: u64) -> Arc<Keys> {
-        let keys = self.keys.load_full();
-        if keys.epoch == epoch {
+        let (roots, keys) = (self.roots.load_full(), self.keys.load_full());
+        if keys.epoch == epoch && Arc::ptr_eq(&keys.of, &roots) {
             return keys;
         }
-        let fresh = Arc::new(derive(&self.secrets.load(), &self.context, epoch));
+        let fresh = Arc::new(derive(&roots, epoch));
         self.keys.store(fresh.clone());
         fresh
     }
@@ -136,19 +145,55 @@ impl std::fmt::Debug for ClusterTickets {
     }
 }
 
+/// Tickets that this process alone opens, with keys that are replaced every six hours.
+#[derive(Debug)]
+pub struct OwnTickets(ArcSwap<Arc<dyn ProducesTickets>>);
+
+impl OwnTickets {
+    /// With fresh keys.
+    pub fn new() -> Result<Arc<Self>, rustls::Error> {
+        Ok(Arc::new(Self(ArcSwap::from_pointee(Ticketer::new()?))))
+    }
+
+    /// Fresh keys: tickets made so far open no more.
+    pub fn forget(&self) -> Result<(), rustls::Error> {
+        self.0.store(Arc::new(Ticketer::new()?));
+        Ok(())
+    }
+}
+
+impl ProducesTickets for OwnTickets {
+    fn enabled(&self) -> bool {
+        self.0.load().enabled()
+    }
+
+    fn lifetime(&self) -> u32 {
+        self.0.load().lifetime()
+    }
+
+    fn encrypt(&self, plain: &[u8]) -> Option<Vec<u8>> {
+        self.0.load().encrypt(plain)
+    }
+
+    fn decrypt(&self, cipher: &[u8]) -> Option<Vec<u8>> {
+        self.0.load().decrypt(cipher)
+    }
+}
+
 /// The number of the current epoch. A clock before 1970 makes tickets that no other node opens, and no harm.
 fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs() / EPOCH_SECONDS)
 }
 
 /// The keys at `epoch`: first the one that seals, the first secret's for this epoch.
-fn derive(secrets: &[hkdf::Prk], context: &[u8], epoch: u64) -> Keys {
+fn derive(roots: &Arc<Roots>, epoch: u64) -> Keys {
     let epochs = [Some(epoch), epoch.checked_sub(1), epoch.checked_add(1)];
-    let keys = secrets
+    let keys = roots
+        .secrets
         .iter()
-        .flat_map(|secret| epochs.iter().flatten().filter_map(|e| key(secret, context, *e)))
+        .flat_map(|secret| epochs.iter().flatten().filter_map(|e| key(secret, &roots.context, *e)))
         .collect();
-    Keys { epoch, keys }
+    Keys { of: roots.clone(), epoch, keys }
 }
 
 fn key(secret: &hkdf::Prk, context: &[u8], epoch: u64) -> Option<Key> {

@@ -3,7 +3,10 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DistinguishedName,
+    DnType, IsCa, KeyIdMethod, KeyPair, RevokedCertParams,
+};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use trivet::config::TlsFiles;
 use trivet::tls;
@@ -15,8 +18,15 @@ pub struct Authority {
 
 impl Authority {
     pub fn new() -> Self {
+        Self::named("Test")
+    }
+
+    /// With this common name.
+    pub fn named(name: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
+        params.distinguished_name = DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
         std::fs::write(dir.path().join("ca.pem"), issuer.pem()).unwrap();
@@ -56,6 +66,26 @@ impl Authority {
             certificate: self.write(&format!("{file}.pem"), &certificate.pem()),
             key: self.write(&format!("{file}.key"), &key.serialize_pem()),
         }
+    }
+
+    /// A revocation list (PEM) with the certificates of these serial numbers, good for so long.
+    pub fn revocation_list(&self, serials: &[u64], good_for: time::Duration) -> String {
+        let this_update = time::OffsetDateTime::now_utc() - time::Duration::days(30);
+        let revoked = |serial: &u64| RevokedCertParams {
+            serial_number: (*serial).into(),
+            revocation_time: this_update,
+            reason_code: None,
+            invalidity_date: None,
+        };
+        let params = CertificateRevocationListParams {
+            this_update,
+            next_update: time::OffsetDateTime::now_utc() + good_for,
+            crl_number: 1.into(),
+            issuing_distribution_point: None,
+            revoked_certs: serials.iter().map(revoked).collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        params.signed_by(&self.issuer).unwrap().pem().unwrap()
     }
 
     /// The certificates to trust.

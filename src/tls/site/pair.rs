@@ -1,7 +1,6 @@
 //! One certificate with its key, and the files they are read from.
 
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use rustls::pki_types::CertificateDer;
@@ -11,21 +10,9 @@ use x509_parser::extensions::GeneralName;
 
 use super::CertificateStatus;
 use crate::config::ConfigError;
+use crate::tls::followed::{Followed, Outcome};
 use crate::tls::options::CertificateFiles;
 use crate::tls::{load_certificates, load_key, provider};
-
-/// What tells one state of a file from another: an atomic rename and a swapped symbolic link change the inode, writing in
-/// place the size or the time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Stamp(Option<(u64, u64, u64, i64, i64)>);
-
-impl Stamp {
-    /// Of the file that `path` leads to.
-    pub(super) fn of(path: &Path) -> Self {
-        let stamp = std::fs::metadata(path).map(|m| (m.dev(), m.ino(), m.size(), m.mtime(), m.mtime_nsec()));
-        Self(stamp.ok())
-    }
-}
 
 /// A certificate that can be used.
 #[derive(Debug)]
@@ -35,27 +22,18 @@ pub(super) struct Loaded {
     pub(super) expires: OffsetDateTime,
 }
 
-/// What came of looking at the files again.
-pub(super) enum Outcome {
-    Unchanged,
-    Reloaded,
-    Refused(ConfigError),
-}
-
 /// A certificate in use and the files it came from.
 pub(super) struct Pair {
     files: CertificateFiles,
     loaded: Loaded,
-    seen: [Stamp; 2],
-    refused: Option<ConfigError>,
+    followed: Followed<2>,
 }
 
 impl Pair {
     pub(super) fn load(files: CertificateFiles) -> Result<Self, ConfigError> {
-        // Looked at before reading: a change in between is found by the next look.
-        let seen = stamps(&files);
+        let followed = Followed::new(paths(&files));
         let loaded = read(&files)?;
-        Ok(Self { files, loaded, seen, refused: None })
+        Ok(Self { files, loaded, followed })
     }
 
     pub(super) fn loaded(&self) -> &Loaded {
@@ -66,26 +44,14 @@ impl Pair {
         &self.files.certificate
     }
 
-    pub(super) fn reload(&mut self, all: bool) -> Outcome {
-        let seen = stamps(&self.files);
-        let changed = seen != self.seen;
-        // A refused one is tried again each time: rights, clocks and the other file of the two may have been mended
-        // without a trace in its stamp.
-        if !changed && !all && self.refused.is_none() {
-            return Outcome::Unchanged;
-        }
-        self.seen = seen;
-        match read_new(&self.files) {
-            Ok(loaded) => {
+    pub(super) fn reload(&mut self, all: bool) -> Outcome<()> {
+        match self.followed.look(paths(&self.files), all, || read_new(&self.files)) {
+            Outcome::Unchanged => Outcome::Unchanged,
+            Outcome::Reloaded(loaded) => {
                 self.loaded = loaded;
-                self.refused = None;
-                Outcome::Reloaded
+                Outcome::Reloaded(())
             }
-            Err(e) => {
-                let news = changed || all || self.refused.as_ref() != Some(&e);
-                self.refused = Some(e.clone());
-                if news { Outcome::Refused(e) } else { Outcome::Unchanged }
-            }
+            Outcome::Refused(e) => Outcome::Refused(e),
         }
     }
 
@@ -94,13 +60,13 @@ impl Pair {
             file: self.files.certificate.clone(),
             names: self.loaded.names.clone(),
             expires: self.loaded.expires,
-            refused: self.refused.as_ref().map(ToString::to_string),
+            refused: self.followed.refused().map(ToString::to_string),
         }
     }
 }
 
-fn stamps(files: &CertificateFiles) -> [Stamp; 2] {
-    [&files.certificate, &files.key].map(|p: &PathBuf| Stamp::of(p))
+fn paths(files: &CertificateFiles) -> [&Path; 2] {
+    [&files.certificate, &files.key]
 }
 
 fn read(files: &CertificateFiles) -> Result<Loaded, ConfigError> {

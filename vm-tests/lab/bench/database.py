@@ -3,9 +3,9 @@
 A closed loop of mysqlslap (MySQL's own) runs on a node that is not the primary, over TLS as an app does. Rounds are interleaved
 (direct, gateway, direct, …), so what disturbs one disturbs the other; the ratio is taken round by round.
 
-All members share this machine's cores, so who may use what is fixed. For the gateway, the primary's mysqld has the last core to itself;
-load, gateway and everything else have the others. For one, two and three members, each mysqld has a part of a core (`--cpu`, by the
-cgroup's quota), as if it had a small machine of its own.
+All members share this machine's cores, so who may use what is fixed, and it is the database that is measured: each mysqld may have a part
+of a core (`--cpu`, by the cgroup's quota), as if it had a small machine of its own, and the primary's is alone on the last core. Load,
+gateway and everything else have the others.
 """
 
 import argparse
@@ -58,7 +58,7 @@ SCALING = CASES[1]
 def add_options(c: argparse.ArgumentParser) -> None:
     c.add_argument("--rounds", type=int, default=5, help="of each kind (default: 5)")
     c.add_argument("--seconds", type=float, default=3, help="of each measurement, about (default: 3)")
-    c.add_argument("--cpu", type=float, default=0.25, help="cores of each mysqld while members are counted (default: 0.25)")
+    c.add_argument("--cpu", type=float, default=0.25, help="cores of each mysqld (default: 0.25)")
     c.add_argument("--json", type=Path, metavar="FILE", help="write everything that was measured there")
     c.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables there")
     c.add_argument("--profile", default=argparse.SUPPRESS, help="cargo's profile (default: lab)")
@@ -235,10 +235,10 @@ def main(options: argparse.Namespace, name: str, snapshots: Path, results: Path)
     try:
         site = boot(lab, options.profile)
         prepare(site)
-        with Pinned(lab, lab.nodes[site.primary().name]):
-            gateway = gateway_against_direct(site, options.rounds, options.seconds)
         for node in lab.nodes.values():
             quota.limit(node)
+        with Pinned(lab, lab.nodes[site.primary().name]):
+            gateway = gateway_against_direct(site, options.rounds, options.seconds)
         measured = {"about": {"cpu": options.cpu, "rounds": options.rounds, "seconds": options.seconds}, "gateway": gateway,
                     "scaling": scaling(site, quota, options.rounds, options.seconds)}
     finally:
