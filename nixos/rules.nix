@@ -110,8 +110,15 @@ in
           # A certificate and its key are rarely replaced in the same instant.
           wait = "1m";
           expr = "trivet_certificate_reload_failed == 1";
-          summary = "{{ $labels.file }} on {{ $labels.node }} is not the certificate that visitors see";
-          description = "The new file cannot be used, so the former certificate stays until it ends. The balancer's log says what is wrong.";
+          summary = "{{ $labels.file }} on {{ $labels.node }} has changed, and the balancer goes on with the former";
+          description = "The new file cannot be used, so what it replaces stays in use until it ends. The balancer's log says what is wrong.";
+        })
+        (alert "RevocationListExpiring" {
+          severity = "warning";
+          wait = "0s";
+          expr = "(trivet_revocation_list_expiry_timestamp_seconds - time()) / 3600 < 24";
+          summary = ''{{ $labels.file }} on {{ $labels.node }} goes out of date in {{ printf "%.0f" $value }} hours'';
+          description = "From then on every client with a certificate is refused. Put the authority's next list there; the balancer follows the file.";
         })
         (alert "DiskFilling" {
           severity = "warning";

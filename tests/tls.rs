@@ -440,6 +440,11 @@ async fn rfc5280_6_3_a_revoked_certificate_opens_nothing_from_the_moment_its_lis
     publish(&authority.revocation_list(&[], day));
     for (at, balancer) in balancers.iter().enumerate() {
         until("ann is let in", || async { balancer.open(&ann[at], SITE).await.is_ok() }).await;
+        let metrics = balancer.metrics().await;
+        let ends = format!("trivet_revocation_list_expiry_timestamp_seconds{{file=\"{}\"}} ", crl.display());
+        let ends: f64 = metrics.split_once(&ends).unwrap().1.lines().next().unwrap().parse().unwrap();
+        let left = ends - time::OffsetDateTime::now_utc().unix_timestamp() as f64;
+        assert!((86_000.0..=86_400.0).contains(&left), "{left}");
     }
 }
 

@@ -142,5 +142,17 @@ in
         })
       ])
     ])
+
+    (case "a revocation list that is good for twelve hours more, and one for a hundred" [
+      (series ''trivet_revocation_list_expiry_timestamp_seconds{node="node1", file="clients.pem"}'' (always 43200))
+      (series ''trivet_revocation_list_expiry_timestamp_seconds{node="node1", file="others.pem"}'' (always 360000))
+    ] [
+      (fires "1m" "RevocationListExpiring" [
+        (warning {
+          node = "node1";
+          file = "clients.pem";
+        })
+      ])
+    ])
   ];
 }

@@ -37,6 +37,7 @@ struct Rules {
     verifier: Arc<dyn ClientCertVerifier>,
     /// Over the authorities, the mode and the revocation lists.
     digest: [u8; 32],
+    lists_end: Option<OffsetDateTime>,
 }
 
 impl Clients {
@@ -45,10 +46,10 @@ impl Clients {
         let (authorities, roots) = (super::load_certificates(&auth.ca)?, super::roots(&auth.ca)?);
         let hints = roots.subjects();
         let lists = match &auth.crl {
-            Some(crl) => revocation_lists(crl, &authorities)?,
-            None => Vec::new(),
+            Some(crl) => Lists::read(crl, &authorities)?,
+            None => Lists::default(),
         };
-        if let (Some(crl), Err(why)) = (&auth.crl, current(&lists)) {
+        if let (Some(crl), Err(why)) = (&auth.crl, lists.are_current()) {
             // At a start there is no former one to keep. Sites that ask nobody for a certificate are served all the same.
             tracing::error!(file = %crl.display(), "{why}; clients with certificates are refused until a newer one is there");
         }
@@ -66,6 +67,11 @@ impl Clients {
         self.auth.crl.as_deref()
     }
 
+    /// When the revocation lists in use go out of date.
+    pub(super) fn lists_end(&self) -> Option<OffsetDateTime> {
+        self.rules.load().lists_end
+    }
+
     /// Whether the revocation lists are not those of the file.
     pub(super) fn is_refused(&self) -> bool {
         self.followed.lock().as_ref().is_some_and(|f| f.refused().is_some())
@@ -77,8 +83,8 @@ impl Clients {
             return Outcome::Unchanged;
         };
         let read = || {
-            let lists = revocation_lists(crl, &self.authorities)?;
-            current(&lists).map_err(|why| ConfigError::at(crl, "", why))?;
+            let lists = Lists::read(crl, &self.authorities)?;
+            lists.are_current().map_err(|why| ConfigError::at(crl, "", why))?;
             rules(&self.auth, &self.authorities, &self.roots, lists)
         };
         match followed.look([crl], all, read) {
@@ -143,8 +149,10 @@ fn rules(
     auth: &ClientAuth,
     authorities: &[CertificateDer<'static>],
     roots: &Arc<RootCertStore>,
-    lists: Vec<CertificateRevocationListDer<'static>>,
+    lists: Lists,
 ) -> Result<Rules, ConfigError> {
+    let Lists { lists, ends } = lists;
+    let lists_end = ends.map(|(end, _)| end);
     let mut hash = digest::Context::new(&digest::SHA256);
     let mut add = |bytes: &[u8]| {
         hash.update(&(bytes.len() as u64).to_be_bytes());
@@ -163,54 +171,65 @@ fn rules(
         // RFC 5280 section 6.3: the whole chain, and a list that is out of date says nothing.
         builder = builder.with_crls(lists).enforce_revocation_expiration();
         let verifier = builder.build().map_err(|e| ConfigError::at(crl, "", e))?;
-        return Ok(Rules { verifier, digest });
+        return Ok(Rules { verifier, digest, lists_end });
     }
     let verifier = builder.build().map_err(|e| ConfigError::at(&auth.ca, "", e))?;
-    Ok(Rules { verifier, digest })
+    Ok(Rules { verifier, digest, lists_end })
 }
 
-/// The lists in the file `path`: at least one of each authority, without which its clients would all be refused.
-fn revocation_lists(
-    path: &Path,
-    authorities: &[CertificateDer<'static>],
-) -> Result<Vec<CertificateRevocationListDer<'static>>, ConfigError> {
-    let bad = |reason: String| ConfigError::at(path, "", reason);
-    let lists: Vec<_> = CertificateRevocationListDer::pem_file_iter(path)
-        .map_err(|e| bad(format!("revocation list cannot be read: {e}")))?
-        .collect::<Result<_, _>>()
-        .map_err(|e| bad(format!("is not a PEM revocation list: {e}")))?;
-    if lists.is_empty() {
-        return Err(bad("holds no revocation list (no BEGIN X509 CRL line)".into()));
-    }
-    let mut issuers = Vec::new();
-    for list in &lists {
-        let (_, list) = x509_parser::parse_x509_crl(list)
-            .map_err(|e| bad(format!("holds what is no X.509 revocation list: {e}")))?;
-        issuers.push(list.issuer().as_raw().to_vec());
-    }
-    for authority in authorities {
-        let Ok((_, authority)) = x509_parser::parse_x509_certificate(authority) else { continue };
-        if !issuers.iter().any(|i| i == authority.subject().as_raw()) {
-            let subject = name(authority.subject());
-            return Err(bad(format!(
-                "holds no revocation list of {subject}, so none of its clients could be verified: append it"
-            )));
-        }
-    }
-    Ok(lists)
+/// Revocation lists.
+#[derive(Default)]
+struct Lists {
+    lists: Vec<CertificateRevocationListDer<'static>>,
+    /// When the first of them goes out of date, and whose it is.
+    ends: Option<(OffsetDateTime, String)>,
 }
 
-/// RFC 5280 section 5.1.2.5: a list is good until the next is due.
-fn current(lists: &[CertificateRevocationListDer<'_>]) -> Result<(), String> {
-    for list in lists {
-        let Ok((_, list)) = x509_parser::parse_x509_crl(list) else { continue };
-        let Some(next) = list.next_update().map(|t| t.to_datetime()) else { continue };
-        if next < OffsetDateTime::now_utc() {
-            let issuer = name(list.issuer());
-            return Err(format!("the revocation list of {issuer} is out of date (nextUpdate {next})"));
+impl Lists {
+    /// The lists in the file `path`: at least one of each authority, without which its clients would all be refused.
+    fn read(path: &Path, authorities: &[CertificateDer<'static>]) -> Result<Self, ConfigError> {
+        let bad = |reason: String| ConfigError::at(path, "", reason);
+        let lists: Vec<_> = CertificateRevocationListDer::pem_file_iter(path)
+            .map_err(|e| bad(format!("revocation list cannot be read: {e}")))?
+            .collect::<Result<_, _>>()
+            .map_err(|e| bad(format!("is not a PEM revocation list: {e}")))?;
+        if lists.is_empty() {
+            return Err(bad("holds no revocation list (no BEGIN X509 CRL line)".into()));
+        }
+        let mut issuers = Vec::new();
+        let mut ends: Option<(OffsetDateTime, String)> = None;
+        for list in &lists {
+            let (_, list) = x509_parser::parse_x509_crl(list)
+                .map_err(|e| bad(format!("holds what is no X.509 revocation list: {e}")))?;
+            issuers.push(list.issuer().as_raw().to_vec());
+            // RFC 5280 section 5.1.2.5: a list is good until the next is due.
+            if let Some(next) = list.next_update().map(|t| t.to_datetime())
+                && ends.as_ref().is_none_or(|(first, _)| next < *first)
+            {
+                ends = Some((next, name(list.issuer())));
+            }
+        }
+        for authority in authorities {
+            let Ok((_, authority)) = x509_parser::parse_x509_certificate(authority) else { continue };
+            if !issuers.iter().any(|i| i == authority.subject().as_raw()) {
+                let subject = name(authority.subject());
+                return Err(bad(format!(
+                    "holds no revocation list of {subject}, so none of its clients could be verified: append it"
+                )));
+            }
+        }
+        Ok(Self { lists, ends })
+    }
+
+    /// Whether all of them are good now; the reason otherwise.
+    fn are_current(&self) -> Result<(), String> {
+        match &self.ends {
+            Some((end, issuer)) if *end < OffsetDateTime::now_utc() => {
+                Err(format!("the revocation list of {issuer} is out of date (nextUpdate {end})"))
+            }
+            _ => Ok(()),
         }
     }
-    Ok(())
 }
 
 /// Which certificate a client showed.

@@ -247,6 +247,10 @@ impl PublicServer {
                 tracing::error!(%error, "the new revocation lists are not used; the former stay");
             }
         }
+        if let Some(end) = clients.lists_end() {
+            gauge!("trivet_revocation_list_expiry_timestamp_seconds", "file" => file.clone())
+                .set(end.unix_timestamp() as f64);
+        }
         gauge!("trivet_certificate_reload_failed", "file" => file).set(f64::from(clients.is_refused()));
     }
 
