@@ -403,6 +403,22 @@ impl Group {
         command.args(arguments).arg("--keeper").arg(socket).stdin(Stdio::null()).output().unwrap()
     }
 
+    /// Asks what forcing node `i` would do, which does nothing, until the answer has these words: a keeper learns of the others
+    /// within a second of their start, and not at once.
+    pub async fn until_told(&self, i: usize, words: &[&str]) {
+        let begun = Instant::now();
+        loop {
+            let asked = self.trivet(i, &["database", "force-bootstrap", &self.nodes[i].name]);
+            assert_eq!(asked.status.code(), Some(1), "nobody consents");
+            let told = said(&asked);
+            if words.iter().all(|w| told.contains(w)) {
+                return;
+            }
+            assert!(begun.elapsed() < PATIENCE, "node{} does not tell {words:?}: {told}", i + 1);
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
     /// Certificates for node `i` by an authority that nobody here trusts.
     pub fn strange_certificates(&self, i: usize) -> TlsFiles {
         let key = KeyPair::generate().unwrap();

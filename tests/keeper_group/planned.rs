@@ -43,7 +43,7 @@ async fn the_role_moves_on_command_and_before_a_stop() {
     assert_eq!((group.status(1, "/primary").await, group.status(1, "/replica").await), (503, 503));
     group.until_field(1, "leaving", &Value::from(true)).await;
     group.nodes[1].stop_mysqld();
-    let primary = if group.status(0, "/primary").await == 200 { 0 } else { 2 };
+    let primary = group.until_primary_is_not(1).await;
     group.nodes[primary].run("INSERT INTO trivet.t VALUES ()").await;
     // It comes back, and is a replica like any other.
     group.nodes[1].start_mysqld();

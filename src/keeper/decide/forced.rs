@@ -20,7 +20,8 @@ pub struct ForcePlan {
     pub others: Vec<String>,
     /// Members about which nothing is known. Each must be off, or there may be two groups.
     pub unknown: Vec<String>,
-    /// Changes when anything of the above does.
+    /// Changes when anything of the above does, but for the words in which a silent member's silence is explained: those may
+    /// change from one look to the next (refused, timed out), and mean the same.
     pub token: String,
 }
 
@@ -101,74 +102,101 @@ pub fn plan(inputs: &Inputs<'_>, node: &str) -> Result<ForcePlan, ForceRefusal> 
             brief(&given_up)
         ));
     }
-    let mut others = Vec::new();
-    let mut unknown = Vec::new();
-    for name in cluster.members.iter().filter(|m| **m != cluster.me) {
-        let was_in = reports(inputs.peers).map(|(_, r)| &r.record).chain([inputs.record]);
-        let was_in =
-            was_in.filter(|r| r.group_name == cluster.group_name).any(|r| r.last_view.contains(name));
-        let was = if was_in { ", and it was ONLINE in the group's last view" } else { "" };
-        let report = match inputs.peers.get(name) {
-            Some(Ok(report)) => report,
-            missing => {
-                let why = missing.map_or("not asked yet", |m| m.as_ref().err().map_or("", String::as_str));
-                others.push(format!(
-                    "{name}: cannot be reached ({why}){was}. Writes that it alone has are given up: should it come back with \
-                     such, it is not joined but reported as diverged"
-                ));
-                unknown.push(name.clone());
-                continue;
-            }
-        };
-        let Some(seen) = &report.observation else {
-            others.push(format!(
-                "{name}: its mysqld does not answer ({}){was}. Writes that it alone has are given up",
-                report.reason
-            ));
-            unknown.push(name.clone());
-            continue;
-        };
-        if seen.is_healthy() {
-            return Err(ForceRefusal::Running(name.clone()));
-        }
-        if report.digest != cluster.digest {
-            return unfit(format!("{name} is configured with another group or other members than this node"));
-        }
-        if seen.member_state != MemberState::Offline {
-            return Err(ForceRefusal::Unsettled(name.clone(), seen.member_state.as_str()));
-        }
-        let theirs = seen.gtids();
-        if seen.is_empty() {
-            others.push(format!(
-                "{name}: is empty{was}. What was on its disk alone is lost; it is cloned from the group"
-            ));
-            continue;
-        }
-        let more = theirs.subtract(&gtids);
-        let left_behind = report.record.given_up(&theirs, forks);
-        if more.is_empty() && left_behind.is_empty() {
-            others.push(format!(
-                "{name}: has nothing that this member lacks; it joins, and nothing of it is lost"
-            ));
-        } else if left_behind.is_empty() && gtids.is_subset(&theirs) {
-            return Err(ForceRefusal::Behind { better: name.clone(), more: brief(&more) });
-        } else {
-            let only = if left_behind.is_empty() { more } else { left_behind };
-            others.push(format!(
-                "{name}: has {} that this member lacks. That is given up: the member is not joined but reported as diverged",
-                brief(&only)
-            ));
-        }
-    }
+    let others = cluster.members.iter().filter(|m| **m != cluster.me);
+    let others = others.map(|name| other(inputs, name, &gtids, forks)).collect::<Result<Vec<_>, _>>()?;
+    let unknown: Vec<String> = others.iter().filter(|o| o.silent).map(|o| o.name.clone()).collect();
     if unknown.is_empty()
         && let Some(Ok(reason)) = outage::would_bootstrap(inputs, local, &gtids)
     {
         return Err(ForceRefusal::NotNeeded(reason));
     }
     let mut hash = Sha256::new();
-    hash.update(format!("{node}\n{gtids}\n{}\n{}", others.join("\n"), unknown.join("\n")));
+    hash.update(format!("{node}\n{gtids}"));
+    for other in &others {
+        hash.update(format!("\n{}: {}", other.name, if other.silent { other.was } else { &other.told }));
+    }
     let token = hash.finalize().iter().take(8).map(|b| format!("{b:02x}")).collect();
+    let others = others.into_iter().map(|o| format!("{}: {}", o.name, o.told)).collect();
     Ok(ForcePlan { node: node.to_owned(), gtids, others, unknown, token })
+}
+
+/// What becomes of another member.
+struct Other {
+    name: String,
+    /// In words.
+    told: String,
+    /// Whether it was in the group's last view, in words.
+    was: &'static str,
+    /// Nothing is known of what it has.
+    silent: bool,
+}
+
+/// What becomes of the member `name` when this one, which has `gtids`, becomes the group's first.
+fn other(inputs: &Inputs<'_>, name: &str, gtids: &GtidSet, forks: &[GtidSet]) -> Result<Other, ForceRefusal> {
+    let cluster = inputs.cluster;
+    let was_in = reports(inputs.peers)
+        .map(|(_, r)| &r.record)
+        .chain([inputs.record])
+        .filter(|r| r.group_name == cluster.group_name)
+        .any(|r| r.last_view.iter().any(|m| m == name));
+    let was = if was_in { ", and it was ONLINE in the group's last view" } else { "" };
+    let becomes = |silent, told| Ok(Other { name: name.to_owned(), told, was, silent });
+    let report = match inputs.peers.get(name) {
+        Some(Ok(report)) => report,
+        missing => {
+            let why = missing.map_or("not asked yet", |m| m.as_ref().err().map_or("", String::as_str));
+            return becomes(
+                true,
+                format!(
+                    "cannot be reached ({why}){was}. Writes that it alone has are given up: should it come back with such, it \
+                     is not joined but reported as diverged"
+                ),
+            );
+        }
+    };
+    let Some(seen) = &report.observation else {
+        return becomes(
+            true,
+            format!(
+                "its mysqld does not answer ({}){was}. Writes that it alone has are given up: should it come back with such, \
+                 it is not joined but reported as diverged",
+                report.reason
+            ),
+        );
+    };
+    if seen.is_healthy() {
+        return Err(ForceRefusal::Running(name.to_owned()));
+    }
+    if report.digest != cluster.digest {
+        return Err(ForceRefusal::Unfit(format!(
+            "{name} is configured with another group or other members than this node"
+        )));
+    }
+    if seen.member_state != MemberState::Offline {
+        return Err(ForceRefusal::Unsettled(name.to_owned(), seen.member_state.as_str()));
+    }
+    if seen.is_empty() {
+        return becomes(
+            false,
+            format!("is empty{was}. What was on its disk alone is lost; it is cloned from the group"),
+        );
+    }
+    let theirs = seen.gtids();
+    let more = theirs.subtract(gtids);
+    let left_behind = report.record.given_up(&theirs, forks);
+    if more.is_empty() && left_behind.is_empty() {
+        becomes(false, "has nothing that this member lacks; it joins, and nothing of it is lost".into())
+    } else if left_behind.is_empty() && gtids.is_subset(&theirs) {
+        Err(ForceRefusal::Behind { better: name.to_owned(), more: brief(&more) })
+    } else {
+        let only = brief(if left_behind.is_empty() { &more } else { &left_behind });
+        becomes(
+            false,
+            format!(
+                "has {only} that this member lacks. That is given up: the member is not joined but reported as diverged"
+            ),
+        )
+    }
 }
 
 #[cfg(test)]

@@ -88,6 +88,20 @@ fn consent_is_to_what_was_told_and_to_nothing_else() {
     assert_eq!(told, token(&outage("G:1-9", "G:1-8", "")));
     assert_ne!(told, token(&outage("G:1-10", "G:1-8", "")));
     assert_ne!(told, token(&outage("G:1-9", "G:1-8", "").unreachable("node3")));
+    // A silence that is explained in other words means the same.
+    let silent = |why: &str| {
+        let mut s = outage("G:1-9", "G:1-8", "");
+        s.peers.insert("node3".into(), Err(why.into()));
+        s
+    };
+    assert!(asked(&silent("timed out")).unwrap().others[1].contains("timed out"));
+    assert_eq!(token(&silent("timed out")), token(&silent("connection refused")));
+    let mut stranger = silent("timed out");
+    stranger.record.last_view.pop();
+    for peer in stranger.peers.values_mut().flatten() {
+        peer.record.last_view.clear();
+    }
+    assert_ne!(token(&silent("timed out")), token(&stranger), "it was not in the group");
 }
 
 /// node3 has what was given up when the group was forced at 1-9, and the group has used the number since.
