@@ -45,6 +45,7 @@ pub mod scan;
 mod timer;
 mod tunnel;
 pub mod upstream;
+mod websocket;
 
 /// What a program does with the requests that the engine reads.
 pub trait Service: Send + Sync + 'static {

@@ -59,6 +59,9 @@ pub enum Refusal {
     /// RFC 9110 section 9.3.8 and 9.3.6: TRACE and CONNECT are not for this server.
     #[error("method not allowed")]
     Method,
+    /// RFC 8441 section 4: an extended CONNECT for another protocol than WebSocket.
+    #[error("a protocol other than websocket in an extended CONNECT")]
+    Protocol,
     /// RFC 6585 section 5: the head is larger than allowed.
     #[error("the head is too large")]
     HeadTooLarge,
@@ -101,6 +104,8 @@ impl Refusal {
             // that is not understood is a body of unknown length, so 400 and close, as HAProxy does.
             Self::TransferCoding => StatusCode::BAD_REQUEST,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
+            // As RFC 9220 section 3 has it for HTTP/3.
+            Self::Protocol => StatusCode::NOT_IMPLEMENTED,
             Self::Version => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
             Self::HeaderTimeout | Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::HeadTooLarge | Self::TooManyFields => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
@@ -139,6 +144,7 @@ impl Refusal {
             Self::HeaderTimeout => "header_timeout",
             Self::BodyTimeout => "body_timeout",
             Self::Method => "method",
+            Self::Protocol => "protocol",
             Self::HeadTooLarge => "head_too_large",
             Self::TargetTooLong => "target_too_long",
             Self::BodyTooLarge => "body_too_large",

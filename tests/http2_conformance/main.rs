@@ -14,3 +14,4 @@ mod messages;
 mod peer;
 mod requests;
 mod streams;
+mod websockets;

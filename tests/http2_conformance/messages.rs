@@ -75,7 +75,7 @@ async fn rfc9113_8_3_pseudo_header_fields_are_known_and_come_first() {
     malformed(&[
         ("unknown", of(&[M, S, A, P, (":test", "x")])),
         ("of an answer", of(&[M, S, A, P, (":status", "200")])),
-        (":protocol without extended CONNECT", of(&[M, S, A, P, (":protocol", "websocket")])),
+        (":protocol in a GET", of(&[M, S, A, P, (":protocol", "websocket")])),
         ("after a field", of(&[M, S, A, ("x", "y"), P])),
         ("all after a field", of(&[("x", "y"), M, S, A, P])),
     ])
@@ -94,6 +94,23 @@ async fn rfc9113_8_3_1_each_pseudo_header_field_of_a_request_stands_once() {
         ("two :scheme", of(&[M, S, S, A, P])),
         ("two :path", of(&[M, S, A, P, P])),
         ("two :authority", of(&[M, S, A, A, P])),
+    ])
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rfc8441_4_an_extended_connect_has_scheme_path_and_authority_and_no_content() {
+    let (c, w) = ((":method", "CONNECT"), (":protocol", "websocket"));
+    let open = |fields: &[(&str, &str)]| frame(HEADERS, END_HEADERS, 1, block(fields));
+    malformed(&[
+        ("no :scheme", open(&[c, w, A, P])),
+        ("no :path", open(&[c, w, S, A])),
+        ("no :authority", open(&[c, w, S, P])),
+        ("two :protocol", open(&[c, w, w, S, A, P])),
+        ("an empty :path", open(&[c, w, S, A, (":path", "")])),
+        ("a content-length", open(&[c, w, S, A, P, ("content-length", "3")])),
+        ("upgrade", open(&[c, w, S, A, P, ("upgrade", "websocket")])),
+        ("connection", open(&[c, w, S, A, P, ("connection", "upgrade")])),
     ])
     .await;
 }

@@ -17,7 +17,7 @@ use super::answer;
 use super::body::Framing;
 use super::pump::{Pump, PumpError};
 use super::request::Request;
-use super::response::Response;
+use super::response::{BadResponse, Response};
 use super::timer::Timer;
 use super::upstream::{Carrier, Link};
 use super::{Answer, Engine, Route, Service};
@@ -100,14 +100,16 @@ pub(super) trait Client<S: Service>: Send {
     /// Room for a head's fields that an earlier head used, and its return.
     fn room(&mut self) -> &mut Vec<super::field::Field>;
 
-    /// The connection becomes another protocol's.
+    /// Tells the client of the switch to another protocol: the head, where it goes before what the back end sends, and the
+    /// status. An error is an answer that does not switch to what was asked for.
     fn switch(
         &mut self,
         request: &Request,
-        exchange: &mut Exchange,
-        link: Link,
-        response: Response,
-    ) -> impl Future<Output = After> + Send;
+        exchange: &Exchange,
+        response: &mut Response,
+    ) -> Result<(Vec<u8>, u16), BadResponse>;
+    /// The back end has closed its direction of a tunnel, and all of it has been sent.
+    fn close(&mut self, cx: &mut Context<'_>);
     /// Sends an answer of our own; `request` is what it answers, when that could be read.
     fn answer(
         &mut self,

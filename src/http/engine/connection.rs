@@ -27,7 +27,7 @@ use super::field::Field;
 use super::pace::{Late, Pace};
 use super::pump::{Pump, PumpError, Side};
 use super::request::{self, Request};
-use super::response::Response;
+use super::response::{BadResponse, Response};
 use super::scan::Scan;
 use super::timer::Timer;
 use super::upstream::{Carrier, Io, Link, is_quiet};
@@ -408,14 +408,22 @@ impl<S: Service, D: Io> Client<S> for Connection<S, D> {
         &mut self.answer_fields
     }
 
-    async fn switch(
+    fn switch(
         &mut self,
-        _request: &Request,
-        exchange: &mut Exchange,
-        link: Link,
-        response: Response,
-    ) -> After {
-        self.tunnel(exchange, link, response).await
+        _: &Request,
+        exchange: &Exchange,
+        response: &mut Response,
+    ) -> Result<(Vec<u8>, u16), BadResponse> {
+        let mut head = Vec::new();
+        response.forward(Framing::None, |_| false, &mut head);
+        let policy = &self.engine.policy;
+        answer::finish(exchange.admitted.as_ref(), exchange.id(), policy, End::Upgrade, &mut head);
+        Ok((head, response.status))
+    }
+
+    fn close(&mut self, cx: &mut Context<'_>) {
+        // The other direction may go on; whether it does is seen there.
+        let _ = Pin::new(&mut self.io).poll_shutdown(cx);
     }
 
     async fn answer(&mut self, exchange: &mut Exchange, answer: Answer, request: Option<&Request>) -> After {

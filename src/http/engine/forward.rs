@@ -22,6 +22,7 @@ use super::pump::{Pump, PumpError, Side, Source as _};
 use super::request::Request;
 use super::response::{BadResponse, Response};
 use super::scan::Scan;
+use super::tunnel::tunnel;
 use super::upstream::http2::NoHead;
 use super::upstream::{Carrier, Link};
 use crate::pool::{Backend, Tried};
@@ -221,7 +222,12 @@ pub(super) async fn forward<S: Service, C: Client<S>>(
         };
         let failure = match head {
             Ok(response) if response.status == 101 => {
-                return client.switch(request, exchange, link, response).await;
+                return tunnel(client, request, exchange, link, response).await;
+            }
+            // RFC 8441 section 5: any 2xx would tell the client that its WebSocket is open.
+            Ok(response) if request.websocket().is_some() && (200..300).contains(&response.status) => {
+                *client.room() = response.recycle();
+                Failure::Bad(BadResponse::WebSocket)
             }
             Ok(response) => {
                 return relay(client, request, exchange, &backend, link, response, sending, until).await;

@@ -46,6 +46,8 @@ fn options(limits: &Limits) -> Builder {
     // frames than such a list needs.
     h2.max_header_list_size(u32::try_from(limits.max_header_size).unwrap_or(u32::MAX));
     h2.max_concurrent_streams(limits.max_streams);
+    // RFC 8441 section 3: WebSockets.
+    h2.enable_connect_protocol();
     h2.initial_connection_window_size(CONNECTION_WINDOW);
     h2.initial_window_size(STREAM_WINDOW);
     // Streams that either side reset are remembered for a while, for what was on its way.

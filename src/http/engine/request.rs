@@ -3,6 +3,7 @@
 use std::mem::MaybeUninit;
 
 use bytes::BytesMut;
+use h2::ext::Protocol;
 use http::header::{CONTENT_LENGTH, COOKIE, HOST, HeaderMap, HeaderName, HeaderValue, TE};
 use http::request::Parts;
 use http::uri::PathAndQuery;
@@ -15,6 +16,7 @@ use super::super::steps::{self, Admitted, Policy};
 use super::super::strict;
 use super::body::Framing;
 use super::field::{self, Field, Kind, Options, Span};
+use super::websocket::{self, Challenge};
 
 /// Field lines that a head can have at most, whatever the configuration allows.
 pub const MOST_FIELDS: usize = 256;
@@ -37,6 +39,8 @@ pub struct Request {
     /// Whether the client asks to change protocols, and may.
     pub upgrade: bool,
     te_trailers: bool,
+    /// How the back end shows that it opens a WebSocket, when a client of HTTP/2 asks for one.
+    websocket: Option<Challenge>,
 }
 
 impl Request {
@@ -59,6 +63,7 @@ impl Request {
                 keep_alive: read.keep_alive,
                 upgrade: read.upgrade,
                 te_trailers: read.te_trailers,
+                websocket: None,
                 raw,
             }),
             Err(refusal) => Err((refusal, raw)),
@@ -66,9 +71,14 @@ impl Request {
     }
 
     /// Takes over a head of HTTP/2, whose library has seen to RFC 9113 section 8.2 and 8.3. `bodiless` says that the stream
-    /// ended with it.
+    /// ended with it. An extended CONNECT for a WebSocket (RFC 8441) becomes the GET that asks for it in HTTP/1.1.
     pub fn from_http2(parts: &Parts, bodiless: bool, max_fields: usize) -> Result<Self, Refusal> {
         let Parts { method, uri, headers, .. } = parts;
+        let websocket = match parts.extensions.get::<Protocol>() {
+            Some(protocol) if !websocket::is_carried(protocol.as_str()) => return Err(Refusal::Protocol),
+            protocol => protocol.map(|_| Challenge::new()),
+        };
+        let method = if websocket.is_some() { &Method::GET } else { method };
         let target = uri.path_and_query().map_or("/", PathAndQuery::as_str);
         let mut size = target.len();
         let mut lines = Lines { raw: BytesMut::with_capacity(1024), fields: Vec::with_capacity(32) };
@@ -96,6 +106,10 @@ impl Request {
                     if length.replace(n).is_some() {
                         return Err(Refusal::RepeatedLength);
                     }
+                    // RFC 9110 section 9.3.6: what follows is no content.
+                    if websocket.is_some() {
+                        return Err(Refusal::Field);
+                    }
                 }
                 Kind::Te => te_trailers = true,
                 // RFC 9113 section 8.2.2. The library refuses them; were one to pass, it would be read by the next hop.
@@ -104,9 +118,16 @@ impl Request {
                 }
                 _ => {}
             }
-            if cookie.1.is_none() || name != COOKIE.as_str().as_bytes() {
+            // RFC 8441 section 5: not used over HTTP/2; the back end's key is ours.
+            let dropped = websocket.is_some()
+                && [websocket::KEY, websocket::ACCEPT].iter().any(|n| name == n.as_bytes());
+            if !dropped && (cookie.1.is_none() || name != COOKIE.as_str().as_bytes()) {
                 lines.field(name, value, kind);
             }
+        }
+        if let Some(challenge) = &websocket {
+            lines.field(b"upgrade", b"websocket", Kind::Upgrade);
+            lines.field(websocket::KEY.as_bytes(), challenge.key.as_bytes(), Kind::Other);
         }
         if let (Some(_), Some(_)) = cookie {
             // RFC 9113 section 8.2.3: HTTP/2 may cut a cookie list into fields, which HTTP/1.1 servers expect in one.
@@ -119,7 +140,7 @@ impl Request {
         }
         let framing = match length {
             Some(n) => Framing::Length(n),
-            None if bodiless => Framing::None,
+            None if bodiless || websocket.is_some() => Framing::None,
             None => Framing::Chunked,
         };
         Ok(Self {
@@ -132,14 +153,20 @@ impl Request {
             size,
             framing,
             keep_alive: true,
-            upgrade: false,
+            upgrade: websocket.is_some(),
             te_trailers,
+            websocket,
         })
     }
 
     /// Whether content may follow the head.
     pub fn has_body(&self) -> bool {
         !matches!(self.framing, Framing::None | Framing::Length(0))
+    }
+
+    /// Whether a client of HTTP/2 asks for a WebSocket, and how the back end shows that it opens one.
+    pub fn websocket(&self) -> Option<&Challenge> {
+        self.websocket.as_ref()
     }
 
     /// All field lines.

@@ -36,6 +36,9 @@ pub enum BadResponse {
     /// RFC 9110 section 15.2.2: an upgrade that nobody asked for.
     #[error("the answer switches protocols unasked")]
     Upgrade,
+    /// RFC 6455 section 4.1: a client of HTTP/2 asked for a WebSocket, and what came is none.
+    #[error("the answer to the request for a WebSocket opens none")]
+    WebSocket,
 }
 
 /// A response head with the octets it was made of.
@@ -124,6 +127,11 @@ impl Response {
     /// Whether this is only word of progress (RFC 9110 section 15.2).
     pub fn is_interim(&self) -> bool {
         self.status < 200 && self.status != 101
+    }
+
+    /// All field lines.
+    pub fn fields(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.fields.iter().map(|f| (f.name.get(&self.raw), f.value.get(&self.raw)))
     }
 
     /// Whether it says when it was made.

@@ -22,9 +22,10 @@ use super::super::outlet::Outlet;
 use super::super::pace::{Late, Pace};
 use super::super::pump::{Pump, PumpError, Side, Source};
 use super::super::request::Request;
-use super::super::response::Response;
+use super::super::response::{BadResponse, Response};
 use super::super::timer::Timer;
 use super::super::upstream::{Carrier, Link, is_quiet};
+use super::super::websocket;
 use super::super::{Answer, Content, Engine, Service};
 use crate::http::exchange::{self, Exchange, Outcome};
 use crate::http::head::RequestHead as _;
@@ -88,6 +89,8 @@ pub(super) struct Stream<S> {
     timer: Timer,
     fields: Vec<Field>,
     failed: bool,
+    /// What the client asked for is open, and the stream carries its octets.
+    tunnel: bool,
 }
 
 impl<S: Service> Stream<S> {
@@ -110,6 +113,7 @@ impl<S: Service> Stream<S> {
             timer: Timer::new(step),
             fields: Vec::new(),
             failed: false,
+            tunnel: false,
         }
     }
 
@@ -281,7 +285,14 @@ impl<S: Service> Client<S> for Stream<S> {
         link: &mut Link,
     ) -> Poll<Result<(), PumpError>> {
         match &mut self.outlet {
-            Some(outlet) => pump.poll(cx, &mut link.carrier, &mut link.buffer, outlet),
+            Some(outlet) => {
+                let moved = pump.poll(cx, &mut link.carrier, &mut link.buffer, outlet);
+                // The end of a stream whose other half was closed before is seen nowhere else.
+                if self.tunnel && moved.is_pending() && outlet.stream().poll_reset(cx).is_ready() {
+                    return Poll::Ready(Err(PumpError::Sink(io::ErrorKind::ConnectionReset.into())));
+                }
+                moved
+            }
             None => pump.poll(cx, &mut link.carrier, &mut link.buffer, &mut tokio::io::sink()),
         }
     }
@@ -290,9 +301,11 @@ impl<S: Service> Client<S> for Stream<S> {
         if stalled {
             self.shared.stalled.fetch_add(1, Ordering::Relaxed);
         }
-        // RFC 9113 section 8.1.1: what is not whole must not end as if it were.
+        // RFC 9113 section 8.1.1: what is not whole must not end as if it were. RFC 8441 section 5: a TCP connection that
+        // was reset is CANCEL.
+        let reason = if self.tunnel { Reason::CANCEL } else { Reason::INTERNAL_ERROR };
         if let Some(outlet) = self.outlet.as_mut().filter(|_| cut) {
-            outlet.stream().send_reset(Reason::INTERNAL_ERROR);
+            outlet.stream().send_reset(reason);
         }
     }
 
@@ -300,10 +313,30 @@ impl<S: Service> Client<S> for Stream<S> {
         &mut self.fields
     }
 
-    /// HTTP/2 has no upgrades (RFC 9113 section 8.6), so nobody asked for one.
-    async fn switch(&mut self, request: &Request, exchange: &mut Exchange, _: Link, _: Response) -> After {
-        let reason = "the answer switches protocols unasked".to_owned();
-        client::fail(self, exchange, request, StatusCode::BAD_GATEWAY, reason).await
+    /// HTTP/2 has no upgrades (RFC 9113 section 8.6): what is told is that the CONNECT of RFC 8441 has succeeded.
+    fn switch(
+        &mut self,
+        request: &Request,
+        exchange: &Exchange,
+        response: &mut Response,
+    ) -> Result<(Vec<u8>, u16), BadResponse> {
+        let challenge = request.websocket().ok_or(BadResponse::Upgrade)?;
+        if !challenge.is_met(response.fields()) {
+            return Err(BadResponse::WebSocket);
+        }
+        let ours = steps::set_by_us(exchange.admitted.as_ref(), &self.engine.policy);
+        let accept = websocket::ACCEPT.as_bytes();
+        let mut head = response.take_http2(|name| ours(name) || name.eq_ignore_ascii_case(accept));
+        *head.status_mut() = StatusCode::OK;
+        self.finish(&mut head, exchange);
+        // That the client has gone is seen when the first octets are sent.
+        self.failed |= self.send(head, false).is_err();
+        self.tunnel = true;
+        Ok((Vec::new(), StatusCode::OK.as_u16()))
+    }
+
+    fn close(&mut self, _: &mut Context<'_>) {
+        // The stream's end went with the last octets.
     }
 
     async fn answer(&mut self, exchange: &mut Exchange, answer: Answer, request: Option<&Request>) -> After {
