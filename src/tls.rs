@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
 
 use parking_lot::Mutex;
-use pingora::utils::tls::CertKey;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -114,12 +113,6 @@ pub fn mutual_server_config(files: &TlsFiles, alpn: &[&[u8]]) -> Result<Arc<Serv
         rustls::crypto::aws_lc_rs::Ticketer::new().map_err(|e| ConfigError::at(&files.certificate, "", e))?;
     config.session_storage = Arc::new(NoServerSessionStorage {});
     Ok(Arc::new(config))
-}
-
-/// The node's certificate and key as Pingora's connector wants them.
-pub fn identity(files: &TlsFiles) -> Result<Arc<CertKey>, ConfigError> {
-    let chain = load_certificates(&files.certificate)?.iter().map(|c| c.to_vec()).collect();
-    Ok(Arc::new(CertKey::new(chain, load_key(&files.key)?.secret_der().to_vec())))
 }
 
 fn mismatch(key: &Path, e: &rustls::Error) -> String {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
+use h2::ext::Protocol;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
 use http::{HeaderMap, HeaderValue, Request, Response};
@@ -27,30 +28,38 @@ struct Scene {
     authority: Authority,
     balancer: Program,
     calls: mpsc::UnboundedReceiver<Call>,
+    /// Connections that carried a request, and those of them that have ended.
     connections: Arc<AtomicUsize>,
+    ended: Arc<AtomicUsize>,
 }
 
 impl Scene {
     async fn over_tls() -> Self {
-        Self::start(true).await
+        Self::start(true, h2::server::Builder::new(), "").await
     }
 
-    async fn start(tls: bool) -> Self {
+    /// A back end that takes WebSockets.
+    async fn with_websockets() -> Self {
+        Self::start(true, h2::server::Builder::new().enable_connect_protocol().clone(), "").await
+    }
+
+    /// With further keys in `[web]`.
+    async fn start(tls: bool, settings: h2::server::Builder, web: &str) -> Self {
         let authority = Authority::new();
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let (sender, calls) = mpsc::unbounded_channel();
-        let connections = Arc::new(AtomicUsize::new(0));
+        let (connections, ended) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let acceptor = tls.then(|| TlsAcceptor::from(authority.mutual_server_of("node0", b"h2")));
-        tokio::spawn(listen(listener, acceptor, sender, connections.clone()));
+        tokio::spawn(listen(listener, acceptor, settings, sender, connections.clone(), ended.clone()));
         let config = BalancerConfig {
             back_ends: vec![("node0".into(), address)],
             plain_back_ends: !tls,
-            web: "protocol = \"h2\"",
+            web: &format!("protocol = \"h2\"\n{web}"),
             ..BalancerConfig::default()
         };
         let balancer = Program::start(&config.write(&authority));
-        Self { authority, balancer, calls, connections }
+        Self { authority, balancer, calls, connections, ended }
     }
 
     async fn next(&mut self) -> Call {
@@ -74,30 +83,38 @@ impl Scene {
 async fn listen(
     listener: TcpListener,
     acceptor: Option<TlsAcceptor>,
+    settings: h2::server::Builder,
     calls: mpsc::UnboundedSender<Call>,
     connections: Arc<AtomicUsize>,
+    ended: Arc<AtomicUsize>,
 ) {
     loop {
         let (tcp, _) = listener.accept().await.unwrap();
         let (acceptor, calls, connections) = (acceptor.clone(), calls.clone(), connections.clone());
+        let (settings, ended) = (settings.clone(), ended.clone());
         tokio::spawn(async move {
             match acceptor {
                 Some(acceptor) => {
                     if let Ok(stream) = acceptor.accept(tcp).await {
-                        talk(stream, calls, connections).await;
+                        talk(stream, settings, calls, connections, ended).await;
                     }
                 }
-                None => talk::<TcpStream>(tcp, calls, connections).await,
+                None => talk::<TcpStream>(tcp, settings, calls, connections, ended).await,
             }
         });
     }
 }
 
-async fn talk<T>(io: T, calls: mpsc::UnboundedSender<Call>, connections: Arc<AtomicUsize>)
-where
+async fn talk<T>(
+    io: T,
+    settings: h2::server::Builder,
+    calls: mpsc::UnboundedSender<Call>,
+    connections: Arc<AtomicUsize>,
+    ended: Arc<AtomicUsize>,
+) where
     T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
 {
-    let mut connection = h2::server::handshake(io).await.unwrap();
+    let mut connection = settings.handshake(io).await.unwrap();
     let mut counted = false;
     while let Some(Ok((request, mut respond))) = connection.accept().await {
         if request.uri().path() == "/healthz" {
@@ -107,8 +124,13 @@ where
         if !std::mem::replace(&mut counted, true) {
             connections.fetch_add(1, Ordering::SeqCst);
         }
+        if request.uri().path() == "/last" {
+            // A server that stops, or has served enough on one connection.
+            connection.graceful_shutdown();
+        }
         let _ = calls.send((request, respond));
     }
+    ended.fetch_add(usize::from(counted), Ordering::SeqCst);
 }
 
 async fn content(mut body: RecvStream) -> (Vec<u8>, Option<HeaderMap>) {
@@ -210,7 +232,7 @@ async fn rfc9110_6_5_trailers_pass_between_http_1_1_and_http_2() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rfc9113_3_3_a_back_end_without_tls_is_spoken_to_by_prior_knowledge() {
-    let mut scene = Scene::start(false).await;
+    let mut scene = Scene::start(false, h2::server::Builder::new(), "").await;
     let mut wire = scene.http1().await;
     wire.send(&format!("GET /plain?x HTTP/1.1\r\nHost: {SITE}\r\n\r\n")).await;
     let (request, mut respond) = scene.next().await;
@@ -339,4 +361,200 @@ async fn rfc9110_9_3_2_head_has_the_length_and_no_content() {
     let (_, mut respond) = scene.next().await;
     respond.send_response(Response::new(()), true).unwrap();
     assert_eq!(wire.answer().await.unwrap().status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rfc9110_15_2_interim_answers_reach_clients_of_both_versions() {
+    let mut scene = Scene::over_tls().await;
+    let hints = || Response::builder().status(103).header("link", "</a.css>; rel=preload").body(()).unwrap();
+    let mut wire = scene.http1().await;
+    wire.send(&format!("GET /1 HTTP/1.1\r\nHost: {SITE}\r\n\r\n")).await;
+    let (_, mut respond) = scene.next().await;
+    respond.send_informational(hints()).unwrap();
+    let interim = wire.until("\r\n\r\n").await;
+    assert!(interim.starts_with("HTTP/1.1 103 "), "{interim}");
+    assert!(interim.to_ascii_lowercase().contains("\r\nlink: </a.css>; rel=preload\r\n"), "{interim}");
+    respond.send_informational(hints()).unwrap();
+    wire.until("\r\n\r\n").await;
+    respond.send_response(Response::builder().status(204).body(()).unwrap(), true).unwrap();
+    assert_eq!(wire.answer().await.unwrap().status, 204);
+
+    let mut client = scene.http2().await;
+    let request = Request::get(format!("https://{SITE}/2")).body(()).unwrap();
+    let (mut answer, _) = client.send_request(request, true).unwrap();
+    let (_, mut respond) = scene.next().await;
+    respond.send_informational(hints()).unwrap();
+    let interim = tokio::time::timeout(PATIENCE, std::future::poll_fn(|cx| answer.poll_informational(cx)));
+    let interim = interim.await.expect("no interim answer").unwrap().unwrap();
+    assert_eq!((interim.status().as_u16(), &interim.headers()["link"]), (103, &hints().headers()["link"]));
+    respond.send_response(Response::new(()), true).unwrap();
+    assert_eq!(answer.await.unwrap().status(), 200);
+}
+
+/// The request of RFC 6455 section 1.3.
+const WEBSOCKET: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+                         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: chat\r\n";
+
+fn connect() -> Request<()> {
+    Request::builder()
+        .method("CONNECT")
+        .uri(format!("https://{SITE}/chat?room=1"))
+        .header("sec-websocket-version", "13")
+        .extension(Protocol::from_static("websocket"))
+        .body(())
+        .unwrap()
+}
+
+/// Takes the extended CONNECT that must come, and opens the WebSocket.
+async fn opened(scene: &mut Scene) -> (Request<RecvStream>, SendStream<Bytes>) {
+    let (request, mut respond) = scene.next().await;
+    assert_eq!(request.method(), "CONNECT");
+    assert_eq!(request.extensions().get::<Protocol>().map(Protocol::as_str), Some("websocket"));
+    assert_eq!(request.uri().path_and_query().unwrap(), "/chat?room=1");
+    assert_eq!(request.headers()["sec-websocket-version"], "13");
+    for gone in ["connection", "upgrade", "sec-websocket-key", "content-length"] {
+        assert!(!request.headers().contains_key(gone), "{gone}");
+    }
+    let head = Response::builder().header("sec-websocket-protocol", "chat").body(()).unwrap();
+    (request, respond.send_response(head, false).unwrap())
+}
+
+async fn some(body: &mut RecvStream) -> Bytes {
+    let piece = tokio::time::timeout(PATIENCE, body.data()).await.expect("nothing came").unwrap().unwrap();
+    body.flow_control().release_capacity(piece.len()).unwrap();
+    piece
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rfc8441_5_an_upgrade_of_http_1_1_is_an_extended_connect_to_the_back_end() {
+    let mut scene = Scene::with_websockets().await;
+    let mut wire = scene.http1().await;
+    wire.send(&format!("GET /chat?room=1 HTTP/1.1\r\nHost: {SITE}\r\n{WEBSOCKET}\r\n")).await;
+    let (request, mut down) = opened(&mut scene).await;
+    let head = wire.until("\r\n\r\n").await.to_ascii_lowercase();
+    assert!(head.starts_with("http/1.1 101 "), "{head}");
+    for field in [
+        "connection: upgrade",
+        "upgrade: websocket",
+        "sec-websocket-accept: s3pplmbitxaq9kygzzhzrbk+xoo=",
+        "sec-websocket-protocol: chat",
+    ] {
+        assert_eq!(head.matches(&format!("\r\n{field}\r\n")).count(), 1, "{field}: {head}");
+    }
+    let mut up = request.into_body();
+    wire.send("hello").await;
+    assert_eq!(some(&mut up).await, "hello");
+    down.send_data("welcome".into(), false).unwrap();
+    wire.until("welcome").await;
+    // The back end's end reaches the client, whose own reaches the back end.
+    down.send_data("bye".into(), true).unwrap();
+    assert_eq!(wire.rest().await, "bye");
+    drop(wire);
+    let ended = tokio::time::timeout(PATIENCE, up.data()).await.expect("no end");
+    assert!(ended.is_none_or(|piece| piece.map_or(true, |p| p.is_empty())));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rfc8441_5_a_websocket_passes_from_http_2_to_http_2() {
+    let mut scene = Scene::with_websockets().await;
+    let mut client = scene.http2().await;
+    let (answer, mut up) = client.send_request(connect(), false).unwrap();
+    let (request, mut down) = opened(&mut scene).await;
+    let answer = answer.await.unwrap();
+    assert_eq!(answer.status(), 200);
+    assert_eq!(answer.headers()["sec-websocket-protocol"], "chat");
+    assert!(!answer.headers().contains_key("sec-websocket-accept"));
+    let (mut from_client, mut from_server) = (request.into_body(), answer.into_body());
+    for n in 0..100_u32 {
+        up.send_data(Bytes::copy_from_slice(&n.to_be_bytes()), false).unwrap();
+        assert_eq!(some(&mut from_client).await, n.to_be_bytes()[..]);
+        down.send_data(Bytes::copy_from_slice(&n.to_be_bytes()), false).unwrap();
+        assert_eq!(some(&mut from_server).await, n.to_be_bytes()[..]);
+    }
+    let large = some_content(1 << 20);
+    tokio::spawn(send_all(down, large.clone()));
+    assert!(content(from_server).await.0 == large, "not what was sent");
+    up.send_data("bye".into(), true).unwrap();
+    assert_eq!(content(from_client).await.0, b"bye");
+}
+
+/// The ways in which no WebSocket is opened.
+#[tokio::test(flavor = "multi_thread")]
+async fn rfc8441_4_a_back_end_may_decline_or_know_no_websockets() {
+    let mut scene = Scene::with_websockets().await;
+    let mut wire = scene.http1().await;
+    wire.send(&format!("GET /chat HTTP/1.1\r\nHost: {SITE}\r\n{WEBSOCKET}\r\n")).await;
+    let (_, mut respond) = scene.next().await;
+    let mut no = respond.send_response(Response::builder().status(403).body(()).unwrap(), false).unwrap();
+    no.send_data("no".into(), true).unwrap();
+    let answer = wire.answer().await.unwrap();
+    assert_eq!((answer.status, answer.field("upgrade")), (403, None));
+
+    // One that does not offer it gets the plain request that the upgrade is, too.
+    let mut scene = Scene::over_tls().await;
+    let mut wire = scene.http1().await;
+    wire.send(&format!("GET /chat HTTP/1.1\r\nHost: {SITE}\r\n{WEBSOCKET}\r\n")).await;
+    let (request, mut respond) = scene.next().await;
+    assert_eq!(request.method(), "GET");
+    respond.send_response(Response::new(()), true).unwrap();
+    assert_eq!(wire.answer().await.unwrap().status, 200);
+    // To a client of HTTP/2 the same answer would mean an open WebSocket.
+    let mut client = scene.http2().await;
+    let (answer, _up) = client.send_request(connect(), false).unwrap();
+    let (request, mut respond) = scene.next().await;
+    assert_eq!(request.method(), "GET");
+    respond.send_response(Response::new(()), true).unwrap();
+    assert_eq!(answer.await.unwrap().status(), 502);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rfc9113_6_8_a_connection_that_the_back_end_ends_costs_no_request() {
+    let mut scene = Scene::over_tls().await;
+    let mut wire = scene.http1().await;
+    for n in 1..=5 {
+        // Each time its last one, and not a request that may be sent twice.
+        wire.send(&format!("POST /last HTTP/1.1\r\nHost: {SITE}\r\nContent-Length: 2\r\n\r\nhi")).await;
+        let (request, mut respond) = scene.next().await;
+        assert_eq!(content(request.into_body()).await.0, b"hi");
+        respond.send_response(Response::new(()), true).unwrap();
+        assert_eq!(wire.answer().await.unwrap().status, 200);
+        assert_eq!(scene.connections.load(Ordering::SeqCst), n);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rfc9113_5_1_2_no_more_requests_are_on_a_connection_than_the_back_end_allows() {
+    let mut settings = h2::server::Builder::new();
+    let mut scene = Scene::start(true, settings.max_concurrent_streams(2).clone(), "").await;
+    let mut client = scene.http2().await;
+    let mut ask = |n: usize| {
+        let request = Request::get(format!("https://{SITE}/{n}")).body(()).unwrap();
+        client.send_request(request, true).unwrap().0
+    };
+    let answers: Vec<_> = (1..=6).map(&mut ask).collect();
+    let mut calls = Vec::new();
+    for _ in 0..6 {
+        calls.push(scene.next().await);
+    }
+    for (_, respond) in &mut calls {
+        respond.send_response(Response::new(()), true).unwrap();
+    }
+    for answer in answers {
+        assert_eq!(answer.await.unwrap().status(), 200);
+    }
+    assert!(scene.connections.load(Ordering::SeqCst) >= 3, "two at a time");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_is_not_used_is_closed_after_idle_timeout() {
+    let mut scene = Scene::start(true, h2::server::Builder::new(), "idle_timeout = \"1s\"").await;
+    let mut wire = scene.http1().await;
+    for n in 1..=2 {
+        wire.send(&format!("GET / HTTP/1.1\r\nHost: {SITE}\r\n\r\n")).await;
+        let (_, mut respond) = scene.next().await;
+        respond.send_response(Response::new(()), true).unwrap();
+        assert_eq!(wire.answer().await.unwrap().status, 200);
+        let ended = || async { scene.ended.load(Ordering::SeqCst) >= n };
+        support::until("the unused connection is closed", ended).await;
+    }
 }

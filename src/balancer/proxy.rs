@@ -6,8 +6,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, HeaderName, HeaderValue, LOCATION};
 use http::{Method, StatusCode};
-use pingora::connectors::ConnectorOptions;
-use pingora::connectors::http::v2::Connector;
 
 use super::config::Web;
 use crate::config::ConfigError;
@@ -83,36 +81,24 @@ pub struct Upstreams {
 impl Upstreams {
     /// Reads the certificate files of `[web]`.
     pub fn new(web: &Web) -> Result<Self, ConfigError> {
-        let identity = web.tls.as_ref().map(tls::identity).transpose()?;
-        let client = web.tls.as_ref().map(|files| tls::client_config(files, &[b"http/1.1"])).transpose()?;
-        let mut options = ConnectorOptions::new(web.max_idle_connections.max(1));
-        // Set here and not per peer: Pingora builds a new client configuration at each connect for a peer with an own CA,
-        // and keeps its connections under a key without it.
-        options.ca_file = web.tls.as_ref().map(|files| files.ca.to_string_lossy().into_owned());
-        let connector = match web.protocol {
-            Protocol::Http1 => None,
-            Protocol::Http2 => Some(Arc::new(Connector::new(Some(options)))),
-        };
+        let http2 = web.protocol == Protocol::Http2;
+        let alpn: &[u8] = if http2 { b"h2" } else { b"http/1.1" };
+        let client = web.tls.as_ref().map(|files| tls::client_config(files, &[alpn])).transpose()?;
         let mut reaches = Vec::new();
         for b in &web.backends {
             let tls = match &client {
                 None => None,
                 Some(client) => Some((client.clone(), tls::verified_name(b.tls_name())?)),
             };
-            let mut reach = Reach {
+            reaches.push(Reach {
                 address: b.address,
                 tls,
                 connect_timeout: web.connect_timeout,
                 response_timeout: web.response_timeout,
                 send_proxy_protocol: web.send_proxy_protocol,
                 idle_timeout: web.idle_timeout,
-                http2: None,
-            };
-            if let Some(connector) = &connector {
-                let as_whom = identity.as_ref().map(|identity| (identity.clone(), b.tls_name()));
-                reach.http2 = Some(upstream::http2::Http2::new(connector.clone(), &reach, as_whom));
-            }
-            reaches.push(reach);
+                http2,
+            });
         }
         let links = upstream::Upstreams::new(reaches, web.max_idle_connections);
         Ok(Self { links, retries: web.retries })

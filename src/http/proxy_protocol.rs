@@ -16,11 +16,8 @@ use serde::Deserialize;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
-mod dial;
 mod v1;
 mod v2;
-
-pub use dial::dial;
 
 /// What a header says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -93,7 +93,7 @@ pub struct Peer {
 
 /// The two ends of a connection, as the client sees it: with a PROXY protocol in front, the proxy's client and the
 /// proxy's address. IPv4 may be mapped into IPv6.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Endpoints {
     /// The client.
     pub source: SocketAddr,

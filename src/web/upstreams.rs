@@ -5,14 +5,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use pingora::connectors::ConnectorOptions;
-use pingora::connectors::http::v2::Connector;
 use rustls::ClientConfig;
 use serde_json::Value;
 
 use super::config::Config;
 use crate::config::ConfigError;
-use crate::http::engine::upstream::http2::Http2;
 use crate::http::engine::upstream::{Reach, Upstreams as Links};
 use crate::pool::config::{Protocol, Timing};
 use crate::pool::{Backend, Check, HttpCheck, Pool, Spec, Tried};
@@ -50,19 +47,15 @@ impl Upstreams {
             response_timeout: app.response_timeout,
             send_proxy_protocol: None,
             idle_timeout: IDLE,
-            http2: None,
+            http2: false,
         };
         let spec = Spec { name: APP.into(), address: app.address, tier: 0 };
         let check: Arc<dyn Check> = Arc::new(
             HttpCheck::new(app.address.to_string(), &app.health.path, None).with_protocol(app.protocol),
         );
         let mut backends = vec![(spec, check)];
-        let mut to_app = reach(app.address, None);
-        if app.protocol == Protocol::Http2 {
-            let connector = Arc::new(Connector::new(Some(ConnectorOptions::new(MAX_IDLE))));
-            to_app.http2 = Some(Http2::new(connector, &to_app, None));
-        }
-        let mut reaches = vec![to_app];
+        let http2 = app.protocol == Protocol::Http2;
+        let mut reaches = vec![Reach { http2, ..reach(app.address, None) }];
         for b in &config.peers.backends {
             let tls = Some((client.clone(), tls::verified_name(b.tls_name())?));
             reaches.push(reach(b.address, tls.clone()));

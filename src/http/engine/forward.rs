@@ -48,7 +48,7 @@ enum Failure {
     Refused(Refusal),
     #[error("the back end closed the connection without an answer: {0}")]
     Broken(io::Error),
-    #[error("the back end took the request back unread")]
+    #[error("the back end closed the connection or took the request back, unread")]
     Unprocessed,
     #[error("the back end's answer ended within its head")]
     CutShort,
@@ -62,6 +62,16 @@ enum Failure {
     Interim,
     #[error("the request took longer than request_timeout")]
     RequestTimeout,
+}
+
+impl From<NoHead> for Failure {
+    fn from(e: NoHead) -> Self {
+        match e {
+            NoHead::Unprocessed => Self::Unprocessed,
+            NoHead::Broken(e) => Self::Broken(e),
+            NoHead::Bad(e) => Self::Bad(e),
+        }
+    }
 }
 
 /// The request on its way to the back end.
@@ -171,11 +181,20 @@ pub(super) async fn forward<S: Service, C: Client<S>>(
                 (request.framing, Ok(()))
             }
             Carrier::Http2(session) => {
-                let head = request.forward_http2(admitted, &engine.policy, session.scheme(), more);
-                let sent =
-                    head.map_err(io::Error::other).and_then(|head| session.send(head, !request.has_body()));
+                // RFC 8441: where the back end takes no WebSockets, the upgrade is not asked for.
+                let mut challenge = request.challenge();
+                if challenge.is_some() && !session.takes_extended_connect().await {
+                    challenge = None;
+                }
+                let connects = challenge.is_some();
+                let head = request.forward_http2(admitted, &engine.policy, session.scheme(), connects, more);
+                let sent = match (head, challenge) {
+                    (Err(e), _) => Err(NoHead::Broken(io::Error::other(e))),
+                    (Ok(head), Some(challenge)) => session.send_connect(head, challenge).await,
+                    (Ok(head), None) => session.send(head, !has_body).await,
+                };
                 // RFC 9113 section 8.1: the frames are the framing.
-                (if has_body { Framing::Close } else { Framing::None }, sent)
+                (if has_body { Framing::Close } else { Framing::None }, sent.map_err(Failure::from))
             }
         };
         let now = Instant::now();
@@ -218,7 +237,7 @@ pub(super) async fn forward<S: Service, C: Client<S>>(
                 };
                 answer_head(client, request, exchange, &mut link, sending, until, lost).await
             }
-            Err(e) => Err(Failure::Broken(e)),
+            Err(failure) => Err(failure),
         };
         let failure = match head {
             Ok(response) if response.status == 101 => {
@@ -235,6 +254,9 @@ pub(super) async fn forward<S: Service, C: Client<S>>(
             Err(failure) => failure,
         };
         last = failure.to_string();
+        if let (Failure::Silent | Failure::Late, Carrier::Http2(session)) = (&failure, &link.carrier) {
+            session.give_up();
+        }
         let may = match failure {
             Failure::Broken(_) | Failure::Silent => repeatable,
             // Whatever it is, it was not done.
@@ -340,11 +362,7 @@ fn poll_head(
 ) -> Poll<Result<Response, Failure>> {
     let method = request.method();
     if let Carrier::Http2(session) = &mut link.carrier {
-        return session.poll_head(cx, method).map_err(|e| match e {
-            NoHead::Unprocessed => Failure::Unprocessed,
-            NoHead::Broken(e) => Failure::Broken(e),
-            NoHead::Bad(e) => Failure::Bad(e),
-        });
+        return session.poll_head(cx, method).map_err(Failure::from);
     }
     loop {
         match scan.end(&link.buffer) {

@@ -169,6 +169,15 @@ impl Request {
         self.websocket.as_ref()
     }
 
+    /// How whoever opens the WebSocket that is asked for shows it, in HTTP/1.1; none if none is asked for.
+    pub fn challenge(&self) -> Option<Challenge> {
+        match &self.websocket {
+            Some(challenge) => Some(challenge.clone()),
+            None if self.upgrade && self.method == Method::GET => Challenge::in_request(self.fields()),
+            None => None,
+        }
+    }
+
     /// All field lines.
     pub fn fields(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         self.fields.iter().map(|f| (f.name.get(&self.raw), f.value.get(&self.raw)))
@@ -237,20 +246,24 @@ impl Request {
         out.extend_from_slice(b"\r\n");
     }
 
-    /// The head as the next hop gets it over HTTP/2.
+    /// The head as the next hop gets it over HTTP/2; with `connects`, the extended CONNECT of a WebSocket.
     pub fn forward_http2(
         &self,
         admitted: &Admitted,
         policy: &Policy,
         scheme: &str,
+        connects: bool,
         more: impl FnOnce(&mut dyn FnMut(&[u8], &[u8])),
     ) -> Result<http::Request<()>, http::Error> {
         let host = self.first(&HOST).unwrap_or_default();
         let authority = admitted.authority.as_deref().map_or(host, str::as_bytes);
         let uri =
             Uri::builder().scheme(scheme).authority(authority).path_and_query(&*admitted.target).build()?;
-        let mut head =
-            http::Request::builder().method(self.method.clone()).uri(uri).version(Version::HTTP_2).body(())?;
+        let method = if connects { Method::CONNECT } else { self.method.clone() };
+        let mut head = http::Request::builder().method(method).uri(uri).version(Version::HTTP_2).body(())?;
+        if connects {
+            head.extensions_mut().insert(Protocol::from_static("websocket"));
+        }
         let map = head.headers_mut();
         let mut add = |name: &[u8], value: &[u8]| {
             // What was read strictly is well formed.
@@ -261,6 +274,8 @@ impl Request {
         self.passing(admitted, policy, |kind, name, value| match kind {
             // The first is :authority; whoever waits for 100 gets it from us.
             Kind::Host | Kind::Expect => {}
+            // RFC 8441 section 5.
+            _ if connects && name.eq_ignore_ascii_case(websocket::KEY.as_bytes()) => {}
             _ => add(name, value),
         });
         more(&mut add);

@@ -21,7 +21,7 @@ use super::super::proxy_protocol;
 use super::super::steps::Endpoints;
 use super::pump::{Sink, Source};
 
-pub mod http2;
+pub(super) mod http2;
 
 /// A stream of octets in both directions.
 pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -42,8 +42,36 @@ pub struct Reach {
     pub send_proxy_protocol: Option<proxy_protocol::Version>,
     /// How long a connection is kept unused. Below the back end's own idle time-out.
     pub idle_timeout: Duration,
-    /// How HTTP/2 is spoken with it; HTTP/1.1 is without.
-    pub http2: Option<Arc<Http2>>,
+    /// Whether it is spoken to in HTTP/2: over TLS when it agrees to (`tls` offers it), else by prior knowledge.
+    pub http2: bool,
+}
+
+impl Reach {
+    /// A new connection, which begins with what tells the back end of `client` if it is to be told.
+    async fn dial(&self, client: Endpoints) -> io::Result<Box<dyn Io>> {
+        let Self { address, tls, connect_timeout, send_proxy_protocol, .. } = self;
+        let late = |what: &str| {
+            io::Error::new(io::ErrorKind::TimedOut, format!("{what} took longer than {connect_timeout:?}"))
+        };
+        let mut tcp = tokio::time::timeout(*connect_timeout, TcpStream::connect(address))
+            .await
+            .map_err(|_| late("the connect"))??;
+        tcp.set_nodelay(true)?;
+        if let Some(version) = send_proxy_protocol {
+            tcp.write_all(&proxy_protocol::write(*version, client.source, client.destination)).await?;
+        }
+        let Some((config, name)) = tls else { return Ok(Box::new(tcp)) };
+        let connector = TlsConnector::from(config.clone());
+        let handshake = connector.connect(name.clone(), tcp);
+        let stream = tokio::time::timeout(*connect_timeout, handshake)
+            .await
+            .map_err(|_| late("the TLS handshake"))??;
+        // RFC 9113 section 3.2.
+        if self.http2 && stream.get_ref().1.alpn_protocol() != Some(b"h2") {
+            return Err(io::Error::other("the back end does not speak HTTP/2"));
+        }
+        Ok(Box::new(stream))
+    }
 }
 
 /// What carries a request to a back end.
@@ -121,6 +149,8 @@ struct Idle {
 struct End {
     reach: Reach,
     idle: Mutex<VecDeque<Idle>>,
+    /// The connections of HTTP/2, where that is spoken.
+    http2: Option<Http2>,
 }
 
 /// The connections to all back ends of a pool, by [`crate::pool::Backend::index`].
@@ -133,7 +163,11 @@ impl Upstreams {
     /// Keeps at most `most_idle` unused connections, all back ends together.
     pub fn new(ends: Vec<Reach>, most_idle: usize) -> Self {
         let most_idle = (most_idle / ends.len().max(1)).max(1);
-        let ends = ends.into_iter().map(|reach| End { reach, idle: Mutex::default() }).collect();
+        let ends = ends.into_iter().map(|reach| {
+            let http2 = reach.http2.then(|| Http2::new(reach.clone()));
+            End { reach, idle: Mutex::default(), http2 }
+        });
+        let ends = ends.collect();
         Self { ends, most_idle }
     }
 
@@ -164,33 +198,14 @@ impl Upstreams {
     /// for.
     pub(super) async fn connect(&self, index: usize, client: Endpoints, new: bool) -> io::Result<Link> {
         let end = self.ends.get(index).ok_or_else(|| io::Error::other("a back end without an address"))?;
-        let Reach { address, tls, connect_timeout, send_proxy_protocol, http2, .. } = &end.reach;
-        if let Some(http2) = http2 {
-            let (session, reused) = http2.open(client, new).await?;
-            return Ok(Link { carrier: Carrier::Http2(Box::new(session)), buffer: BytesMut::new(), reused });
-        }
-        let late = |what: &str| {
-            io::Error::new(io::ErrorKind::TimedOut, format!("{what} took longer than {connect_timeout:?}"))
-        };
-        let mut tcp = tokio::time::timeout(*connect_timeout, TcpStream::connect(address))
-            .await
-            .map_err(|_| late("the connect"))??;
-        tcp.set_nodelay(true)?;
-        if let Some(version) = send_proxy_protocol {
-            tcp.write_all(&proxy_protocol::write(*version, client.source, client.destination)).await?;
-        }
-        let io: Box<dyn Io> = match tls {
-            None => Box::new(tcp),
-            Some((config, name)) => {
-                let connector = TlsConnector::from(config.clone());
-                let handshake = connector.connect(name.clone(), tcp);
-                let stream = tokio::time::timeout(*connect_timeout, handshake)
-                    .await
-                    .map_err(|_| late("the TLS handshake"))??;
-                Box::new(stream)
+        let (carrier, reused) = match &end.http2 {
+            Some(http2) => {
+                let (session, reused) = http2.open(client, new).await?;
+                (Carrier::Http2(Box::new(session)), reused)
             }
+            None => (Carrier::Stream(end.reach.dial(client).await?), false),
         };
-        Ok(Link { carrier: Carrier::Stream(io), buffer: BytesMut::new(), reused: false })
+        Ok(Link { carrier, buffer: BytesMut::new(), reused })
     }
 
     /// Keeps a connection for the next request. (Those of HTTP/2 are kept where they are shared.)
@@ -213,6 +228,10 @@ impl Upstreams {
             let mut idle = end.idle.lock();
             while idle.front().is_some_and(|i| now - i.since >= end.reach.idle_timeout) {
                 idle.pop_front();
+            }
+            drop(idle);
+            if let Some(http2) = &end.http2 {
+                http2.sweep(self.most_idle);
             }
         }
     }

@@ -4,6 +4,9 @@
 use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderValue, SEC_WEBSOCKET_ACCEPT, TRANSFER_ENCODING, UPGRADE,
+};
 
 use super::super::strict;
 
@@ -34,6 +37,38 @@ impl Challenge {
     fn of(key: String) -> Self {
         let accept = digest(&SHA1_FOR_LEGACY_USE_ONLY, format!("{key}{GUID}").as_bytes());
         Self { key, accept: BASE64_STANDARD.encode(accept) }
+    }
+
+    /// The challenge of a request of HTTP/1.1 that asks for a WebSocket and for nothing else, of which `fields` are the
+    /// fields (RFC 6455 section 4.2.1).
+    pub fn in_request<'a>(fields: impl Iterator<Item = (&'a [u8], &'a [u8])>) -> Option<Self> {
+        let (mut keys, mut upgrades) = (Vec::new(), Vec::new());
+        for (name, value) in fields {
+            if name.eq_ignore_ascii_case(KEY.as_bytes()) {
+                keys.push(value);
+            } else if name.eq_ignore_ascii_case(b"upgrade") {
+                upgrades.push(value);
+            }
+        }
+        match (&keys[..], &upgrades[..]) {
+            ([key], [protocol]) if protocol.eq_ignore_ascii_case(b"websocket") => {
+                Some(Self::of(std::str::from_utf8(key).ok()?.to_owned()))
+            }
+            _ => None,
+        }
+    }
+
+    /// Makes the fields of an answer to an extended CONNECT those of the `101` that meets it.
+    pub fn meet(&self, fields: &mut HeaderMap) {
+        for name in [CONTENT_LENGTH, TRANSFER_ENCODING] {
+            fields.remove(name);
+        }
+        fields.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+        fields.insert(UPGRADE, HeaderValue::from_static("websocket"));
+        // Base64 is always a field value.
+        if let Ok(accept) = HeaderValue::from_str(&self.accept) {
+            fields.insert(SEC_WEBSOCKET_ACCEPT, accept);
+        }
     }
 
     /// Whether the fields of a `101` are those of a server that has read the key, and switches to WebSocket.

@@ -1,102 +1,82 @@
-//! Back ends that speak HTTP/2: Pingora's connector makes and keeps the connections and shares each among requests.
+//! Back ends that speak HTTP/2: one request on a connection that others share.
 
+use std::future::Future as _;
 use std::io;
-use std::pin::pin;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use http::{HeaderMap, Method};
-use pingora::connectors::http::v2::Connector;
-use pingora::http::RequestHeader;
-use pingora::protocols::http::client::HttpSession;
-use pingora::protocols::http::v2::client::Http2Session;
-use pingora::upstreams::peer::{HttpPeer, Peer as _};
-use pingora::utils::tls::CertKey;
+use h2::RecvStream;
+use h2::client::ResponseFuture;
+use http::{Method, StatusCode};
 
+use self::connections::{Connections, Place};
 use super::super::body;
 use super::super::outlet::Outlet;
 use super::super::pump::{Sink, Source};
 use super::super::response::{BadResponse, Response};
+use super::super::websocket::Challenge;
 use super::Reach;
-use crate::http::proxy_protocol;
 use crate::http::steps::Endpoints;
 
-/// Requests on one connection at a time; a back end may allow fewer.
-const MOST_STREAMS: usize = 100;
-/// Content of answers that a back end may send ahead of what clients take (RFC 9113 section 6.9), for one request and in
-/// all.
-const STREAM_WINDOW: u32 = 256 * 1024;
-const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
+mod connections;
 
 /// How one back end is reached by HTTP/2.
-pub struct Http2 {
-    connector: Arc<Connector>,
-    peer: HttpPeer,
-    send_proxy_protocol: Option<proxy_protocol::Version>,
-    idle_timeout: Duration,
+pub(super) struct Http2 {
+    scheme: &'static str,
+    /// For the settings of a new connection.
+    patience: Duration,
+    connections: Arc<Connections>,
 }
 
 impl Http2 {
-    /// To where `reach` leads; over TLS with our certificate, and the name that the back end's must carry, in `tls`.
-    /// `connector` may be shared by all back ends.
-    pub fn new(connector: Arc<Connector>, reach: &Reach, tls: Option<(Arc<CertKey>, &str)>) -> Arc<Self> {
-        // A name, never empty: without one Pingora verifies nothing.
-        let name = tls.as_ref().map_or_else(|| reach.address.to_string(), |(_, name)| (*name).to_owned());
-        let mut peer = HttpPeer::new(reach.address, tls.is_some(), name);
-        peer.client_cert_key = tls.map(|(identity, _)| identity);
-        let options = &mut peer.options;
-        options.set_http_version(2, 2);
-        options.max_h2_streams = MOST_STREAMS;
-        options.connection_timeout = Some(reach.connect_timeout);
-        // TCP connect and TLS handshake have connection_timeout each.
-        options.total_connection_timeout = Some(reach.connect_timeout * 2);
-        options.h2_stream_window_size = Some(STREAM_WINDOW);
-        options.h2_connection_window_size = Some(CONNECTION_WINDOW);
-        let Reach { send_proxy_protocol, idle_timeout, .. } = *reach;
-        Arc::new(Self { connector, peer, send_proxy_protocol, idle_timeout })
+    pub(super) fn new(reach: Reach) -> Self {
+        let scheme = if reach.tls.is_some() { "https" } else { "http" };
+        Self { scheme, patience: reach.connect_timeout, connections: Connections::new(reach) }
     }
 
-    /// `https` or `http`, as the pseudo header field has it.
-    pub fn scheme(&self) -> &'static str {
-        if self.peer.tls() { "https" } else { "http" }
-    }
-
-    /// A place for one request, on a connection that is there unless `new` is asked for.
-    pub(super) async fn open(self: &Arc<Self>, client: Endpoints, new: bool) -> io::Result<(Session, bool)> {
-        let mut peer = Box::new(self.peer.clone());
-        if let Some(version) = self.send_proxy_protocol {
-            proxy_protocol::dial(&mut peer, version, client);
-        }
-        let of = |inner| Session {
-            inner: Some(inner),
+    /// A place for one request, on a connection that is there unless `new` is asked for; and whether it was there.
+    pub(super) async fn open(&self, client: Endpoints, new: bool) -> io::Result<(Session, bool)> {
+        let (place, reused) = self.connections.place(client, new).await?;
+        let session = Session {
             outlet: None,
-            http2: self.clone(),
-            peer: peer.clone(),
+            tunnel: None,
+            answer: Answer::None,
             trailer: Vec::new(),
+            scheme: self.scheme,
+            patience: self.patience,
+            place,
         };
-        if !new {
-            // An error here means that the kept connection is no good.
-            if let Ok(Some(session)) = self.connector.reused_http_session(&*peer).await {
-                return Ok((of(session), true));
-            }
-        }
-        match self.connector.new_http_session::<_, ()>(&*peer).await {
-            Ok(HttpSession::H2(session)) => Ok((of(session), false)),
-            Ok(_) => Err(io::Error::other("the back end does not speak HTTP/2")),
-            Err(e) => Err(io::Error::other(one_line(&e))),
-        }
+        Ok((session, reused))
+    }
+
+    /// Closes connections that have been unused for too long, or are more than `most_idle`.
+    pub(super) fn sweep(&self, most_idle: usize) {
+        self.connections.sweep(most_idle);
     }
 }
 
-/// One request and its answer.
+/// What has come of the answer.
+enum Answer {
+    /// Nothing was asked.
+    None,
+    Head(ResponseFuture),
+    Content(RecvStream),
+}
+
+/// One request and its answer. Dropped before both are whole, it takes the request back (RFC 9113 section 8.7).
 pub(crate) struct Session {
-    inner: Option<Http2Session>,
+    // In this order: the stream ends, then its place is free.
     outlet: Option<Outlet>,
-    http2: Arc<Http2>,
-    peer: Box<HttpPeer>,
+    /// The client's side of a WebSocket, until it is open, and what would be answered to it in HTTP/1.1.
+    tunnel: Option<(Outlet, Challenge)>,
+    answer: Answer,
     trailer: Vec<u8>,
+    scheme: &'static str,
+    patience: Duration,
+    place: Place,
 }
 
 /// Why there is no head.
@@ -109,72 +89,107 @@ pub(crate) enum NoHead {
     Bad(BadResponse),
 }
 
+impl From<h2::Error> for NoHead {
+    fn from(e: h2::Error) -> Self {
+        let reason = e.reason().filter(|_| e.is_remote());
+        let unprocessed = (e.is_reset() && reason == Some(h2::Reason::REFUSED_STREAM))
+            || (e.is_go_away() && reason == Some(h2::Reason::NO_ERROR));
+        if unprocessed { Self::Unprocessed } else { Self::Broken(io::Error::other(e.to_string())) }
+    }
+}
+
 impl Session {
     /// Sends the head of the request; `end` when nothing follows.
-    pub(crate) fn send(&mut self, head: http::Request<()>, end: bool) -> io::Result<()> {
-        let Some(inner) = &mut self.inner else { return Err(io::ErrorKind::NotConnected.into()) };
-        let (parts, ()) = head.into_parts();
-        inner
-            .write_request_header(Box::new(RequestHeader::from(parts)), end)
-            .map_err(|e| io::Error::other(one_line(&e)))?;
-        if !end {
-            self.outlet = inner.take_request_body_writer().map(Outlet::new);
-        }
+    pub(crate) async fn send(&mut self, head: http::Request<()>, end: bool) -> Result<(), NoHead> {
+        // Nothing has been sent yet.
+        let mut sender = self.place.sender().await.map_err(|_| NoHead::Unprocessed)?;
+        let (answer, stream) = sender.send_request(head, end)?;
+        self.answer = Answer::Head(answer);
+        self.outlet = (!end).then(|| Outlet::new(stream));
         Ok(())
+    }
+
+    /// Sends an extended CONNECT (RFC 8441 section 4). The answer will be that which `challenge` demands in HTTP/1.1.
+    pub(crate) async fn send_connect(
+        &mut self,
+        head: http::Request<()>,
+        challenge: Challenge,
+    ) -> Result<(), NoHead> {
+        self.send(head, false).await?;
+        // Not before it is open: until then an end of the request's content would be the end of the tunnel.
+        self.tunnel = self.outlet.take().map(|outlet| (outlet, challenge));
+        Ok(())
+    }
+
+    /// Whether the back end takes an extended CONNECT.
+    pub(crate) async fn takes_extended_connect(&self) -> bool {
+        self.place.takes_extended_connect(self.patience).await
+    }
+
+    /// Keeps further requests from the connection: this one has waited for too long on it.
+    pub(crate) fn give_up(&self) {
+        self.place.give_up();
     }
 
     /// `https` or `http`.
     pub(crate) fn scheme(&self) -> &'static str {
-        self.http2.scheme()
+        self.scheme
     }
 
-    /// The head of the answer. (Interim answers are not handed out by the library.)
+    /// The next head of an answer, which may be an interim one.
     pub(crate) fn poll_head(
         &mut self,
         cx: &mut Context<'_>,
         method: &Method,
     ) -> Poll<Result<Response, NoHead>> {
-        let Some(inner) = &mut self.inner else {
+        let Answer::Head(answer) = &mut self.answer else {
             return Poll::Ready(Err(NoHead::Broken(io::ErrorKind::NotConnected.into())));
         };
-        if let Err(e) = ready!(inner.poll_read_response_header(cx)) {
-            let reason = e.reason().filter(|_| e.is_remote());
-            let unprocessed = (e.is_reset() && reason == Some(h2::Reason::REFUSED_STREAM))
-                || (e.is_go_away() && reason == Some(h2::Reason::NO_ERROR));
-            return Poll::Ready(Err(if unprocessed {
-                NoHead::Unprocessed
-            } else {
-                NoHead::Broken(io::Error::other(e.to_string()))
-            }));
-        }
-        let bodiless = inner.response_finished();
-        let Some(head) = inner.response_header() else {
-            return Poll::Ready(Err(NoHead::Broken(io::ErrorKind::UnexpectedEof.into())));
+        // RFC 9113 section 8.6: there is no 101.
+        let checked = |response: Response| match response.status {
+            101 => Err(NoHead::Bad(BadResponse::Upgrade)),
+            _ => Ok(response),
         };
-        Poll::Ready(Response::from_http2(head.status, &head.headers, method, bodiless).map_err(NoHead::Bad))
-    }
-
-    fn poll_trailer(&mut self, cx: &mut Context<'_>) -> Poll<Option<HeaderMap>> {
-        let Some(inner) = &mut self.inner else { return Poll::Ready(None) };
-        // Nothing is lost when this future is dropped: what it waits for stays with the stream.
-        let trailers = pin!(inner.read_trailers());
-        trailers.poll(cx).map(|trailers| trailers.ok().flatten())
+        // When there is nothing of this kind, the call that follows must not be made: an interim answer that came in between
+        // would be lost.
+        if let Some(interim) = ready!(answer.poll_informational(cx)) {
+            let interim = interim?;
+            let head = Response::from_http2(interim.status(), interim.headers(), method, false);
+            return Poll::Ready(head.map_err(NoHead::Bad).and_then(checked));
+        }
+        let (head, content) = ready!(Pin::new(answer).poll(cx))?.into_parts();
+        let bodiless = content.is_end_stream();
+        self.answer = Answer::Content(content);
+        let opened = self.tunnel.take().filter(|_| head.status.is_success());
+        let Some((outlet, challenge)) = opened else {
+            let head = Response::from_http2(head.status, &head.headers, method, bodiless);
+            return Poll::Ready(head.map_err(NoHead::Bad).and_then(checked));
+        };
+        self.outlet = Some(outlet);
+        let mut fields = head.headers;
+        challenge.meet(&mut fields);
+        let head = Response::from_http2(StatusCode::SWITCHING_PROTOCOLS, &fields, method, false);
+        Poll::Ready(head.map_err(NoHead::Bad))
     }
 }
 
 impl Source for Session {
     fn poll_fill(&mut self, cx: &mut Context<'_>, buffer: &mut BytesMut) -> Poll<io::Result<usize>> {
+        let error = |e: h2::Error| io::Error::other(e.to_string());
+        let Answer::Content(content) = &mut self.answer else { return Poll::Ready(Ok(0)) };
         loop {
-            let Some(inner) = &mut self.inner else { return Poll::Ready(Ok(0)) };
-            match ready!(inner.poll_read_response_body(cx)) {
-                Some(Ok(data)) if data.is_empty() => {}
+            match ready!(content.poll_data(cx)) {
                 Some(Ok(data)) => {
-                    buffer.extend_from_slice(&data);
-                    return Poll::Ready(Ok(data.len()));
+                    // What is taken here is on its way: the back end may send as much again.
+                    content.flow_control().release_capacity(data.len()).map_err(error)?;
+                    if !data.is_empty() {
+                        buffer.extend_from_slice(&data);
+                        return Poll::Ready(Ok(data.len()));
+                    }
                 }
-                Some(Err(e)) => return Poll::Ready(Err(io::Error::other(e.to_string()))),
+                Some(Err(e)) => return Poll::Ready(Err(error(e))),
                 None => {
-                    if let Some(trailers) = ready!(self.poll_trailer(cx)) {
+                    if let Some(trailers) = ready!(content.poll_trailers(cx)).map_err(error)? {
                         self.trailer = body::trailer_lines(&trailers);
                     }
                     return Poll::Ready(Ok(0));
@@ -211,20 +226,6 @@ impl Sink for Session {
     }
 }
 
-impl Drop for Session {
-    fn drop(&mut self) {
-        // Before the stream's place is given back: what is unfinished is reset.
-        self.outlet = None;
-        if let Some(inner) = self.inner.take() {
-            self.http2.connector.release_http_session(inner, &*self.peer, Some(self.http2.idle_timeout));
-        }
-    }
-}
-
 fn closed() -> io::Error {
     io::ErrorKind::BrokenPipe.into()
-}
-
-fn one_line(e: &pingora::Error) -> String {
-    e.to_string().split_whitespace().collect::<Vec<_>>().join(" ")
 }
