@@ -87,14 +87,7 @@ impl Clients {
             lists.are_current().map_err(|why| ConfigError::at(crl, "", why))?;
             rules(&self.auth, &self.authorities, &self.roots, lists)
         };
-        match followed.look([crl], all, read) {
-            Outcome::Unchanged => Outcome::Unchanged,
-            Outcome::Refused(e) => Outcome::Refused(e),
-            Outcome::Reloaded(rules) => {
-                self.rules.store(Arc::new(rules));
-                Outcome::Reloaded(())
-            }
-        }
+        followed.look([crl], all, read).keep(|rules| self.rules.store(Arc::new(rules)))
     }
 }
 

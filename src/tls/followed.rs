@@ -25,6 +25,20 @@ pub(super) enum Outcome<T> {
     Refused(ConfigError),
 }
 
+impl<T> Outcome<T> {
+    /// Puts what was read where it is used.
+    pub(super) fn keep(self, store: impl FnOnce(T)) -> Outcome<()> {
+        match self {
+            Self::Unchanged => Outcome::Unchanged,
+            Self::Reloaded(read) => {
+                store(read);
+                Outcome::Reloaded(())
+            }
+            Self::Refused(e) => Outcome::Refused(e),
+        }
+    }
+}
+
 /// Files that belong together, as they were when they were last read.
 #[derive(Debug)]
 pub(super) struct Followed<const N: usize> {

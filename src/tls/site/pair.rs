@@ -45,14 +45,8 @@ impl Pair {
     }
 
     pub(super) fn reload(&mut self, all: bool) -> Outcome<()> {
-        match self.followed.look(paths(&self.files), all, || read_new(&self.files)) {
-            Outcome::Unchanged => Outcome::Unchanged,
-            Outcome::Reloaded(loaded) => {
-                self.loaded = loaded;
-                Outcome::Reloaded(())
-            }
-            Outcome::Refused(e) => Outcome::Refused(e),
-        }
+        let Self { files, followed, loaded, .. } = self;
+        followed.look(paths(files), all, || read_new(files)).keep(|new| *loaded = new)
     }
 
     pub(super) fn status(&self) -> CertificateStatus {

@@ -58,10 +58,22 @@ SCALING = CASES[1]
 def add_options(c: argparse.ArgumentParser) -> None:
     c.add_argument("--rounds", type=int, default=5, help="of each kind (default: 5)")
     c.add_argument("--seconds", type=float, default=3, help="of each measurement, about (default: 3)")
-    c.add_argument("--cpu", type=float, default=0.25, help="cores of each mysqld (default: 0.25)")
+    c.add_argument("--cpu", type=_cores, default=0.25, help="cores of each mysqld (default: 0.25)")
     c.add_argument("--json", type=Path, metavar="FILE", help="write everything that was measured there")
     c.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables there")
     c.add_argument("--profile", default=argparse.SUPPRESS, help="cargo's profile (default: lab)")
+
+
+def _cores(text: str) -> float:
+    """A quota that the kernel takes: 1 ms in PERIOD_US at least."""
+    least = 1000 / PERIOD_US
+    try:
+        cores = float(text)
+    except ValueError:
+        cores = 0.0
+    if not least <= cores <= os.cpu_count():
+        raise argparse.ArgumentTypeError(f"{text}: a number of cores between {least:g} and {os.cpu_count()}, such as 0.25")
+    return cores
 
 
 class Quota:
