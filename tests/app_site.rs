@@ -449,10 +449,19 @@ async fn a_commit_without_an_answer_is_repeated_and_happens_once() {
     let mut browser = site.browser("author").await;
     let page = browser.get(&format!("/articles/{slug}")).await;
     let fields = [("csrf", &*page.field("csrf")), ("once", &*page.field("once")), ("body", "From a form.")];
+    let action = page.action();
     let (answer, ()) =
-        tokio::join!(browser.submit(&path, &fields), write.swallow_the_answer_after_a_slow_one());
+        tokio::join!(browser.submit(&action, &fields), write.swallow_the_answer_after_a_slow_one());
     assert_eq!(answer.status, 303, "{}", answer.body);
     assert_eq!(database.count("comments").await, 3);
+    // As a balancer does when the node that had it dies before it answers.
+    assert_eq!(browser.submit(&action, &fields).await.status, 303);
+    assert_eq!(database.count("comments").await, 3);
+    // The address lets the balancer know that it may.
+    for page in [page, browser.get("/write").await, browser.get(&format!("/articles/{slug}/edit")).await] {
+        let (action, once) = (page.action(), page.field("once"));
+        assert!(action.ends_with(&format!("?idempotency-key={once}")) && once.len() >= 16, "{action}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

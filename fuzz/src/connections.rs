@@ -119,7 +119,7 @@ impl Rig {
             response_timeout: LONG,
             send_proxy_protocol: None,
             idle_timeout: LONG,
-            http2: None,
+            http2: false,
         };
         let service = All { pool: self.pool.clone(), upstreams: Upstreams::new(vec![reach], 8) };
         let policy = Policy {

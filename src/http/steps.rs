@@ -225,9 +225,21 @@ pub fn set_by_us(admitted: Option<&Admitted>, policy: &Policy) -> impl Fn(&[u8])
 pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// Whether a request may be sent again although a server may have acted upon it: its method is idempotent (RFC 9110
-/// section 9.2.2), or its client says so.
+/// section 9.2.2), or its client says so by [`IDEMPOTENCY_KEY`]; as a parameter of the query where it can send no field, in
+/// the form of a page.
 pub fn is_repeatable(head: &impl RequestHead) -> bool {
-    head.method().is_idempotent() || head.first(&IDEMPOTENCY_KEY).is_some_and(|key| !key.is_empty())
+    head.method().is_idempotent()
+        || head.first(&IDEMPOTENCY_KEY).is_some_and(|key| !key.is_empty())
+        || is_keyed(head.target())
+}
+
+/// Whether the query of a request target has an `idempotency-key` that is not empty.
+fn is_keyed(target: &[u8]) -> bool {
+    let Some(at) = memchr::memchr(b'?', target) else { return false };
+    target[at + 1..].split(|b| *b == b'&').any(|parameter| {
+        let key = parameter.strip_prefix(IDEMPOTENCY_KEY.as_str().as_bytes());
+        key.and_then(|rest| rest.strip_prefix(b"=")).is_some_and(|key| !key.is_empty())
+    })
 }
 
 /// Status and location that move a request from plain HTTP to HTTPS. GET and HEAD move for ever; any other method keeps

@@ -490,6 +490,14 @@ impl Answer {
     }
 
     /// The value of a form's field, as a browser sees it.
+    /// Where the page's form is sent to.
+    pub fn action(&self) -> String {
+        let page = scraper::Html::parse_document(&self.body);
+        let form = scraper::Selector::parse("form.writing").unwrap();
+        let form = page.select(&form).next().unwrap_or_else(|| panic!("no form in {}", self.body));
+        form.value().attr("action").unwrap().to_owned()
+    }
+
     pub fn field(&self, name: &str) -> String {
         let page = scraper::Html::parse_document(&self.body);
         let find = |selector: &str| {

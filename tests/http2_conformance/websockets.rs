@@ -171,7 +171,8 @@ async fn rfc6455_4_1_what_opens_no_websocket_is_never_told_as_one() {
     let declined = |_: &Message| "HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno".to_owned();
     let (answer, ..) = asked(&scene, declined).await;
     assert_eq!(answer.unwrap().status(), 403);
-    let cases: [(&str, fn(&Message) -> String); 4] = [
+    type Answer = fn(&Message) -> String;
+    let cases: [(&str, Answer); 4] = [
         ("a page", |_| "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi".into()),
         ("another key's answer", |_| {
             let accept = websocket_accept("dGhlIHNhbXBsZSBub25jZQ==");

@@ -55,6 +55,9 @@ async fn rfc9110_9_2_2_a_request_that_is_not_idempotent_is_not_sent_twice() {
     let scene = Scene::tuned(2, "", "").await;
     let keyed = request("POST", "Idempotency-Key: \"k\"\r\n", "hello");
     assert_eq!(broken_first(&scene, &keyed, "").await, (200, 2), "its client says that it may come twice");
+    let scene = Scene::tuned(2, "", "").await;
+    let form = request("POST", "", "hello").replacen(" HTTP/1.1", "?idempotency-key=k HTTP/1.1", 1);
+    assert_eq!(broken_first(&scene, &form, "").await, (200, 2), "a form can only say so in its action");
 }
 
 #[tokio::test(flavor = "multi_thread")]

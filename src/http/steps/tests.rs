@@ -176,4 +176,16 @@ fn rfc9110_9_2_2_only_what_is_idempotent_or_keyed_may_be_sent_twice() {
         assert!(!is_repeatable(&head(method.clone(), &[("idempotency-key", "")])));
         assert!(is_repeatable(&head(method, &[("idempotency-key", "\"8e03978e\"")])));
     }
+    let target = |target| is_repeatable(&test_head(Method::POST, Version::HTTP_11, target, &[]));
+    for keyed in ["/a?idempotency-key=8e03978e", "/?x=1&idempotency-key=x", "/?idempotency-key=a=b&y"] {
+        assert!(target(keyed), "{keyed}");
+    }
+    for not in ["/idempotency-key=x", "/?idempotency-key", "/?idempotency-key=", "/?idempotency-key=&x=1"] {
+        assert!(!target(not), "{not}");
+    }
+    for not in
+        ["/?xidempotency-key=x", "/?idempotency-keys=x", "/?x=idempotency-key=x", "/?Idempotency-Key=x"]
+    {
+        assert!(!target(not), "{not}");
+    }
 }
