@@ -191,7 +191,11 @@ impl Connections {
         };
         match dial.await {
             Ok(made) => made.map_err(|(kind, text)| io::Error::new(kind, text)),
-            Err(_) => Err(io::Error::other("the connection was given up")),
+            Err(_) => {
+                // Whoever made it is gone without a word; the next request makes another.
+                self.state.lock().dials.remove(&whom);
+                Err(io::Error::other("the connection was given up"))
+            }
         }
     }
 
