@@ -79,6 +79,10 @@ impl Board {
 
     /// A look that succeeded; `at` is when it began.
     pub fn observed(&self, observation: Observation, at: Instant) {
+        self.observed_by(observation, at, Instant::now().max(at));
+    }
+
+    fn observed_by(&self, observation: Observation, at: Instant, ended: Instant) {
         let mut state = self.state.write();
         if state.seen.as_ref().is_some_and(|(_, last)| *last > at) {
             // It began earlier than what is known and took longer: two may look at the same time.
@@ -86,7 +90,9 @@ impl Board {
         }
         let paused = state.seen.as_ref().is_some_and(|(_, last)| at.duration_since(*last) > self.stale);
         if paused {
-            state.resumed = Some(at);
+            // Not when the look began: it may have waited for the end of the pause, and what peers said meanwhile is of the
+            // time before it.
+            state.resumed = Some(ended);
         }
         state.seen = Some((Arc::new(observation), at));
         state.fault = None;

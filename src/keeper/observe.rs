@@ -157,6 +157,9 @@ async fn read(
     let gtid_purged = gtids(&row, 3)?;
     let gtid_received = gtids(&row, 4)?;
 
+    // The view's identifier before its members, so that what changes in between makes the view look older than it is, and
+    // never newer.
+    let applier = applier(sql, deadline).await?;
     let members = within(
         deadline,
         sqlx::query(
@@ -179,7 +182,9 @@ async fn read(
     }
 
     let (view_id, lag_seconds) = match member_state {
-        MemberState::Online | MemberState::Recovering => applier(sql, role, deadline).await?,
+        MemberState::Online | MemberState::Recovering => {
+            applier.map_or((String::new(), None), |a| (a.view_id.clone(), a.lag(role)))
+        }
         _ => (String::new(), None),
     };
     let mut clone = None;
@@ -224,8 +229,30 @@ async fn read(
     })
 }
 
-/// View identifier and lag of a member that is in a group.
-async fn applier(sql: &mut Sql, role: Role, deadline: Duration) -> Result<(String, Option<f64>), SqlError> {
+/// How far a member of a group has come.
+struct Applier {
+    view_id: String,
+    /// Transactions that wait.
+    queued: u64,
+    /// How long ago the oldest one that is being applied was made, in microseconds; far below zero when none is.
+    applying: f64,
+}
+
+impl Applier {
+    fn lag(&self, role: Role) -> Option<f64> {
+        match (role, self.applying) {
+            (Role::Primary, _) => Some(0.0),
+            // Two clocks differ a little: a transaction from the future is one that was made just now. What is far below
+            // zero stands for "applies nothing".
+            (_, micros) if micros > -1e11 => Some((micros / 1e6).max(0.0)),
+            (_, _) if self.queued == 0 => Some(0.0),
+            // Something waits and nothing is being applied: between two transactions, or stuck. In doubt: unknown.
+            _ => None,
+        }
+    }
+}
+
+async fn applier(sql: &mut Sql, deadline: Duration) -> Result<Option<Applier>, SqlError> {
     let row = within(
         deadline,
         sqlx::query(
@@ -241,20 +268,10 @@ async fn applier(sql: &mut Sql, role: Role, deadline: Duration) -> Result<(Strin
         .fetch_optional(sql.inner()),
     )
     .await?;
-    let Some(row) = row else { return Ok((String::new(), None)) };
-    let view_id = text(&row, 0)?;
-    let queued = row.try_get::<u64, _>(1)?;
-    let applying = row.try_get::<f64, _>(2)?;
-    let lag = match (role, applying) {
-        (Role::Primary, _) => Some(0.0),
-        // Two clocks differ a little: a transaction from the future is one that was made just now. What is far below
-        // zero stands for "applies nothing".
-        (_, micros) if micros > -1e11 => Some((micros / 1e6).max(0.0)),
-        (_, _) if queued == 0 => Some(0.0),
-        // Something waits and nothing is being applied: between two transactions, or stuck. In doubt: unknown.
-        _ => None,
-    };
-    Ok((view_id, lag))
+    let Some(row) = row else { return Ok(None) };
+    // Outside a group some of it is NULL.
+    let queued = row.try_get::<Option<u64>, _>(1)?.unwrap_or_default();
+    Ok(Some(Applier { view_id: text(&row, 0)?, queued, applying: row.try_get(2)? }))
 }
 
 fn view_member(config: &Config, row: &MySqlRow) -> Result<ViewMember, SqlError> {

@@ -50,14 +50,14 @@ pub fn primary(facts: &Facts) -> Result<(), String> {
     }
     for (name, peer) in &facts.peers {
         let other = peer.is_healthy() && peer.role == Role::Primary && peer.server_uuid != local.server_uuid;
-        if other && !newer_view(local, peer) {
+        if other && !without(local, peer) {
             return Err(format!(
                 "{name} is primary, too, in view {} (here: {})",
                 peer.view_id, local.view_id
             ));
         }
         let expelled = peer.is_healthy() && !peer.view.iter().any(|m| m.uuid == local.server_uuid);
-        if expelled && !newer_view(local, peer) {
+        if expelled && !without(local, peer) {
             return Err(format!("{name} is in view {} without this member", peer.view_id));
         }
     }
@@ -107,6 +107,12 @@ fn in_group(facts: &Facts) -> Result<&Observation, String> {
         return Err("most of the group is out of reach".into());
     }
     Ok(local)
+}
+
+/// Whether the group has gone on without the peer: the local view is newer than the peer's, and the peer is not in it. One that
+/// is in it will soon say that it is, and until then is right in doubt.
+fn without(local: &Observation, peer: &Observation) -> bool {
+    newer_view(local, peer) && !local.view.iter().any(|m| m.uuid == peer.server_uuid)
 }
 
 /// Whether the local view follows the peer's: same incarnation of the group, higher number (`prefix:number`).

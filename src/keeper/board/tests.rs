@@ -79,6 +79,13 @@ fn after_a_pause_every_peer_must_be_asked_anew() {
     assert!(!board.facts(thawed).asked_since_pause);
     board.peer("node2", thawed + Duration::from_millis(5), Err("away".into()));
     assert!(board.facts(thawed + Duration::from_millis(9)).asked_since_pause, "also when it did not answer");
+    // A question that mysqld answers once it goes on: whom was asked while it waited was asked too early.
+    let (asked, answered) = (thawed + Duration::from_secs(20), thawed + Duration::from_secs(22));
+    board.peer("node2", asked + Duration::from_millis(500), Err("away".into()));
+    board.observed_by(online_primary(), asked, answered);
+    assert!(!board.facts(answered).asked_since_pause);
+    board.peer("node2", answered + Duration::from_millis(5), Err("away".into()));
+    assert!(board.facts(answered + Duration::from_millis(9)).asked_since_pause);
 }
 
 #[test]

@@ -97,10 +97,18 @@ fn a_thawed_primary_yields_to_the_newer_view() {
     refused(primary(&f), "b is primary, too");
     f.peers = vec![("c".into(), member("c", Role::Secondary, "7:4", &["b", "c"]))];
     refused(primary(&f), "without this member");
-    // The same peer, seen before this member's own newer view: it is late, not we.
-    let mut f = facts(member("a", Role::Primary, "7:5", ALL));
+    // The same peer, seen before this member's own newer view, from which it is gone: it is late, not we.
+    let mut f = facts(member("a", Role::Primary, "7:5", &["a", "c"]));
     f.peers = vec![("b".into(), member("b", Role::Primary, "7:4", &["b", "c"]))];
     assert_eq!(primary(&f), Ok(()));
+    f.peers = vec![("b".into(), member("b", Role::Secondary, "7:4", &["b", "c"]))];
+    assert_eq!(primary(&f), Ok(()));
+    // One that is in the newer view is asked again first.
+    let mut f = facts(member("a", Role::Primary, "7:5", ALL));
+    f.peers = vec![("b".into(), member("b", Role::Primary, "7:4", &["b", "c"]))];
+    refused(primary(&f), "b is primary, too");
+    f.peers = vec![("c".into(), member("c", Role::Secondary, "7:4", &["b", "c"]))];
+    refused(primary(&f), "without this member");
     // Another incarnation of the group cannot be compared: in doubt, no.
     let mut f = facts(member("a", Role::Primary, "7:5", ALL));
     f.peers = vec![("b".into(), member("b", Role::Primary, "8:1", &["b"]))];
