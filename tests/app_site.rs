@@ -139,9 +139,11 @@ async fn mistakes_in_a_form_are_shown_beside_what_was_typed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_update_is_refused_and_both_texts_are_there() {
-    let (_database, _write, _read, site) = site!("a_lost_update_is_refused_and_both_texts_are_there");
+    let (mut database, _write, _read, site) = site!("a_lost_update_is_refused_and_both_texts_are_there");
     let token = site.login("author").await;
     let slug = create(&site, &token, "Shared", "First.").await;
+    // Another browser than the author's may be led to a replica.
+    database.replica_catches_up().await;
     let path = format!("/articles/{slug}/edit");
     let mut browser = site.browser("editor").await;
     let form = browser.get(&path).await;
@@ -281,6 +283,8 @@ async fn a_primary_that_takes_no_writes_keeps_the_text_in_the_form() {
     let token = site.login("author").await;
     let mut browser = site.browser("author").await;
     let slug = create(&site, &token, "Kept", "Text.").await;
+    // Another browser than the author's may be led to a replica.
+    database.replica_catches_up().await;
     let page = browser.get(&format!("/articles/{slug}")).await;
     let (csrf, once) = (page.field("csrf"), page.field("once"));
     database.on_primary("SET GLOBAL super_read_only = ON").await;
@@ -429,6 +433,8 @@ async fn a_commit_without_an_answer_is_repeated_and_happens_once() {
     let (mut database, write, _read, site) = site!("a_commit_without_an_answer_is_repeated_and_happens_once");
     let token = site.login("author").await;
     let slug = create(&site, &token, "Unanswered", "Text.").await;
+    // Another browser than the author's may be led to a replica.
+    database.replica_catches_up().await;
     let path = format!("/articles/{slug}/comments");
     slow_before_commit(&mut database).await;
 
@@ -470,6 +476,8 @@ async fn a_commit_without_an_answer_and_without_a_primary_after_it_is_told_as_it
         site!("a_commit_without_an_answer_and_without_a_primary_after_it_is_told_as_it_is");
     let token = site.login("author").await;
     let slug = create(&site, &token, "Unanswered", "Text.").await;
+    // Another browser than the author's may be led to a replica.
+    database.replica_catches_up().await;
     let path = format!("/articles/{slug}/comments");
     let mut browser = site.browser("author").await;
     let page = browser.get(&format!("/articles/{slug}")).await;
