@@ -15,6 +15,8 @@ use support::authority::Authority;
 use support::client::{Answer, Wire};
 use support::program::{Program, call_other};
 use support::until;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
 use trivet::tls;
 
 const WEB: &str = env!("CARGO_BIN_EXE_trivet-web");
@@ -26,6 +28,8 @@ struct Node {
     web: Program,
     root: PathBuf,
     client: Arc<ClientConfig>,
+    /// What connections to it begin with, before TLS.
+    greeting: &'static str,
 }
 
 /// How a web tier is set up beside what every one has.
@@ -33,11 +37,12 @@ struct Setup<'a> {
     health: &'static str,
     peers: &'a [&'a Node],
     merge: Value,
+    greeting: &'static str,
 }
 
 impl Default for Setup<'_> {
     fn default() -> Self {
-        Self { health: "100ms", peers: &[], merge: json!({}) }
+        Self { health: "100ms", peers: &[], merge: json!({}), greeting: "" }
     }
 }
 
@@ -82,13 +87,15 @@ impl Node {
         let (config, root) = configure(authority, name, &app, &setup);
         let web = Program::start_other(WEB, &config);
         let client = tls::client_config(&authority.files("balancer"), &[b"http/1.1"]).unwrap();
-        let node = Self { name, app, web, root, client };
+        let node = Self { name, app, web, root, client, greeting: setup.greeting };
         until("its app is up", || async { node.get("/healthz/app").await.status == 200 }).await;
         node
     }
 
     async fn open(&self) -> Wire {
-        Wire::tls(self.web.address("listen"), self.name, self.client.clone()).await
+        let mut tcp = TcpStream::connect(self.web.address("listen")).await.unwrap();
+        tcp.write_all(self.greeting.as_bytes()).await.unwrap();
+        Wire::try_tls_over(tcp, self.name, self.client.clone()).await.unwrap()
     }
 
     async fn get(&self, path: &str) -> Answer {
@@ -236,6 +243,33 @@ async fn what_no_file_answers_goes_to_the_app_with_what_the_balancer_said_about_
     }
     assert!(seen.ends_with("\r\n\r\ntitle=a"), "{seen}");
     assert_eq!(node.web.access("/articles")["client"], "203.0.113.9");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn behind_a_proxy_protocol_the_client_is_whom_the_header_names_here_and_at_a_peer() {
+    let authority = Authority::new();
+    let setup = |peers| Setup {
+        peers,
+        merge: json!({
+            "proxy_protocol": {"from": ["127.0.0.1"]},
+            "peers": {"send_proxy_protocol": "v2"}
+        }),
+        greeting: "PROXY TCP4 192.0.2.7 198.51.100.1 56324 443\r\n",
+        ..Setup::default()
+    };
+    let second = Node::new(&authority, "node2", setup(&[])).await;
+    let first = Node::new(&authority, "node1", setup(&[&second])).await;
+    assert!(first.get("/here").await.body.starts_with("node1"));
+    assert!(first.app.seen()[0].to_ascii_lowercase().contains("x-forwarded-for: 192.0.2.7\r\n"));
+    assert_eq!(first.web.access("/here")["client"], "192.0.2.7");
+
+    // The checks of the peer get through as well, and so does what it is handed.
+    first.app.kill().await;
+    until("the peer answers", || async { first.get("/there").await.body.starts_with("node2") }).await;
+    assert_eq!(second.web.access("/there")["client"], "192.0.2.7");
+
+    let silent = Wire::try_tls(first.web.address("listen"), "node1", first.client.clone()).await;
+    assert!(silent.is_err(), "without a header nobody is served");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -415,6 +449,7 @@ fn a_bad_configuration_ends_with_64_and_names_file_key_and_reason() {
             "peers.backends[0].name: ",
         ),
         (json!({"drain_delay": "1h"}), "drain_delay: must be shorter"),
+        (json!({"proxy_protocol": {"from": []}}), "proxy_protocol.from: is empty; name at least one"),
     ] {
         let (config, _) = configure(&authority, "node1", &app, &Setup { merge, ..Setup::default() });
         for arguments in [vec!["--check", "--config"], vec!["--config"]] {

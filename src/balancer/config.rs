@@ -468,7 +468,7 @@ impl Validate for Config {
         }
         if let Some(http) = &self.http {
             config::not_empty("http.listen", &http.listen)?;
-            validate_trust("http.proxy_protocol.from", http.proxy_protocol.as_ref())?;
+            Trust::validate(http.proxy_protocol.as_ref(), "http.proxy_protocol")?;
             if self.https.is_none() {
                 return Invalid::err(
                     "http",
@@ -496,7 +496,7 @@ impl Validate for Config {
 impl Https {
     fn validate(&self) -> Result<(), Invalid> {
         config::not_empty("https.listen", &self.listen)?;
-        validate_trust("https.proxy_protocol.from", self.proxy_protocol.as_ref())?;
+        Trust::validate(self.proxy_protocol.as_ref(), "https.proxy_protocol")?;
         if let Some(rate) = self.request_rate {
             for (key, n) in [("rate", rate.rate), ("burst", rate.burst)] {
                 if n == 0 {
@@ -586,10 +586,6 @@ impl Https {
 }
 
 /// A listener that takes PROXY headers from nobody would serve nobody.
-fn validate_trust(key: &str, trust: Option<&Trust>) -> Result<(), Invalid> {
-    trust.map_or(Ok(()), |trust| config::not_empty(key, &trust.from))
-}
-
 impl Web {
     fn validate(&self) -> Result<(), Invalid> {
         validate_backends("web.backends", &self.backends, self.tls.is_some())?;

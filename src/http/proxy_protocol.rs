@@ -16,6 +16,8 @@ use serde::Deserialize;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
+use crate::config::{self, Invalid};
+
 mod v1;
 mod v2;
 
@@ -129,11 +131,16 @@ fn as_v6(address: SocketAddr) -> SocketAddrV6 {
 #[serde(deny_unknown_fields)]
 pub struct Trust {
     /// Networks of the proxies in front.
-    #[serde(deserialize_with = "crate::config::networks")]
+    #[serde(deserialize_with = "config::networks")]
     pub from: Vec<IpNet>,
 }
 
 impl Trust {
+    /// Whether what stands under `key`, if anything, names a proxy at all.
+    pub fn validate(trust: Option<&Self>, key: &str) -> Result<(), Invalid> {
+        trust.map_or(Ok(()), |trust| config::not_empty(&format!("{key}.from"), &trust.from))
+    }
+
     /// Whether `address` is one of the proxies in front.
     pub fn covers(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();

@@ -8,6 +8,7 @@ use bytesize::ByteSize;
 use serde::Deserialize;
 
 use crate::config::{self, Invalid, Log, Metrics, TlsFiles, Validate};
+use crate::http::proxy_protocol::{self, Trust};
 use crate::pool::config::{BackendConfig, HealthConfig, Protocol, validate_backends};
 
 /// The whole configuration of `trivet-web`.
@@ -31,6 +32,9 @@ pub struct Config {
     pub drain_delay: Duration,
     /// Addresses to listen on, with mutual TLS.
     pub listen: Vec<SocketAddr>,
+    /// The balancers and peers that tell the client's address in a PROXY header; anyone else is not served.
+    #[serde(default)]
+    pub proxy_protocol: Option<Trust>,
     /// The cluster's CA and this node's certificate: for the listeners and for the links to the peers.
     pub tls: TlsFiles,
     /// Limits of a connection.
@@ -125,6 +129,9 @@ pub struct Peers {
     /// The web tiers of the other nodes; empty on a cluster of one.
     #[serde(default)]
     pub backends: Vec<BackendConfig>,
+    /// Begin connections to them with a PROXY header: for peers whose `proxy_protocol` asks for it.
+    #[serde(default)]
+    pub send_proxy_protocol: Option<proxy_protocol::Version>,
 }
 
 fn default_metrics() -> Metrics {
@@ -188,6 +195,7 @@ impl Validate for Config {
                 );
             }
         }
+        Trust::validate(self.proxy_protocol.as_ref(), "proxy_protocol")?;
         self.tls.validate("tls")?;
         self.limits.validate()?;
         self.files.validate()?;

@@ -46,7 +46,8 @@ pub async fn run(config: Config) -> Result<(), Failure> {
 
     let mut endpoints = Vec::new();
     for address in &config.listen {
-        endpoints.push(Endpoint::bind("listen", *address, Some(server_tls.clone())).await?);
+        let endpoint = Endpoint::bind("listen", *address, Some(server_tls.clone())).await?;
+        endpoints.push(endpoint.behind(config.proxy_protocol.clone()));
     }
     let connections = Arc::new(Connections::default());
     let status = {

@@ -58,8 +58,10 @@ impl Upstreams {
         let mut reaches = vec![Reach { http2, ..reach(app.address, None) }];
         for b in &config.peers.backends {
             let tls = Some((client.clone(), tls::verified_name(b.tls_name())?));
-            reaches.push(reach(b.address, tls.clone()));
-            let check = HttpCheck::new(b.address.to_string(), APP_HEALTH, tls);
+            let send_proxy_protocol = config.peers.send_proxy_protocol;
+            reaches.push(Reach { send_proxy_protocol, ..reach(b.address, tls.clone()) });
+            let check = HttpCheck::new(b.address.to_string(), APP_HEALTH, tls)
+                .with_proxy_protocol(send_proxy_protocol);
             backends.push((Spec { name: b.name.clone(), address: b.address, tier: 1 }, Arc::new(check)));
         }
         let pool = Pool::new("app", backends);
