@@ -2,6 +2,7 @@
 # * power loss of the holder: the adverts stop, 0.3 s at 0.1 s a piece;
 # * death of its balancer: the balancer's unit says so in a tracked file, at once;
 # * a balancer that hangs: it no longer answers the local check, 2 to 3 s;
+# * a holder that hears no other node, or is heard by none: its priority falls below everyone's, 3 to 4 s;
 # * death of keepalived: its unit takes the addresses off the interface, and it starts again.
 {
   config,
@@ -15,15 +16,24 @@ let
   failover = cfg.failover;
   inherit (trivet) ports self;
   addresses = map (a: "${a}/32 dev ${self.interface}") cfg.cluster.virtualAddresses;
-  tracked = "/run/trivet-failover/balancer";
+  folder = "/run/trivet-failover";
+  tracked = "${folder}/balancer";
+  holds = "${folder}/holds";
   # In keepalived's terms zero is good and anything else a failure.
   report = value: pkgs.writeShellScript "trivet-balancer-report" "echo ${value} > ${tracked}\n";
   lines = indent: lib.concatMapStringsSep "\n" (line: indent + line);
   peers = trivet.others trivet.balancers;
   # Near the top: the lower the priority, the longer a node waits before it takes over. By steps, so that two backups do not
-  # take over in the same instant.
+  # take over in the same instant. Who holds the addresses is above all who do not, so a node that returns takes nothing back
+  # and causes no second outage; who hears no other node is below all who do.
   position = lib.lists.findFirstIndex (n: n.name == self.name) 0 trivet.balancers;
-  priority = 250 - 10 * position;
+  count = lib.length trivet.balancers;
+  step = lib.min 10 (253 / (4 * count - 1)); # all of it fits between 1 and 254
+  holder = step * count;
+  alone = -2 * holder;
+  priority = 254 - holder - step * position;
+  note = pkgs.writeShellScript "trivet-holds" "echo \"$1\" > ${holds}\n";
+  check = path: "${pkgs.curl}/bin/curl --silent --fail --output /dev/null --max-time 1 http://${trivet.local ports.localCheck}${path}";
 
   configuration = pkgs.writeText "keepalived.conf" ''
     global_defs {
@@ -36,6 +46,8 @@ let
       vrrp_garp_master_delay 1
       vrrp_garp_master_repeat 3
       vrrp_garp_master_refresh 10
+      # Where two held them, the one that keeps them has the last word with the neighbours.
+      vrrp_higher_prio_send_advert
     }
 
     track_file balancer {
@@ -43,8 +55,13 @@ let
       weight 0
     }
 
+    track_file holds {
+      file "${holds}"
+      weight ${toString holder}
+    }
+
     vrrp_script balancer_answers {
-      script "${pkgs.curl}/bin/curl --silent --fail --output /dev/null --max-time 1 http://${trivet.local ports.localCheck}/healthz"
+      script "${check "/healthz"}"
       interval ${toString failover.checkInterval}
       timeout 2
       rise 1
@@ -52,10 +69,19 @@ let
       user trivet-balancer trivet-balancer
     }
 
+    vrrp_script hears_others {
+      script "${check "/healthz/others"}"
+      interval ${toString failover.checkInterval}
+      timeout 2
+      rise 2
+      fall 2
+      weight ${toString alone}
+      user trivet-balancer trivet-balancer
+    }
+
     vrrp_instance trivet {
-      # No node is master by birth, and none takes the addresses back: a node that returns causes no second outage.
+      # No node is master by birth.
       state BACKUP
-      nopreempt
       interface ${self.interface}
       virtual_router_id ${toString cfg.cluster.virtualRouterId}
       priority ${toString priority}
@@ -69,10 +95,15 @@ let
       }
       track_file {
         balancer
+        holds
       }
       track_script {
         balancer_answers
+        hears_others
       }
+      notify_master "${note} 1" root root
+      notify_backup "${note} 0" root root
+      notify_fault "${note} 0" root root
     }
     ${failover.extraConfig}
   '';
@@ -102,7 +133,7 @@ in
   config = lib.mkIf (cfg.enable && trivet.has "balancer") {
     # Until the balancer reports itself, it is down.
     systemd.tmpfiles.rules = [
-      "d /run/trivet-failover 0755 root root - -"
+      "d ${folder} 0755 root root - -"
       "f ${tracked} 0644 trivet-balancer trivet-balancer - 1"
     ];
     systemd.services.trivet-balancer.serviceConfig = {
@@ -110,7 +141,7 @@ in
       # In order: the addresses move first, and the balancer finishes what it still has.
       ExecStop = [ (report "1") ];
       ExecStopPost = [ (report "1") ];
-      ReadWritePaths = [ "/run/trivet-failover" ];
+      ReadWritePaths = [ folder ];
     };
 
     assertions = [
@@ -133,6 +164,7 @@ in
       startLimitIntervalSec = 0;
       serviceConfig = {
         Type = "simple";
+        ExecStartPre = "${note} 0"; # it begins without the addresses
         ExecStart = "${pkgs.keepalived}/bin/keepalived --dont-fork --log-console --use-file=${configuration} --pid=/run/keepalived/keepalived.pid --vrrp_pid=/run/keepalived/vrrp.pid";
         ExecReload = "${pkgs.coreutils}/bin/kill -HUP $MAINPID";
         # Killed outright, keepalived leaves the addresses where they are, and two nodes would have them.
@@ -166,6 +198,7 @@ in
         ProtectKernelLogs = true;
         ProtectKernelModules = true;
         ProtectSystem = "strict";
+        ReadWritePaths = [ folder ]; # whether it holds the addresses
         # Not ProtectKernelTunables: keepalived sets ARP behaviour below /proc/sys/net.
         # Not RestrictRealtime: vrrp_rt_priority.
         RestrictAddressFamilies = [

@@ -51,8 +51,12 @@ impl Scene {
     }
 
     async fn local_check(&self) -> u16 {
+        self.local_check_of("/healthz").await
+    }
+
+    async fn local_check_of(&self, path: &str) -> u16 {
         let mut wire = Wire::plain(self.balancer.address("local_check.listen")).await;
-        wire.send("GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").await;
+        wire.send(&format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n")).await;
         wire.answer().await.unwrap().status
     }
 
@@ -584,6 +588,26 @@ async fn a_back_end_that_speaks_nonsense_is_a_502() {
         scene.backends[0].does(Act::Bytes(nonsense.into()));
         assert_eq!(scene.get("/").await.status, 502, "{nonsense:?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_hears_nothing_of_any_other_says_so_beside_its_own_health() {
+    // The balancer is node1's.
+    let scene = Scene::with(3).await;
+    let others = || scene.local_check_of("/healthz/others");
+    assert_eq!(others().await, 200);
+    scene.backends[0].kill().await;
+    scene.backends[2].unwell(Some("draining"));
+    scene.balancer.logged(|l| l["message"] == "back end is down" && l["backend"] == "node2");
+    scene.balancer.logged(|l| l["message"] == "back end is down" && l["backend"] == "node0");
+    assert_eq!(others().await, 200, "one that says no is heard");
+    scene.backends[2].kill().await;
+    until("nobody else is heard", || async { others().await == 503 }).await;
+    assert_eq!(scene.local_check().await, 200, "it can serve all the same");
+    let (at, tls) = (scene.backends[2].address, scene.authority.mutual_server("node2"));
+    let again = Backend::try_start_at(at, "node2", tls).await.expect("its port is free");
+    until("one is heard again", || async { others().await == 200 }).await;
+    drop(again);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -77,6 +77,21 @@ def one(found):
     return found[0] if len(found) == 1 else None
 
 
+# A whole node is cut at the switch. One pair, or one direction, is cut by a node that drops what comes in: for the network
+# that is the same, a packet that was sent and does not arrive. The priority puts it before the node's own firewall.
+
+
+def deafen(node, *to):
+    """The node hears nothing of these others."""
+    addresses = ", ".join(ADDRESSES[o.name] for o in to)
+    node.succeed(f"nft 'table ip deaf {{ chain hear {{ type filter hook input priority -400; ip saddr {{ {addresses} }} drop; }}; }}'",
+                 timeout=30)
+
+
+def hear_again(node):
+    node.execute("nft delete table ip deaf 2>/dev/null", timeout=30)
+
+
 # --- the database, as its administrator sees it ------------------------------------------------------------------
 
 

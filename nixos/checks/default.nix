@@ -42,10 +42,11 @@ in
   # `nft --check` runs when the ruleset is built.
   nftables = lib.elemAt node1.systemd.services.nftables.serviceConfig.ExecStart 1;
   keepalived = pkgs.runCommand "trivet-keepalived-check" { nativeBuildInputs = [ pkgs.keepalived ]; } ''
-    # A builder has neither the node's interface, nor the tracked file, nor the check's user.
+    # A builder has neither the node's interface, nor the tracked files, nor the check's user.
     echo 1 > balancer
+    echo 0 > holds
     sed --expression='s/^global_defs {/&\n  dynamic_interfaces/' \
-        --expression="s|/run/trivet-failover/balancer|$PWD/balancer|" \
+        --expression="s|/run/trivet-failover/|$PWD/|" \
         --expression='s/user trivet-balancer trivet-balancer/user nobody/' \
         ${node1.environment.etc."keepalived/keepalived.conf".source} > keepalived.conf
     keepalived --config-test --use-file="$PWD/keepalived.conf"

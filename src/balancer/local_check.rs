@@ -1,4 +1,4 @@
-//! What keepalived asks: can this balancer serve?
+//! What keepalived asks: can this balancer serve, and does it hear other nodes at all?
 
 use std::sync::Arc;
 
@@ -27,20 +27,35 @@ impl Listener {
 
     /// `GET /healthz`: 200 when a request that came now would find a back end, else 503 with the reason. It goes on
     /// answering 503 while the process drains, and ends with it.
-    pub async fn serve(self, pool: Arc<Pool>, shutdown: Shutdown) {
-        let answer = move || {
-            let (pool, shutdown) = (pool.clone(), shutdown.clone());
-            async move {
-                if shutdown.is_stopping() {
-                    (StatusCode::SERVICE_UNAVAILABLE, "stopping\n")
-                } else if pool.usable() == 0 {
-                    (StatusCode::SERVICE_UNAVAILABLE, "no back end is up\n")
-                } else {
-                    (StatusCode::OK, "ok\n")
-                }
-            }
+    ///
+    /// `GET /healthz/others`: 503 when there are back ends on other nodes than `node`, and nothing is heard of any of them. A
+    /// node that hears nobody may be the last one, or one whose network is at fault: it should have the virtual address
+    /// only while nobody else wants it.
+    pub async fn serve(self, node: String, pool: Arc<Pool>, shutdown: Shutdown) {
+        let others = pool.clone();
+        let own = move || {
+            let answer = if shutdown.is_stopping() {
+                (StatusCode::SERVICE_UNAVAILABLE, "stopping\n")
+            } else if pool.usable() == 0 {
+                (StatusCode::SERVICE_UNAVAILABLE, "no back end is up\n")
+            } else {
+                (StatusCode::OK, "ok\n")
+            };
+            std::future::ready(answer)
         };
-        if let Err(e) = axum::serve(self.0, Router::new().route("/healthz", get(answer))).await {
+        let others = move || {
+            let mut elsewhere = others.backends().iter().filter(|b| b.name() != node).peekable();
+            let answer = if elsewhere.peek().is_none() {
+                (StatusCode::OK, "there is no other node\n")
+            } else if elsewhere.any(|b| !b.is_silent()) {
+                (StatusCode::OK, "ok\n")
+            } else {
+                (StatusCode::SERVICE_UNAVAILABLE, "no other node is heard\n")
+            };
+            std::future::ready(answer)
+        };
+        let router = Router::new().route("/healthz", get(own)).route("/healthz/others", get(others));
+        if let Err(e) = axum::serve(self.0, router).await {
             tracing::error!(error = %e, "the local check stopped");
         }
     }

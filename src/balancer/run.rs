@@ -132,7 +132,7 @@ async fn serve(
         let policy = policy(&config, https);
         let engine = Engine::new(balancer, policy, limits, admission.clone(), shutdown.clone());
         if let Some(check) = local_check {
-            tokio::spawn(check.serve(http.pool.clone(), shutdown.clone()));
+            tokio::spawn(check.serve(config.node.clone(), http.pool.clone(), shutdown.clone()));
         }
         servers.spawn(server::serve(
             endpoints,

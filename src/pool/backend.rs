@@ -225,6 +225,8 @@ impl Backend {
                 state.good = 0;
                 state.silent = state.silent.saturating_add(1);
                 if state.health == Health::Unknown || state.silent >= timing.fall {
+                    // Whatever it said last, it says nothing any more.
+                    state.refused = false;
                     self.turn(&mut state, Health::Down, &why);
                 }
             }

@@ -31,6 +31,20 @@ with subtest("healing repairs without help"):
     seen = stop_probe("cut")
     assert seen["writes"]["outage_over"] and seen["reads"]["outage_over"]
 
+with subtest("a holder that hears no other node loses the address to one that does"):
+    deaf = holder()
+    start_probe("deaf", reads=20)
+    deafen(deaf, *others(deaf))
+    poll(lambda: holders(others(deaf)), "another node takes the address")
+    served_since("deaf")
+
+with subtest("healing leaves one holder, and it is not the one that was deaf"):
+    hear_again(deaf)
+    assert holder() is not deaf
+    served_since("deaf")
+    measured("holder deaf", stop_probe("deaf"))
+    wait_for_members(NODES, timeout=BOOT)
+
 with subtest("nothing acknowledged is lost, and nothing was written by the minority"):
     measured("primary cut off", seen, lost=nothing_lost(seen))
     same_history()
