@@ -293,13 +293,10 @@ fn online(inputs: &Inputs<'_>, local: &Observation) -> Decision {
     decision
 }
 
-/// A primary whose disk is about to be full: mysqld would end itself at the next write, and an unplanned failover is longer
-/// than a planned one.
+/// A primary whose disk is about to be full: its writes would soon wait for room, and with them everybody's.
 fn hand_over(inputs: &Inputs<'_>, local: &Observation, decision: &Decision) -> Option<Decision> {
-    if !inputs.disk.is_some_and(|d| d.low) {
-        return None;
-    }
-    let quiet = inputs.history.other.as_ref().is_none_or(|r| r.wait.is_zero());
+    let disk = inputs.disk.filter(|d| d.low)?;
+    let quiet = disk.is_full() || inputs.history.other.as_ref().is_none_or(|r| r.wait.is_zero());
     match choose(inputs.cluster, Ok(local), inputs.peers, None) {
         Ok(chosen) if quiet => Some(Decision::act(
             Phase::Online,
@@ -357,6 +354,20 @@ fn offline(inputs: &Inputs<'_>, local: &Observation) -> Decision {
 }
 
 fn offline_in(inputs: &Inputs<'_>, local: &Observation) -> Decision {
+    let decision = offline_with_room(inputs, local);
+    match inputs.disk.filter(|d| d.is_full()).and_then(warnings::disk) {
+        // What it plans still counts: the others form the group with the member that has room.
+        Some(disk) if decision.action.is_some() => Decision {
+            phase: Phase::DiskFull,
+            reason: format!("it joins a group again when there is room on its disk: {disk}"),
+            action: None,
+            ..decision
+        },
+        _ => decision,
+    }
+}
+
+fn offline_with_room(inputs: &Inputs<'_>, local: &Observation) -> Decision {
     let gtids = local.gtids();
     if gtids.is_empty() && !local.user_schemas.is_empty() {
         return Decision::wait(

@@ -8,7 +8,7 @@ use super::config::Config;
 use super::credentials::Credentials;
 use super::decide::Action;
 use super::gtid::GtidSet;
-use super::sql::{Sql, SqlError, quote};
+use super::sql::{Sql, SqlError, quote, within};
 
 /// Setting a variable, looking something up.
 const SHORT: Duration = Duration::from_secs(10);
@@ -71,7 +71,31 @@ async fn start_group(
     sql.run(&start, deadline).await
 }
 
+/// Ends the sessions that are left from before this member fell out of its group: the app's, and whoever else's transaction
+/// holds row locks. A network that was cut ends none of them for hours, nor does a member that leaves its group; and what the
+/// group has since written to those rows, perhaps the very same write sent again, could not be applied here.
+async fn end_sessions(sql: &mut Sql, config: &Config) {
+    const QUERY: &str = "SELECT DISTINCT p.id FROM performance_schema.processlist p \
+                         LEFT JOIN information_schema.innodb_trx t ON t.trx_mysql_thread_id = p.id \
+                         WHERE p.id <> CONNECTION_ID() AND p.user NOT IN ('system user', 'event_scheduler') \
+                         AND (p.user = ? OR t.trx_rows_locked > 0 OR t.trx_rows_modified > 0)";
+    let query = sqlx::query_scalar::<_, u64>(QUERY).bind(&config.mysql.app_user);
+    let sessions = match within(SHORT, query.fetch_all(sql.inner())).await {
+        Ok(sessions) => sessions,
+        Err(e) => return tracing::warn!(error = %e, "the sessions on this member could not be listed"),
+    };
+    let mut ended = 0;
+    for id in sessions {
+        // One that has gone by itself meanwhile is no error.
+        ended += u32::from(sql.run(&format!("KILL CONNECTION {id}"), SHORT).await.is_ok());
+    }
+    if ended > 0 {
+        tracing::info!(sessions = ended, "ended what was left from before this member fell out of its group");
+    }
+}
+
 async fn join(sql: &mut Sql, config: &Config, credentials: &Credentials) -> Result<(), SqlError> {
+    end_sessions(sql, config).await;
     forget_applied(sql).await;
     let joined = start_group(sql, config, credentials, config.timing.join_timeout).await;
     if matches!(joined, Err(SqlError::Refused(_))) {
@@ -115,6 +139,7 @@ async fn bootstrap(
     if first {
         accounts::ensure_replication_locally(sql, &config.mysql, credentials).await?;
     } else {
+        end_sessions(sql, config).await;
         drain(sql).await?;
         forget_applied(sql).await;
     }

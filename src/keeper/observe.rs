@@ -1,5 +1,6 @@
 //! Looking at the local mysqld: a few short queries on a connection of its own, all under one deadline.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -91,29 +92,19 @@ async fn look(
 async fn read_statics(sql: &mut Sql, deadline: Duration) -> Result<Statics, SqlError> {
     let row = within(deadline, sqlx::query("SELECT @@server_uuid, @@version").fetch_one(sql.inner())).await?;
     let (server_uuid, server_version) = (text(&row, 0)?, text(&row, 1)?);
-    let plugins = within(
+    // A plugin's variables are there while it is active. (information_schema.plugins is a temporary table on disk, which a
+    // member without room cannot make.)
+    let variables = within(
         deadline,
         sqlx::query(
-            "SELECT plugin_name FROM information_schema.plugins \
-             WHERE plugin_status = 'ACTIVE' AND plugin_name IN ('group_replication', 'clone')",
+            "SELECT variable_name, variable_value FROM performance_schema.global_variables WHERE variable_name IN \
+             ('group_replication_group_name', 'group_replication_start_on_boot', 'clone_max_concurrency')",
         )
         .fetch_all(sql.inner()),
     )
     .await?;
-    let plugins: Vec<String> = plugins.iter().map(|r| text(r, 0)).collect::<Result<_, _>>()?;
-    let (mut group_name, mut start_on_boot) = (None, false);
-    if plugins.iter().any(|p| p == "group_replication") {
-        let row = within(
-            deadline,
-            sqlx::query(
-                "SELECT @@global.group_replication_group_name, @@global.group_replication_start_on_boot",
-            )
-            .fetch_one(sql.inner()),
-        )
-        .await?;
-        group_name = Some(text(&row, 0)?);
-        start_on_boot = row.try_get::<i64, _>(1)? != 0;
-    }
+    let variables: HashMap<String, String> =
+        variables.iter().map(|r| Ok((text(r, 0)?, text(r, 1)?))).collect::<Result<_, SqlError>>()?;
     let schemas = within(
         deadline,
         sqlx::query(
@@ -126,9 +117,9 @@ async fn read_statics(sql: &mut Sql, deadline: Duration) -> Result<Statics, SqlE
     Ok(Statics {
         server_uuid,
         server_version,
-        group_name,
-        start_on_boot,
-        clone_plugin: plugins.iter().any(|p| p == "clone"),
+        group_name: variables.get("group_replication_group_name").cloned(),
+        start_on_boot: variables.get("group_replication_start_on_boot").is_some_and(|v| v == "ON"),
+        clone_plugin: variables.contains_key("clone_max_concurrency"),
         user_schemas: schemas.iter().map(|r| text(r, 0)).collect::<Result<_, _>>()?,
     })
 }

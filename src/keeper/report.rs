@@ -208,6 +208,8 @@ pub enum Phase {
     WaitingToClone,
     /// CLONE INSTANCE runs.
     Cloning,
+    /// Outside the group, and without room on its disk to join it.
+    DiskFull,
     /// An attempt failed; the next one waits.
     BackingOff,
     /// This member has transactions that the group does not have.
@@ -235,6 +237,7 @@ impl Phase {
             Self::Joining => "joining",
             Self::WaitingToClone => "waiting-to-clone",
             Self::Cloning => "cloning",
+            Self::DiskFull => "disk-full",
             Self::BackingOff => "backing-off",
             Self::Diverged => "diverged",
             Self::Refused => "refused",
@@ -242,7 +245,7 @@ impl Phase {
     }
 
     /// Every phase, for metrics.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Starting,
         Self::MysqlUnreachable,
         Self::Misconfigured,
@@ -258,6 +261,7 @@ impl Phase {
         Self::Joining,
         Self::WaitingToClone,
         Self::Cloning,
+        Self::DiskFull,
         Self::BackingOff,
         Self::Diverged,
         Self::Refused,
@@ -304,6 +308,13 @@ pub struct Disk {
     pub total: u64,
     /// Less is free than `mysql.minimum_free` asks for.
     pub low: bool,
+}
+
+impl Disk {
+    /// Whether mysqld can write nothing more: a write that does not fit takes what is left, and then waits for room.
+    pub fn is_full(&self) -> bool {
+        self.free < 1 << 20
+    }
 }
 
 /// The answer to `/state` and `/health`. The fields of the observation stand beside the others, and are absent while

@@ -8,6 +8,7 @@ use metrics::{counter, gauge};
 use crate::process::{self, Shutdown};
 
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
 
 use super::attempts::Attempts;
 use super::board::Board;
@@ -22,7 +23,8 @@ use super::observe::Observer;
 use super::peers::PeerClients;
 use super::record::RecordFile;
 use super::report::{Disk, MemberState, Observation, Peers, Phase, Role};
-use super::switchover::Switchover;
+use super::sql::{Sql, SqlError};
+use super::switchover::{Switchover, SwitchoverError};
 
 /// Back in the group for so long, earlier failures no longer count.
 const SETTLED: Duration = Duration::from_secs(30);
@@ -33,6 +35,10 @@ const REPEAT: Duration = Duration::from_secs(60);
 
 /// MySQL's part of a hand-over that nobody waits for.
 const HAND_OVER: Duration = Duration::from_secs(30);
+/// What a hand-over takes twice over; one that a full disk holds up for so long is not waited for.
+const STUCK: Duration = Duration::from_millis(1500);
+/// STOP GROUP_REPLICATION of a member that waits for room on its disk: until there is some.
+const UNTIL_THERE_IS_ROOM: Duration = Duration::from_secs(365 * 24 * 3600);
 /// A mysqld that listens accepts at once.
 const PROBE: Duration = Duration::from_secs(1);
 
@@ -63,6 +69,7 @@ pub struct Runner {
     group: Attempts,
     other: Attempts,
     said: Option<(Phase, Instant)>,
+    leaving_group: Option<JoinHandle<()>>,
 }
 
 impl Runner {
@@ -92,6 +99,7 @@ impl Runner {
             group: Attempts::default(),
             other: Attempts::default(),
             said: None,
+            leaving_group: None,
         }
     }
 
@@ -127,6 +135,13 @@ impl Runner {
             // It would only stand in the way of the stop, or bring the member back into what it is just leaving.
             decision.action = None;
             decision.reason += "; mysqld is about to stop";
+        }
+        if self.leaving_group.as_ref().is_some_and(|task| !task.is_finished()) {
+            decision.phase = Phase::DiskFull;
+            decision.action = None;
+            decision.reason = "its disk is full, so it left the group to the others; STOP GROUP_REPLICATION returns when there \
+                               is room"
+                .into();
         }
         self.publish(now, &decision);
         if let Some(action) = &decision.action {
@@ -276,9 +291,7 @@ impl Runner {
             self.adopt_forks(&self.board.peers(begun));
         }
         let outcome = match &action {
-            Action::HandOver { to } => {
-                self.switchover.run(Some(to), HAND_OVER).await.map(|_| to.clone()).map_err(|e| e.to_string())
-            }
+            Action::HandOver { to } => self.hand_over(to).await,
             action => execute(&self.config, &self.credentials, action).await.map_err(|e| e.to_string()),
         };
         let seconds = begun.elapsed().as_secs_f64();
@@ -306,6 +319,48 @@ impl Runner {
         }
         // The observation on the board may be from before the action.
         self.look_anew().await;
+    }
+
+    /// Moves the role away from a disk that has no room. MySQL waits for the primary's running commits when the role moves,
+    /// and they may wait for room on the disk; a member that leaves the group is not waited for. What those commits have
+    /// already told the group is in it, and the others have it.
+    async fn hand_over(&mut self, to: &str) -> Result<String, String> {
+        let stuck = tokio::select! {
+            moved = self.switchover.run(Some(to), HAND_OVER) => match moved {
+                Ok(_) => return Ok(to.to_owned()),
+                Err(refused @ SwitchoverError::Refused(_)) => return Err(refused.to_string()),
+                Err(e) => e.to_string(),
+            },
+            () = full_for(&self.board, STUCK) => format!("no answer within {STUCK:?}"),
+        };
+        if !self.board.disk_seen().is_some_and(|d| d.is_full()) {
+            return Err(stuck);
+        }
+        tracing::warn!(
+            stuck,
+            "the disk is full and MySQL does not move the primary role: leaving the group, whose other members elect a primary"
+        );
+        self.leave_group();
+        Ok("left the group to its other members".into())
+    }
+
+    /// Leaves the group at once, although the statement returns only when there is room again. Its connection must live until
+    /// then: a statement that was cut off would leave the member writable (MySQL error log, "not possible to enable the
+    /// server read only mode").
+    fn leave_group(&mut self) {
+        let mysql = self.config.mysql.clone();
+        self.leaving_group = Some(tokio::spawn(async move {
+            let stop = async {
+                let mut sql = Sql::connect(&mysql, PROBE).await?;
+                sql.run("STOP GROUP_REPLICATION", UNTIL_THERE_IS_ROOM).await?;
+                sql.close().await;
+                Ok::<_, SqlError>(())
+            };
+            match stop.await {
+                Ok(()) => tracing::info!("the member whose disk was full has left the group"),
+                Err(e) => tracing::error!(error = %e, "STOP GROUP_REPLICATION on a full disk"),
+            }
+        }));
     }
 
     /// Tells what a bootstrap without all members would give up, or does it, when that is what the operator consented to.
@@ -405,6 +460,17 @@ impl Runner {
         // A failed look says nothing new here; the observer reports it.
         if let Ok(seen) = Observer::new(self.config.clone()).look().await {
             self.board.observed(seen, at);
+        }
+    }
+}
+
+/// Returns when the disk has been full for so long without a break.
+async fn full_for(board: &Board, time: Duration) {
+    let mut since = Instant::now();
+    while since.elapsed() < time {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        if !board.disk_seen().is_some_and(|d| d.is_full()) {
+            since = Instant::now();
         }
     }
 }

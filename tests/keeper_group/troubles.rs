@@ -97,9 +97,13 @@ async fn no_plugin(group: &mut Group) {
     group.until_whole().await;
 }
 
-/// The primary's mysqld stops answering, as a machine does whose disk hangs. Its keeper goes on to answer, with no.
+/// The primary's mysqld stops answering, as a machine does whose disk hangs. Its keeper goes on to answer, with no. A
+/// transaction that was open there, and that somebody repeats at the new primary, does not keep it from coming back.
 async fn a_hung_mysqld(group: &mut Group) {
     let hung = group.until_whole().await;
+    group.nodes[hung].run("CREATE TABLE trivet.open (id INT PRIMARY KEY)").await;
+    let mut open = group.nodes[hung].sql().await;
+    sqlx::raw_sql("BEGIN; INSERT INTO trivet.open VALUES (1)").execute(&mut open).await.unwrap();
     let pid = group.nodes[hung].pid.load(std::sync::atomic::Ordering::SeqCst);
     signal(pid, "-STOP");
     let next = group.until_primary_is_not(hung).await;
@@ -113,6 +117,7 @@ async fn a_hung_mysqld(group: &mut Group) {
     let prepared = group.trivet(hung, &["database", "prepare-stop"]);
     assert_eq!(prepared.status.code(), Some(0), "and a stop is not blocked");
     group.nodes[next].run("CREATE TABLE trivet.while_hung (id INT PRIMARY KEY)").await;
+    group.nodes[next].run("INSERT INTO trivet.open VALUES (1)").await;
     signal(pid, "-CONT");
     // The thawed member believes in its role for a while; its keeper does not.
     for _ in 0..20 {
@@ -121,4 +126,6 @@ async fn a_hung_mysqld(group: &mut Group) {
     }
     assert_ne!(group.until_whole().await, hung);
     assert_eq!(group.nodes[hung].number("SELECT COUNT(*) FROM trivet.while_hung").await, 0);
+    assert_eq!(group.nodes[hung].number("SELECT COUNT(*) FROM trivet.open").await, 1);
+    assert!(sqlx::raw_sql("COMMIT").execute(&mut open).await.is_err(), "it was ended");
 }

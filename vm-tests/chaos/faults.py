@@ -83,20 +83,11 @@ def _all_on(site: Site, _node, step) -> None:
 
 
 # --- network ----------------------------------------------------------------------------------------------------
-# A whole node is cut at the switch. One pair, or one direction, is cut by a node that drops what comes in: for the network
-# that is the same, a packet that was sent and does not arrive. The priority puts it before the node's own firewall.
-
-
-def _deaf(site: Site, node, *to) -> None:
-    """The node hears nothing of these others."""
-    addresses = ", ".join(site.ADDRESSES[o.name] for o in to)
-    node.succeed(f"nft 'table ip chaos {{ chain hear {{ type filter hook input priority -400; ip saddr {{ {addresses} }} drop; }}; }}'",
-                 timeout=30)
 
 
 def _hears(site: Site, _node, _step) -> None:
     for node in site.NODES:
-        node.execute("nft delete table ip chaos 2>/dev/null", timeout=30)
+        site.hear_again(node)
 
 
 def _cut(_site: Site, node, _step) -> None:
@@ -110,16 +101,16 @@ def _healed(_site: Site, node, _step) -> None:
 def _cut_pair(site: Site, node, step) -> None:
     rest = site.others(node)
     other = rest[step.pick % len(rest)]
-    _deaf(site, node, other)
-    _deaf(site, other, node)
+    site.deafen(node, other)
+    site.deafen(other, node)
 
 
 def _cut_one_way(site: Site, node, step) -> None:
     if step.options["direction"] == "in":
-        _deaf(site, node, *site.others(node))
+        site.deafen(node, *site.others(node))
     else:
         for other in site.others(node):
-            _deaf(site, other, node)
+            site.deafen(other, node)
 
 
 def _flap(_site: Site, node, step) -> None:

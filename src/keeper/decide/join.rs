@@ -160,6 +160,7 @@ fn goes_on(report: &Report) -> bool {
             | Phase::WaitingForExpulsion
             | Phase::Cloning
             | Phase::WaitingToClone
+            | Phase::DiskFull
     )
 }
 
@@ -179,7 +180,10 @@ fn clone(inputs: &Inputs<'_>, local: &Observation, group: &Group<'_>, why: &str)
     }
     if let Some((name, ..)) = earlier(inputs).find(|(_, r, o)| {
         o.is_empty()
-            && !matches!(r.phase, Phase::Misconfigured | Phase::BackingOff | Phase::Diverged | Phase::Refused)
+            && !matches!(
+                r.phase,
+                Phase::Misconfigured | Phase::BackingOff | Phase::Diverged | Phase::Refused | Phase::DiskFull
+            )
     }) {
         return Decision::wait(Phase::WaitingToClone, format!("{why}; {name} is cloned first"));
     }

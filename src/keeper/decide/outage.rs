@@ -6,7 +6,7 @@
 
 use super::{Action, Decision, Inputs, brief, reports};
 use crate::keeper::gtid::GtidSet;
-use crate::keeper::report::{MemberState, Observation, Phase, Record};
+use crate::keeper::report::{Disk, MemberState, Observation, Phase, Record};
 
 /// One member, all facts known.
 struct Known<'a> {
@@ -14,6 +14,8 @@ struct Known<'a> {
     seen: &'a Observation,
     record: &'a Record,
     gtids: GtidSet,
+    /// Its disk is full: it could form a group, and write nothing in it.
+    full: bool,
 }
 
 /// What to do while no peer is in a group.
@@ -73,7 +75,8 @@ fn everyone<'a>(
     let mut missing = Vec::new();
     for name in &cluster.members {
         if *name == cluster.me {
-            all.push(Known { name, seen: local, record: inputs.record, gtids: gtids.clone() });
+            let full = inputs.disk.is_some_and(Disk::is_full);
+            all.push(Known { name, seen: local, record: inputs.record, gtids: gtids.clone(), full });
             continue;
         }
         match peer(inputs, name) {
@@ -118,7 +121,8 @@ fn peer<'a>(inputs: &Inputs<'a>, name: &'a str) -> Result<Known<'a>, Unusable> {
     if seen.is_cloning() {
         return Err(Unusable::Not("a clone into it runs".into()));
     }
-    Ok(Known { name, seen, record: &report.record, gtids: seen.gtids() })
+    let full = report.disk.as_ref().is_some_and(Disk::is_full);
+    Ok(Known { name, seen, record: &report.record, gtids: seen.gtids(), full })
 }
 
 /// Data that no group of this name made.
@@ -160,7 +164,11 @@ fn candidate<'a>(all: &[Known<'a>], group_name: &str) -> Result<Candidate<'a>, S
                  directories of all keepers",
                 m.name
             )),
-            None => Ok(Candidate { name: all[0].name, first: true, remark: String::new() }),
+            None => Ok(Candidate {
+                name: all.iter().find(|m| !m.full).unwrap_or(&all[0]).name,
+                first: true,
+                remark: String::new(),
+            }),
         };
     }
     // The group went on without what these have; only a clone makes them members again.
@@ -189,9 +197,10 @@ fn candidate<'a>(all: &[Known<'a>], group_name: &str) -> Result<Candidate<'a>, S
         }
     }
     let all_gtids = with_data.iter().fold(GtidSet::default(), |sum, m| sum.union(&m.gtids));
-    // Several may contain all: rather one that has applied everything already, then the configuration's order.
-    let applied = with_data.iter().find(|m| all_gtids.is_subset(&m.seen.gtid_executed));
-    if let Some(winner) = applied.or_else(|| with_data.iter().find(|m| all_gtids.is_subset(&m.gtids))) {
+    // Several may contain all: rather one that can write, then one that has applied everything already, then the
+    // configuration's order.
+    let contain_all = with_data.iter().filter(|m| all_gtids.is_subset(&m.gtids));
+    if let Some(winner) = contain_all.min_by_key(|m| (m.full, !all_gtids.is_subset(&m.seen.gtid_executed))) {
         return Ok(Candidate {
             name: winner.name,
             first: false,

@@ -55,7 +55,7 @@ pub fn disk(disk: &Disk) -> Option<String> {
     let mib = |bytes: u64| bytes >> 20;
     disk.low.then(|| {
         format!(
-            "{} MiB are free of {} MiB below the data directory: mysqld ends itself when it cannot write its binary log. Make \
+            "{} MiB are free of {} MiB below the data directory: mysqld waits, and whoever writes with it, when it cannot write its binary log. Make \
              room (PURGE BINARY LOGS on this member, journals, snapshots) or give it a larger disk",
             mib(disk.free),
             mib(disk.total)
