@@ -585,7 +585,6 @@ impl Https {
     }
 }
 
-/// A listener that takes PROXY headers from nobody would serve nobody.
 impl Web {
     fn validate(&self) -> Result<(), Invalid> {
         validate_backends("web.backends", &self.backends, self.tls.is_some())?;

@@ -136,7 +136,8 @@ pub struct Trust {
 }
 
 impl Trust {
-    /// Whether what stands under `key`, if anything, names a proxy at all.
+    /// Whether what stands under `key`, if anything, names a proxy at all: a listener that takes PROXY headers from nobody
+    /// would serve nobody.
     pub fn validate(trust: Option<&Self>, key: &str) -> Result<(), Invalid> {
         trust.map_or(Ok(()), |trust| config::not_empty(&format!("{key}.from"), &trust.from))
     }
