@@ -9,6 +9,8 @@ from lab.process import run
 
 SITE = "www.foobar.com"
 NAMES = ["haproxy", "nginx", "trivet"]
+# How a server speaks to its back end: HTTP/1.1 in plain text, the same over mutual TLS, HTTP/2 by prior knowledge.
+LINKS = ["plain", "tls", "h2"]
 CIPHERS = "ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-ECDSA-CHACHA20-POLY1305"
 
 
@@ -41,7 +43,7 @@ class Place:
     tls: int
     stats: int
     backend: int
-    backend_tls: bool = False
+    link: str = "plain"
     # How long a kept connection may stay without a request, and a new one without its first.
     idle: int = 60
     first: int = 10
@@ -67,7 +69,9 @@ def make_certificates(folder: Path) -> Certificates:
 def haproxy(place: Place, certificates: Certificates) -> str:
     c = certificates
     server = f"server backend 127.0.0.1:{place.backend} check inter 500ms fall 2 rise 2 maxconn 2000 pool-max-conn 256"
-    if place.backend_tls:
+    if place.link == "h2":
+        server += " proto h2"
+    if place.link == "tls":
         server += f" ssl verify required ca-file {c.ca} crt {c.node_bundle} verifyhost backend sni str(backend)"
     return f"""
 global
@@ -122,10 +126,11 @@ frontend stats
 
 def nginx(place: Place, certificates: Certificates) -> str:
     c = certificates
-    scheme = "https" if place.backend_tls else "http"
+    scheme = "https" if place.link == "tls" else "http"
+    version = "2" if place.link == "h2" else "1.1"
     to_backend = f"""proxy_ssl_certificate {c.node}; proxy_ssl_certificate_key {c.node_key};
         proxy_ssl_trusted_certificate {c.ca}; proxy_ssl_verify on; proxy_ssl_name backend; proxy_ssl_server_name on;
-        proxy_ssl_session_reuse on;""" if place.backend_tls else ""
+        proxy_ssl_session_reuse on;""" if place.link == "tls" else ""
     return f"""
 daemon off;
 user root root;
@@ -165,7 +170,7 @@ http {{
         ssl_certificate {c.site}; ssl_certificate_key {c.site_key};
         location / {{
             proxy_pass {scheme}://web;
-            proxy_http_version 1.1;
+            proxy_http_version {version};
             proxy_set_header Connection "";
             proxy_set_header Host $host;
             proxy_set_header X-Forwarded-For $remote_addr;
@@ -196,7 +201,9 @@ def trivet(place: Place, certificates: Certificates) -> str:
         "connect_timeout": "5s",
         "health": {"interval": "500ms", "timeout": "5s"},
     }
-    if place.backend_tls:
+    if place.link == "h2":
+        web["protocol"] = "h2"
+    if place.link == "tls":
         web["tls"] = {"ca": str(c.ca), "certificate": str(c.node), "key": str(c.node_key)}
     return json.dumps({
         "node": "lab", "domain": SITE, "drain_delay": "0s", "shutdown_timeout": "1s",

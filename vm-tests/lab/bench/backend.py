@@ -1,4 +1,4 @@
-"""What stands behind all three: nginx with small, middle and large files in memory."""
+"""What stands behind all three, at a port for each of servers.LINKS: nginx with small, middle and large files in memory."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from lab.bench.cases import SIZES
 from lab.servers import Certificates
 
 
-def config(folder: Path, plain: int, tls: int, certificates: Certificates) -> str:
+def config(folder: Path, ports: dict[str, int], certificates: Certificates) -> str:
     c = certificates
     return f"""
 daemon off;
@@ -26,22 +26,27 @@ http {{
     keepalive_requests 100000000; keepalive_timeout 1h; keepalive_time 24h;
     ssl_protocols TLSv1.3; ssl_session_cache shared:backend:10m;
     ssl_certificate {c.node}; ssl_certificate_key {c.node_key}; ssl_client_certificate {c.ca};
+    root {folder}/files;
     server {{
-        listen 127.0.0.1:{plain} backlog=4096;
-        listen 127.0.0.1:{tls} ssl backlog=4096;
+        listen 127.0.0.1:{ports["plain"]} backlog=4096;
+        listen 127.0.0.1:{ports["tls"]} ssl backlog=4096;
         ssl_verify_client optional;
-        root {folder}/files;
+        location = /healthz {{ return 200; }}
+    }}
+    server {{
+        listen 127.0.0.1:{ports["h2"]} backlog=4096;
+        http2 on;
         location = /healthz {{ return 200; }}
     }}
 }}
 """
 
 
-def start(processes: arena.Processes, folder: Path, plain: int, tls: int, certificates: Certificates, root: Path, cores: list[int]) -> None:
+def start(processes: arena.Processes, folder: Path, ports: dict[str, int], certificates: Certificates, root: Path, cores: list[int]) -> None:
     (folder / "files").mkdir(parents=True)
     for name, size in SIZES.items():
         # Text of no particular kind: nothing here compresses.
         (folder / "files" / name).write_bytes((b"0123456789abcdef" * (size // 16 + 1))[:size])
-    (folder / "nginx.conf").write_text(config(folder, plain, tls, certificates))
+    (folder / "nginx.conf").write_text(config(folder, ports, certificates))
     processes.start("backend", [*arena.debian(root, "nginx"), "-p", str(folder), "-e", f"{folder}/error.log", "-c", f"{folder}/nginx.conf"], cores)
-    processes.wait_for_port("backend", plain)
+    processes.wait_for_port("backend", ports["plain"])

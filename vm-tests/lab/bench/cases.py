@@ -17,7 +17,8 @@ class Case:
     tls: bool
     size: str
     mode: str = "keep"
-    backend_tls: bool = False
+    # One of servers.LINKS.
+    link: str = "plain"
     # Requests per server-CPU-second that the project wants, as a multiple of HAProxy's; None: none given.
     aim: float | None = None
     latency: bool = False
@@ -44,9 +45,12 @@ CASES = [
     Case("new-plain-1k", False, False, "1k", "new"),
     Case("new-tls-1k", False, True, "1k", "new", aim=1.7),
     Case("resumed-tls-1k", False, True, "1k", "resumed"),
-    Case("h1-plain-1k-tls-backend", False, False, "1k", backend_tls=True),
-    Case("h1-tls-1k-tls-backend", False, True, "1k", backend_tls=True),
-    Case("h1-tls-100k-tls-backend", False, True, "100k", backend_tls=True),
+    Case("h1-plain-1k-tls-backend", False, False, "1k", link="tls"),
+    Case("h1-tls-1k-tls-backend", False, True, "1k", link="tls"),
+    Case("h1-tls-100k-tls-backend", False, True, "100k", link="tls"),
+    Case("h1-plain-1k-h2-backend", False, False, "1k", link="h2"),
+    Case("h2-tls-1k-h2-backend", True, True, "1k", link="h2"),
+    Case("h2-tls-100k-h2-backend", True, True, "100k", link="h2"),
 ]
 MEMORY = "memory"
 

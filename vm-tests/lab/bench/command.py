@@ -83,9 +83,9 @@ def _inside(options: argparse.Namespace) -> int:
     results: dict[str, Any] = {"about": about, "throughput": {}, "latency": {}, "memory": {}}
     try:
         bench.start_backend()
-        for backend_tls in sorted({c.backend_tls for c in chosen} | ({False} if with_memory else set())):
+        for link in sorted({c.link for c in chosen} | ({"plain"} if with_memory else set())):
             for server in servers.NAMES:
-                bench.start(server, backend_tls)
+                bench.start(server, link)
         for case in chosen:
             results["throughput"][case.name] = bench.throughput(case, servers.NAMES)
             ratio = results["throughput"][case.name]["summary"]["trivet"]["ratio"]

@@ -15,8 +15,8 @@ from lab.bench.cases import Case
 from lab.errors import LabError
 from lab.progress import say
 
-# Ports of the two back ends; a server's own follow from its place in the list.
-PLAIN_BACKEND, TLS_BACKEND = 9000, 9443
+# The back end's port for each link; a server's own follow from its place in the list.
+BACKEND = {"plain": 9000, "tls": 9443, "h2": 9001}
 # The rate of the latency runs, as a part of what the slowest server reaches.
 LOAD = 0.7
 # Requests of the first second are of connections that are being opened.
@@ -33,25 +33,24 @@ class Bench:
     cores: plan.Cores
     processes: arena.Processes
 
-    def place(self, server: str, backend_tls: bool) -> servers.Place:
-        port = 9100 + 10 * servers.NAMES.index(server) + (100 if backend_tls else 0)
+    def place(self, server: str, link: str) -> servers.Place:
+        port = 9100 + 10 * servers.NAMES.index(server) + 100 * servers.LINKS.index(link)
         # Patient, so that connections whose memory is measured live until it is.
-        return servers.Place(self.folder / self.name(server, backend_tls), port, port + 1, port + 2,
-                             TLS_BACKEND if backend_tls else PLAIN_BACKEND, backend_tls, idle=600, first=600)
+        return servers.Place(self.folder / self.name(server, link), port, port + 1, port + 2, BACKEND[link], link, idle=600, first=600)
 
     @staticmethod
-    def name(server: str, backend_tls: bool) -> str:
-        return f"{server}-tls-backend" if backend_tls else server
+    def name(server: str, link: str) -> str:
+        return server if link == "plain" else f"{server}-{link}-backend"
 
     def start_backend(self) -> None:
-        backend.start(self.processes, self.folder / "backend", PLAIN_BACKEND, TLS_BACKEND, self.certificates, self.root, self.cores.backend)
+        backend.start(self.processes, self.folder / "backend", BACKEND, self.certificates, self.root, self.cores.backend)
 
-    def start(self, server: str, backend_tls: bool) -> None:
-        servers.start(self.processes, self.name(server, backend_tls), server, self.place(server, backend_tls), self.certificates,
+    def start(self, server: str, link: str) -> None:
+        servers.start(self.processes, self.name(server, link), server, self.place(server, link), self.certificates,
                       self.root, self.balancer, self.cores.server)
 
-    def pids(self, server: str, backend_tls: bool) -> list[int]:
-        return proc.family(self.processes.running[self.name(server, backend_tls)].pid)
+    def pids(self, server: str, link: str) -> list[int]:
+        return proc.family(self.processes.running[self.name(server, link)].pid)
 
     def empty_logs(self) -> None:
         """They lie in memory; what is written counts, what was written is of no use."""
@@ -73,12 +72,12 @@ class Bench:
         return {"rounds": rounds, "summary": stats.summary(per_cpu, names[0])}
 
     def _one(self, case: Case, server: str, seconds: float) -> dict[str, float]:
-        pids = self.pids(server, case.backend_tls)
-        count, cpu = load.closed_loop(case, self.place(server, case.backend_tls), self.root, self.cores.load, seconds,
+        pids = self.pids(server, case.link)
+        count, cpu = load.closed_loop(case, self.place(server, case.link), self.root, self.cores.load, seconds,
                                       lambda: proc.cpu_seconds(pids), self.folder / "requests.tsv")
         if count.good == 0 or cpu <= 0:
             raise LabError(f"{case.name}: {server} answered {count.good} requests well and {count.bad} badly: "
-                           f"{self.processes.last_words(self.name(server, case.backend_tls))}")
+                           f"{self.processes.last_words(self.name(server, case.link))}")
         return {"good": count.good, "bad": count.bad, "resumed": count.resumed, "seconds": round(count.seconds, 3), "cpu_seconds": round(cpu, 3),
                 "rate": round(count.rate, 1), "per_cpu_second": round(count.good / cpu, 1), "busy": round(cpu / count.seconds, 3)}
 
@@ -90,7 +89,7 @@ class Bench:
         rounds: dict[str, list[dict[str, float]]] = {server: [] for server in names}
         for _ in range(self.plan.latency_rounds):
             for server in names:
-                rows = load.constant_rate(case, self.place(server, case.backend_tls), self.root, self.cores.load, rate,
+                rows = load.constant_rate(case, self.place(server, case.link), self.root, self.cores.load, rate,
                                           self.plan.latency_seconds, self.folder / "requests.tsv")
                 took = stats.steady(rows, SETTLE_US)
                 rounds[server].append({"requests": len(took), "p50_ms": round(stats.percentile(took, 50), 3),
@@ -105,15 +104,15 @@ class Bench:
         """What each of many idle TLS connections costs, after one request on each."""
         found: dict[str, Any] = {}
         for server in names:
-            name = self.name(server, False)
+            name = self.name(server, "plain")
             if name in self.processes.running:
                 self.processes.stop(name)
-            self.start(server, False)
-            place, wanted = self.place(server, False), self.plan.idle_connections
+            self.start(server, "plain")
+            place, wanted = self.place(server, "plain"), self.plan.idle_connections
             warm = Case("warm-up", False, True, "1k")
             load.closed_loop(warm, place, self.root, self.cores.load, 1, lambda: 0.0, self.folder / "requests.tsv")
             time.sleep(0.5)
-            before = proc.memory(self.pids(server, False))
+            before = proc.memory(self.pids(server, "plain"))
             argv = ["taskset", "-c", ",".join(map(str, self.cores.load)), sys.executable, "-m", "lab.bench.opener", "hold", "--port", str(place.tls),
                     "--connections", str(wanted), "--processes", "4"]
             with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
@@ -121,7 +120,7 @@ class Bench:
                 try:
                     opened = int(holder.stdout.readline() or 0)
                     time.sleep(1)
-                    after = proc.memory(self.pids(server, False))
+                    after = proc.memory(self.pids(server, "plain"))
                     holder.stdin.write("\n")
                     holder.stdin.flush()
                     held = int(holder.stdout.readline() or 0)
