@@ -16,6 +16,9 @@ let
   failover = cfg.failover;
   inherit (trivet) ports self;
   addresses = map (a: "${a}/32 dev ${self.interface}") cfg.cluster.virtualAddresses;
+  # As with LVS' direct routing: every node has the addresses, and only the holder tells the network so.
+  quietly = map (a: "${a}/32 dev lo scope host") cfg.cluster.virtualAddresses;
+  ip = "${pkgs.iproute2}/bin/ip address";
   folder = "/run/trivet-failover";
   tracked = "${folder}/balancer";
   holds = "${folder}/holds";
@@ -138,7 +141,7 @@ in
     ];
     systemd.services.trivet-balancer.serviceConfig = {
       ExecStartPost = [ (report "0") ];
-      # In order: the addresses move first, and the balancer finishes what it still has.
+      # In order: the addresses move first, and the balancer answers what it still has.
       ExecStop = [ (report "1") ];
       ExecStopPost = [ (report "1") ];
       ReadWritePaths = [ folder ];
@@ -154,6 +157,32 @@ in
     environment.etc."keepalived/keepalived.conf".source = configuration;
     environment.systemPackages = [ pkgs.keepalived ];
 
+    # A connection does not move with its address. What it was asked before that, the balancer can answer only as long as the
+    # kernel regards the address as the node's own.
+    systemd.services.trivet-addresses = {
+      description = "virtual addresses as the sources of answers that are still to be given when they have moved";
+      wantedBy = [ "multi-user.target" ];
+      before = [
+        "keepalived.service"
+        "trivet-balancer.service"
+      ];
+      serviceConfig = import ./sandbox.nix // {
+        Type = "oneshot";
+        RemainAfterExit = true;
+        ExecStart = map (a: "${ip} replace ${a}") quietly;
+        ExecStop = map (a: "-${ip} delete ${a}") quietly;
+        CapabilityBoundingSet = [ "CAP_NET_ADMIN" ];
+        PrivateUsers = false; # the capability is about the node's own network
+        RestrictAddressFamilies = [ "AF_NETLINK" ];
+      };
+    };
+    # Who asks for an address is answered by the interface that has it, so never for those on the loopback interface; and an
+    # answer from there does not tell the neighbours that the address is here.
+    boot.kernel.sysctl = {
+      "net.ipv4.conf.all.arp_ignore" = 1;
+      "net.ipv4.conf.all.arp_announce" = 2;
+    };
+
     # Our own unit: the one of services.keepalived is unsandboxed, and waits 5 s after boot, lest a node take the addresses too
     # early. Ours waits for the balancer (the tracked file), and takes nothing back.
     systemd.services.keepalived = {
@@ -168,7 +197,7 @@ in
         ExecStart = "${pkgs.keepalived}/bin/keepalived --dont-fork --log-console --use-file=${configuration} --pid=/run/keepalived/keepalived.pid --vrrp_pid=/run/keepalived/vrrp.pid";
         ExecReload = "${pkgs.coreutils}/bin/kill -HUP $MAINPID";
         # Killed outright, keepalived leaves the addresses where they are, and two nodes would have them.
-        ExecStopPost = map (a: "-${pkgs.iproute2}/bin/ip address delete ${a}") addresses;
+        ExecStopPost = map (a: "-${ip} delete ${a}") addresses;
         KillMode = "mixed"; # the parent tells its child to hand the addresses over
         RuntimeDirectory = "keepalived";
         Restart = "always";

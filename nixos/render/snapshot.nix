@@ -31,10 +31,12 @@ let
   assembled = {
     units = [
       "dbus-broker.service"
+      "systemd-sysctl.service"
       "systemd-tmpfiles-resetup.service"
     ];
     etc = [
       "dbus-1"
+      "sysctl.d/60-nixos.conf" # the values stand by themselves
       "systemd/system"
       "systemd/user"
       "terminfo"

@@ -48,10 +48,15 @@ impl Status {
     }
 }
 
-/// Which of the virtual addresses an interface of this node carries now.
+/// Which of the virtual addresses an interface of this node carries now. On the loopback interface every node has them, to
+/// answer what was asked before they moved.
 fn held(addresses: &[IpAddr]) -> Value {
-    let here: Vec<IpAddr> =
-        if_addrs::get_if_addrs().map(|all| all.iter().map(|i| i.ip()).collect()).unwrap_or_default();
+    let interfaces = if_addrs::get_if_addrs().unwrap_or_default();
+    let here: Vec<IpAddr> = interfaces
+        .iter()
+        .filter(|i| i.name != "lo" || i.ip().is_loopback())
+        .map(if_addrs::Interface::ip)
+        .collect();
     addresses.iter().map(|a| json!({"address": a.to_string(), "held": here.contains(a)})).collect()
 }
 
