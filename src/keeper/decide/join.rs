@@ -151,16 +151,15 @@ fn earlier<'a>(inputs: &Inputs<'a>) -> impl Iterator<Item = (&'a str, &'a Report
 
 /// Whether a peer is on its way into the group, as opposed to stuck or busy for long: nobody waits behind that.
 fn goes_on(report: &Report) -> bool {
-    !matches!(
+    !is_stuck(report)
+        && !matches!(report.phase, Phase::WaitingForExpulsion | Phase::Cloning | Phase::WaitingToClone)
+}
+
+/// Whether a peer does nothing before something else changes.
+fn is_stuck(report: &Report) -> bool {
+    matches!(
         report.phase,
-        Phase::Misconfigured
-            | Phase::BackingOff
-            | Phase::Diverged
-            | Phase::Refused
-            | Phase::WaitingForExpulsion
-            | Phase::Cloning
-            | Phase::WaitingToClone
-            | Phase::DiskFull
+        Phase::Misconfigured | Phase::BackingOff | Phase::Diverged | Phase::Refused | Phase::DiskFull
     )
 }
 
@@ -178,13 +177,7 @@ fn clone(inputs: &Inputs<'_>, local: &Observation, group: &Group<'_>, why: &str)
     if let Some((name, _)) = reports(inputs.peers).find(|(_, r)| r.phase == Phase::Cloning) {
         return Decision::wait(Phase::WaitingToClone, format!("{why}; {name} is being cloned first"));
     }
-    if let Some((name, ..)) = earlier(inputs).find(|(_, r, o)| {
-        o.is_empty()
-            && !matches!(
-                r.phase,
-                Phase::Misconfigured | Phase::BackingOff | Phase::Diverged | Phase::Refused | Phase::DiskFull
-            )
-    }) {
+    if let Some((name, ..)) = earlier(inputs).find(|(_, r, o)| o.is_empty() && !is_stuck(r)) {
         return Decision::wait(Phase::WaitingToClone, format!("{why}; {name} is cloned first"));
     }
     // A secondary, where there is one: the primary has enough to do.
