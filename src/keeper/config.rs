@@ -151,7 +151,7 @@ fn default_data_directory() -> PathBuf {
     "/var/lib/mysql".into()
 }
 
-/// A few binary logs' worth: mysqld ends itself when it cannot write them.
+/// A few binary logs' worth: mysqld waits, and its writers with it, when it cannot write them.
 fn default_minimum_free() -> ByteSize {
     ByteSize::mib(512)
 }
