@@ -25,7 +25,7 @@ use trivet::tls::clients::ClientVerified;
 use super::strict_reader::{self, Length};
 
 /// No time-out may fire: what happens must depend on the bytes alone.
-const LONG: Duration = Duration::from_secs(3600);
+pub(super) const LONG: Duration = Duration::from_secs(3600);
 /// Rounds without any octet moving after which nothing will move any more: everything is on one thread, and each round
 /// asks the system what there is to read.
 const QUIET: usize = 40;
@@ -44,7 +44,7 @@ impl Check for Well {
     }
 }
 
-struct All {
+pub(super) struct All {
     pool: Arc<Pool>,
     upstreams: Upstreams,
 }
@@ -95,11 +95,7 @@ impl Rig {
                     tokio::spawn(back_end(stream, shared.clone()));
                 }
             });
-            let spec = Spec { name: "node1".into(), address, tier: 0 };
-            let check: Arc<dyn Check> = Arc::new(Well);
-            let pool = Pool::new("web", vec![(spec, check)]);
-            pool.first_round(Timing { interval: LONG, timeout: LONG, rise: 1, fall: 1 }).await;
-            (address, pool)
+            (address, pool_of(address).await)
         });
         Self { runtime, pool, shared, address }
     }
@@ -112,47 +108,13 @@ impl Rig {
 
     fn serve(&self, pieces: &[&[u8]], http2: bool) -> (Vec<String>, Vec<u8>) {
         self.shared.seen.lock().unwrap().clear();
-        let reach = Reach {
-            address: self.address,
-            tls: None,
-            connect_timeout: LONG,
-            response_timeout: LONG,
-            send_proxy_protocol: None,
-            idle_timeout: LONG,
-            http2: false,
-        };
-        let service = All { pool: self.pool.clone(), upstreams: Upstreams::new(vec![reach], 8) };
-        let policy = Policy {
-            position: Position::Edge,
-            max_header_size: 4096,
-            max_target_length: 2048,
-            max_body_size: 4096,
-            ..Policy::inner()
-        };
-        let limits = Limits {
-            header_timeout: LONG,
-            idle_timeout: LONG,
-            client_timeout: LONG,
-            request_timeout: LONG,
-            tunnel_timeout: LONG,
-            min_rate: 0,
-            max_header_size: 4096,
-            ..Limits::default()
-        };
         let told = self.runtime.block_on(async {
             let (_stop, shutdown) = Shutdown::channel();
-            let engine = Engine::new(service, policy, limits, Admission::unlimited(), shutdown);
+            let engine = engine(self.pool.clone(), self.address, shutdown);
             let (client, server) = tokio::io::duplex(1 << 20);
             let (mut reader, mut writer) = tokio::io::split(client);
             let serving = tokio::spawn(async move {
-                let source = SocketAddr::from(([192, 0, 2, 1], 1024));
-                let destination = SocketAddr::from(([192, 0, 2, 2], 443));
-                let peer = Peer {
-                    address: IpAddr::from([192, 0, 2, 1]),
-                    tls: true,
-                    client_certificate: ClientVerified::NotAsked,
-                };
-                let endpoints = Endpoints { source, destination };
+                let (peer, endpoints) = client_from(1);
                 let closing = CancellationToken::new();
                 if http2 {
                     engine.serve_http2(server, peer, endpoints, closing, PREFACE.to_vec()).await;
@@ -191,6 +153,56 @@ impl Rig {
         assert!(faults.is_empty(), "passed on to the back end: {}", faults.join("; "));
         (self.shared.seen.lock().unwrap().clone(), told)
     }
+}
+
+/// A pool with the back end at `address`, which is well.
+pub(super) async fn pool_of(address: SocketAddr) -> Arc<Pool> {
+    let spec = Spec { name: "node1".into(), address, tier: 0 };
+    let check: Arc<dyn Check> = Arc::new(Well);
+    let pool = Pool::new("web", vec![(spec, check)]);
+    pool.first_round(Timing { interval: LONG, timeout: LONG, rise: 1, fall: 1 }).await;
+    pool
+}
+
+/// An engine that forwards everything to the pool's back end, with small limits and no time-out.
+pub(super) fn engine(pool: Arc<Pool>, address: SocketAddr, shutdown: Shutdown) -> Arc<Engine<All>> {
+    let reach = Reach {
+        address,
+        tls: None,
+        connect_timeout: LONG,
+        response_timeout: LONG,
+        send_proxy_protocol: None,
+        idle_timeout: LONG,
+        http2: false,
+        trusted_framing: false,
+    };
+    let service = All { pool, upstreams: Upstreams::new(vec![reach], 8) };
+    let policy = Policy {
+        position: Position::Edge,
+        max_header_size: 4096,
+        max_target_length: 2048,
+        max_body_size: 4096,
+        ..Policy::inner()
+    };
+    let limits = Limits {
+        header_timeout: LONG,
+        idle_timeout: LONG,
+        client_timeout: LONG,
+        request_timeout: LONG,
+        tunnel_timeout: LONG,
+        min_rate: 0,
+        max_header_size: 4096,
+        ..Limits::default()
+    };
+    Engine::new(service, policy, limits, Admission::unlimited(), shutdown)
+}
+
+/// Where a client comes from: the last octet of its address.
+pub(super) fn client_from(number: u8) -> (Peer, Endpoints) {
+    let address = IpAddr::from([192, 0, 2, number]);
+    let peer = Peer { address, tls: true, client_certificate: ClientVerified::NotAsked };
+    let destination = SocketAddr::from(([192, 0, 2, 255], 443));
+    (peer, Endpoints { source: SocketAddr::new(address, 1024), destination })
 }
 
 /// Reads requests strictly, and answers each.

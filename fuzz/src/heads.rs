@@ -46,7 +46,7 @@ pub fn request(bytes: &[u8]) {
     let policy = policy();
     let Ok(admitted) = steps::admit(&request, &peer, &policy) else { return };
     let mut out = Vec::new();
-    request.forward(&admitted, &policy, &mut out, |_| {});
+    request.forward(&admitted, &policy, false, &mut out, |_| {});
     let read = strict_reader::head(&out).unwrap_or_else(|e| panic!("{e} in {}", out.escape_ascii()));
     let framing = match request.framing {
         Framing::None => strict_reader::Length::Octets(0),

@@ -4,6 +4,7 @@
 //! Each function holds its subject to properties that need no oracle: no panic; the same bytes cut anywhere mean the same;
 //! what is passed on can be read in one way only; what was written is read as it was meant.
 
+mod apart;
 mod bodies;
 mod configuration;
 mod connections;
@@ -22,6 +23,7 @@ pub const TARGETS: &[Target] = &[
     ("proxy_header", proxy::header),
     ("connection", connections::connection),
     ("http2_connection", connections::http2_connection),
+    ("clients_apart", apart::clients),
     ("configuration", configuration::any),
 ];
 

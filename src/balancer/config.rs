@@ -192,6 +192,10 @@ pub struct Web {
     /// What is spoken with them.
     #[serde(default)]
     pub protocol: Protocol,
+    /// The back ends are known to read or discard every request's body, and to send none after HEAD, 204 and 304: Trivet's
+    /// web tier, nginx and HAProxy do. Without, a connection over which such a message went is closed after it.
+    #[serde(default)]
+    pub trusted_framing: bool,
     /// Tell back ends the client's address in a PROXY header, too. Such a connection serves one client only.
     #[serde(default)]
     pub send_proxy_protocol: Option<proxy_protocol::Version>,

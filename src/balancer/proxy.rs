@@ -98,6 +98,7 @@ impl Upstreams {
                 send_proxy_protocol: web.send_proxy_protocol,
                 idle_timeout: web.idle_timeout,
                 http2,
+                trusted_framing: web.trusted_framing,
             });
         }
         let links = upstream::Upstreams::new(reaches, web.max_idle_connections);

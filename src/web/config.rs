@@ -111,6 +111,10 @@ pub struct App {
     /// What is spoken with it.
     #[serde(default)]
     pub protocol: Protocol,
+    /// It is known to read or discard every request's body, and to send none after HEAD, 204 and 304, as most servers do and
+    /// small ones do not. Without, a connection over which such a message went is closed after it.
+    #[serde(default)]
+    pub trusted_framing: bool,
     /// How its health is checked.
     #[serde(default)]
     pub health: HealthConfig,

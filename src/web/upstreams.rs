@@ -48,6 +48,7 @@ impl Upstreams {
             send_proxy_protocol: None,
             idle_timeout: IDLE,
             http2: false,
+            trusted_framing: true,
         };
         let spec = Spec { name: APP.into(), address: app.address, tier: 0 };
         let check: Arc<dyn Check> = Arc::new(
@@ -55,7 +56,8 @@ impl Upstreams {
         );
         let mut backends = vec![(spec, check)];
         let http2 = app.protocol == Protocol::Http2;
-        let mut reaches = vec![Reach { http2, ..reach(app.address, None) }];
+        let trusted_framing = app.trusted_framing;
+        let mut reaches = vec![Reach { http2, trusted_framing, ..reach(app.address, None) }];
         for b in &config.peers.backends {
             let tls = Some((client.clone(), tls::verified_name(b.tls_name())?));
             let send_proxy_protocol = config.peers.send_proxy_protocol;

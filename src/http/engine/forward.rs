@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use http::StatusCode;
+use http::{Method, StatusCode};
 use metrics::counter;
 use tokio::time::Instant;
 
@@ -177,7 +177,10 @@ pub(super) async fn forward<S: Service, C: Client<S>>(
         let more = |add: &mut dyn FnMut(&[u8], &[u8])| service.add_fields(&backend, add);
         let (to, sent) = match &mut link.carrier {
             Carrier::Stream(_) => {
-                request.forward(admitted, &engine.policy, &mut head, more);
+                // What it leaves of a body would be the next request to it: of someone else's making, or of this client's,
+                // past all that is checked here.
+                let closes = has_body && !upstreams.frames_surely(backend.index());
+                request.forward(admitted, &engine.policy, closes, &mut head, more);
                 (request.framing, Ok(()))
             }
             Carrier::Http2(session) => {
@@ -477,11 +480,15 @@ async fn relay<S: Service, C: Client<S>>(
         aborted: result.is_err(),
     });
     client.ended(result.is_err(), stalled);
-    if result.is_ok() && response.keep_alive && upload.done && link.buffer.is_empty() {
-        if engine.service.upstreams().is_personal(backend.index()) {
+    let upstreams = engine.service.upstreams();
+    // An answer without content by rule (RFC 9112 section 6.3) that has some after all, and late, would be the next one's.
+    let is_sure = upstreams.frames_surely(backend.index())
+        || !(request.has_body() || *request.method() == Method::HEAD || matches!(response.status, 204 | 304));
+    if result.is_ok() && response.keep_alive && upload.done && link.buffer.is_empty() && is_sure {
+        if upstreams.is_personal(backend.index()) {
             client.keep_own_link(backend.index(), link);
         } else {
-            engine.service.upstreams().keep(backend.index(), link);
+            upstreams.keep(backend.index(), link);
         }
     }
     *client.room() = response.recycle();

@@ -202,11 +202,13 @@ impl Request {
     }
 
     /// Writes the head as the next hop gets it over HTTP/1.1: one form of target, one of framing, no field that was for us
-    /// alone, and what `more` adds.
+    /// alone, and what `more` adds. `closes` asks the next hop to take nothing further from the connection (RFC 9112 section
+    /// 9.6).
     pub fn forward(
         &self,
         admitted: &Admitted,
         policy: &Policy,
+        closes: bool,
         out: &mut Vec<u8>,
         more: impl FnOnce(&mut dyn FnMut(&[u8], &[u8])),
     ) {
@@ -237,10 +239,21 @@ impl Request {
             for f in self.fields.iter().filter(|f| f.kind == Kind::Upgrade) {
                 field::write(out, b"Upgrade", f.value.get(&self.raw));
             }
-            out.extend_from_slice(b"Connection: Upgrade\r\n");
-        } else if self.te_trailers {
-            // RFC 9110 section 10.1.4: TE goes with its name in Connection.
-            out.extend_from_slice(b"TE: trailers\r\nConnection: TE\r\n");
+        }
+        // RFC 9110 section 10.1.4: TE goes with its name in Connection.
+        let te = self.te_trailers && !self.upgrade;
+        if te {
+            out.extend_from_slice(b"TE: trailers\r\n");
+        }
+        let options = [(self.upgrade, "Upgrade"), (te, "TE"), (closes, "close")];
+        let mut before = "Connection: ";
+        for (_, option) in options.iter().filter(|(is_set, _)| *is_set) {
+            out.extend_from_slice(before.as_bytes());
+            out.extend_from_slice(option.as_bytes());
+            before = ", ";
+        }
+        if before == ", " {
+            out.extend_from_slice(b"\r\n");
         }
         more(&mut |name, value| field::write(out, name, value));
         out.extend_from_slice(b"\r\n");

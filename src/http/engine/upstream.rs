@@ -44,6 +44,10 @@ pub struct Reach {
     pub idle_timeout: Duration,
     /// Whether it is spoken to in HTTP/2: over TLS when it agrees to (`tls` offers it), else by prior knowledge.
     pub http2: bool,
+    /// Whether it is known to see the same ends of messages as we do, on HTTP/1.1: it reads or discards the body of every
+    /// request (RFC 9112 section 9.3), and sends none where there is none (section 6.3). Where it is not, a connection is
+    /// used again only after messages that leave no doubt.
+    pub trusted_framing: bool,
 }
 
 impl Reach {
@@ -174,6 +178,12 @@ impl Upstreams {
     /// How the back end is reached.
     pub fn reach(&self, index: usize) -> Option<&Reach> {
         self.ends.get(index).map(|e| &e.reach)
+    }
+
+    /// Whether this back end certainly sees the messages on a connection end where we do; HTTP/2 frames each (RFC 9113
+    /// section 8.1).
+    pub(super) fn frames_surely(&self, index: usize) -> bool {
+        self.ends.get(index).is_some_and(|e| e.reach.trusted_framing || e.reach.http2)
     }
 
     /// Whether a connection to this back end may carry requests of one client only.
