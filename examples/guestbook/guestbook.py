@@ -163,7 +163,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         for name, value in {"Content-Type": kind, "Content-Length": str(len(data)), "Cache-Control": "no-store", **headers}.items():
             self.send_header(name.replace("_", "-"), value)
-        if HEALTH.stopping:
+        if HEALTH.stopping or self.close_connection:
             self.send_header("Connection", "close")
         self.end_headers()
         if self.command != "HEAD":
@@ -178,7 +178,24 @@ class Handler(BaseHTTPRequestHandler):
         # From a client: nothing but a GTID set. (The reference site signs it as well.)
         return given if len(given) <= 1024 and all(c in "0123456789abcdefABCDEF-:," for c in given) else ""
 
+    def body(self) -> bytes | None:
+        """All of the request's body; none when it was refused. What is left unread would be taken for the next request."""
+        length = self.headers.get("Content-Length") or "0"
+        if self.headers.get("Transfer-Encoding"):
+            status, why = 411, "a body needs its Content-Length here"
+        elif not (length.isascii() and length.isdigit()):
+            status, why = 400, "the Content-Length is no number"
+        elif int(length) > LARGEST_BODY:
+            status, why = 413, f"a body has {LARGEST_BODY} bytes at most"
+        else:
+            return self.rfile.read(int(length))
+        self.close_connection = True
+        self.say(status, {"error": why})
+        return None
+
     def do_GET(self) -> None:
+        if self.body() is None:
+            return
         try:
             match urlsplit(self.path).path:
                 case "/healthz":
@@ -197,11 +214,11 @@ class Handler(BaseHTTPRequestHandler):
     do_HEAD = do_GET
 
     def do_POST(self) -> None:
-        length = int(self.headers.get("Content-Length") or 0)
-        if urlsplit(self.path).path != "/entries" or length > LARGEST_BODY:
-            self.close_connection = True
-            return self.say(404 if length <= LARGEST_BODY else 413, {"error": "nothing here"})
-        body = self.rfile.read(length)
+        body = self.body()
+        if body is None:
+            return
+        if urlsplit(self.path).path != "/entries":
+            return self.say(404, {"error": "nothing here"})
         program = self.headers.get("Content-Type", "").startswith("application/json")
         try:
             given = json.loads(body) if program else {k: v[0] for k, v in parse_qs(body.decode()).items()}
