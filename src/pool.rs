@@ -100,23 +100,40 @@ impl Pool {
     /// whose checks are good although a connect just failed: it may be the network's hiccup, and a try costs less than
     /// an error.
     pub fn pick(&self, tried: &Tried) -> Option<Arc<Backend>> {
-        self.pick_where(|b| b.is_usable() && !tried.has(b))
-            .or_else(|| self.pick_where(|b| b.is_ejected_only() && !tried.has(b)))
+        self.pick_where(tried, Backend::is_usable)
+            .or_else(|| self.pick_where(tried, Backend::is_ejected_only))
     }
 
     /// As [`pick`](Self::pick), and when even that finds none, one that merely did not answer its checks. When nobody
     /// answers in time, the machine that asks may be the slow one: an attempt may succeed, a refusal cannot. Not for
     /// roles that only one may have.
     pub fn pick_any(&self, tried: &Tried) -> Option<Arc<Backend>> {
-        self.pick(tried).or_else(|| self.pick_where(|b| b.is_only_silent() && !tried.has(b)))
+        self.pick(tried).or_else(|| self.pick_where(tried, Backend::is_only_silent))
     }
 
-    fn pick_where(&self, eligible: impl Fn(&Backend) -> bool) -> Option<Arc<Backend>> {
-        let candidates: Vec<&Arc<Backend>> = self.backends.iter().filter(|b| eligible(b)).collect();
-        let tier = candidates.iter().map(|b| b.tier()).min()?;
-        let candidates: Vec<&Arc<Backend>> = candidates.into_iter().filter(|b| b.tier() == tier).collect();
-        let turn = self.next.fetch_add(1, Ordering::Relaxed);
-        candidates.get(turn % candidates.len()).map(|b| Arc::clone(b))
+    /// Whether [`pick_any`](Self::pick_any) would find one.
+    pub fn has_any(&self, tried: &Tried) -> bool {
+        let eligible = |b: &Backend| b.is_usable() || b.is_ejected_only() || b.is_only_silent();
+        self.backends.iter().any(|b| eligible(b) && !tried.has(b))
+    }
+
+    /// Whether there is one that is known to be up and was not tried.
+    pub fn has_usable(&self, tried: &Tried) -> bool {
+        self.backends.iter().any(|b| b.is_usable() && !tried.has(b))
+    }
+
+    fn pick_where(&self, tried: &Tried, is: impl Fn(&Backend) -> bool) -> Option<Arc<Backend>> {
+        let eligible = |b: &&Arc<Backend>| is(b) && !tried.has(b);
+        let tier = self.backends.iter().filter(eligible).map(|b| b.tier()).min()?;
+        let candidates = || self.backends.iter().filter(eligible).filter(|b| b.tier() == tier);
+        // A further try of a request takes nobody's turn: where every request to a broken back end took two, the next one
+        // would begin at the same back end again.
+        let turn = match tried.is_empty() {
+            true => self.next.fetch_add(1, Ordering::Relaxed),
+            false => self.next.load(Ordering::Relaxed),
+        };
+        // A state may have changed since they were counted.
+        candidates().nth(turn % candidates().count().max(1)).or_else(|| candidates().next()).cloned()
     }
 
     /// The one usable back end; `None` when there is none, and also when there are two: two that both claim a role only

@@ -281,16 +281,36 @@ async fn rfc9113_5_1_2_requests_share_a_connection() {
 async fn rfc9113_8_7_what_a_back_end_has_not_processed_is_sent_again_whatever_the_method() {
     let mut scene = Scene::over_tls().await;
     let mut wire = scene.http1().await;
-    let post = format!("POST /again HTTP/1.1\r\nHost: {SITE}\r\nContent-Length: 0\r\n\r\n");
-    wire.send(&post).await;
-    let (_, mut respond) = scene.next().await;
-    respond.send_response(Response::new(()), true).unwrap();
-    assert_eq!(wire.answer().await.unwrap().status, 200);
-    // On a connection that is there.
-    wire.send(&post).await;
-    let (_, mut respond) = scene.next().await;
-    respond.send_reset(Reason::REFUSED_STREAM);
-    let (_, mut respond) = scene.next().await;
+    for body in [
+        "Content-Length: 0\r\n\r\n",
+        "Content-Length: 3\r\n\r\nx=1",
+        "Transfer-Encoding: chunked\r\n\r\n3\r\nx=1\r\n0\r\n\r\n",
+    ] {
+        let post = format!("POST /again HTTP/1.1\r\nHost: {SITE}\r\n{body}");
+        wire.send(&post).await;
+        let (_, mut respond) = scene.next().await;
+        respond.send_response(Response::new(()), true).unwrap();
+        assert_eq!(wire.answer().await.unwrap().status, 200);
+        // On a connection that is there.
+        wire.send(&post).await;
+        let (_, mut respond) = scene.next().await;
+        respond.send_reset(Reason::REFUSED_STREAM);
+        let (request, mut respond) = scene.next().await;
+        let sent = if body.ends_with("0\r\n\r\n") && !body.contains("x=1") { "" } else { "x=1" };
+        assert_eq!(content(request.into_body()).await.0, sent.as_bytes(), "{body}");
+        respond.send_response(Response::new(()), true).unwrap();
+        assert_eq!(wire.answer().await.unwrap().status, 200, "{body}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rfc3986_2_what_is_no_part_of_a_uri_goes_on_encoded() {
+    let mut scene = Scene::over_tls().await;
+    let mut wire = scene.http1().await;
+    wire.send(&format!("GET /a<b>`c\"?q=\"<x>\"&{{|}}^~ HTTP/1.1\r\nHost: {SITE}\r\n\r\n")).await;
+    let (request, mut respond) = scene.next().await;
+    assert_eq!(request.uri().path(), "/a%3Cb%3E%60c%22");
+    assert_eq!(request.uri().query(), Some("q=%22%3Cx%3E%22&{|}^~"));
     respond.send_response(Response::new(()), true).unwrap();
     assert_eq!(wire.answer().await.unwrap().status, 200);
 }

@@ -227,11 +227,38 @@ async fn rfc9110_15_5_9_a_head_that_drips_ends_at_its_deadline_on_every_listener
     let mut preface = Wire::plain(scene.http()).await;
     preface.send("PRI * HTTP/2.0\r\n").await;
     assert!(preface.closes_within(Duration::from_secs(10)).await);
-    // And HTTP/2 whose first request does not come.
+    // And the preface of HTTP/2, or a head in its frame, that does not end.
     let mut h2 = Wire::tls(scene.https(), SITE, scene.authority.browser(&[b"h2"])).await;
-    h2.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\u{4}\0\0\0\0\0").await;
+    h2.send("PRI * HTTP/2.0\r\n\r\nSM").await;
     assert!(h2.closes_within(Duration::from_secs(10)).await);
-    assert!(scene.metric("trivet_http_refused_total{reason=\"header_timeout\"}").await >= 3.0);
+    let mut h2 = Wire::tls(scene.https(), SITE, scene.authority.browser(&[b"h2"])).await;
+    h2.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\u{4}\0\0\0\0\0\0\0\u{9}\u{1}\0\0\0\0\u{1}").await;
+    assert!(h2.closes_within(Duration::from_secs(10)).await);
+    assert!(scene.metric("trivet_http_refused_total{reason=\"header_timeout\"}").await >= 5.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_was_opened_in_advance_waits_for_its_first_request_as_for_any_other() {
+    let scene = Scene::start(https("header_timeout = \"300ms\"")).await;
+    let mut http1 = scene.open().await;
+    let wire = Wire::tls(scene.https(), SITE, scene.authority.browser(&[b"h2"])).await;
+    let (client, connection) = h2::client::handshake(wire.into_stream()).await.unwrap();
+    let connection = tokio::spawn(connection);
+    // A browser opens it when its user points at a link, and the user thinks for longer than a head may take.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(!connection.is_finished());
+    let request = http::Request::get(format!("https://{SITE}/late")).body(()).unwrap();
+    let (answer, _) = client.ready().await.unwrap().send_request(request, true).unwrap();
+    assert_eq!(answer.await.unwrap().status(), 200);
+    http1.send(&get("/late")).await;
+    assert_eq!(http1.answer().await.unwrap().status, 200);
+    assert_eq!(scene.metric("trivet_http_refused_total{reason=\"header_timeout\"}").await, 0.0);
+    // Without a request it ends in order, at client_idle_timeout.
+    let scene = Scene::start(https("client_idle_timeout = \"300ms\"")).await;
+    let wire = Wire::tls(scene.https(), SITE, scene.authority.browser(&[b"h2"])).await;
+    let (client, connection) = h2::client::handshake(wire.into_stream()).await.unwrap();
+    connection.await.unwrap();
+    assert!(client.ready().await.is_err());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -58,6 +58,14 @@ impl Service for All {
         self.pool.pick_any(tried)
     }
 
+    fn has_next(&self, _: &Admitted, tried: &Tried) -> bool {
+        self.pool.has_any(tried)
+    }
+
+    fn has_usable(&self, _: &Admitted, tried: &Tried) -> bool {
+        self.pool.has_usable(tried)
+    }
+
     fn upstreams(&self) -> &Upstreams {
         &self.upstreams
     }
@@ -189,6 +197,7 @@ pub(super) fn engine(pool: Arc<Pool>, address: SocketAddr, shutdown: Shutdown) -
         idle_timeout: LONG,
         client_timeout: LONG,
         request_timeout: LONG,
+        stream_timeout: LONG,
         tunnel_timeout: LONG,
         min_rate: 0,
         max_header_size: 4096,
@@ -200,7 +209,7 @@ pub(super) fn engine(pool: Arc<Pool>, address: SocketAddr, shutdown: Shutdown) -
 /// Where a client comes from: the last octet of its address.
 pub(super) fn client_from(number: u8) -> (Peer, Endpoints) {
     let address = IpAddr::from([192, 0, 2, number]);
-    let peer = Peer { address, tls: true, client_certificate: ClientVerified::NotAsked };
+    let peer = Peer { address, tls: true, client_certificate: ClientVerified::NotAsked, socket: None };
     let destination = SocketAddr::from(([192, 0, 2, 255], 443));
     (peer, Endpoints { source: SocketAddr::new(address, 1024), destination })
 }

@@ -42,6 +42,7 @@ pub fn request(bytes: &[u8]) {
         address: IpAddr::from([192, 0, 2, 1]),
         tls: true,
         client_certificate: ClientVerified::NotAsked,
+        socket: None,
     };
     let policy = policy();
     let Ok(admitted) = steps::admit(&request, &peer, &policy) else { return };

@@ -117,6 +117,10 @@ pub struct Https {
     /// From a request's head to the last byte of its answer; upgraded connections are not meant.
     #[serde(default = "defaults::request_timeout", with = "humantime_serde")]
     pub request_timeout: Duration,
+    /// How long an answer that is a stream (`text/event-stream`, `application/grpc`) may rest; `response_timeout` and
+    /// `request_timeout` are not for those.
+    #[serde(default = "defaults::stream_timeout", with = "humantime_serde")]
+    pub stream_timeout: Duration,
     /// Connections at a time, all listeners of `[http]` and `[https]` together; further ones wait in the kernel's queue.
     #[serde(default = "defaults::max_connections")]
     pub max_connections: usize,
@@ -351,6 +355,10 @@ pub mod defaults {
     pub fn request_timeout() -> Duration {
         Duration::from_secs(3600)
     }
+    /// As long as an upgraded connection may.
+    pub fn stream_timeout() -> Duration {
+        tunnel_timeout()
+    }
     /// RFC 9110 section 4.1 asks for at least 8000 octets.
     pub fn max_target_length() -> ByteSize {
         ByteSize::kib(8)
@@ -521,6 +529,7 @@ impl Https {
             ("https.client_timeout", self.client_timeout),
             ("https.tunnel_timeout", self.tunnel_timeout),
             ("https.request_timeout", self.request_timeout),
+            ("https.stream_timeout", self.stream_timeout),
         ] {
             config::positive(key, d)?;
         }

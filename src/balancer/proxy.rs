@@ -63,6 +63,14 @@ impl engine::Service for Balancer {
         self.pool.pick_any(tried)
     }
 
+    fn has_next(&self, _: &Admitted, tried: &Tried) -> bool {
+        self.pool.has_any(tried)
+    }
+
+    fn has_usable(&self, _: &Admitted, tried: &Tried) -> bool {
+        self.pool.has_usable(tried)
+    }
+
     fn upstreams(&self) -> &upstream::Upstreams {
         &self.upstreams.links
     }

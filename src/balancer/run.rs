@@ -168,6 +168,7 @@ fn limits(config: &Config, https: &Https) -> Limits {
         drain_delay: config.drain_delay,
         max_header_fields: https.max_header_fields,
         request_timeout: https.request_timeout,
+        stream_timeout: https.stream_timeout,
     }
 }
 

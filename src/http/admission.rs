@@ -6,6 +6,7 @@
 //!
 //! ```text
 //! accept → Admission::connection(address)? → the permit lives as long as the connection
+//!          Admission::penance(address)     → how long it waits, for what its client sent before
 //!          request head → Admission::request(address)? → else 429 with Retry-After
 //! ```
 
@@ -49,6 +50,10 @@ pub struct RequestRate {
     pub ipv6_prefix: u8,
 }
 
+/// Malformed requests of one client that cost it nothing. A visitor behind the same address as one who asks without a pause
+/// waits with it, a second at most for each connection.
+const MALFORMED: RequestRate = RequestRate { rate: 1, burst: 20, ipv6_prefix: 64 };
+
 /// What providers give to one customer, at least (RFC 6177).
 fn usual_prefix() -> u8 {
     64
@@ -79,6 +84,7 @@ pub struct Admission {
     open: Arc<Open>,
     limit: usize,
     requests: Option<Buckets>,
+    malformed: Option<Buckets>,
     exempt: Vec<IpNet>,
 }
 
@@ -89,13 +95,15 @@ impl Admission {
             open: Arc::default(),
             limit: rules.connections,
             requests: rules.requests.map(Buckets::new),
+            malformed: Some(Buckets::new(MALFORMED)),
             exempt: rules.exempt.clone(),
         })
     }
 
     /// Refuses nobody: for tiers whose clients are tiers.
     pub fn unlimited() -> Arc<Self> {
-        Self::new(&Rules::default())
+        let open = Arc::default();
+        Arc::new(Self { open, limit: 0, requests: None, malformed: None, exempt: Vec::new() })
     }
 
     /// A client connects. The permit counts until it is dropped.
@@ -104,6 +112,23 @@ impl Admission {
             return Ok(ConnectionPermit::uncounted());
         }
         Open::take(&self.open, Prefix::new(address, 64), self.limit).ok_or(Refused { limit: self.limit })
+    }
+
+    /// A client sent a request that was malformed and could not be answered.
+    pub fn malformed(&self, address: IpAddr) {
+        if let Some(buckets) = self.malformed.as_ref().filter(|_| !self.is_exempt(address)) {
+            // With an empty bucket it waits already.
+            let _ = buckets.take(address, Instant::now());
+        }
+    }
+
+    /// How long a new connection of this client waits before it is served: some libraries answer the reset of a malformed
+    /// request by a new connection with the same request, without a pause.
+    pub fn penance(&self, address: IpAddr) -> Duration {
+        match &self.malformed {
+            Some(buckets) if !self.is_exempt(address) => buckets.wait(address, Instant::now()),
+            _ => Duration::ZERO,
+        }
     }
 
     /// A client sends a request.

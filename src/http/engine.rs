@@ -53,6 +53,10 @@ pub trait Service: Send + Sync + 'static {
     fn route(&self, request: &Request, exchange: &mut Exchange) -> impl Future<Output = Route> + Send;
     /// The next back end to try; none when there is nobody left.
     fn next(&self, admitted: &Admitted, tried: &Tried) -> Option<Arc<Backend>>;
+    /// Whether [`next`](Self::next) would find one. Asking has no effect.
+    fn has_next(&self, admitted: &Admitted, tried: &Tried) -> bool;
+    /// Whether it would find one that is known to be up.
+    fn has_usable(&self, admitted: &Admitted, tried: &Tried) -> bool;
     /// How the back ends are reached.
     fn upstreams(&self) -> &Upstreams;
     /// Back ends tried for one request after the first.

@@ -21,6 +21,8 @@ pub struct Exchange {
     pub method: Option<Method>,
     /// The path of a request that was not admitted, as far as it can be shown.
     pub path: String,
+    /// The host of a request that was not admitted, as far as it can be shown.
+    pub host: String,
     /// What the request is, once it was admitted.
     pub admitted: Option<Admitted>,
     /// The protocol version that the client spoke; none when the head could not be read.
@@ -90,6 +92,7 @@ impl Exchange {
             request_id: String::new(),
             method,
             path: String::new(),
+            host: String::new(),
             admitted: None,
             version,
             client,
@@ -137,7 +140,7 @@ impl Exchange {
             line.text("request_id", self.id());
             line.address("client", admitted.map(|a| a.client).or(self.client));
             line.text("method", self.method.as_ref().map_or("-", Method::as_str));
-            line.text("host", admitted.map_or("", |a| &a.host));
+            line.text("host", admitted.map_or(&self.host, |a| &a.host));
             line.text("path", admitted.map_or(&self.path, |a| a.path()));
             line.text("version", self.version.map_or("-", name));
             line.number("status", u64::from(outcome.status));

@@ -19,6 +19,8 @@ pub const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for
 pub const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 /// `X-Forwarded-Host`
 pub const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+/// `X-Forwarded-Port`
+pub const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
 /// `X-Real-IP`
 pub const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 /// `X-Request-Id`
@@ -75,6 +77,7 @@ const REPLACED: &[&str] = &[
     "trivet-hop",
     "x-forwarded-for",
     "x-forwarded-host",
+    "x-forwarded-port",
     "x-forwarded-proto",
     "x-real-ip",
     "x-request-id",
@@ -108,13 +111,15 @@ pub fn tell_next_hop(admitted: &Admitted, mut emit: impl FnMut(&HeaderName, &str
     emit(&X_FORWARDED_FOR, &text);
     emit(&X_REAL_IP, &text);
     emit(&X_FORWARDED_PROTO, admitted.scheme);
-    emit(&X_FORWARDED_HOST, &admitted.host);
+    let host = admitted.shown_host();
+    emit(&X_FORWARDED_HOST, &host);
+    emit(&X_FORWARDED_PORT, &admitted.port.to_string());
     // RFC 7239 section 6: an IPv6 address is quoted and in brackets.
     let node = std::mem::take(&mut text);
     text.push_str(if matches!(admitted.client, IpAddr::V6(_)) { "for=\"[" } else { "for=" });
     text.push_str(&node);
     text.push_str(if matches!(admitted.client, IpAddr::V6(_)) { "]\";host=\"" } else { ";host=\"" });
-    text.push_str(&admitted.host);
+    text.push_str(&host);
     text.push_str("\";proto=");
     text.push_str(admitted.scheme);
     emit(&http::header::FORWARDED, &text);

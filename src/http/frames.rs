@@ -211,9 +211,70 @@ impl FrameWatch {
     }
 }
 
+/// Follows what is sent to a client, for the streams that the library resets by itself: it answers a malformed request (RFC
+/// 9113 section 8.1.1) with PROTOCOL_ERROR, and nobody else hears of it. We reset none for that reason.
+#[derive(Debug, Default)]
+pub struct ResetWatch {
+    head: [u8; HEADER + 4],
+    have: usize,
+    skip: usize,
+}
+
+impl ResetWatch {
+    /// Bytes were sent; how many malformed requests they reset.
+    pub fn sent(&mut self, mut bytes: &[u8]) -> usize {
+        const RST_STREAM: u8 = 0x3;
+        const PROTOCOL_ERROR: u32 = 1;
+        let mut resets = 0;
+        while !bytes.is_empty() {
+            if self.skip > 0 {
+                let n = self.skip.min(bytes.len());
+                (self.skip, bytes) = (self.skip - n, &bytes[n..]);
+                continue;
+            }
+            let wanted = if self.have >= HEADER { self.head.len() } else { HEADER };
+            let n = (wanted - self.have).min(bytes.len());
+            self.head[self.have..self.have + n].copy_from_slice(&bytes[..n]);
+            (self.have, bytes) = (self.have + n, &bytes[n..]);
+            let [a, b, c, kind, ..] = self.head;
+            let length = u32::from_be_bytes([0, a, b, c]) as usize;
+            if self.have == HEADER && (kind, length) != (RST_STREAM, 4) {
+                (self.have, self.skip) = (0, length);
+            } else if self.have == self.head.len() {
+                let [.., d, e, f, g] = self.head;
+                resets += usize::from(u32::from_be_bytes([d, e, f, g]) == PROTOCOL_ERROR);
+                self.have = 0;
+            }
+        }
+        resets
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rfc9113_8_1_1_resets_of_malformed_requests_are_seen_however_the_bytes_are_cut() {
+        let reset = |code: u8| [&[0, 0, 4, 3, 0, 0, 0, 0, 1], &[0, 0, 0, code][..]].concat();
+        let stream = [
+            frame(0x4, 0, 18),
+            reset(1),
+            frame(0x0, 0, 300),
+            reset(7),
+            frame(0x4, 1, 0),
+            reset(1),
+            frame(0x8, 0, 4),
+            reset(8),
+            reset(1),
+        ]
+        .concat();
+        for size in [1, 2, 4, 9, 12, 13, 14, 100, stream.len()] {
+            let mut watch = ResetWatch::default();
+            let seen: usize = stream.chunks(size).map(|piece| watch.sent(piece)).sum();
+            assert_eq!(seen, 3, "in pieces of {size}");
+        }
+    }
 
     const PREFACE_TEXT: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 

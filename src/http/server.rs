@@ -12,7 +12,7 @@
 //! answer says `Connection: close`; then the listeners close and idle connections with them; then what is in flight has
 //! the rest of `shutdown_timeout`.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -20,6 +20,7 @@ use std::time::Duration;
 use metrics::{counter, gauge};
 use pingora::listeners::tls::Acceptor;
 use pingora::protocols::ALPN;
+use rustix::io::Errno;
 use rustls::ServerConfig;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
@@ -63,6 +64,8 @@ pub struct Limits {
     pub max_header_fields: usize,
     /// From a request's head to the last byte of its answer.
     pub request_timeout: Duration,
+    /// How long an answer that is a stream (events, gRPC) may rest; `request_timeout` does not apply to it.
+    pub stream_timeout: Duration,
     /// How long a server that was asked to stop goes on accepting.
     pub drain_delay: Duration,
 }
@@ -82,6 +85,7 @@ impl Default for Limits {
             max_header_size: 32 * 1024,
             max_header_fields: 100,
             request_timeout: Duration::from_secs(3600),
+            stream_timeout: Duration::from_secs(3600),
             drain_delay: Duration::ZERO,
         }
     }
@@ -105,7 +109,7 @@ impl Endpoint {
         tls: Option<Arc<ServerConfig>>,
     ) -> Result<Self, Failure> {
         let fail = |e: std::io::Error| Failure::run(format_args!("{key}: cannot listen on {address}: {e}"));
-        let listener = listen(address).map_err(fail)?;
+        let listener = or_ipv4(key, address, listen).map_err(fail)?;
         let address = listener.local_addr().map_err(fail)?;
         Ok(Self { key: key.to_owned(), listener, tls, trust: None, address })
     }
@@ -120,6 +124,24 @@ impl Endpoint {
     pub fn address(&self) -> SocketAddr {
         self.address
     }
+}
+
+/// Where a machine has no IPv6 (turned off in the kernel, or kept from the unit), `[::]` is IPv4 alone: a site that half of
+/// the world can reach is better than none. An address of IPv6 that was asked for by itself is still missed.
+fn or_ipv4<T>(
+    key: &str,
+    address: SocketAddr,
+    listen: impl Fn(SocketAddr) -> std::io::Result<T>,
+) -> std::io::Result<T> {
+    let is_any = address.is_ipv6() && address.ip().is_unspecified();
+    listen(address).or_else(|e| {
+        let missing = matches!(Errno::from_io_error(&e), Some(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL));
+        if !(is_any && missing) {
+            return Err(e);
+        }
+        tracing::warn!(key, %address, "this machine has no IPv6; listening on IPv4 alone: {e}");
+        listen((Ipv4Addr::UNSPECIFIED, address.port()).into())
+    })
 }
 
 /// `[::]` takes IPv4 as well, whatever the system's `bindv6only` says.
@@ -292,4 +314,23 @@ async fn connection<S: Service>(
         }
     }
     drop(permit);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_ipv6_any_address_is_any_of_ipv4() {
+        let without_ipv6 = |address: SocketAddr| match address.is_ipv6() {
+            true => Err(std::io::Error::from_raw_os_error(Errno::AFNOSUPPORT.raw_os_error())),
+            false => Ok(address),
+        };
+        let bound = |address: &str| or_ipv4("https.listen", address.parse().unwrap(), without_ipv6).ok();
+        assert_eq!(bound("[::]:443"), Some("0.0.0.0:443".parse().unwrap()));
+        assert_eq!(bound("192.0.2.1:443"), Some("192.0.2.1:443".parse().unwrap()));
+        assert_eq!(bound("[2001:db8::1]:443"), None, "that one was asked for");
+        let taken = |_| Err::<(), _>(std::io::Error::from_raw_os_error(Errno::ADDRINUSE.raw_os_error()));
+        assert!(or_ipv4("https.listen", "[::]:443".parse().unwrap(), taken).is_err());
+    }
 }

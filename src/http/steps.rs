@@ -3,16 +3,19 @@
 //! [`admit`] runs before anything else looks at a request and ends in a [`Refusal`] or in what the rest may rely on,
 //! [`Admitted`]. [`forward`] prepares the head for the next hop, [`respond`] the answer's head for the client.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::RawFd;
 use std::time::Duration;
 
 use http::header::{CONTENT_LENGTH, EXPECT, HOST, HeaderName, HeaderValue, STRICT_TRANSPORT_SECURITY};
 use http::{Method, StatusCode, Version};
 use ipnet::IpNet;
+use pingora::protocols::l4::ext::get_tcp_info;
 
 use super::forwarded::{
-    self, TRIVET_HOP, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO, X_REQUEST_ID,
+    self, TRIVET_HOP, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PORT, X_FORWARDED_PROTO, X_REQUEST_ID,
 };
 use super::head::RequestHead;
 use super::refusal::Refusal;
@@ -89,6 +92,17 @@ pub struct Peer {
     pub tls: bool,
     /// The certificate that the other side showed. It has been verified: no handshake succeeds with a bad one.
     pub client_certificate: ClientVerified,
+    /// The connection's socket, for as long as it is served; none where it is no TCP connection.
+    pub socket: Option<RawFd>,
+}
+
+impl Peer {
+    /// Octets that the other side has acknowledged (`TCP_INFO`, tcp(7)): what the kernel took of what was written may wait
+    /// in it for long.
+    pub fn acknowledged(&self) -> Option<u64> {
+        let info = get_tcp_info(self.socket?).ok()?;
+        Some(info.tcpi_bytes_acked)
+    }
 }
 
 /// The two ends of a connection, as the client sees it: with a PROXY protocol in front, the proxy's client and the
@@ -112,6 +126,8 @@ pub struct Admitted {
     pub scheme: &'static str,
     /// The host the client asked for, lower case, without port.
     pub host: String,
+    /// The port the client asked for; the scheme's own where it named none.
+    pub port: u16,
     /// Path and query, or `*`: from here on there is one form of target, and what a back end sees is what was checked.
     pub target: String,
     /// Host and port of a target in absolute form, which go to the back end in the place of Host.
@@ -127,6 +143,14 @@ pub struct Admitted {
 }
 
 impl Admitted {
+    /// Host, and port where it is not the scheme's own: what a browser shows, and compares with (RFC 6454 section 6.1).
+    pub fn shown_host(&self) -> Cow<'_, str> {
+        match self.port == strict::default_port(self.scheme) {
+            true => Cow::Borrowed(&self.host),
+            false => Cow::Owned(format!("{}:{}", self.host, self.port)),
+        }
+    }
+
     /// The path without its query, for logs: queries carry what logs should not.
     pub fn path(&self) -> &str {
         self.target.split('?').next().unwrap_or_default()
@@ -148,7 +172,7 @@ pub fn admit(head: &impl RequestHead, peer: &Peer, policy: &Policy) -> Result<Ad
         return Err(Refusal::TargetTooLong);
     }
     let target = strict::target(head)?;
-    let host = host(head, target.authority)?;
+    let (host, port) = host(head, &target, peer.tls)?;
     if policy.server_names.as_ref().is_some_and(|names| !names.contains(&host)) {
         return Err(Refusal::Misdirected);
     }
@@ -171,11 +195,14 @@ pub fn admit(head: &impl RequestHead, peer: &Peer, policy: &Policy) -> Result<Ad
         Position::Edge => Told::default(),
         Position::Inner => told(head),
     };
+    let scheme = told.scheme.unwrap_or(if peer.tls { "https" } else { "http" });
+    let (host, port) = told.host.unwrap_or((host, port));
     Ok(Admitted {
         request_id: told.request_id.unwrap_or_else(new_request_id),
         client: told.client.unwrap_or(peer.address),
-        scheme: told.scheme.unwrap_or(if peer.tls { "https" } else { "http" }),
-        host: told.host.unwrap_or(host),
+        scheme,
+        port: port.or(told.port).unwrap_or(strict::default_port(scheme)),
+        host,
         target: target.path_and_query.into_owned(),
         authority: target.authority.map(str::to_owned),
         version: head.version(),
@@ -199,25 +226,21 @@ pub fn forward(admitted: &Admitted, emit: impl FnMut(&HeaderName, &str)) {
 }
 
 /// The steps before an answer goes to the client: hands the fields that we set on its head to `emit`. `request_id` is that of
-/// a request that was not admitted.
+/// a request that was not admitted; `has_hsts` says that the answer has a `Strict-Transport-Security` of its own, which goes
+/// before ours.
 pub fn respond(
     admitted: Option<&Admitted>,
     request_id: &str,
     policy: &Policy,
+    has_hsts: bool,
     mut emit: impl FnMut(&HeaderName, &[u8]),
 ) {
-    if let Some(hsts) = &policy.hsts
+    if let Some(hsts) = policy.hsts.as_ref().filter(|_| !has_hsts)
         && admitted.is_some_and(|a| a.scheme == "https")
     {
         emit(&STRICT_TRANSPORT_SECURITY, hsts.as_bytes());
     }
     emit(&X_REQUEST_ID, admitted.map_or(request_id, |a| &a.request_id).as_bytes());
-}
-
-/// Which fields of a back end's answer [`respond`] sets anew.
-pub fn set_by_us(admitted: Option<&Admitted>, policy: &Policy) -> impl Fn(&[u8]) -> bool + use<> {
-    let hsts = policy.hsts.is_some() && admitted.is_some_and(|a| a.scheme == "https");
-    move |name| hsts && name.eq_ignore_ascii_case(STRICT_TRANSPORT_SECURITY.as_str().as_bytes())
 }
 
 /// The field by which a client says that a request may come twice, and an app knows the second for the first
@@ -259,7 +282,11 @@ pub fn redirect_to_https(method: &Method, host: &str, port: u16, target: &str) -
     (status, location)
 }
 
-fn host(head: &impl RequestHead, absolute: Option<&str>) -> Result<String, Refusal> {
+fn host(
+    head: &impl RequestHead,
+    target: &strict::Target,
+    tls: bool,
+) -> Result<(String, Option<u16>), Refusal> {
     let field = match head.count(&HOST) {
         0 => None,
         1 => Some(head.text(&HOST).ok_or(Refusal::Host)?),
@@ -267,14 +294,20 @@ fn host(head: &impl RequestHead, absolute: Option<&str>) -> Result<String, Refus
     };
     // The most specific word goes first: absolute form (RFC 9112 section 3.2.2), then :authority (RFC 9113 section
     // 8.3.1), then Host. A Host beside either that says something else is no mistake to be lenient about.
-    let text = match (absolute.or(head.authority()), field) {
-        (Some(a), Some(f)) if !a.eq_ignore_ascii_case(f) => return Err(Refusal::Host),
-        (Some(a), _) => a,
-        (None, Some(f)) => f,
+    let read = |text| strict::host_and_port(text).ok_or(Refusal::Host);
+    match (target.authority.or(head.authority()), field) {
+        (Some(text), Some(other)) if !text.eq_ignore_ascii_case(other) => {
+            // The port that the scheme stands for may be named or not (RFC 9110 section 4.2.3).
+            let scheme = target.scheme.unwrap_or(if tls { "https" } else { "http" });
+            let (named, other) = (read(text)?, read(other)?);
+            let port = |port: Option<u16>| port.unwrap_or(strict::default_port(scheme));
+            let same = named.0 == other.0 && port(named.1) == port(other.1);
+            if same { Ok(named) } else { Err(Refusal::Host) }
+        }
+        (Some(text), _) | (None, Some(text)) => read(text),
         // Also in HTTP/1.0, which knew no Host: without one it is not known whose page is asked for.
-        (None, None) => return Err(Refusal::Host),
-    };
-    strict::host_of(text).ok_or(Refusal::Host)
+        (None, None) => Err(Refusal::Host),
+    }
 }
 
 /// What the tier before told about the client.
@@ -283,21 +316,43 @@ struct Told {
     request_id: Option<String>,
     client: Option<IpAddr>,
     scheme: Option<&'static str>,
-    host: Option<String>,
+    host: Option<(String, Option<u16>)>,
+    port: Option<u16>,
 }
 
 fn told(head: &impl RequestHead) -> Told {
     let text = |name: &HeaderName| head.text(name);
     Told {
         request_id: text(&X_REQUEST_ID).filter(|id| is_request_id(id)).map(str::to_owned),
-        client: text(&X_FORWARDED_FOR).and_then(|v| v.parse().ok()),
-        scheme: match text(&X_FORWARDED_PROTO) {
-            Some("https") => Some("https"),
-            Some("http") => Some("http"),
-            _ => None,
-        },
-        host: text(&X_FORWARDED_HOST).and_then(strict::host_of),
+        client: text(&X_FORWARDED_FOR).and_then(address),
+        scheme: text(&X_FORWARDED_PROTO).and_then(scheme),
+        host: text(&X_FORWARDED_HOST).and_then(strict::host_and_port),
+        port: text(&X_FORWARDED_PORT).and_then(|v| first(v).parse().ok()),
     }
+}
+
+/// The first of a list: what the proxy next to the client said.
+fn first(list: &str) -> &str {
+    list.split(',').next().unwrap_or_default().trim_ascii()
+}
+
+/// A scheme as proxies write it: in any case, of a list, or of the WebSocket that the request is to become.
+fn scheme(text: &str) -> Option<&'static str> {
+    let is = |names: [&str; 2]| names.iter().any(|n| first(text).eq_ignore_ascii_case(n));
+    match (is(["https", "wss"]), is(["http", "ws"])) {
+        (true, _) => Some("https"),
+        (_, true) => Some("http"),
+        _ => None,
+    }
+}
+
+/// An address as proxies write it: bare, in brackets, with a port, in quotes (RFC 7239 section 6).
+fn address(text: &str) -> Option<IpAddr> {
+    let text = text.trim_ascii();
+    let text = text.strip_prefix('"').and_then(|t| t.strip_suffix('"')).unwrap_or(text);
+    let bare = text.strip_prefix('[').and_then(|t| t.strip_suffix(']')).unwrap_or(text);
+    let address = bare.parse().ok().or_else(|| text.parse::<SocketAddr>().ok().map(|a| a.ip()));
+    address.map(|a: IpAddr| a.to_canonical())
 }
 
 fn is_trusted(policy: &Policy, address: IpAddr) -> bool {
@@ -310,17 +365,15 @@ fn told_by_proxy(head: &impl RequestHead, policy: &Policy) -> Told {
     let lines = head.all(&X_FORWARDED_FOR);
     let addresses = lines.iter().flat_map(|line| line.split(|b| *b == b','));
     let mut client = None;
-    for address in addresses.rev() {
-        let text = std::str::from_utf8(address.trim_ascii()).unwrap_or_default();
-        let Ok(address) = text.parse::<IpAddr>() else { break };
-        let address = address.to_canonical();
+    for text in addresses.rev() {
+        let Some(address) = std::str::from_utf8(text).ok().and_then(address) else { break };
         client = Some(address);
         if !is_trusted(policy, address) {
             break;
         }
     }
     // The host stays the one that was asked for: X-Forwarded-Host is often passed on from anyone.
-    Told { client, host: None, ..told(head) }
+    Told { client, host: None, port: None, ..told(head) }
 }
 
 fn is_request_id(text: &str) -> bool {

@@ -59,6 +59,8 @@ pub struct Target<'a> {
     pub path_and_query: Cow<'a, str>,
     /// The authority of a target in absolute form, which goes before the Host field (RFC 9112 section 3.2.2).
     pub authority: Option<&'a str>,
+    /// The scheme of a target in absolute form.
+    pub scheme: Option<&'static str>,
 }
 
 /// Reads the request target in any of the forms a server accepts.
@@ -71,15 +73,15 @@ pub fn target(head: &impl RequestHead) -> Result<Target<'_>, Refusal> {
     if text.contains('#') {
         return Err(Refusal::Target);
     }
-    let (authority, path_and_query) = if text.starts_with('/') {
-        (None, Cow::Borrowed(text))
+    let (scheme, authority, path_and_query) = if text.starts_with('/') {
+        (None, None, Cow::Borrowed(text))
     } else if text == "*" {
         if head.method() != Method::OPTIONS {
             return Err(Refusal::Target);
         }
-        (None, Cow::Borrowed(text))
+        (None, None, Cow::Borrowed(text))
     } else {
-        let rest = strip_scheme(text).ok_or(Refusal::Target)?;
+        let (scheme, rest) = strip_scheme(text).ok_or(Refusal::Target)?;
         let end = rest.find(['/', '?']).unwrap_or(rest.len());
         let (authority, path) = rest.split_at(end);
         if authority.is_empty() {
@@ -87,18 +89,18 @@ pub fn target(head: &impl RequestHead) -> Result<Target<'_>, Refusal> {
         }
         // RFC 9112 section 3.2.1: an absent path is sent as "/".
         let path = if path.starts_with('/') { Cow::Borrowed(path) } else { Cow::Owned(format!("/{path}")) };
-        (Some(authority), path)
+        (Some(scheme), Some(authority), path)
     };
     if path_and_query != "*" && has_dot_segments(path_and_query.split('?').next().unwrap_or_default()) {
         return Err(Refusal::DotSegments);
     }
-    Ok(Target { path_and_query, authority })
+    Ok(Target { path_and_query, authority, scheme })
 }
 
-fn strip_scheme(text: &str) -> Option<&str> {
-    ["http://", "https://"].iter().find_map(|scheme| {
-        let head = text.get(..scheme.len())?;
-        head.eq_ignore_ascii_case(scheme).then(|| &text[scheme.len()..])
+fn strip_scheme(text: &str) -> Option<(&'static str, &str)> {
+    ["http", "https"].into_iter().find_map(|scheme| {
+        let (head, rest) = text.split_at_checked(scheme.len())?;
+        Some((scheme, rest.strip_prefix("://")?)).filter(|_| head.eq_ignore_ascii_case(scheme))
     })
 }
 
@@ -122,32 +124,41 @@ pub fn has_dot_segments(path: &str) -> bool {
     })
 }
 
-/// A host with an optional port (RFC 9110 section 7.2), without port and in lower case; brackets of an IPv6 address stay.
-pub fn host_of(authority: &str) -> Option<String> {
-    let host = if let Some(rest) = authority.strip_prefix('[') {
+/// A host with an optional port (RFC 9110 section 7.2): the host in lower case, brackets of an IPv6 address kept, and the port
+/// where there is one.
+pub fn host_and_port(authority: &str) -> Option<(String, Option<u16>)> {
+    let (host, port) = if let Some(rest) = authority.strip_prefix('[') {
         let end = rest.find(']')?;
         let (inside, after) = (&rest[..end], &rest[end + 1..]);
         inside.parse::<std::net::Ipv6Addr>().ok()?;
-        port_is_valid(after)?;
-        &authority[..end + 2]
+        (&authority[..end + 2], after)
     } else {
         let end = authority.find(':').unwrap_or(authority.len());
-        port_is_valid(&authority[end..])?;
-        &authority[..end]
+        authority.split_at(end)
     };
+    let port = port_of(port)?;
     let valid = !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._[]:".contains(&b));
     // A trailing dot names the same host (RFC 3986 section 3.2.2); a label between dots is never empty (RFC 1034 section
     // 3.1).
     let host = host.strip_suffix('.').unwrap_or(host);
-    (valid && !host.split('.').any(str::is_empty)).then(|| host.to_ascii_lowercase())
+    (valid && !host.split('.').any(str::is_empty)).then(|| (host.to_ascii_lowercase(), port))
 }
 
-fn port_is_valid(text: &str) -> Option<()> {
+/// The port after a host: `:` and digits, which may be none (RFC 3986 section 3.2.3).
+fn port_of(text: &str) -> Option<Option<u16>> {
     let Some(port) = text.strip_prefix(':') else {
-        return text.is_empty().then_some(());
+        return text.is_empty().then_some(None);
     };
-    (port.is_empty() || (port.bytes().all(|b| b.is_ascii_digit()) && port.parse::<u16>().is_ok()))
-        .then_some(())
+    match port.bytes().all(|b| b.is_ascii_digit()) {
+        true if port.is_empty() => Some(None),
+        true => port.parse().ok().map(Some),
+        false => None,
+    }
+}
+
+/// The port that a scheme stands for (RFC 9110 sections 4.2.1 and 4.2.2).
+pub fn default_port(scheme: &str) -> u16 {
+    if scheme == "https" { 443 } else { 80 }
 }
 
 #[cfg(test)]

@@ -87,6 +87,39 @@ async fn a_request_does_not_meet_the_same_back_end_twice() {
 }
 
 #[tokio::test]
+async fn every_back_end_is_asked_first_in_turn_also_when_one_fails_each_request() {
+    let pool = checked(&[("a", 0, good()), ("b", 0, good()), ("c", 0, good())]).await;
+    let mut first = Vec::new();
+    for _ in 0..30 {
+        let mut tried = Tried::default();
+        let asked = pool.pick(&tried).unwrap();
+        first.push(asked.name().to_owned());
+        tried.add(&asked);
+        if asked.name() == "a" {
+            // Asking whether there is another has no effect, however often.
+            assert!((0..7).all(|_| pool.has_any(&tried) && pool.has_usable(&tried)));
+            assert_ne!(pool.pick(&tried).unwrap().name(), "a");
+        }
+    }
+    for name in ["a", "b", "c"] {
+        assert_eq!(first.iter().filter(|n| *n == name).count(), 10, "{name} of {first:?}");
+    }
+}
+
+#[tokio::test]
+async fn whether_there_is_another_is_asked_as_it_is_picked() {
+    let pool = checked(&[("a", 0, good()), ("b", 1, silent()), ("c", 0, refused())]).await;
+    let mut tried = Tried::default();
+    assert!(pool.has_usable(&tried) && pool.has_any(&tried));
+    tried.add(&pool.pick_any(&tried).unwrap());
+    assert!(!pool.has_usable(&tried), "b does not answer");
+    assert!(pool.has_any(&tried));
+    tried.add(&pool.pick_any(&tried).unwrap());
+    assert!(!pool.has_any(&tried), "c says no");
+    assert!(pool.pick_any(&tried).is_none());
+}
+
+#[tokio::test]
 async fn a_higher_tier_serves_only_while_the_lower_one_cannot() {
     let pool = checked(&[("local", 0, good()), ("peer", 1, good())]).await;
     assert_eq!(picked(&pool, 2), ["local", "local"]);

@@ -103,6 +103,14 @@ impl Service for Web {
         Some(next)
     }
 
+    fn has_next(&self, admitted: &Admitted, tried: &Tried) -> bool {
+        self.upstreams.has_next(tried, admitted.hop)
+    }
+
+    fn has_usable(&self, admitted: &Admitted, tried: &Tried) -> bool {
+        self.upstreams.has_usable(tried, admitted.hop)
+    }
+
     fn upstreams(&self) -> &engine::upstream::Upstreams {
         self.upstreams.links()
     }

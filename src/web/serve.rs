@@ -1,6 +1,7 @@
 //! Starting the web tier and stopping it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::json;
 use time::OffsetDateTime;
@@ -84,6 +85,9 @@ fn days_left(ends: OffsetDateTime) -> i64 {
     (ends - OffsetDateTime::now_utc()).whole_days()
 }
 
+/// For what the balancers limit: they may be gone without a word.
+const AT_MOST: Duration = Duration::from_secs(24 * 3600);
+
 fn limits(config: &Config) -> Limits {
     Limits {
         handshake_timeout: config.limits.handshake_timeout,
@@ -91,6 +95,11 @@ fn limits(config: &Config) -> Limits {
         idle_timeout: config.limits.client_idle_timeout,
         max_connections: config.limits.max_connections,
         drain_delay: config.drain_delay,
+        // The balancer in front knows the client, and ends what takes too long; here it would only look like the balancer's
+        // own slowness.
+        client_timeout: AT_MOST,
+        stream_timeout: AT_MOST,
+        min_rate: 0,
         max_header_size: 64 * 1024,
         // What forwarding adds must still fit.
         max_header_fields: 128,

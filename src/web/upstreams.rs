@@ -109,6 +109,16 @@ impl Upstreams {
         if hop { app() } else { self.pool.pick(tried).or_else(app).or_else(|| self.pool.pick_any(tried)) }
     }
 
+    /// Whether [`next`](Self::next) would find one.
+    pub fn has_next(&self, tried: &Tried, hop: bool) -> bool {
+        !tried.has(&self.app) || (!hop && self.pool.has_any(tried))
+    }
+
+    /// Whether it would find one that is known to be up.
+    pub fn has_usable(&self, tried: &Tried, hop: bool) -> bool {
+        if hop { self.app.is_usable() && !tried.has(&self.app) } else { self.pool.has_usable(tried) }
+    }
+
     /// Of the app beside us, for `/healthz`.
     pub fn app_status(&self) -> Value {
         self.app.status()

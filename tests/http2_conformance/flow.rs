@@ -1,5 +1,7 @@
 //! Flow control: RFC 9113 sections 6.9, 6.9.1 and 6.9.2.
 
+use std::time::Duration;
+
 use super::peer::*;
 use crate::support::scene::Scene;
 use Expect::{GoAway, Reset, Serves};
@@ -33,6 +35,60 @@ async fn rfc9113_6_9_1_a_window_above_2_31_minus_1_is_an_error() {
         ),
     ])
     .await;
+}
+
+/// A client that is far away: whatever the server says reaches it when it has nothing more to send.
+#[tokio::test(flavor = "multi_thread")]
+async fn rfc9113_6_9_2_windows_grow_for_a_client_that_is_held_up_by_them() {
+    const TOTAL: usize = 20_000_000;
+    let scene = Scene::new().await;
+    let mut peer = Peer::new(&scene).await;
+    let length = TOTAL.to_string();
+    let head = [post("/upload"), field("content-length", &length)].concat();
+    peer.send(&frame(HEADERS, END_HEADERS, 1, head)).await;
+    // Its settings came with its preface.
+    let (mut initial, mut of_stream, mut of_connection) = (131_072i64, 131_072i64, 65_535i64);
+    let (mut sent, mut rounds) = (0, 0);
+    loop {
+        let mut answers = Vec::new();
+        while let Ok(next) = tokio::time::timeout(Duration::from_millis(100), peer.next()).await {
+            let next = next.expect("the connection ended");
+            let number =
+                |at: usize| i64::from(u32::from_be_bytes(next.payload[at..at + 4].try_into().unwrap()));
+            match next.kind {
+                WINDOW_UPDATE if next.stream == 0 => of_connection += number(0),
+                WINDOW_UPDATE => of_stream += number(0),
+                SETTINGS if next.flags & ACK == 0 => {
+                    for at in (0..next.payload.len()).step_by(6) {
+                        if next.payload[at..at + 2] == [0, 4] {
+                            of_stream += number(at + 2) - initial;
+                            initial = number(at + 2);
+                        }
+                    }
+                    answers.extend(frame(SETTINGS, ACK, 0, []));
+                }
+                PING if next.flags & ACK == 0 => answers.extend(frame(PING, ACK, 0, &next.payload)),
+                HEADERS => {
+                    assert_eq!(sent, TOTAL);
+                    // 128 KiB a round would be 153.
+                    assert!(rounds <= 30, "{rounds} round trips for {TOTAL} octets");
+                    return;
+                }
+                _ => {}
+            }
+        }
+        rounds += 1;
+        let mut room = of_stream.min(of_connection).min((TOTAL - sent) as i64);
+        (of_stream, of_connection, sent) = (of_stream - room, of_connection - room, sent + room as usize);
+        while room > 0 {
+            let n = room.min(16_384);
+            room -= n;
+            let flags = if room == 0 && sent == TOTAL { END_STREAM } else { 0 };
+            answers.extend(frame(DATA, flags, 1, vec![0; n as usize]));
+        }
+        peer.send(&answers).await;
+        assert!(rounds < 200, "{sent} octets after {rounds} round trips");
+    }
 }
 
 /// The body, octet by octet as the window opens.

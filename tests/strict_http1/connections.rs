@@ -12,17 +12,23 @@ fn get(path: &str, fields: &str) -> String {
 
 /// The next request at the back end, whole, and its connection: one of these, or a new one.
 async fn next_request(scene: &Scene, kept: &mut Vec<Link>) -> (Message, Link) {
-    let on_kept = async {
-        match kept.last_mut() {
-            Some(link) => link.request().await.unwrap(),
-            None => std::future::pending().await,
-        }
-    };
-    tokio::select! {
-        got = on_kept => (got, kept.pop().unwrap()),
-        (mut head, mut link) = scene.origin().next() => {
-            link.body_of_request(&mut head).await.unwrap();
-            (head, link)
+    loop {
+        let on_kept = async {
+            match kept.last_mut() {
+                Some(link) => link.request().await.ok(),
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            got = on_kept => match (got, kept.pop()) {
+                (Some(got), Some(link)) => return (got, link),
+                // One that ended is not used again.
+                _ => continue,
+            },
+            (mut head, mut link) = scene.origin().next() => {
+                link.body_of_request(&mut head).await.unwrap();
+                return (head, link);
+            }
         }
     }
 }

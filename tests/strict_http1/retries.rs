@@ -3,6 +3,7 @@
 use crate::support::link::Message;
 use crate::support::origin::{OK, Origin};
 use crate::support::scene::{SITE, Scene};
+use crate::support::until;
 
 fn request(method: &str, fields: &str, body: &str) -> String {
     format!("{method} /r HTTP/1.1\r\nHost: {SITE}\r\n{fields}Content-Length: {}\r\n\r\n{body}", body.len())
@@ -44,6 +45,28 @@ async fn rfc9110_9_2_2_an_idempotent_request_that_was_broken_off_goes_to_another
         assert!(seen.iter().any(|m| m.body_text() == *body), "the body came whole, the second time too");
         scene.logs("the retry is logged", |l| l["retries"] == 1 && l["status"] == 200).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_back_end_that_breaks_every_request_off_is_asked_first_no_more_often_than_in_turn() {
+    let scene = Scene::tuned(3, "", "").await;
+    scene.origins[0].waits();
+    let breaks_off = async {
+        loop {
+            drop(scene.origins[0].next().await);
+        }
+    };
+    let asks = async {
+        for n in 0..30 {
+            let mut link = scene.open().await;
+            link.send(request("GET", "", "")).await;
+            assert_eq!(link.answer().await.unwrap().status(), 200, "request {n}");
+        }
+    };
+    tokio::select! { () = asks => {}, () = breaks_off => {} }
+    until("all are logged", || async { scene.access().len() == 30 }).await;
+    let retries: u64 = scene.access().iter().filter_map(|l| l["retries"].as_u64()).sum();
+    assert_eq!(retries, 10, "of 30 requests");
 }
 
 #[tokio::test(flavor = "multi_thread")]

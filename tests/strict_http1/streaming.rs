@@ -1,7 +1,12 @@
 //! Bodies flow as they come, as fast as the slower side, and are never held in memory: RFC 9112 sections 6 and 7.
 
+use std::future::Future as _;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use tokio::io::ReadBuf;
 use tokio::task::JoinHandle;
 
 use crate::support::link::Link;
@@ -56,6 +61,134 @@ async fn rfc9112_7_events_reach_the_client_one_by_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn rfc9112_7_a_stream_of_events_may_rest_and_no_other_answer() {
+    let scene = Scene::tuned(1, "", "response_timeout = \"300ms\"").await;
+    scene.origin().waits();
+    for (kind, rests) in
+        [("text/event-stream; charset=utf-8", true), ("application/grpc+proto", true), ("text/plain", false)]
+    {
+        let mut link = scene.open().await;
+        link.send(format!("GET /events HTTP/1.1\r\nHost: {SITE}\r\n\r\n")).await;
+        let (_, mut upstream) = scene.origin().next().await;
+        upstream
+            .send(format!(
+                "HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nTransfer-Encoding: chunked\r\n\r\n4\r\none\n\r\n"
+            ))
+            .await;
+        link.until(b"one\n\r\n").await.unwrap();
+        if rests {
+            assert!(link.is_silent_for(Duration::from_millis(1000)).await, "{kind}");
+            upstream.send("4\r\ntwo\n\r\n0\r\n\r\n").await;
+            assert!(link.until(b"two\n\r\n0\r\n\r\n").await.is_ok(), "{kind}");
+        } else {
+            assert_eq!(link.rest().await.0, b"", "{kind}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_takes_an_answer_steadily_is_not_late_however_much_the_kernel_holds() {
+    // The kernel holds megabytes, and says that it has room again when a third of them has gone: for seconds nothing moves.
+    let scene = Scene::tuned(1, "client_timeout = \"1s\"", "").await;
+    scene.origin().waits();
+    for alpn in ["http/1.1", "h2"] {
+        let mut io = match alpn {
+            "h2" => None,
+            _ => Some(scene.open().await),
+        };
+        let total = 6_000_000;
+        let reader = async {
+            match &mut io {
+                Some(link) => {
+                    link.send(format!("GET /slow HTTP/1.1\r\nHost: {SITE}\r\n\r\n")).await;
+                    assert_eq!(link.head().await.unwrap().status(), 200);
+                    let mut taken = 0;
+                    while taken < total {
+                        taken += link.exactly(50_000.min(total - taken)).await.expect("cut off").len();
+                        tokio::time::sleep(Duration::from_millis(40)).await;
+                    }
+                }
+                None => {
+                    let (client, connection) = h2::client::Builder::new()
+                        .initial_window_size(16 << 20)
+                        .initial_connection_window_size(16 << 20)
+                        .handshake::<_, bytes::Bytes>(Slow::new(scene.open_h2().await))
+                        .await
+                        .unwrap();
+                    tokio::spawn(connection);
+                    let mut client = client.ready().await.unwrap();
+                    let request = http::Request::get(format!("https://{SITE}/slow")).body(()).unwrap();
+                    let (answer, _) = client.send_request(request, true).unwrap();
+                    let mut content = answer.await.unwrap().into_body();
+                    let mut taken = 0;
+                    while let Some(data) = content.data().await {
+                        let n = data.expect("cut off").len();
+                        taken += n;
+                        content.flow_control().release_capacity(n).unwrap();
+                    }
+                    assert_eq!(taken, total);
+                }
+            }
+        };
+        let writer = async {
+            let (_, link) = scene.origin().next().await;
+            let mut link = link;
+            link.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {total}\r\n\r\n")).await;
+            sending(link, total, false).await.unwrap()
+        };
+        tokio::join!(reader, writer);
+    }
+}
+
+/// A connection of which 50,000 bytes are read at a time, 25 times a second.
+struct Slow {
+    io: Box<dyn crate::support::client::Io>,
+    pause: std::pin::Pin<Box<tokio::time::Sleep>>,
+    left: usize,
+}
+
+impl Slow {
+    fn new(io: Box<dyn crate::support::client::Io>) -> Self {
+        Self { io, pause: Box::pin(tokio::time::sleep(Duration::ZERO)), left: 0 }
+    }
+}
+
+impl tokio::io::AsyncRead for Slow {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.left == 0 {
+            ready!(self.pause.as_mut().poll(cx));
+            self.left = 50_000;
+            let next = tokio::time::Instant::now() + Duration::from_millis(40);
+            self.pause.as_mut().reset(next);
+        }
+        let mut room = vec![0; self.left.min(buf.remaining())];
+        let mut some = ReadBuf::new(&mut room);
+        ready!(Pin::new(&mut self.io).poll_read(cx, &mut some))?;
+        buf.put_slice(some.filled());
+        self.left -= some.filled().len();
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl tokio::io::AsyncWrite for Slow {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn rfc9112_7_pieces_of_a_request_reach_the_back_end_one_by_one() {
     let scene = Scene::new().await;
     scene.origin().waits();
@@ -83,7 +216,7 @@ async fn rfc9112_7_pieces_of_a_request_reach_the_back_end_one_by_one() {
     upstream.send("0\r\n\r\n").await;
     link.until(b"0\r\n\r\n").await.unwrap();
     link.send(format!("GET /next HTTP/1.1\r\nHost: {SITE}\r\n\r\n")).await;
-    assert_eq!(upstream.request().await.unwrap().line(), "GET /next HTTP/1.1");
+    assert_eq!(scene.origin().next().await.0.line(), "GET /next HTTP/1.1");
 }
 
 #[tokio::test(flavor = "multi_thread")]

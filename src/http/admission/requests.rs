@@ -8,7 +8,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use super::prefix::Prefix;
 use super::{RequestRate, RetryAfter};
@@ -51,11 +51,26 @@ impl Buckets {
         }
     }
 
-    pub(super) fn take(&self, address: IpAddr, now: Instant) -> Result<(), RetryAfter> {
-        let now = u64::try_from(now.saturating_duration_since(self.began).as_nanos()).unwrap_or(u64::MAX);
+    fn moment(&self, now: Instant) -> Moment {
+        u64::try_from(now.saturating_duration_since(self.began).as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    fn shard(&self, client: Prefix) -> MutexGuard<'_, HashMap<Prefix, Moment>> {
+        self.shards[usize::try_from(self.hasher.hash_one(client) % SHARDS as u64).unwrap_or(0)].lock()
+    }
+
+    /// How long it takes until one may be taken.
+    pub(super) fn wait(&self, address: IpAddr, now: Instant) -> Duration {
+        let now = self.moment(now);
         let client = Prefix::new(address, self.ipv6_prefix);
-        let shard = usize::try_from(self.hasher.hash_one(client) % SHARDS as u64).unwrap_or(0);
-        let mut shard = self.shards[shard].lock();
+        let full_at = self.shard(client).get(&client).copied().unwrap_or(0);
+        Duration::from_nanos((full_at + self.each).saturating_sub(now.saturating_add(self.most)))
+    }
+
+    pub(super) fn take(&self, address: IpAddr, now: Instant) -> Result<(), RetryAfter> {
+        let now = self.moment(now);
+        let client = Prefix::new(address, self.ipv6_prefix);
+        let mut shard = self.shard(client);
         let full_at = shard.get(&client).copied().unwrap_or(0).max(now);
         let after = full_at + self.each;
         if after - now > self.most {

@@ -53,7 +53,7 @@ pub fn head(
         out.extend_from_slice(b"\r\n");
     }
     write_date(&mut out);
-    finish(admitted, request_id, policy, end, &mut out);
+    finish(admitted, request_id, policy, false, end, &mut out);
     out
 }
 
@@ -69,8 +69,16 @@ pub enum End {
 }
 
 /// Adds what we say on every answer, and the empty line.
-pub fn finish(admitted: Option<&Admitted>, request_id: &str, policy: &Policy, end: End, out: &mut Vec<u8>) {
-    steps::respond(admitted, request_id, policy, |name, value| {
+/// `has_hsts`: see [`steps::respond`].
+pub fn finish(
+    admitted: Option<&Admitted>,
+    request_id: &str,
+    policy: &Policy,
+    has_hsts: bool,
+    end: End,
+    out: &mut Vec<u8>,
+) {
+    steps::respond(admitted, request_id, policy, has_hsts, |name, value| {
         field::write(out, name.as_str().as_bytes(), value);
     });
     match end {

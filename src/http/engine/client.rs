@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use http::StatusCode;
-use http::header::{ACCEPT, HeaderValue, RETRY_AFTER};
+use http::header::{ACCEPT, HOST, HeaderValue, RETRY_AFTER};
 use metrics::counter;
 
 use super::super::exchange::{self, Exchange};
@@ -108,8 +108,8 @@ pub(super) trait Client<S: Service>: Send {
         exchange: &Exchange,
         response: &mut Response,
     ) -> Result<(Vec<u8>, u16), BadResponse>;
-    /// The back end has closed its direction of a tunnel, and all of it has been sent.
-    fn close(&mut self, cx: &mut Context<'_>);
+    /// The back end has closed its direction of a tunnel, and all of it has been sent: ready once the client is told.
+    fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<()>;
     /// Sends an answer of our own; `request` is what it answers, when that could be read.
     fn answer(
         &mut self,
@@ -128,6 +128,8 @@ pub(super) async fn serve<S: Service>(client: &mut impl Client<S>, request: &Req
         Ok(admitted) => exchange.admitted = Some(admitted),
         Err(refusal) => {
             exchange.path = exchange::shown(request.target());
+            let host = request.authority().map(str::as_bytes).or_else(|| request.first(&HOST));
+            exchange.host = exchange::shown(host.unwrap_or_default());
             return refuse(client, &mut exchange, &refusal, Some(request)).await;
         }
     }

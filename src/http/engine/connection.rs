@@ -9,6 +9,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
+use http::header::{DATE, STRICT_TRANSPORT_SECURITY};
 use http::{Method, StatusCode, Version};
 use tokio::io::{AsyncRead, AsyncReadExt as _, ReadBuf};
 use tokio::time::Instant;
@@ -18,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use super::super::exchange::{self, Exchange, Outcome};
 use super::super::head::RequestHead as _;
 use super::super::refusal::Refusal;
-use super::super::steps::{self, Endpoints, Peer};
+use super::super::steps::{Endpoints, Peer};
 use super::super::strict::is_token;
 use super::answer::{self, End};
 use super::body::Framing;
@@ -39,8 +40,8 @@ const HEAD_ROOM: usize = 4096;
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\n";
 /// How long, and for how many octets, a client that was answered early is listened to before the connection ends: closed
 /// with octets unread, it would be reset, and the client might never see the answer (RFC 9112 section 9.6).
-const LINGER: Duration = Duration::from_secs(2);
-const LINGER_OCTETS: usize = 1024 * 1024;
+pub(super) const LINGER: Duration = Duration::from_secs(2);
+pub(super) const LINGER_OCTETS: usize = 1024 * 1024;
 
 pub(super) struct Connection<S, D> {
     pub(super) engine: Arc<Engine<S>>,
@@ -251,15 +252,21 @@ impl<S: Service, D: Io> Connection<S, D> {
             if pace.is_too_slow(pump.content, limits.min_rate) {
                 return Poll::Ready(Err("the client takes the answer too slowly".into()));
             }
-            // A disk has no deadline here.
-            let (deadline, late) = pace.deadline(limits.client_timeout, limits.request_timeout);
-            self.timer.set(deadline);
-            self.timer.poll(cx).map(|()| {
-                Err(match late {
+            loop {
+                // A disk has no deadline here.
+                let (deadline, late) = pace.deadline(limits.client_timeout, limits.request_timeout);
+                self.timer.set(deadline);
+                ready!(self.timer.poll(cx));
+                return Poll::Ready(Err(match late {
+                    Late::Client
+                        if pace.excuses(self.peer.acknowledged(), limits.client_timeout, Instant::now()) =>
+                    {
+                        continue;
+                    }
                     Late::Client => "the client does not take the answer".to_owned(),
                     Late::Backend => "the file could not be read in time".to_owned(),
-                })
-            })
+                }));
+            }
         })
         .await;
         (pump.content, result)
@@ -380,12 +387,13 @@ impl<S: Service, D: Io> Client<S> for Connection<S, D> {
         let early = early && response.status >= 300;
         let keep = request.keep_alive && to != Framing::Close && !early && !self.is_stopping();
         let mut head = Vec::new();
-        response.forward(to, steps::set_by_us(exchange.admitted.as_ref(), policy), &mut head);
-        if !response.has_date() {
+        response.forward(to, |_| false, &mut head);
+        if !response.has(&DATE) {
             answer::write_date(&mut head);
         }
         let end = if keep { End::KeepAlive(request.version()) } else { End::Close };
-        answer::finish(exchange.admitted.as_ref(), exchange.id(), policy, end, &mut head);
+        let has_hsts = response.has(&STRICT_TRANSPORT_SECURITY);
+        answer::finish(exchange.admitted.as_ref(), exchange.id(), policy, has_hsts, end, &mut head);
         Begun { head, framing: to, after: if keep { After::Next } else { After::Close } }
     }
 
@@ -417,13 +425,14 @@ impl<S: Service, D: Io> Client<S> for Connection<S, D> {
         let mut head = Vec::new();
         response.forward(Framing::None, |_| false, &mut head);
         let policy = &self.engine.policy;
-        answer::finish(exchange.admitted.as_ref(), exchange.id(), policy, End::Upgrade, &mut head);
+        let has_hsts = response.has(&STRICT_TRANSPORT_SECURITY);
+        answer::finish(exchange.admitted.as_ref(), exchange.id(), policy, has_hsts, End::Upgrade, &mut head);
         Ok((head, response.status))
     }
 
-    fn close(&mut self, cx: &mut Context<'_>) {
+    fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         // The other direction may go on; whether it does is seen there.
-        let _ = Pin::new(&mut self.io).poll_shutdown(cx);
+        Pin::new(&mut self.io).poll_shutdown(cx).map(|_| ())
     }
 
     async fn answer(&mut self, exchange: &mut Exchange, answer: Answer, request: Option<&Request>) -> After {

@@ -24,7 +24,7 @@ use super::response::{BadResponse, Response};
 use super::scan::Scan;
 use super::tunnel::tunnel;
 use super::upstream::http2::NoHead;
-use super::upstream::{Carrier, Link};
+use super::upstream::{Carrier, Link, is_local};
 use crate::pool::{Backend, Tried};
 
 /// Content of a request that is kept, so that the request can be sent once more.
@@ -163,6 +163,11 @@ pub(super) async fn forward<S: Service, C: Client<S>>(
             // A handshake's state is large, and seldom needed: on its own, it is no part of every connection's.
             None => match Box::pin(upstreams.connect(backend.index(), client.endpoints(), second)).await {
                 Ok(link) => link,
+                Err(e) if is_local(&e) => {
+                    counter!("trivet_local_errors_total").increment(1);
+                    let reason = format!("no connection can be made: {e}");
+                    return fail(client, exchange, request, StatusCode::SERVICE_UNAVAILABLE, reason).await;
+                }
                 Err(e) => {
                     // Nothing was sent, so any request may go to another. This one is not used until its next good check.
                     backend.eject(&e.to_string());
@@ -192,12 +197,15 @@ pub(super) async fn forward<S: Service, C: Client<S>>(
                 let connects = challenge.is_some();
                 let head = request.forward_http2(admitted, &engine.policy, session.scheme(), connects, more);
                 let sent = match (head, challenge) {
-                    (Err(e), _) => Err(NoHead::Broken(io::Error::other(e))),
-                    (Ok(head), Some(challenge)) => session.send_connect(head, challenge).await,
-                    (Ok(head), None) => session.send(head, !has_body).await,
+                    // It is the request that cannot be said so, whoever would be asked.
+                    (Err(_), _) => Err(Failure::Refused(Refusal::Target)),
+                    (Ok(head), Some(challenge)) => {
+                        session.send_connect(head, challenge).await.map_err(Failure::from)
+                    }
+                    (Ok(head), None) => session.send(head, !has_body).await.map_err(Failure::from),
                 };
                 // RFC 9113 section 8.1: the frames are the framing.
-                (if has_body { Framing::Close } else { Framing::None }, sent.map_err(Failure::from))
+                (if has_body { Framing::Close } else { Framing::None }, sent)
             }
         };
         let now = Instant::now();
@@ -205,7 +213,8 @@ pub(super) async fn forward<S: Service, C: Client<S>>(
             None => {
                 let from = client.framing(request);
                 let mut pump = Pump::new(head, from, to, engine.policy.max_body_size);
-                if repeatable && has_body {
+                // What HTTP/2 takes back unprocessed may be sent again, whatever it is (RFC 9113 section 8.7).
+                if has_body && (repeatable || matches!(link.carrier, Carrier::Http2(_))) {
                     pump.keep(KEEP_FOR_RETRY);
                 }
                 upload = Some(Upload::new(pump, now));
@@ -230,12 +239,13 @@ pub(super) async fn forward<S: Service, C: Client<S>>(
                 if matches!(link.carrier, Carrier::Http2(_)) && request.expects_continue() {
                     client.tell_continue(request);
                 }
-                // A node that lost its power closes nothing. What may go elsewhere does not wait for it.
+                // A node that lost its power closes nothing. What may go elsewhere does not wait for it; but only where
+                // somebody is known to be up: a busy back end, whose checks wait as well, is better than a dead one.
                 let lost = || {
                     repeatable && backend.is_silent() && {
                         let mut others = tried.clone();
                         others.add(&backend);
-                        service.next(admitted, &others).is_some()
+                        service.has_usable(admitted, &others)
                     }
                 };
                 answer_head(client, request, exchange, &mut link, sending, until, lost).await
@@ -272,8 +282,8 @@ pub(super) async fn forward<S: Service, C: Client<S>>(
             if !same {
                 tried.add(&backend);
             }
-            let can = !has_body || sending.pump.can_go_again() || sending.pump.content == 0;
-            if can && (same || service.next(admitted, &tried).is_some()) {
+            let can = !has_body || sending.pump.can_go_again();
+            if can && (same || service.has_next(admitted, &tried)) {
                 again = same.then_some(backend);
                 continue;
             }
@@ -283,8 +293,8 @@ pub(super) async fn forward<S: Service, C: Client<S>>(
 }
 
 fn response_timeout<S: Service>(engine: &super::Engine<S>, exchange: &Exchange) -> Duration {
-    let index = exchange.backend.as_ref().map_or(0, |b| b.index());
-    engine.service.upstreams().reach(index).map_or(engine.limits.client_timeout, |r| r.response_timeout)
+    let reach = exchange.backend.as_ref().and_then(|b| engine.service.upstreams().reach(b.index()));
+    reach.map_or(engine.limits.client_timeout, |r| r.response_timeout)
 }
 
 /// Sends the request and waits for the head of its answer; interim answers go to the client on the way.
@@ -420,10 +430,18 @@ async fn relay<S: Service, C: Client<S>>(
         *client.room() = response.recycle();
         return fail(client, exchange, request, StatusCode::BAD_GATEWAY, e.to_string()).await;
     }
+    let (status, is_stream) = (response.status, response.is_stream());
     if client.commit().is_err() {
-        return no_answer(client, request, exchange, Failure::ClientGone).await;
+        exchange.reason = Some(Failure::ClientGone.to_string());
+        exchange.finish(Outcome { status, received: upload.pump.content, sent: 0, aborted: true });
+        client.ended(true, false);
+        return After::Cut;
     }
-    let response_timeout = response_timeout(&engine, exchange);
+    // A stream of events rests for as long as nothing happens, and ends when one side wants.
+    let (response_timeout, until) = match is_stream {
+        true => (limits.stream_timeout, None),
+        false => (response_timeout(&engine, exchange), Some(until)),
+    };
     let mut pace = Pace::new(Side::Sink, Instant::now());
     let mut stalled = false;
     let result: Result<(), String> = poll_fn(|cx| {
@@ -440,33 +458,42 @@ async fn relay<S: Service, C: Client<S>>(
         if let Err(e) = upload.poll(cx, client, &mut link.carrier) {
             return Poll::Ready(Err(e.to_string()));
         }
-        let now = Instant::now();
+        let mut now = Instant::now();
         pace.note(&download, now);
         if pace.is_too_slow(download.content, limits.min_rate) {
             stalled = true;
             return Poll::Ready(Err("the client takes the answer too slowly".into()));
         }
-        let (mut deadline, mut late) = pace.deadline(limits.client_timeout, response_timeout);
         if !upload.pump.has_read_all() && upload.refused.is_none() {
             upload.pace.note(&upload.pump, now);
-            let (other, who) = upload.pace.deadline(limits.client_timeout, response_timeout);
-            // While one direction moves, the other may rest.
-            if other > deadline {
-                (deadline, late) = (other, who);
-            }
         } else if download.waiting == Side::Source && client.poll_gone(cx) {
             return Poll::Ready(Err(Failure::ClientGone.to_string()));
         }
-        client.timer().set(deadline.min(until));
-        ready!(client.timer().poll(cx));
-        Poll::Ready(Err(match late {
-            _ if until <= deadline => Failure::RequestTimeout.to_string(),
-            Late::Backend => "the back end's answer paused for too long".into(),
-            Late::Client => {
-                stalled = true;
-                "the client does not take the answer".to_owned()
+        loop {
+            let (mut deadline, mut late) = pace.deadline(limits.client_timeout, response_timeout);
+            if !upload.pump.has_read_all() && upload.refused.is_none() {
+                let (other, who) = upload.pace.deadline(limits.client_timeout, response_timeout);
+                // While one direction moves, the other may rest.
+                if other > deadline {
+                    (deadline, late) = (other, who);
+                }
             }
-        }))
+            let end = until.map_or(deadline, |until| deadline.min(until));
+            client.timer().set(end);
+            ready!(client.timer().poll(cx));
+            now = Instant::now();
+            return Poll::Ready(Err(match late {
+                _ if end < deadline => Failure::RequestTimeout.to_string(),
+                Late::Backend => "the back end's answer paused for too long".into(),
+                Late::Client if pace.excuses(client.peer().acknowledged(), limits.client_timeout, now) => {
+                    continue;
+                }
+                Late::Client => {
+                    stalled = true;
+                    "the client does not take the answer".to_owned()
+                }
+            }));
+        }
     })
     .await;
     let complete = upload.pump.has_read_all();
@@ -474,7 +501,7 @@ async fn relay<S: Service, C: Client<S>>(
         exchange.reason = Some(why.clone());
     }
     exchange.finish(Outcome {
-        status: response.status,
+        status,
         sent: download.content,
         received: upload.pump.content,
         aborted: result.is_err(),

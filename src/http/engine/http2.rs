@@ -5,8 +5,8 @@
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::Poll;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,29 +15,28 @@ use futures_util::stream::FuturesUnordered;
 use h2::Reason;
 use h2::server::Builder;
 use metrics::counter;
-use parking_lot::Mutex;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
+use self::own_links::OwnLinks;
+use self::stalls::Stalls;
 use self::stream::{Shared, Stream};
 use self::watched::{Watched, abused, pushed};
+use self::windows::{STREAM_WINDOW, Windows};
 use super::timer::Timer;
 use super::upstream::Io;
 use super::{Engine, Service};
 use crate::http::server::Limits;
 use crate::http::steps::{Endpoints, Peer};
 
+mod own_links;
+mod stalls;
 mod stream;
 mod watched;
+mod windows;
 
-/// Requests of one connection whose answer the client did not take in time, after which the connection ends. A paused
-/// download is one; more at a time are a client that opens streams without a window to hold what they cost us.
-const MOST_STALLED: usize = 8;
 /// How long a client may take to see that the connection ends.
 const LINGER: Duration = Duration::from_secs(2);
-/// Content of requests that a client may send ahead of what is taken (RFC 9113 section 6.9), in all and for one request.
-const CONNECTION_WINDOW: u32 = 256 * 1024;
-const STREAM_WINDOW: u32 = 128 * 1024;
 
 /// What one HTTP/2 connection may hold. What it may do is counted by [`crate::http::frames`].
 fn options(limits: &Limits) -> Builder {
@@ -48,10 +47,12 @@ fn options(limits: &Limits) -> Builder {
     h2.max_concurrent_streams(limits.max_streams);
     // RFC 8441 section 3: WebSockets.
     h2.enable_connect_protocol();
-    h2.initial_connection_window_size(CONNECTION_WINDOW);
+    h2.initial_connection_window_size(STREAM_WINDOW * 2);
     h2.initial_window_size(STREAM_WINDOW);
     // Streams that either side reset are remembered for a while, for what was on its way.
     h2.max_concurrent_reset_streams(50);
+    // More malformed requests than this end the connection.
+    h2.max_local_error_reset_streams(Some(50));
     h2.reset_stream_duration(Duration::from_secs(1));
     // Answers wait for the client's window at the back end, not here.
     h2.max_send_buffer_size(64 * 1024);
@@ -84,7 +85,7 @@ impl<S: Service> Engine<S> {
         begun: Vec<u8>,
     ) {
         let limits = &self.limits;
-        let (io, wire) = Watched::new(io, peer.clone(), limits.http2_frames, begun);
+        let (io, wire) = Watched::new(io, peer.clone(), limits.http2_frames, begun, self.admission.clone());
         let options = options(limits);
         let handshake = pushed(&wire, options.handshake::<_, Bytes>(io));
         let mut connection = match timeout(limits.header_timeout, handshake).await {
@@ -95,14 +96,16 @@ impl<S: Service> Engine<S> {
             Ok(None) => return,
             Err(_) => return late(),
         };
-        let own_links = Mutex::new(Vec::new());
-        let shared = Arc::new(Shared { peer, endpoints, stalled: AtomicUsize::new(0), own_links });
+        let own_links = OwnLinks::default();
+        let stalls = Stalls::new(limits.client_timeout * 2);
+        let shared = Arc::new(Shared { peer, endpoints, stalls, taken: AtomicU64::new(0), own_links });
+        let mut windows = Windows::new(connection.ping_pong());
         let mut requests = FuturesUnordered::new();
         let mut closing = pin!(closing.cancelled_owned());
         let mut is_closing = false;
         let step = limits.idle_timeout.min(limits.header_timeout).min(limits.client_timeout);
         let mut timer = Timer::new(step.max(Duration::from_millis(1)));
-        let mut first = Some(Instant::now());
+        let (mut stuck_at, mut acknowledged) = (None, None);
         let mut idle_since = Instant::now();
         let end = poll_fn(|cx| {
             loop {
@@ -111,7 +114,7 @@ impl<S: Service> Engine<S> {
                     let Some(Ok((request, respond))) = accepted else { return Poll::Ready(End::Over) };
                     let (parts, body) = request.into_parts();
                     requests.push(Stream::new(self.clone(), shared.clone(), body, respond).serve(parts));
-                    (more, first) = (true, None);
+                    more = true;
                 }
                 while let Poll::Ready(Some(())) = requests.poll_next_unpin(cx) {
                     more = true;
@@ -121,7 +124,8 @@ impl<S: Service> Engine<S> {
                     break;
                 }
             }
-            if shared.stalled.load(Ordering::Relaxed) >= MOST_STALLED {
+            windows.poll(cx, &mut connection, shared.taken.load(Ordering::Relaxed));
+            if shared.stalls.are_too_many(Instant::now()) {
                 return Poll::Ready(End::Stalled);
             }
             if !is_closing && closing.as_mut().poll(cx).is_ready() {
@@ -140,16 +144,31 @@ impl<S: Service> Engine<S> {
                 }
                 wire.signs()
             };
-            let head =
-                signs.head_since.or(first).map(|since| (since + limits.header_timeout, End::HeadTimeout));
-            let stuck = signs.stuck_since.map(|since| (since + limits.client_timeout, End::Stuck));
+            let head = signs.head_since.map(|since| (since + limits.header_timeout, End::HeadTimeout));
+            let stuck = signs.stuck_since.map(|since| {
+                // What it acknowledges while we wait, it takes; see `Pace::excuses`.
+                let (of, at) = stuck_at.get_or_insert((since, since + limits.client_timeout));
+                if *of != since {
+                    (*of, *at, acknowledged) = (since, since + limits.client_timeout, None);
+                }
+                if *at <= now
+                    && let Some(taken) = shared.peer.acknowledged()
+                    && acknowledged.replace(taken) != Some(taken)
+                {
+                    *at = now + limits.client_timeout / 2;
+                }
+                (*at, End::Stuck)
+            });
             let idle = requests.is_empty().then(|| (idle_since + limits.idle_timeout, End::Idle));
             let next = [head, stuck, idle].into_iter().flatten().min_by_key(|(at, _)| *at);
             let Some((at, end)) = next else { return Poll::Pending };
-            timer.set(at);
-            if at <= now || timer.poll(cx).is_ready() {
+            if at <= now {
                 return Poll::Ready(end);
             }
+            timer.set(at);
+            ready!(timer.poll(cx));
+            // It is looked at again whether the time is really over.
+            cx.waker().wake_by_ref();
             Poll::Pending
         })
         .await;

@@ -17,6 +17,8 @@ pub struct Pace {
     since: Instant,
     waited: Duration,
     waiting: Option<Instant>,
+    /// What the client had acknowledged when it seemed late.
+    acknowledged: Option<u64>,
 }
 
 /// Who is late.
@@ -31,7 +33,7 @@ pub enum Late {
 impl Pace {
     /// For a pump whose `client` side is the client's.
     pub fn new(client: Side, now: Instant) -> Self {
-        Self { client, progress: 0, since: now, waited: Duration::ZERO, waiting: None }
+        Self { client, progress: 0, since: now, waited: Duration::ZERO, waiting: None, acknowledged: None }
     }
 
     /// Takes notice of a pump that waits. Only time in which the client was waited for counts against it.
@@ -39,6 +41,7 @@ impl Pace {
         if pump.progress != self.progress {
             self.progress = pump.progress;
             self.since = now;
+            self.acknowledged = None;
         }
         if let Some(since) = self.waiting.take() {
             self.waited += now - since;
@@ -61,6 +64,21 @@ impl Pace {
         }
     }
 
+    /// Whether a client that is past its [`deadline`](Self::deadline) takes octets all the same, as its acknowledgements
+    /// tell ([`Peer::acknowledged`]): the kernel takes no more from us before much of what it holds has gone. It has half of
+    /// its time again to show it.
+    ///
+    /// [`Peer::acknowledged`]: crate::http::steps::Peer::acknowledged
+    pub fn excuses(&mut self, acknowledged: Option<u64>, client_timeout: Duration, now: Instant) -> bool {
+        let Some(acknowledged) = acknowledged else { return false };
+        let before = self.acknowledged.replace(acknowledged);
+        let excused = before.is_none_or(|before| before != acknowledged);
+        if excused {
+            self.since = now.checked_sub(client_timeout / 2).unwrap_or(now);
+        }
+        excused
+    }
+
     /// Whether the client is slower than `rate` octets a second, over all the time it was waited for.
     pub fn is_too_slow(&self, content: u64, rate: u64) -> bool {
         self.waited > FREE && (content as f64) < rate as f64 * self.waited.as_secs_f64()
@@ -71,6 +89,32 @@ impl Pace {
 mod tests {
     use super::*;
     use crate::http::engine::body::Framing;
+
+    #[test]
+    fn a_client_that_acknowledges_is_not_late() {
+        let (start, timeout) = (Instant::now(), Duration::from_secs(30));
+        let mut pump = Pump::new(Vec::new(), Framing::Close, Framing::Close, u64::MAX);
+        pump.waiting = Side::Sink;
+        let mut pace = Pace::new(Side::Sink, start);
+        pace.note(&pump, start);
+        let mut acknowledged = 1000;
+        for _ in 0..10 {
+            let (late, who) = pace.deadline(timeout, timeout);
+            assert_eq!(who, Late::Client);
+            acknowledged += 1;
+            assert!(pace.excuses(Some(acknowledged), timeout, late));
+        }
+        let (late, _) = pace.deadline(timeout, timeout);
+        assert!(!pace.excuses(Some(acknowledged), timeout, late), "it takes nothing any more");
+        assert!(late - start < timeout * 6 + timeout / 2);
+        // One that never took anything is late after half as much again.
+        let mut pace = Pace::new(Side::Sink, start);
+        pace.note(&pump, start);
+        assert!(pace.excuses(Some(0), timeout, start + timeout));
+        assert_eq!(pace.deadline(timeout, timeout).0, start + timeout * 3 / 2);
+        assert!(!pace.excuses(Some(0), timeout, start + timeout * 3 / 2));
+        assert!(!Pace::new(Side::Sink, start).excuses(None, timeout, start));
+    }
 
     #[test]
     fn only_the_time_in_which_the_client_is_waited_for_counts() {

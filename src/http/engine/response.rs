@@ -3,7 +3,7 @@
 use std::mem::MaybeUninit;
 
 use bytes::BytesMut;
-use http::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode, Version};
 
 use super::super::forwarded::X_REQUEST_ID;
@@ -134,9 +134,22 @@ impl Response {
         self.fields.iter().map(|f| (f.name.get(&self.raw), f.value.get(&self.raw)))
     }
 
-    /// Whether it says when it was made.
-    pub fn has_date(&self) -> bool {
-        self.fields.iter().any(|f| f.name.get(&self.raw).eq_ignore_ascii_case(b"date"))
+    /// The first value of a field.
+    pub fn first(&self, name: &HeaderName) -> Option<&[u8]> {
+        let name = name.as_str().as_bytes();
+        self.fields().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+    }
+
+    /// Whether it has a field of this name.
+    pub fn has(&self, name: &HeaderName) -> bool {
+        self.first(name).is_some()
+    }
+
+    /// Whether its content comes whenever there is something to tell: events (HTML, section 9.2), or calls of gRPC.
+    pub fn is_stream(&self) -> bool {
+        const KINDS: [&[u8]; 2] = [b"text/event-stream", b"application/grpc"];
+        let kind = self.first(&CONTENT_TYPE).unwrap_or_default();
+        KINDS.iter().any(|k| kind.get(..k.len()).is_some_and(|start| start.eq_ignore_ascii_case(k)))
     }
 
     /// Gives the room for field lines back.

@@ -12,6 +12,7 @@ use super::super::exchange::{Exchange, Outcome};
 use super::Service;
 use super::body::Framing;
 use super::client::{After, Client, fail};
+use super::connection::LINGER;
 use super::pump::Pump;
 use super::request::Request;
 use super::response::Response;
@@ -35,30 +36,40 @@ pub(super) async fn tunnel<S: Service>(
     let mut up = Pump::new(Vec::new(), Framing::Close, Framing::Close, u64::MAX);
     let timeout = client.engine().limits.tunnel_timeout;
     let (mut moved, mut since) = (0, Instant::now());
+    // All octets have gone; the end has been told.
     let (mut down_ended, mut up_ended) = (false, false);
+    let (mut down_closed, mut up_closed) = (false, false);
     let result: Result<(), String> = poll_fn(|cx| {
         if !down_ended && let Poll::Ready(result) = client.poll_download(cx, &mut down, &mut link) {
             result.map_err(|e| e.to_string())?;
-            // The end of one direction is told; the other may go on.
-            client.close(cx);
             down_ended = true;
         }
+        // The end of one direction is told, when there is room for it; the other may go on.
+        down_closed = down_closed || (down_ended && client.poll_close(cx).is_ready());
         if !up_ended && let Poll::Ready(result) = client.poll_upload(cx, &mut up, &mut link.carrier) {
             result.map_err(|e| e.to_string())?;
-            if let Carrier::Stream(io) = &mut link.carrier {
-                let _ = Pin::new(io).poll_shutdown(cx);
-            }
             up_ended = true;
         }
-        if down_ended && up_ended {
+        up_closed = up_closed
+            || (up_ended
+                && match &mut link.carrier {
+                    Carrier::Stream(io) => Pin::new(io).poll_shutdown(cx).is_ready(),
+                    Carrier::Http2(_) => true,
+                });
+        if down_closed && up_closed {
             return Poll::Ready(Ok(()));
         }
         let progress = down.progress + up.progress;
         if progress != moved {
             (moved, since) = (progress, Instant::now());
         }
-        client.timer().set(since + timeout);
+        let is_over = down_ended && up_ended;
+        client.timer().set(since + if is_over { LINGER } else { timeout });
         ready!(client.timer().poll(cx));
+        if is_over {
+            // Whoever does not take the end has had all before it.
+            return Poll::Ready(Ok(()));
+        }
         Poll::Ready(Err("nothing moved for tunnel_timeout".into()))
     })
     .await;

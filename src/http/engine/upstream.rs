@@ -247,6 +247,15 @@ impl Upstreams {
     }
 }
 
+/// Whether a connection could not be made for want of something here, of which the back end knows nothing: descriptors,
+/// memory, ports (connect(2), socket(2)).
+pub fn is_local(e: &io::Error) -> bool {
+    use rustix::io::Errno;
+    const LOCAL: [Errno; 6] =
+        [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::ADDRNOTAVAIL, Errno::AGAIN];
+    Errno::from_io_error(e).is_some_and(|e| LOCAL.contains(&e))
+}
+
 /// Whether an unused connection is open and silent. What speaks unasked, or has closed, is of no use.
 pub(super) fn is_quiet(carrier: &mut Carrier) -> bool {
     let Carrier::Stream(io) = carrier else { return false };

@@ -63,10 +63,16 @@ impl Door {
             Some(permit) => permit,
             None => permit(admission, endpoints.source).ok()?,
         };
+        let penance = admission.penance(endpoints.source.ip());
+        if !penance.is_zero() {
+            counter!("trivet_connections_delayed_total").increment(1);
+            timeout_at(deadline, tokio::time::sleep(penance)).await.ok()?;
+        }
         let mut peer = Peer {
             address: endpoints.source.ip().to_canonical(),
             tls: self.acceptor.is_some(),
             client_certificate: ClientVerified::NotAsked,
+            socket: Some(tcp.as_raw_fd()),
         };
         let mut layer = TcpLayer::from(tcp);
         let digest = SocketDigest::from_raw_fd(layer.as_raw_fd());

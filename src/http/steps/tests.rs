@@ -5,6 +5,7 @@ const CLIENT: Peer = Peer {
     address: IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 7)),
     tls: true,
     client_certificate: ClientVerified::NotAsked,
+    socket: None,
 };
 
 fn edge() -> Policy {
@@ -82,10 +83,85 @@ fn a_trusted_proxy_is_believed_about_its_client_and_nobody_before_it() {
     assert_eq!(told(&["6.6.6.6, 192.0.2.7"]), ("192.0.2.7".into(), "https"));
     assert_eq!(told(&["6.6.6.6", "192.0.2.7, 10.1.2.3"]), ("192.0.2.7".into(), "https"));
     assert_eq!(told(&["::ffff:192.0.2.7"]).0, "192.0.2.7");
+    for (written, address) in [
+        ("192.0.2.7:51234", "192.0.2.7"),
+        ("2001:db8::1", "2001:db8::1"),
+        ("[2001:db8::1]", "2001:db8::1"),
+        ("[2001:db8::1]:443", "2001:db8::1"),
+        ("\"[2001:db8::1]:443\"", "2001:db8::1"),
+        ("6.6.6.6:1,\t192.0.2.7:51234 , 10.1.2.3:80", "192.0.2.7"),
+    ] {
+        assert_eq!(told(&[written]).0, address, "{written}");
+    }
+    for unknown in ["unknown", "_hidden", "192.0.2.7:", "192.0.2.7:99999", "[2001:db8::1", "1.2.3"] {
+        assert_eq!(told(&[unknown]).0, "10.1.0.9", "{unknown}");
+    }
     assert_eq!(told(&["6.6.6.6, nonsense, 10.1.2.3"]).0, "10.1.2.3");
     assert_eq!(told(&[]).0, "10.1.0.9");
     let stranger = Peer { address: "10.2.0.9".parse().unwrap(), tls: false, ..CLIENT };
     assert_eq!(seen_by(&stranger, &["192.0.2.7"]), ("10.2.0.9".into(), "http"));
+}
+
+#[test]
+fn a_scheme_is_read_as_proxies_write_it() {
+    let proxy = Peer { address: "10.1.0.9".parse().unwrap(), tls: false, ..CLIENT };
+    for (written, scheme) in [
+        ("https", "https"),
+        ("HTTPS", "https"),
+        ("wss", "https"),
+        ("https, http", "https"),
+        ("ws", "http"),
+        ("http,https", "http"),
+        ("ftp", "http"),
+        ("", "http"),
+    ] {
+        let admitted = admit(&get(&[("x-forwarded-proto", written)]), &proxy, &edge()).unwrap();
+        assert_eq!(admitted.scheme, scheme, "{written}");
+    }
+}
+
+#[test]
+fn the_next_hop_is_told_the_port_that_the_client_sees() {
+    let told = |host: &str| {
+        let mut head = test_head(Method::GET, Version::HTTP_11, "/", &[("host", host)]);
+        let admitted = admit(&head, &CLIENT, &edge()).unwrap();
+        pass_on(&mut head, &admitted);
+        // As the web tier reads it, behind us, and tells the app.
+        let inside = admit(&head, &Peer { tls: false, ..CLIENT }, &Policy::inner()).unwrap();
+        assert_eq!((&inside.host, inside.port), (&admitted.host, admitted.port));
+        forward(&inside, |name, value| head.set(name, value));
+        assert!(seen(&head, "forwarded")[0].contains(&format!("host=\"{}\"", admitted.shown_host())));
+        (seen(&head, "x-forwarded-host").remove(0), seen(&head, "x-forwarded-port").remove(0))
+    };
+    assert_eq!(told("www.foobar.com"), ("www.foobar.com".into(), "443".into()));
+    assert_eq!(told("www.foobar.com:443"), ("www.foobar.com".into(), "443".into()));
+    assert_eq!(told("WWW.foobar.com:8443"), ("www.foobar.com:8443".into(), "8443".into()));
+    assert_eq!(told("www.foobar.com:80"), ("www.foobar.com:80".into(), "80".into()));
+}
+
+#[test]
+fn rfc9110_4_2_3_a_host_is_the_same_with_the_schemes_port_and_without() {
+    let admitted = |tls, target: &str, host: &str| {
+        let head = test_head(Method::GET, Version::HTTP_11, target, &[("host", host)]);
+        admit(&head, &Peer { tls, ..CLIENT }, &edge()).map(|a| a.host)
+    };
+    for (tls, target, host) in [
+        (true, "https://www.foobar.com:443/", "www.foobar.com"),
+        (true, "https://www.foobar.com/", "www.foobar.com:443"),
+        (true, "http://www.foobar.com:80/", "www.foobar.com"),
+        (false, "http://www.foobar.com/", "WWW.FOOBAR.COM:80"),
+        (false, "https://www.foobar.com:443/", "www.foobar.com"),
+    ] {
+        assert_eq!(admitted(tls, target, host).as_deref(), Ok("www.foobar.com"), "{target} {host}");
+    }
+    for (target, host) in [
+        ("https://www.foobar.com:80/", "www.foobar.com"),
+        ("https://www.foobar.com:8443/", "www.foobar.com"),
+        ("https://www.foobar.com/", "other.example"),
+        ("https://www.foobar.com/", "www.foobar.com:x"),
+    ] {
+        assert_eq!(admitted(true, target, host), Err(Refusal::Host), "{target} {host}");
+    }
 }
 
 #[test]
@@ -158,7 +234,7 @@ fn rfc6797_hsts_is_sent_over_tls_only_and_not_for_zero() {
     let names = |peer| {
         let admitted = admit(&get(&[]), &peer, &edge()).unwrap();
         let mut names = Vec::new();
-        respond(Some(&admitted), "", &edge(), |name, _| names.push(name.to_string()));
+        respond(Some(&admitted), "", &edge(), false, |name, _| names.push(name.to_string()));
         names
     };
     assert_eq!(names(CLIENT), ["strict-transport-security", "x-request-id"]);

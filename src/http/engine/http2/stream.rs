@@ -2,21 +2,22 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use h2::ext::Protocol;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream};
-use http::header::{CONTENT_LENGTH, DATE, HeaderValue};
+use http::header::{CONTENT_LENGTH, DATE, EXPECT, HeaderValue, STRICT_TRANSPORT_SECURITY};
 use http::{Method, Response as Head, StatusCode, Version};
-use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::super::answer;
 use super::super::body::{self, Framing};
 use super::super::client::{self, After, Begun, Client};
+use super::super::connection::{LINGER, LINGER_OCTETS};
 use super::super::field::Field;
 use super::super::outlet::Outlet;
 use super::super::pace::{Late, Pace};
@@ -24,9 +25,11 @@ use super::super::pump::{Pump, PumpError, Side, Source};
 use super::super::request::Request;
 use super::super::response::{BadResponse, Response};
 use super::super::timer::Timer;
-use super::super::upstream::{Carrier, Link, is_quiet};
+use super::super::upstream::{Carrier, Link};
 use super::super::websocket;
 use super::super::{Answer, Content, Engine, Service};
+use super::own_links::OwnLinks;
+use super::stalls::Stalls;
 use crate::http::exchange::{self, Exchange, Outcome};
 use crate::http::head::RequestHead as _;
 use crate::http::steps::{self, Endpoints, Peer};
@@ -35,14 +38,15 @@ use crate::http::steps::{self, Endpoints, Peer};
 pub(super) struct Shared {
     pub(super) peer: Peer,
     pub(super) endpoints: Endpoints,
-    /// Requests whose answer the client did not take in time.
-    pub(super) stalled: AtomicUsize,
-    /// Connections to back ends that speak for this client alone.
-    pub(super) own_links: Mutex<Vec<(usize, Link)>>,
+    pub(super) stalls: Stalls,
+    /// Octets of requests' content.
+    pub(super) taken: AtomicU64,
+    pub(super) own_links: OwnLinks,
 }
 
 /// The content of a request.
 struct Inlet {
+    shared: Arc<Shared>,
     stream: RecvStream,
     trailer: Vec<u8>,
 }
@@ -55,6 +59,7 @@ impl Source for Inlet {
                 Some(Ok(data)) => {
                     // What is taken here is on its way: the client may send as much again.
                     self.stream.flow_control().release_capacity(data.len()).map_err(error)?;
+                    self.shared.taken.fetch_add(data.len() as u64, Ordering::Relaxed);
                     if !data.is_empty() {
                         buffer.extend_from_slice(&data);
                         return Poll::Ready(Ok(data.len()));
@@ -104,8 +109,8 @@ impl<S: Service> Stream<S> {
         let step = limits.header_timeout.min(limits.client_timeout).max(Duration::from_millis(1));
         Self {
             engine,
+            inlet: Inlet { shared: shared.clone(), stream: body, trailer: Vec::new() },
             shared,
-            inlet: Inlet { stream: body, trailer: Vec::new() },
             buffer: BytesMut::new(),
             respond,
             outlet: None,
@@ -119,10 +124,12 @@ impl<S: Service> Stream<S> {
 
     /// Serves the request.
     pub(super) async fn serve(mut self, parts: http::request::Parts) {
-        let bodiless = self.inlet.stream.is_end_stream();
+        let bodiless = self.inlet.stream.is_end_stream() || self.ends_at_once(&parts).await;
         match Request::from_http2(&parts, bodiless, self.engine.limits.max_header_fields) {
             Ok(request) => {
-                client::serve(&mut self, &request).await;
+                if client::serve(&mut self, &request).await != After::Cut && request.has_body() {
+                    self.linger().await;
+                }
             }
             Err(refusal) => {
                 let (method, peer) = (Some(parts.method), self.shared.peer.address);
@@ -132,6 +139,43 @@ impl<S: Service> Stream<S> {
                 client::refuse(&mut self, &mut exchange, &refusal, None).await;
             }
         }
+    }
+
+    /// Whether a request that usually has no content has none although its stream goes on: some clients end it by an empty
+    /// frame of its own, and to a back end it should look as from any other.
+    async fn ends_at_once(&mut self, parts: &http::request::Parts) -> bool {
+        let usual = parts.method.is_safe() || parts.method == Method::DELETE;
+        let says = [CONTENT_LENGTH, EXPECT].iter().any(|name| parts.headers.contains_key(name));
+        if !usual || says || parts.extensions.get::<Protocol>().is_some() {
+            return false;
+        }
+        self.timer.set(Instant::now() + self.engine.limits.header_timeout);
+        let (inlet, buffer, timer) = (&mut self.inlet, &mut self.buffer, &mut self.timer);
+        std::future::poll_fn(|cx| match inlet.poll_fill(cx, buffer) {
+            // Trailers make it content that is merely empty.
+            Poll::Ready(Ok(0)) => Poll::Ready(inlet.trailer.is_empty()),
+            Poll::Ready(_) => Poll::Ready(false),
+            // Later than this it is content that pauses.
+            Poll::Pending => timer.poll(cx).map(|()| false),
+        })
+        .await
+    }
+
+    /// Takes what the client still sends of a request that was answered before its end: some take the reset of their stream
+    /// for the answer (RFC 9113 section 8.1).
+    async fn linger(&mut self) {
+        let mut most = LINGER_OCTETS;
+        let (inlet, buffer) = (&mut self.inlet, &mut self.buffer);
+        let listen = std::future::poll_fn(|cx| {
+            loop {
+                buffer.clear();
+                match ready!(inlet.poll_fill(cx, buffer)) {
+                    Ok(n @ 1..) if n <= most => most -= n,
+                    _ => return Poll::Ready(()),
+                }
+            }
+        });
+        let _ = tokio::time::timeout(LINGER, listen).await;
     }
 
     fn send(&mut self, head: Head<()>, end: bool) -> io::Result<()> {
@@ -148,7 +192,9 @@ impl<S: Service> Stream<S> {
         if !map.contains_key(DATE) {
             map.insert(DATE, answer::date());
         }
-        steps::respond(exchange.admitted.as_ref(), exchange.id(), &self.engine.policy, |name, value| {
+        let has_hsts = map.contains_key(STRICT_TRANSPORT_SECURITY);
+        let policy = &self.engine.policy;
+        steps::respond(exchange.admitted.as_ref(), exchange.id(), policy, has_hsts, |name, value| {
             // What is set here is always a field value.
             if let Ok(value) = HeaderValue::from_bytes(value) {
                 map.insert(name.clone(), value);
@@ -170,20 +216,26 @@ impl<S: Service> Stream<S> {
             }
             pace.note(&pump, Instant::now());
             let slow = pace.is_too_slow(pump.content, limits.min_rate);
-            // A disk has no deadline here.
-            let (deadline, late) = pace.deadline(limits.client_timeout, limits.request_timeout);
-            timer.set(deadline);
-            if !slow {
-                ready!(timer.poll(cx));
+            loop {
+                // A disk has no deadline here.
+                let (deadline, late) = pace.deadline(limits.client_timeout, limits.request_timeout);
+                timer.set(deadline);
+                if !slow {
+                    ready!(timer.poll(cx));
+                }
+                let (taken, now) = (shared.peer.acknowledged(), Instant::now());
+                if !slow && late == Late::Client && pace.excuses(taken, limits.client_timeout, now) {
+                    continue;
+                }
+                if slow || late == Late::Client {
+                    shared.stalls.add(now);
+                }
+                return Poll::Ready(Err(match (slow, late) {
+                    (true, _) => "the client takes the answer too slowly".to_owned(),
+                    (_, Late::Client) => "the client does not take the answer".to_owned(),
+                    (_, Late::Backend) => "the file could not be read in time".to_owned(),
+                }));
             }
-            if slow || late == Late::Client {
-                shared.stalled.fetch_add(1, Ordering::Relaxed);
-            }
-            Poll::Ready(Err(match (slow, late) {
-                (true, _) => "the client takes the answer too slowly".to_owned(),
-                (_, Late::Client) => "the client does not take the answer".to_owned(),
-                (_, Late::Backend) => "the file could not be read in time".to_owned(),
-            }))
         })
         .await;
         (pump.content, result)
@@ -208,15 +260,12 @@ impl<S: Service> Client<S> for Stream<S> {
     }
 
     fn own_link(&mut self, index: usize) -> Option<Link> {
-        let mut links = self.shared.own_links.lock();
-        let at = links.iter().rposition(|(of, _)| *of == index)?;
-        let (_, mut link) = links.swap_remove(at);
-        link.reused = true;
-        is_quiet(&mut link.carrier).then_some(link)
+        self.shared.own_links.take(index)
     }
 
     fn keep_own_link(&mut self, index: usize, link: Link) {
-        self.shared.own_links.lock().push((index, link));
+        let idle_timeout = self.engine.service.upstreams().reach(index).map(|r| r.idle_timeout);
+        self.shared.own_links.keep(index, link, idle_timeout.unwrap_or_default());
     }
 
     fn framing(&self, request: &Request) -> Framing {
@@ -262,9 +311,8 @@ impl<S: Service> Client<S> for Stream<S> {
     }
 
     fn begin(&mut self, _: &Request, exchange: &Exchange, response: &mut Response, _early: bool) -> Begun {
-        let dropped = steps::set_by_us(exchange.admitted.as_ref(), &self.engine.policy);
         let end = matches!(response.framing, Framing::None | Framing::Length(0));
-        let mut head = response.take_http2(dropped);
+        let mut head = response.take_http2(|_| false);
         self.finish(&mut head, exchange);
         self.head = Some((head, end));
         let framing = if end { Framing::None } else { Framing::Close };
@@ -299,7 +347,7 @@ impl<S: Service> Client<S> for Stream<S> {
 
     fn ended(&mut self, cut: bool, stalled: bool) {
         if stalled {
-            self.shared.stalled.fetch_add(1, Ordering::Relaxed);
+            self.shared.stalls.add(Instant::now());
         }
         // RFC 9113 section 8.1.1: what is not whole must not end as if it were. RFC 8441 section 5: a TCP connection that
         // was reset is CANCEL.
@@ -324,9 +372,8 @@ impl<S: Service> Client<S> for Stream<S> {
         if !challenge.is_met(response.fields()) {
             return Err(BadResponse::WebSocket);
         }
-        let ours = steps::set_by_us(exchange.admitted.as_ref(), &self.engine.policy);
         let accept = websocket::ACCEPT.as_bytes();
-        let mut head = response.take_http2(|name| ours(name) || name.eq_ignore_ascii_case(accept));
+        let mut head = response.take_http2(|name| name.eq_ignore_ascii_case(accept));
         *head.status_mut() = StatusCode::OK;
         self.finish(&mut head, exchange);
         // That the client has gone is seen when the first octets are sent.
@@ -335,8 +382,9 @@ impl<S: Service> Client<S> for Stream<S> {
         Ok((Vec::new(), StatusCode::OK.as_u16()))
     }
 
-    fn close(&mut self, _: &mut Context<'_>) {
+    fn poll_close(&mut self, _: &mut Context<'_>) -> Poll<()> {
         // The stream's end went with the last octets.
+        Poll::Ready(())
     }
 
     async fn answer(&mut self, exchange: &mut Exchange, answer: Answer, request: Option<&Request>) -> After {

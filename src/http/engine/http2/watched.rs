@@ -7,13 +7,16 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use http::Version;
 use metrics::counter;
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
 use super::super::upstream::Io;
-use crate::http::frames::{FrameRates, FrameWatch};
+use crate::http::admission::Admission;
+use crate::http::exchange::{Exchange, Outcome};
+use crate::http::frames::{FrameRates, FrameWatch, ResetWatch};
 use crate::http::quiet::Quiet;
 use crate::http::steps::Peer;
 
@@ -42,6 +45,8 @@ pub(super) struct Wire<D> {
     inner: D,
     peer: Peer,
     frames: FrameWatch,
+    resets: ResetWatch,
+    admission: Arc<Admission>,
     signs: Signs,
     /// What was read to find out the protocol, and is to be read again.
     begun: Vec<u8>,
@@ -94,6 +99,15 @@ impl<D: Io> Wire<D> {
         Poll::Ready(Ok(()))
     }
 
+    /// The library has reset a malformed request, of which it tells nobody.
+    fn malformed(&self) {
+        counter!("trivet_http_refused_total", "reason" => "malformed").increment(1);
+        let mut exchange = Exchange::start(None, Some(Version::HTTP_2), Some(self.peer.address));
+        exchange.reason = Some("malformed HTTP/2 request, reset with PROTOCOL_ERROR".into());
+        exchange.finish(Outcome { aborted: true, ..Outcome::default() });
+        self.admission.malformed(self.peer.address);
+    }
+
     /// Takes what there is room for; some.
     fn poll_gather(&mut self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         if self.out.len() >= GATHER {
@@ -104,6 +118,9 @@ impl<D: Io> Wire<D> {
             self.out.reserve_exact(GATHER);
         }
         let n = buf.len().min(GATHER - self.out.len());
+        for _ in 0..self.resets.sent(&buf[..n]) {
+            self.malformed();
+        }
         self.out.extend_from_slice(&buf[..n]);
         Poll::Ready(Ok(n))
     }
@@ -154,10 +171,23 @@ impl<D: Io> Watched<D> {
         peer: Peer,
         rates: FrameRates,
         begun: Vec<u8>,
+        admission: Arc<Admission>,
     ) -> (Self, Arc<Mutex<Wire<D>>>) {
         let (frames, signs) = (FrameWatch::new(rates), Signs::default());
         let out = Vec::new();
-        let wire = Wire { inner, peer, frames, signs, begun, begun_at: 0, out, out_at: 0, unflushed: false };
+        let wire = Wire {
+            inner,
+            peer,
+            frames,
+            resets: ResetWatch::default(),
+            admission,
+            signs,
+            begun,
+            begun_at: 0,
+            out,
+            out_at: 0,
+            unflushed: false,
+        };
         let wire = Arc::new(Mutex::new(wire));
         (Self(wire.clone()), wire)
     }
@@ -249,8 +279,10 @@ mod tests {
             address: IpAddr::V4(Ipv4Addr::LOCALHOST),
             tls: false,
             client_certificate: ClientVerified::default(),
+            socket: None,
         };
-        let (watched, wire) = Watched::new(near, peer, FrameRates::default(), Vec::new());
+        let (watched, wire) =
+            Watched::new(near, peer, FrameRates::default(), Vec::new(), Admission::unlimited());
         (watched, wire, far)
     }
 

@@ -41,7 +41,7 @@ const NO_SETTINGS: &str = "the back end does not answer in HTTP/2";
 /// Whom a connection speaks for: one client alone where it begins with a PROXY header, else all.
 type For = Option<Endpoints>;
 
-type Dialled = Result<Arc<Connection>, (io::ErrorKind, String)>;
+type Dialled = Result<Arc<Connection>, Arc<io::Error>>;
 /// A connection that is being made, and that many may wait for.
 type Dial = Shared<oneshot::Receiver<Dialled>>;
 
@@ -183,14 +183,18 @@ impl Connections {
                         };
                         own.state.lock().dials.remove(&whom);
                         // Nobody may wait any more; the connection is there for the next request.
-                        let _ = done.send(made.map_err(|e| (e.kind(), e.to_string())));
+                        let _ = done.send(made.map_err(Arc::new));
                     });
                     dial
                 }
             }
         };
         match dial.await {
-            Ok(made) => made.map_err(|(kind, text)| io::Error::new(kind, text)),
+            // What the system said stays what it said, to each of those that waited.
+            Ok(made) => made.map_err(|e| match e.raw_os_error() {
+                Some(code) => io::Error::from_raw_os_error(code),
+                None => io::Error::new(e.kind(), e.to_string()),
+            }),
             Err(_) => {
                 // Whoever made it is gone without a word; the next request makes another.
                 self.state.lock().dials.remove(&whom);
