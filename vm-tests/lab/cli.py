@@ -15,6 +15,7 @@ from lab.errors import LabError
 from lab.log import Log
 from lab.progress import say
 from lab.running import REPOSITORY, VM_TESTS, Lab, state_dir
+from lab.unread_bodies import command as unread_bodies
 
 DEFAULT_NAME = "trivet"
 NAME = re.compile(r"[a-z][a-z0-9-]{0,19}")
@@ -51,6 +52,7 @@ def parser() -> argparse.ArgumentParser:
     bench.add_options(command("bench", "Trivet's balancer measured against HAProxy and nginx (docs/benchmarks.md)"))
     database.add_options(command("bench-db", "the database through the gateway against a direct connection; reads with 1, 2, 3 members"))
     differential.add_options(command("differential", "the same bytes through Trivet, HAProxy and nginx: every difference is explained, or it fails"))
+    unread_bodies.add_options(command("unread-bodies", "bodies that a server leaves unread, through Trivet, HAProxy and nginx: no client meets another's"))
     chaos.add_options(command("chaos", "random faults under concurrent users, and a judge (docs/chaos.md)"))
     chaos.add_failover_options(command("bench-failover", "how long nobody can write while the primary moves (docs/chaos.md)"))
     command("install", "only install what the lab and the build need")
@@ -233,4 +235,5 @@ def install(_: argparse.Namespace) -> int:
 
 
 COMMANDS = {"up": up, "down": down, "status": status, "test": test, "run": run, "client": client, "install": install,
-            "chaos": with_faults, "bench-failover": with_faults, "bench": bench.main, "bench-db": bench_database, "differential": differential.main}
+            "chaos": with_faults, "bench-failover": with_faults, "bench": bench.main, "bench-db": bench_database, "differential": differential.main,
+            "unread-bodies": unread_bodies.main}

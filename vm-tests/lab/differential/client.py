@@ -72,7 +72,7 @@ async def talk(port: int, pieces: Iterable[bytes], bodiless: frozenset[int], qui
     """Send, then read until the server closes or says nothing for `quiet` seconds."""
     heard = Heard()
     loop = asyncio.get_running_loop()
-    reader = _Reader(limit=1 << 20)
+    reader = Reader(limit=1 << 20)
     transport, protocol = await loop.create_connection(lambda: asyncio.StreamReaderProtocol(reader), "127.0.0.1", port)
     writer = asyncio.StreamWriter(transport, protocol, reader, loop)
 
@@ -128,7 +128,7 @@ async def _first_byte(reader: asyncio.StreamReader, sending: asyncio.Task[None],
         waiting.cancel()
 
 
-class _Reader(asyncio.StreamReader):
+class Reader(asyncio.StreamReader):
     """What came before a reset is still an answer; asyncio's own reader forgets it."""
 
     def set_exception(self, exc: Exception) -> None:
