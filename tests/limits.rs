@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 use support::authority::Authority;
 use support::backend::{Act, Backend};
 use support::client::Wire;
+use support::frames::{self, END_HEADERS, END_STREAM, HEADERS, PREFACE, SETTINGS, frame};
 use support::one_back_end::{Keys, SITE, Scene, connect_from, get};
 use support::until;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
@@ -393,4 +394,30 @@ async fn ipv6_is_a_client_a_listener_and_a_back_end_like_any_other() {
         let seen = scene.backend.seen().into_iter().find(|r| r.contains(path)).unwrap().to_ascii_lowercase();
         assert!(seen.contains(&format!("\r\nx-forwarded-for: {host}\r\n")), "{seen}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn malformed_http_2_requests_are_logged_and_who_sends_them_without_pause_is_slowed_down() {
+    let scene = Scene::start(Keys::default()).await;
+    let malformed = "trivet_http_refused_total{reason=\"malformed\"}";
+    // As Go's client does: each reset is answered by a new connection and the same request.
+    let bytes = [
+        PREFACE,
+        &frame(SETTINGS, 0, 0, []),
+        &frame(HEADERS, END_HEADERS | END_STREAM, 1, frames::get("/?q=\"x\"")),
+    ];
+    for n in 1..=22 {
+        let wire = Wire::tls(scene.https(), SITE, scene.authority.browser(&[b"h2"])).await;
+        let mut io = wire.into_stream();
+        io.write_all(&bytes.concat()).await.unwrap();
+        until("it is counted", || async { scene.metric(malformed).await == f64::from(n) }).await;
+    }
+    scene.balancer.logged(|l| {
+        l["version"] == "HTTP/2.0"
+            && l["client"] == "127.0.0.1"
+            && l["reason"].as_str().is_some_and(|r| r.contains("malformed"))
+    });
+    assert!(scene.metric("trivet_connections_delayed_total").await >= 1.0);
+    // Others, and this one when it asks for something else, are served.
+    assert_eq!(scene.get("/fine").await.status, 200);
 }

@@ -3,12 +3,15 @@
 
 mod support;
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use support::authority::Authority;
 use support::backend::find;
+use support::balancer_config::{BalancerConfig, NO_CHECKS};
 use support::client::{Answer, Wire};
 use support::one_back_end::{Keys, SITE, Scene, connect_from, get};
+use support::program::Program;
 use support::until;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -281,6 +284,54 @@ async fn section_2_a_back_end_is_told_each_client_on_a_connection_of_its_own() {
             Header::Proxied { destination, .. } => assert_eq!((version, destination), ("v1", backend)),
         }
     }
+}
+
+/// Requests that may not be sent twice each get a new connection, which speaks for this client alone and is kept for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_that_speak_for_one_client_are_few_however_many_requests_it_sends() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let back_end = listener.local_addr().unwrap();
+    let open = std::sync::Arc::new(AtomicUsize::new(0));
+    let counted = open.clone();
+    tokio::spawn(async move {
+        loop {
+            let (mut tcp, _) = listener.accept().await.unwrap();
+            let counted = counted.clone();
+            tokio::spawn(async move {
+                counted.fetch_add(1, Ordering::SeqCst);
+                let mut buffer = Vec::new();
+                while tcp.read_buf(&mut buffer).await.unwrap_or(0) > 0 {
+                    while let Some(at) = find(&buffer, b"text=ok")
+                        .or_else(|| find(&buffer, b"GET /healthz").and_then(|_| find(&buffer, b"\r\n\r\n")))
+                    {
+                        buffer.drain(..(at + 7).min(buffer.len()));
+                        tcp.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await.unwrap();
+                    }
+                }
+                counted.fetch_sub(1, Ordering::SeqCst);
+            });
+        }
+    });
+    let authority = Authority::new();
+    let config = BalancerConfig {
+        back_ends: vec![("node0".into(), back_end)],
+        plain_back_ends: true,
+        web: &format!("{NO_CHECKS}\nsend_proxy_protocol = \"v1\"\ntrusted_framing = true"),
+        ..BalancerConfig::default()
+    };
+    let balancer = Program::start(&config.write(&authority));
+    let wire = Wire::tls(balancer.address("https.listen"), SITE, authority.browser(&[b"h2"])).await;
+    let (client, connection) = h2::client::handshake(wire.into_stream()).await.unwrap();
+    tokio::spawn(connection);
+    let mut client = client.ready().await.unwrap();
+    for _ in 0..40 {
+        let request =
+            http::Request::post(format!("https://{SITE}/")).header("content-length", 7).body(()).unwrap();
+        let (answer, mut body) = client.send_request(request, false).unwrap();
+        body.send_data(bytes::Bytes::from_static(b"text=ok"), true).unwrap();
+        assert_eq!(answer.await.unwrap().status(), 200);
+    }
+    until("few are open", || async { open.load(Ordering::SeqCst) <= 8 }).await;
 }
 
 #[test]

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use http::Request;
 
+use super::peer::*;
 use super::requests::{ask, client};
 use crate::support::link::Message;
 use crate::support::scene::{SITE, Scene};
@@ -193,4 +194,70 @@ async fn rfc9113_8_1_events_reach_the_client_one_by_one_over_http_2() {
         upstream.send(format!("{:x}\r\n{event}\r\n", event.len())).await;
         assert_eq!(body.data().await.unwrap().unwrap(), event);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rfc9113_8_1_a_get_whose_stream_ends_in_an_empty_frame_has_no_body() {
+    let scene = Scene::new().await;
+    for method in ["GET", "HEAD", "DELETE", "OPTIONS"] {
+        let mut client = client(&scene).await;
+        let request =
+            Request::builder().method(method).uri(format!("https://{SITE}/{method}")).body(()).unwrap();
+        let (answer, mut body) = client.send_request(request, false).unwrap();
+        body.send_data(Bytes::new(), true).unwrap();
+        assert_eq!(answer.await.unwrap().status(), 200);
+        let seen = scene.origin().seen().pop().unwrap();
+        assert_eq!(seen.line(), format!("{method} /{method} HTTP/1.1"));
+        assert_eq!((seen.field("transfer-encoding"), seen.field("content-length")), (None, None));
+    }
+    // What has content after all is passed on with it.
+    let mut client = client(&scene).await;
+    let request = Request::get(format!("https://{SITE}/content")).body(()).unwrap();
+    let (answer, mut body) = client.send_request(request, false).unwrap();
+    for (piece, end) in [("he", false), ("llo", true)] {
+        body.send_data(Bytes::from_static(piece.as_bytes()), end).unwrap();
+    }
+    assert_eq!(answer.await.unwrap().status(), 200);
+    assert_eq!(scene.origin().seen().pop().unwrap().body_text(), "hello");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rfc9113_8_1_an_upload_that_is_refused_before_its_end_is_not_reset_at_once() {
+    let scene = Scene::tuned(1, "max_body_size = \"1000B\"", "").await;
+    let mut peer = Peer::new(&scene).await;
+    peer.send(&[open(1), frame(DATA, 0, 1, vec![b'x'; 2000])].concat()).await;
+    let answer = peer.until(|f| f.kind == HEADERS && f.stream == 1).await.unwrap();
+    // `:status`, whose value is in no table: "413" in Huffman's code (RFC 7541 appendix B).
+    assert!(answer.payload.starts_with(&[0x48, 0x83, 0x68, 0x2c, 0xff]), "{answer:?}");
+    // It goes on sending for a while, as clients do that look for an answer at the end, and hears nothing else.
+    peer.send(&[frame(DATA, 0, 1, vec![b'x'; 2000]), frame(PING, 0, 0, [7; 8])].concat()).await;
+    let reset = peer.until(|f| f.kind == RST_STREAM || (f.kind == PING && f.flags & ACK != 0)).await.unwrap();
+    assert_eq!(reset.kind, PING, "{reset:?}");
+    peer.send(&[frame(DATA, END_STREAM, 1, []), request(3)].concat()).await;
+    assert!(peer.until(|f| f.kind == HEADERS && f.stream == 3).await.is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_whose_client_leaves_is_logged_with_its_status_and_what_was_sent() {
+    let scene = Scene::new().await;
+    scene.origin().answers(format!(
+        "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{}",
+        9 * MIB,
+        "x".repeat(9 * MIB)
+    ));
+    let (mut client, connection) = h2::client::handshake(scene.open_h2().await).await.unwrap();
+    let connection = tokio::spawn(connection);
+    client = client.ready().await.unwrap();
+    let request = Request::get(format!("https://{SITE}/left")).body(()).unwrap();
+    let (answer, _) = client.send_request(request, true).unwrap();
+    let mut content = answer.await.unwrap().into_body();
+    assert!(!content.data().await.unwrap().unwrap().is_empty());
+    connection.abort();
+    let (whole, status) = (9 * MIB as u64, 200);
+    scene
+        .logs("the line", |l| {
+            let sent = l["sent"].as_u64().unwrap_or_default();
+            l["path"] == "/left" && l["status"] == status && l["aborted"] == true && sent > 0 && sent < whole
+        })
+        .await;
 }

@@ -173,7 +173,12 @@ impl<S: Service> Engine<S> {
         })
         .await;
         match end {
-            End::Over | End::Stuck => return,
+            End::Over | End::Stuck => {
+                // Each request notices, and says in the log how far it came.
+                drop(connection);
+                let _ = timeout(LINGER, async { while requests.next().await.is_some() {} }).await;
+                return;
+            }
             End::Idle => connection.graceful_shutdown(),
             End::HeadTimeout => {
                 late();
