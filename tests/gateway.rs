@@ -27,6 +27,8 @@ enum Manner {
     Silent,
     /// Says that it has too many connections.
     Full,
+    /// Greets, takes what it gets, and answers when it greets again.
+    Thinks,
 }
 
 /// "Too many connections", framed as mysqld frames it.
@@ -38,6 +40,8 @@ struct Member {
     manner: watch::Sender<Manner>,
     /// Connections that are open.
     open: Arc<AtomicUsize>,
+    /// What it was asked so far.
+    asked: Arc<AtomicUsize>,
 }
 
 impl Member {
@@ -45,14 +49,16 @@ impl Member {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, stop) = (listener.local_addr().unwrap(), CancellationToken::new());
         let (manner, open) = (watch::Sender::new(Manner::Greets), Arc::new(AtomicUsize::new(0)));
-        let (stopped, watched, count) = (stop.clone(), manner.subscribe(), open.clone());
+        let asked = Arc::new(AtomicUsize::new(0));
+        let (stopped, watched, count, questions) =
+            (stop.clone(), manner.subscribe(), open.clone(), asked.clone());
         tokio::spawn(async move {
             loop {
                 let (mut tcp, _) = tokio::select! {
                     accepted = listener.accept() => accepted.unwrap(),
                     () = stopped.cancelled() => return,
                 };
-                let (mut manner, count) = (watched.clone(), count.clone());
+                let (mut manner, count, asked) = (watched.clone(), count.clone(), questions.clone());
                 tokio::spawn(async move {
                     count.fetch_add(1, Ordering::SeqCst);
                     let end = async {
@@ -69,6 +75,8 @@ impl Member {
                         }
                         let _ = tcp.write_all(name.as_bytes()).await;
                         while let Ok(n @ 1..) = tcp.read(&mut bytes).await {
+                            asked.fetch_add(1, Ordering::SeqCst);
+                            manner.wait_for(|m| *m != Manner::Thinks).await.unwrap();
                             if tcp.write_all(&bytes[..n]).await.is_err() {
                                 return;
                             }
@@ -81,7 +89,7 @@ impl Member {
                 });
             }
         });
-        Self { address, stop, manner, open }
+        Self { address, stop, manner, open, asked }
     }
 
     fn is(&self, manner: Manner) {
@@ -90,6 +98,10 @@ impl Member {
 
     fn open(&self) -> usize {
         self.open.load(Ordering::SeqCst)
+    }
+
+    fn asked(&self) -> usize {
+        self.asked.load(Ordering::SeqCst)
     }
 }
 
@@ -115,6 +127,22 @@ struct Scene {
 impl Scene {
     /// Three members; node0 is primary, the others are replicas.
     async fn with(keys: &str) -> Self {
+        Self::start(keys, "500ms").await
+    }
+
+    async fn start(keys: &str, shutdown_timeout: &str) -> Self {
+        let (config, rest) = Self::prepare(keys, shutdown_timeout, "127.0.0.1:0").await;
+        let gateway = Program::start(&config);
+        let (keepers, members, _authority) = rest;
+        Self { keepers, members, gateway, _authority }
+    }
+
+    /// Everything but the gateway, whose configuration is written.
+    async fn prepare(
+        keys: &str,
+        shutdown_timeout: &str,
+        write_listen: &str,
+    ) -> (std::path::PathBuf, (Vec<Backend>, Vec<Member>, Authority)) {
         let authority = Authority::new();
         let (mut keepers, mut members, mut list) = (Vec::new(), Vec::new(), Vec::new());
         for (i, name) in ["node0", "node1", "node2"].into_iter().enumerate() {
@@ -132,8 +160,8 @@ impl Scene {
         let config = authority.write(
             "gateway.toml",
             &format!(
-                "node = \"node0\"\nshutdown_timeout = \"500ms\"\ndrain_delay = \"0s\"\n[metrics]\nlisten = \"127.0.0.1:0\"\n[database]\n\
-                 write_listen = [\"127.0.0.1:0\"]\nread_listen = [\"127.0.0.1:0\"]\nmembers = [{}]\n\
+                "node = \"node0\"\nshutdown_timeout = \"{shutdown_timeout}\"\ndrain_delay = \"0s\"\n[metrics]\nlisten = \"127.0.0.1:0\"\n[database]\n\
+                 write_listen = [\"{write_listen}\"]\nread_listen = [\"127.0.0.1:0\"]\nmembers = [{}]\n\
                  tls = {{ ca = \"{}\", certificate = \"{}\", key = \"{}\" }}\n{}\nhealth = {{ interval = \"100ms\", timeout = \"10s\" }}\n{keys}\n",
                 list.join(","),
                 own.ca.display(),
@@ -142,8 +170,7 @@ impl Scene {
                 if keys.contains("connect_timeout") { "" } else { "connect_timeout = \"5s\"" },
             ),
         );
-        let gateway = Program::start(&config);
-        Self { keepers, members, gateway, _authority: authority }
+        (config, (keepers, members, authority))
     }
 
     async fn write(&self) -> Wire {
@@ -399,4 +426,115 @@ async fn who_waits_when_the_gateway_stops_is_told() {
     scene.gateway.signal("TERM");
     assert_eq!(error(&mut wire).await.0, 1053, "server shutdown: try again");
     assert!(scene.gateway.ended().success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_waits_for_statements_and_not_for_idle_connections_and_refuses_nobody_meanwhile() {
+    let mut scene = Scene::start("", "60s").await;
+    let (mut idle, mut busy) = (scene.write().await, scene.write().await);
+    assert_eq!((greeting(&mut idle).await, greeting(&mut busy).await), ("node0".into(), "node0".into()));
+    scene.members[0].is(Manner::Thinks);
+    busy.send("long statement").await;
+    until("it is being executed", || async { scene.members[0].asked() == 1 }).await;
+
+    scene.gateway.signal("TERM");
+    assert!(idle.closes_within(Duration::from_secs(20)).await, "nobody waits for an idle connection");
+    for _ in 0..3 {
+        assert_eq!(greeting(&mut scene.write().await).await, "node0", "new connections are served");
+        assert_ne!(greeting(&mut scene.read().await).await, "node0");
+    }
+    scene.members[0].is(Manner::Greets);
+    assert_eq!(busy.bytes().await.unwrap(), b"long statement", "what was begun is answered");
+    assert!(busy.closes_within(Duration::from_secs(20)).await);
+    assert!(scene.gateway.ended().success());
+    assert!(!scene.gateway.lines().iter().any(|l| l["message"].as_str().unwrap_or("").contains("cut off")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_never_pauses_gets_every_answer_before_the_gateway_ends() {
+    let mut scene = Scene::start("", "2s").await;
+    let mut wire = scene.write().await;
+    assert_eq!(greeting(&mut wire).await, "node0");
+    let writing = tokio::spawn(async move {
+        let mut answers = 0;
+        while wire.try_send("statement").await
+            && let Some(bytes) = wire.bytes().await
+        {
+            assert_eq!(bytes, b"statement");
+            answers += 1;
+        }
+        answers
+    });
+    until("it writes", || async { scene.members[0].asked() > 100 }).await;
+    scene.gateway.signal("TERM");
+    assert_eq!(writing.await.unwrap(), scene.members[0].asked(), "what a member was asked was answered");
+    assert!(scene.gateway.ended().success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn before_the_role_moves_connections_end_between_two_statements() {
+    let scene = Scene::with("").await;
+    let (mut idle, mut busy) = (scene.write().await, scene.write().await);
+    assert_eq!((greeting(&mut idle).await, greeting(&mut busy).await), ("node0".into(), "node0".into()));
+    scene.members[0].is(Manner::Thinks);
+    busy.send("long statement").await;
+    until("it is being executed", || async { scene.members[0].asked() == 1 }).await;
+
+    scene.keepers[0].drains();
+    assert!(idle.closes_within(Duration::from_secs(20)).await);
+    let mut waiting = scene.write().await;
+    scene.members[0].is(Manner::Greets);
+    assert_eq!(busy.bytes().await.unwrap(), b"long statement");
+    assert!(busy.closes_within(Duration::from_secs(20)).await);
+    scene.keepers[1].claims(true, false);
+    assert_eq!(greeting(&mut waiting).await, "node1");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_role_that_stays_after_all_is_served_again() {
+    let scene = Scene::with("").await;
+    scene.keepers[0].drains();
+    until("nobody is primary", || async { scene.primary().await.is_none() }).await;
+    let mut waiting = scene.write().await;
+    scene.keepers[0].claims(true, false);
+    assert_eq!(greeting(&mut waiting).await, "node0");
+    waiting.send("insert").await;
+    assert_eq!(waiting.bytes().await.unwrap(), b"insert");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sockets_that_systemd_holds_are_served_and_refuse_nobody_while_the_gateway_restarts() {
+    let held = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = held.local_addr().unwrap();
+    let (config, _rest) = Scene::prepare("", "500ms", &address.to_string()).await;
+    // Standard input carries the socket to where systemd puts it: sd_listen_fds(3).
+    let start = || {
+        let mut shell = std::process::Command::new("bash");
+        shell.args(["-c", "exec 3<&0 </dev/null; LISTEN_FDS=1 LISTEN_PID=$$ exec \"$@\"", "bash"]);
+        shell.arg(env!("CARGO_BIN_EXE_trivet-balancer")).arg("--config").arg(&config);
+        shell.stdin(std::os::fd::OwnedFd::from(held.try_clone().unwrap()));
+        Program::spawn(shell)
+    };
+    let mut first = start();
+    assert_eq!(first.logged(|l| l["key"] == "database.write_listen")["socket"], "systemd");
+    assert_eq!(greeting(&mut Wire::plain(address).await).await, "node0");
+    first.signal("TERM");
+    assert!(first.ended().success());
+    let mut between = Wire::plain(address).await;
+    let _second = start();
+    assert_eq!(greeting(&mut between).await, "node0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_socket_of_systemd_that_is_in_no_listen_key_is_refused_in_words() {
+    let held = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let (config, _rest) = Scene::prepare("", "500ms", "127.0.0.1:0").await;
+    let mut shell = std::process::Command::new("bash");
+    shell.args(["-c", "exec 3<&0 </dev/null; LISTEN_FDS=1 LISTEN_PID=$$ exec \"$@\"", "bash"]);
+    shell.arg(env!("CARGO_BIN_EXE_trivet-balancer")).arg("--config").arg(&config);
+    let address = held.local_addr().unwrap();
+    let output = shell.stdin(std::os::fd::OwnedFd::from(held)).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains(&format!("systemd passes a socket at {address}")), "{said}");
 }

@@ -6,7 +6,7 @@
 //!   the primary when there is no such replica.
 //!
 //! A connection lives no longer than the role it was made for: when the member's keeper says no, or says nothing `fall`
-//! times, both sides are closed at once. The application reconnects and meets the member that has the role now; a few at a
+//! times, both sides are closed at once; when it says that the role is about to move, between two statements ([`ending`]). The application reconnects and meets the member that has the role now; a few at a
 //! time ([`opening`]), since a server that was just promoted has enough to do.
 //!
 //! A client that waited in vain is told so by an ERR packet, as MySQL Router does it ([`mysql`]).
@@ -14,7 +14,6 @@
 //! The election is not made here. It stands in the group itself; the gateway only follows, and rather serves nobody than
 //! the wrong member.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -22,24 +21,32 @@ use std::time::Duration;
 use metrics::{counter, gauge};
 use serde_json::{Value, json};
 use socket2::SockRef;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::config::Database;
 use crate::config::ConfigError;
 use crate::pool::config::Timing;
 use crate::pool::{Backend, Check, HttpCheck, Pool, Spec};
-use crate::process::{Failure, Shutdown};
+use crate::process::Shutdown;
 use crate::tls;
 
 mod connection;
+mod ending;
+mod flow;
+mod listeners;
 mod mysql;
 mod opening;
 mod route;
 
+pub use listeners::Listener;
 pub use route::Role;
+
+/// What the last connections get to come to the end of a statement, once nothing new is taken any more.
+const LAST: Duration = Duration::from_millis(500);
 
 /// The gateway of one node.
 pub struct Gateway {
@@ -51,20 +58,12 @@ pub struct Gateway {
     /// Who is on the way to a member, by its place in the configuration.
     places: Vec<Arc<Semaphore>>,
     open: [AtomicUsize; 2],
-    stopping: CancellationToken,
-}
-
-/// A bound listener and the role behind it.
-pub struct Listener {
-    role: Role,
-    listener: TcpListener,
-}
-
-impl Listener {
-    /// Where it listens.
-    pub fn address(&self) -> std::io::Result<SocketAddr> {
-        self.listener.local_addr()
-    }
+    /// A stop was asked for: connections end between two statements, and new ones are still served.
+    draining: CancellationToken,
+    /// Nothing new is taken any more.
+    ending: CancellationToken,
+    /// The connections that had a member when the stop was asked for.
+    before: TaskTracker,
 }
 
 impl Gateway {
@@ -103,25 +102,10 @@ impl Gateway {
             slots,
             places,
             open: [AtomicUsize::new(0), AtomicUsize::new(0)],
-            stopping: CancellationToken::new(),
+            draining: CancellationToken::new(),
+            ending: CancellationToken::new(),
+            before: TaskTracker::new(),
         })
-    }
-
-    /// Binds all listeners.
-    pub async fn bind(self: Arc<Self>) -> Result<Vec<Listener>, Failure> {
-        let mut bound = Vec::new();
-        for (role, list) in [(Role::Write, &self.config.write_listen), (Role::Read, &self.config.read_listen)]
-        {
-            for address in list {
-                let key = role.key();
-                let fail = |e| Failure::run(format_args!("{key}: cannot listen on {address}: {e}"));
-                let listener = TcpListener::bind(address).await.map_err(fail)?;
-                let at = listener.local_addr().map_err(fail)?;
-                tracing::info!(key, address = %at, "listening");
-                bound.push(Listener { role, listener });
-            }
-        }
-        Ok(bound)
     }
 
     /// Asks every keeper once, so that the first connection finds its member.
@@ -129,7 +113,9 @@ impl Gateway {
         tokio::join!(self.write.first_round(self.timing), self.read.first_round(self.timing));
     }
 
-    /// Serves until `shutdown`, and then until every connection has ended or `shutdown_timeout` is over.
+    /// Serves until `shutdown`, and then until every connection has come to a point where it can end, or `shutdown_timeout` is
+    /// over. New connections are served for as long as any of the former ones is: a process that stops refuses nobody until
+    /// its last moment, and where systemd holds the sockets, not even then.
     pub async fn serve(
         self: Arc<Self>,
         listeners: Vec<Listener>,
@@ -144,9 +130,12 @@ impl Gateway {
             tokio::spawn(accept_loop(self.clone(), listener, tasks.clone(), cut.clone()));
         }
         shutdown.wait().await;
-        self.stopping.cancel();
+        self.draining.cancel();
+        self.before.close();
+        let _ = tokio::time::timeout(shutdown_timeout.saturating_sub(LAST), self.before.wait()).await;
+        self.ending.cancel();
         tasks.close();
-        if tokio::time::timeout(shutdown_timeout, tasks.wait()).await.is_err() {
+        if tokio::time::timeout(LAST, tasks.wait()).await.is_err() {
             tracing::warn!(
                 connections = tasks.len(),
                 ?shutdown_timeout,
@@ -156,6 +145,11 @@ impl Gateway {
             tasks.wait().await;
         }
         watching.abort();
+    }
+
+    /// Counts a connection that has a member, for those who wait for the former ones to end.
+    fn carried(&self) -> Option<TaskTrackerToken> {
+        (!self.draining.is_cancelled()).then(|| self.before.token())
     }
 
     /// The queue of those who connect to this member.
@@ -190,7 +184,7 @@ async fn accept_loop(gateway: Arc<Gateway>, listener: Listener, tasks: TaskTrack
                     continue;
                 }
             },
-            () = gateway.stopping.cancelled() => return,
+            () = gateway.ending.cancelled() => return,
         };
         let Ok(slot) = gateway.slots.clone().try_acquire_owned() else {
             counter!("trivet_gateway_closed_total", "listener" => role.name(), "reason" => "max_connections")

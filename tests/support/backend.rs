@@ -34,6 +34,7 @@ struct Shared {
     act: Mutex<Act>,
     health: Mutex<Option<String>>,
     answers: std::collections::HashMap<String, AtomicBool>,
+    draining: AtomicBool,
     lag: AtomicU32,
     seen: Mutex<Vec<String>>,
     served: AtomicUsize,
@@ -61,6 +62,7 @@ impl Backend {
             act: Mutex::new(Act::Name),
             health: Mutex::new(None),
             answers: ["/primary", "/replica"].map(|p| (p.to_owned(), AtomicBool::new(false))).into(),
+            draining: AtomicBool::new(false),
             lag: AtomicU32::new(0),
             seen: Mutex::default(),
             served: AtomicUsize::new(0),
@@ -100,8 +102,15 @@ impl Backend {
 
     /// As keeper: which of `/primary` and `/replica` are true.
     pub fn claims(&self, primary: bool, replica: bool) {
+        self.shared.draining.store(false, Ordering::SeqCst);
         self.shared.answers["/primary"].store(primary, Ordering::SeqCst);
         self.shared.answers["/replica"].store(replica, Ordering::SeqCst);
+    }
+
+    /// As keeper: about to give away what it claims.
+    pub fn drains(&self) {
+        self.claims(false, false);
+        self.shared.draining.store(true, Ordering::SeqCst);
     }
 
     /// As keeper: how far behind the primary this member is, in seconds.
@@ -151,7 +160,8 @@ async fn talk<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, shared: &Shared)
         let path = request.split(' ').nth(1).unwrap_or_default().to_owned();
         let checked = |ok: bool, reason: &str| {
             let status = if ok { "200 OK" } else { "503 Service Unavailable" };
-            let body = format!("{{\"reason\":\"{reason}\"}}");
+            let draining = shared.draining.load(Ordering::SeqCst);
+            let body = format!("{{\"reason\":\"{reason}\",\"draining\":{draining}}}");
             format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n{body}", body.len())
         };
         if path == "/healthz" {

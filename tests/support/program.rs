@@ -30,13 +30,14 @@ impl Program {
 
     /// Starts another of the programs and waits until it serves.
     pub fn start_other(program: &str, config: &Path) -> Self {
-        let mut child = Command::new(program)
-            .arg("--config")
-            .arg(config)
-            .stderr(Stdio::piped())
-            .stdin(Stdio::null())
-            .spawn()
-            .unwrap();
+        let mut command = Command::new(program);
+        command.arg("--config").arg(config).stdin(Stdio::null());
+        Self::spawn(command)
+    }
+
+    /// Runs a command that becomes one of the programs, and waits until it serves.
+    pub fn spawn(mut command: Command) -> Self {
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let log = Arc::new(Mutex::new(Vec::new()));
         let (lines, to) = (BufReader::new(child.stderr.take().unwrap()).lines(), log.clone());
         std::thread::spawn(move || lines.map_while(Result::ok).for_each(|line| to.lock().push(line)));

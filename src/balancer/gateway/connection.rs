@@ -1,5 +1,6 @@
 //! One database connection: find the member, connect, copy both ways, end with the role.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use metrics::{counter, gauge, histogram};
@@ -8,9 +9,10 @@ use tokio::io::{AsyncWriteExt as _, copy_bidirectional_with_sizes};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
+use super::flow::{Counted, Flow, Side};
 use super::opening::{Entering, LONGEST_ENTRY, Opened, Place, open};
 use super::route::Role;
-use super::{Gateway, mysql, prepare_stream};
+use super::{Gateway, ending, mysql, prepare_stream};
 use crate::pool::Tried;
 
 /// A MySQL packet of a usual query or row set; larger ones take several turns.
@@ -34,6 +36,8 @@ pub(super) enum End {
     NoMember,
     /// The member lost the role.
     RoleLost(String),
+    /// The member is about to lose the role, and nothing was in progress.
+    Drained(String),
     /// The gateway is stopping.
     Stopping,
 }
@@ -45,6 +49,7 @@ impl End {
             Self::ClientLeft => "client_left",
             Self::NoMember => "no_member",
             Self::RoleLost(_) => "role_lost",
+            Self::Drained(_) => "drained",
             Self::Stopping => "stopping",
         };
         counter!("trivet_gateway_closed_total", "listener" => role.name(), "reason" => reason).increment(1);
@@ -55,13 +60,16 @@ impl End {
             Self::RoleLost(member) => {
                 tracing::info!(listener = role.name(), %member, "connection closed: the member lost its role");
             }
+            Self::Drained(member) => {
+                tracing::info!(listener = role.name(), %member, "connection closed: the member is about to give its role away");
+            }
             Self::Closed | Self::ClientLeft | Self::Stopping => {}
         }
     }
 }
 
 /// Runs a connection to its end.
-pub(super) async fn run(gateway: &Gateway, role: Role, mut client: TcpStream) -> End {
+pub(super) async fn run(gateway: &Gateway, role: Role, client: TcpStream) -> End {
     prepare_stream(&client);
     let began = Instant::now();
     let found = {
@@ -69,7 +77,7 @@ pub(super) async fn run(gateway: &Gateway, role: Role, mut client: TcpStream) ->
         tokio::select! {
             found = connect(gateway, role, began + gateway.config.wait_for_primary) => found,
             () = left(&client) => return End::ClientLeft,
-            () = gateway.stopping.cancelled() => {
+            () = gateway.ending.cancelled() => {
                 refuse(client, mysql::SHUTDOWN, "Server shutdown in progress (the database gateway is stopping)").await;
                 return End::Stopping;
             }
@@ -88,10 +96,13 @@ pub(super) async fn run(gateway: &Gateway, role: Role, mut client: TcpStream) ->
         return End::NoMember;
     };
     let Opened { choice, stream, first, place } = opened;
+    let _carried = gateway.carried();
     let name = choice.member.name().to_owned();
-    counter!("trivet_gateway_connections_total", "listener" => role.name(), "backend" => name.clone())
-        .increment(1);
-    let mut member = Entering::new(stream, place.clone());
+    counter!("trivet_gateway_connections_total", "listener" => role.name(), "backend" => name).increment(1);
+    let flow = Arc::new(Flow::default());
+    flow.greeted(first.len());
+    let mut client = Counted::new(client, Side::Client, &flow);
+    let mut member = Counted::new(Entering::new(stream, place.clone()), Side::Member, &flow);
     let carry = async {
         client.write_all(&first).await?;
         // Half-closes are passed on: each direction ends on its own.
@@ -100,8 +111,8 @@ pub(super) async fn run(gateway: &Gateway, role: Role, mut client: TcpStream) ->
         Ok::<_, std::io::Error>((sent, received + first.len() as u64))
     };
     tokio::pin!(carry);
-    let lost = gateway.role_lost(&choice);
-    tokio::pin!(lost);
+    let due = ending::due(gateway, &choice, &flow);
+    tokio::pin!(due);
     let mut entering = true;
     let entry = tokio::time::sleep(LONGEST_ENTRY);
     tokio::pin!(entry);
@@ -117,7 +128,7 @@ pub(super) async fn run(gateway: &Gateway, role: Role, mut client: TcpStream) ->
                 return End::Closed;
             }
             // Dropping both sockets is abrupt, and meant to be: what was not acknowledged did not happen.
-            () = &mut lost => return End::RoleLost(name),
+            end = &mut due => return end,
             () = &mut entry, if entering => {
                 entering = false;
                 place.give_up();

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use futures_util::FutureExt as _;
 use metrics::gauge;
 
 use super::Gateway;
@@ -48,6 +49,17 @@ impl Choice {
     }
 }
 
+/// How a member stands to the role that it was chosen for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// It has it.
+    Kept,
+    /// It is about to give it away on purpose, and says so: what was begun may be finished.
+    Draining,
+    /// It no longer has it.
+    Lost,
+}
+
 impl Gateway {
     /// The member for a new connection.
     pub(super) fn choose(&self, role: Role, tried: &Tried) -> Option<Choice> {
@@ -59,7 +71,7 @@ impl Gateway {
         self.write.only().map(|member| Choice { member, as_primary: true })
     }
 
-    /// Waits until the member no longer has the role that it was chosen for.
+    /// Waits until the member no longer has the role that it was chosen for, or is about to give it away.
     pub(super) async fn role_lost(&self, choice: &Choice) {
         if !choice.as_primary {
             return choice.member.lost().await;
@@ -71,6 +83,22 @@ impl Gateway {
             if !still || changes.changed().await.is_err() {
                 return;
             }
+        }
+    }
+
+    /// How the member stands to the role that it was chosen for.
+    pub(super) fn standing(&self, choice: &Choice) -> Standing {
+        let (kept, other) = match (choice.as_primary, self.write.only()) {
+            (true, Some(only)) => (Arc::ptr_eq(&only, &choice.member), true),
+            (true, None) => (false, false),
+            (false, _) => (choice.member.lost().now_or_never().is_none(), false),
+        };
+        if kept {
+            Standing::Kept
+        } else if !other && choice.member.detail()["draining"] == true {
+            Standing::Draining
+        } else {
+            Standing::Lost
         }
     }
 

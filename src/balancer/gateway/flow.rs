@@ -1,0 +1,153 @@
+//! What passes between a client and its member, as far as it can be seen from outside. TLS runs between the two, so neither
+//! statements nor transactions can be told apart; but MySQL's protocol takes turns, and whose turn it is can be seen.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// The bytes of one connection, both ways.
+#[derive(Debug, Default)]
+pub(super) struct Flow {
+    read: [AtomicU64; 2],
+    written: [AtomicU64; 2],
+    /// The member spoke last: nothing that the client asked is without an answer.
+    answered: AtomicBool,
+    held: AtomicBool,
+}
+
+/// Who is at the other end of a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Side {
+    Client = 0,
+    Member = 1,
+}
+
+impl Flow {
+    /// Grows with every byte that is read or written.
+    pub(super) fn total(&self) -> u64 {
+        self.read.iter().chain(&self.written).map(|n| n.load(Ordering::Relaxed)).sum()
+    }
+
+    /// Whether the client was answered and everything read has been passed on.
+    pub(super) fn is_idle(&self) -> bool {
+        let passed_on = |from: Side, to: Side| {
+            self.read[from as usize].load(Ordering::Relaxed)
+                == self.written[to as usize].load(Ordering::Relaxed)
+        };
+        self.answered.load(Ordering::Relaxed)
+            && passed_on(Side::Client, Side::Member)
+            && passed_on(Side::Member, Side::Client)
+    }
+
+    /// Takes nothing more from the client. What it has sent meanwhile never reaches the member, so it was not done.
+    pub(super) fn hold(&self) {
+        self.held.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether anything is still taken from the client.
+    pub(super) fn is_held(&self) -> bool {
+        self.held.load(Ordering::Relaxed)
+    }
+
+    /// What was read before the member's stream was given to the copying, and is yet to be written.
+    pub(super) fn greeted(&self, bytes: usize) {
+        self.heard(Side::Member, bytes);
+    }
+
+    fn heard(&self, from: Side, bytes: usize) {
+        if bytes > 0 {
+            self.read[from as usize].fetch_add(bytes as u64, Ordering::Relaxed);
+            self.answered.store(from == Side::Member, Ordering::Relaxed);
+        }
+    }
+}
+
+/// A stream whose bytes are counted.
+pub(super) struct Counted<S> {
+    pub(super) stream: S,
+    side: Side,
+    flow: Arc<Flow>,
+}
+
+impl<S> Counted<S> {
+    pub(super) fn new(stream: S, side: Side, flow: &Arc<Flow>) -> Self {
+        Self { stream, side, flow: flow.clone() }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.side == Side::Client && self.flow.is_held() {
+            // Nobody wakes it again: a connection that is held is about to end.
+            return Poll::Pending;
+        }
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        self.flow.heard(self.side, buffer.filled().len() - before);
+        read
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        if let Poll::Ready(Ok(n)) = written {
+            self.flow.written[self.side as usize].fetch_add(n as u64, Ordering::Relaxed);
+        }
+        written
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_connection_is_idle_when_the_answer_has_been_passed_on() {
+        let flow = Arc::new(Flow::default());
+        let (mut app, client) = duplex(64);
+        let (mut mysqld, member) = duplex(64);
+        let mut client = Counted::new(client, Side::Client, &flow);
+        let mut member = Counted::new(member, Side::Member, &flow);
+        let mut bytes = [0; 6];
+        assert!(!flow.is_idle(), "nobody has greeted");
+
+        mysqld.write_all(b"hello!").await.unwrap();
+        member.read_exact(&mut bytes).await.unwrap();
+        assert!(!flow.is_idle(), "the greeting is still here");
+        client.write_all(&bytes).await.unwrap();
+        assert!(flow.is_idle());
+
+        app.write_all(b"select").await.unwrap();
+        client.read_exact(&mut bytes).await.unwrap();
+        member.write_all(&bytes).await.unwrap();
+        assert!(!flow.is_idle(), "the client waits for an answer");
+        mysqld.write_all(b"answer").await.unwrap();
+        member.read_exact(&mut bytes).await.unwrap();
+        client.write_all(&bytes).await.unwrap();
+        assert!(flow.is_idle());
+
+        flow.hold();
+        app.write_all(b"select").await.unwrap();
+        let none = tokio::time::timeout(std::time::Duration::from_millis(20), client.read(&mut bytes)).await;
+        assert!(none.is_err() && flow.is_idle(), "what is held is not read");
+    }
+}
