@@ -5,13 +5,17 @@
 use std::future::Future;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Parser;
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
 use crate::config::{self, ConfigError, Validate};
+
+mod heartbeats;
+
+pub use heartbeats::{Beat, Heartbeats, Rest};
 
 /// `EX_USAGE` of `sysexits(3)`: the command line or the configuration is wrong; nothing was bound.
 pub const EX_USAGE: u8 = 64;
@@ -158,15 +162,33 @@ impl Shutdown {
 
 /// `READY=1`, and the start of watchdog pings when systemd asks for them. Must be called inside a runtime.
 pub fn notify_ready() {
+    notify_ready_while(Heartbeats::default());
+}
+
+/// As [`notify_ready`]; the watchdog is told only while every loop that `heartbeats` expects is well.
+pub fn notify_ready_while(heartbeats: Heartbeats) {
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     if let Some(period) = sd_notify::watchdog_enabled() {
-        // Half the period, as sd_watchdog_enabled(3) recommends.
-        let half = (period / 2).max(Duration::from_millis(10));
+        // sd_watchdog_enabled(3) recommends half the period. A quarter leaves time for a second look: after a pause of the
+        // whole machine everything is late for a moment.
+        let quarter = (period / 4).max(Duration::from_millis(10));
         tokio::spawn(async move {
-            let mut ticks = tokio::time::interval(half);
+            let mut ticks = tokio::time::interval(quarter);
+            ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+            let mut said = false;
             loop {
                 ticks.tick().await;
-                let _ = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]);
+                match heartbeats.missed(Instant::now()) {
+                    None => {
+                        said = false;
+                        let _ = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]);
+                    }
+                    Some(why) => {
+                        if !std::mem::replace(&mut said, true) {
+                            tracing::error!(why, ?period, "the watchdog is not told that all is well");
+                        }
+                    }
+                }
             }
         });
     }

@@ -173,3 +173,24 @@ fn without_mysqld_the_keeper_is_there_to_say_so_and_stops_at_once() {
     assert_eq!(line["level"], "WARN");
     assert!(node.directory.path().join("state/group.json").exists(), "the record can be written");
 }
+
+#[test]
+fn the_watchdog_is_told_that_all_is_well_although_mysqld_does_not_answer() {
+    let node = Node::new();
+    let notify = node.directory.path().join("notify");
+    let socket = UnixDatagram::bind(&notify).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let mut command = node.command();
+    command.env("NOTIFY_SOCKET", &notify).env("WATCHDOG_USEC", "3000000").stderr(Stdio::null());
+    let child = command.spawn().unwrap();
+    let mut buffer = [0; 4096];
+    // For longer than any of its loops may be missing.
+    let begun = Instant::now();
+    let mut told = 0;
+    while begun.elapsed() < Duration::from_secs(5) {
+        let n = socket.recv(&mut buffer).expect("WATCHDOG=1");
+        told += String::from_utf8_lossy(&buffer[..n]).lines().filter(|l| *l == "WATCHDOG=1").count();
+    }
+    assert!(told >= 4, "told {told} times in {:?}", begun.elapsed());
+    assert_eq!(stop(child).0, Some(0));
+}

@@ -5,15 +5,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::StatusCode;
+use tokio::task::JoinSet;
 
 use crate::config::ConfigError;
 use crate::http::client::{Client, ClientError, Target};
-use crate::process::Shutdown;
+use crate::process::{Heartbeats, Shutdown};
 use crate::tls;
 
 use super::board::{Board, unix_ms};
 use super::config::Config;
 use super::report::{Peers, Report};
+use super::run::patience;
 
 /// The clients to all peers.
 #[derive(Clone)]
@@ -85,16 +87,25 @@ impl PeerClients {
     }
 
     /// Asks each peer every `interval` until stopping is asked for.
-    pub fn poll(&self, board: &Arc<Board>, interval: Duration, shutdown: &Shutdown) {
+    pub fn poll(
+        &self,
+        board: &Arc<Board>,
+        interval: Duration,
+        heartbeats: &Heartbeats,
+        shutdown: &Shutdown,
+        tasks: &mut JoinSet<()>,
+    ) {
         for name in self.clients.keys() {
             let (name, clients, board, mut shutdown) =
                 (name.clone(), self.clone(), board.clone(), shutdown.clone());
-            tokio::spawn(async move {
+            let beat = heartbeats.expect(format!("asking {name}"), patience(interval, self.timeout));
+            tasks.spawn(async move {
                 let mut ticks = tokio::time::interval(interval);
                 ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
                 let mut reachable = None;
                 loop {
                     tokio::select! { _ = ticks.tick() => {}, () = shutdown.wait() => return }
+                    beat.beat();
                     let asked = Instant::now();
                     let answer = clients.ask(&name).await;
                     if reachable != Some(answer.is_ok()) {

@@ -7,9 +7,10 @@ use metrics::gauge;
 use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 
 use crate::config::ConfigError;
-use crate::process::{self, Failure, Shutdown};
+use crate::process::{self, Beat, Failure, Heartbeats, Shutdown};
 use crate::telemetry::{self, MetricsServer};
 use crate::tls;
 
@@ -56,38 +57,58 @@ pub async fn run(config: Config) -> Result<(), Failure> {
     })?;
 
     let shutdown = Shutdown::on_signals()?;
+    let heartbeats = Heartbeats::default();
     let board = Arc::new(Board::new(cluster(&config), config.timing.stale, record.record().clone()));
     let status = board.clone();
-    tokio::spawn(metrics_server.serve(
+    let mut tasks = JoinSet::new();
+    tasks.spawn(metrics_server.serve(
         metrics,
         Arc::new(move || serde_json::to_value(status.report(Instant::now())).unwrap_or_default()),
         shutdown.clone(),
     ));
-    tokio::spawn(observe(config.clone(), board.clone(), shutdown.clone()));
-    tokio::spawn(disk::watch(config.mysql.clone(), board.clone(), shutdown.clone()));
-    peers.poll(&board, config.timing.observe, &shutdown);
-    let server = tokio::spawn(server::serve(listener, tls, server::router(board.clone()), shutdown.clone()));
+    let beat = heartbeats
+        .expect("looking at mysqld", patience(config.timing.observe, config.timing.observe_timeout));
+    tasks.spawn(observe(config.clone(), board.clone(), beat, shutdown.clone()));
+    tasks.spawn(disk::watch(config.mysql.clone(), board.clone(), shutdown.clone()));
+    peers.poll(&board, config.timing.observe, &heartbeats, &shutdown, &mut tasks);
+    tasks.spawn(server::serve(listener, tls, server::router(board.clone()), shutdown.clone()));
     let switchover = Arc::new(Switchover::new(config.clone(), board.clone(), peers.clone()));
     let (force, forces) = mpsc::channel(1);
     let control = Control { board: board.clone(), switchover: switchover.clone(), force };
     let (socket, stop) = (config.control_socket.clone(), shutdown.clone());
-    tokio::spawn(async move {
+    tasks.spawn(async move {
         control::serve(control_listener, &socket, control::router(control), stop).await;
     });
-    let runner = tokio::spawn(
+    // A step looks at mysqld and the peers anew at most once.
+    let beat = heartbeats.expect("deciding", patience(config.timing.observe, config.timing.observe_timeout));
+    tasks.spawn(
         Runner::new(config.clone(), board, peers, switchover, forces, record, credentials)
-            .run(shutdown.clone()),
+            .run(beat, shutdown.clone()),
     );
 
     tracing::info!(node = config.node, listen = %config.listen, "keeping");
-    process::notify_ready();
-    let mut stopping = shutdown;
-    stopping.wait().await;
-    let finish = async { tokio::join!(server, runner) };
+    process::notify_ready_while(heartbeats);
+    let mut stopping = shutdown.clone();
+    tokio::select! {
+        biased;
+        () = stopping.wait() => {}
+        // None of them ends by itself. systemd starts the keeper anew; half a keeper would say half the truth.
+        Some(ended) = tasks.join_next(), if !shutdown.is_stopping() => {
+            let why = ended.err().map_or_else(|| "it has ended".to_owned(), |e| e.to_string());
+            return Err(Failure::run(format_args!("a part of the keeper broke down: {why}")));
+        }
+    }
+    let finish = async { while tasks.join_next().await.is_some() {} };
     if tokio::time::timeout(config.shutdown_timeout, finish).await.is_err() {
         tracing::warn!("an action was still in progress when shutdown_timeout ended");
     }
     Ok(())
+}
+
+/// How long a loop may take that is to come round every `interval` and asks something that has until `timeout` to answer. A
+/// machine that is busy makes everything late.
+pub(super) fn patience(interval: Duration, timeout: Duration) -> Duration {
+    interval + timeout + Duration::from_secs(2)
 }
 
 /// The part of the configuration that decisions are made from.
@@ -106,12 +127,14 @@ pub fn cluster(config: &Config) -> Cluster {
     }
 }
 
-async fn observe(config: Arc<Config>, board: Arc<Board>, mut shutdown: Shutdown) {
+async fn observe(config: Arc<Config>, board: Arc<Board>, beat: Beat, mut shutdown: Shutdown) {
     let mut observer = Observer::new(config.clone());
     let mut ticks = tokio::time::interval(config.timing.observe);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! { _ = ticks.tick() => {}, () = board.look_wanted() => {}, () = shutdown.wait() => return }
+        // Also when mysqld does not answer: that is no fault of the keeper's.
+        beat.beat();
         let at = Instant::now();
         match observer.look().await {
             Ok(seen) => {

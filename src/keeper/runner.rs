@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use metrics::{counter, gauge};
 
-use crate::process::{self, Shutdown};
+use crate::process::{self, Beat, Shutdown};
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -104,19 +104,23 @@ impl Runner {
     }
 
     /// Runs until stopping is asked for; an action in progress is finished first (its caller limits how long).
-    pub async fn run(mut self, mut shutdown: Shutdown) {
+    pub async fn run(mut self, beat: Beat, mut shutdown: Shutdown) {
         let mut ticks = tokio::time::interval(self.config.timing.observe);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                _ = ticks.tick() => self.step().await,
-                Some(force) = self.forces.recv() => self.forced(force).await,
+                _ = ticks.tick() => self.step(&beat).await,
+                Some(force) = self.forces.recv() => {
+                    let _long = beat.rest();
+                    self.forced(force).await;
+                }
                 () = shutdown.wait() => return,
             }
         }
     }
 
-    async fn step(&mut self) {
+    async fn step(&mut self, beat: &Beat) {
+        beat.beat();
         let now = Instant::now();
         let local = self.board.fresh(now);
         self.remember(now, local.as_deref().ok());
@@ -145,6 +149,8 @@ impl Runner {
         }
         self.publish(now, &decision);
         if let Some(action) = &decision.action {
+            // Every statement has its deadline; that of a clone is a day.
+            let _long = beat.rest();
             self.act(action.clone()).await;
         }
     }

@@ -1,0 +1,145 @@
+//! What the watchdog vouches for: the loops that do a program's work, not the program's ability to send a datagram.
+//!
+//! ```ignore
+//! let heartbeats = Heartbeats::default();
+//! let beat = heartbeats.expect("checks of node1", Duration::from_secs(3));
+//! tokio::spawn(async move {
+//!     loop {
+//!         beat.beat();
+//!         …
+//!     }
+//! });
+//! process::notify_ready_while(heartbeats);
+//! ```
+//!
+//! A loop that has not beaten for as long as it said, or that has ended (a panic ends it), is not vouched for, and nothing
+//! else is as long as it is not: systemd restarts the program (`WatchdogSec=`, systemd.service(5)).
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+/// All loops that are vouched for. Clones are the same.
+#[derive(Debug, Clone, Default)]
+pub struct Heartbeats(Arc<Mutex<Vec<Expected>>>);
+
+#[derive(Debug)]
+struct Expected {
+    name: String,
+    within: Duration,
+    last: Instant,
+    /// How many say that it may take as long as it takes.
+    resting: u32,
+    ended: bool,
+}
+
+/// Beats for one loop; belongs into it, so that the two end together.
+#[derive(Debug)]
+pub struct Beat {
+    all: Heartbeats,
+    index: usize,
+}
+
+/// As long as it lives, no beat is expected.
+#[derive(Debug)]
+pub struct Rest<'a>(&'a Beat);
+
+impl Heartbeats {
+    /// Expects a beat at least so often, the first one from now on.
+    pub fn expect(&self, name: impl Into<String>, within: Duration) -> Beat {
+        let mut all = self.0.lock();
+        all.push(Expected { name: name.into(), within, last: Instant::now(), resting: 0, ended: false });
+        Beat { all: self.clone(), index: all.len() - 1 }
+    }
+
+    /// The loop that is missed, and in which way; `None` when all are well.
+    pub fn missed(&self, now: Instant) -> Option<String> {
+        self.0.lock().iter().find_map(|e| {
+            let quiet = now.saturating_duration_since(e.last);
+            if e.ended {
+                Some(format!("{} has ended", e.name))
+            } else if e.resting == 0 && quiet > e.within {
+                Some(format!("{} has not come round for {:.1} s", e.name, quiet.as_secs_f64()))
+            } else {
+                None
+            }
+        })
+    }
+}
+
+impl Beat {
+    /// The loop has come round.
+    pub fn beat(&self) {
+        self.with(|e| e.last = Instant::now());
+    }
+
+    /// For a step that may take long and has a deadline of its own.
+    pub fn rest(&self) -> Rest<'_> {
+        self.with(|e| e.resting += 1);
+        Rest(self)
+    }
+
+    fn with(&self, change: impl FnOnce(&mut Expected)) {
+        if let Some(expected) = self.all.0.lock().get_mut(self.index) {
+            change(expected);
+        }
+    }
+}
+
+impl Drop for Beat {
+    fn drop(&mut self) {
+        self.with(|e| e.ended = true);
+    }
+}
+
+impl Drop for Rest<'_> {
+    fn drop(&mut self) {
+        self.0.with(|e| {
+            e.resting -= 1;
+            e.last = Instant::now();
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn a_loop_that_does_not_come_round_is_missed_by_name() {
+        let all = Heartbeats::default();
+        let (first, second) = (all.expect("observer", SECOND), all.expect("runner", 10 * SECOND));
+        let later = Instant::now() + 5 * SECOND;
+        assert_eq!(all.missed(Instant::now()), None);
+        let said = all.missed(later).unwrap();
+        assert!(said.starts_with("observer has not come round for 5.0"), "{said}");
+        assert!(all.missed(later + 20 * SECOND).is_some());
+        drop((first, second));
+    }
+
+    #[test]
+    fn a_loop_that_has_ended_is_missed_at_once() {
+        let all = Heartbeats::default();
+        let beat = all.expect("observer", SECOND);
+        let task = std::thread::spawn(move || {
+            beat.beat();
+            panic!("on purpose");
+        });
+        assert!(task.join().is_err());
+        assert_eq!(all.missed(Instant::now()).as_deref(), Some("observer has ended"));
+    }
+
+    #[test]
+    fn a_long_step_may_take_its_time_and_the_loop_is_expected_again_afterwards() {
+        let all = Heartbeats::default();
+        let beat = all.expect("runner", SECOND);
+        let rest = beat.rest();
+        assert_eq!(all.missed(Instant::now() + 3600 * SECOND), None);
+        drop(rest);
+        assert_eq!(all.missed(Instant::now()), None);
+        assert!(all.missed(Instant::now() + 2 * SECOND).is_some());
+    }
+}
