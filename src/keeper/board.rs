@@ -26,6 +26,18 @@ pub struct Board {
 /// How long the word that mysqld is about to stop is believed; a stop that never came must not keep a member out of use.
 const LEAVING: Duration = Duration::from_secs(60);
 
+/// How long the word that the primary role is about to move is believed: longer than MySQL may take for it.
+const MOVES: Duration = Duration::from_secs(45);
+
+/// Takes back, when dropped, that the role is about to move.
+pub struct Announced<'a>(&'a Board);
+
+impl Drop for Announced<'_> {
+    fn drop(&mut self) {
+        self.0.state.write().moves = None;
+    }
+}
+
 struct State {
     seen: Option<(Arc<Observation>, Instant)>,
     /// Why the last look failed; an older observation may still be fresh.
@@ -41,6 +53,10 @@ struct State {
     disk: Option<Disk>,
     /// Since when mysqld is about to be stopped on purpose, and how far that has come.
     leaving: Option<(Instant, Leaving)>,
+    /// The member from which this keeper is about to move the primary role, and since when.
+    moves: Option<(String, Instant)>,
+    /// The app's connections here, while the role is about to leave.
+    sessions: Option<u64>,
 }
 
 struct Peer {
@@ -67,6 +83,8 @@ impl Board {
             warnings: Vec::new(),
             disk: None,
             leaving: None,
+            moves: None,
+            sessions: None,
         };
         let looked = watch::Sender::new(None);
         Self { cluster, stale, state: RwLock::new(state), look: Notify::new(), looked }
@@ -124,6 +142,28 @@ impl Board {
         leaving(&self.state.read(), now)
     }
 
+    /// This keeper is about to move the primary role away from `from`. The keeper there says no to gateways, until what is
+    /// returned is dropped.
+    pub fn announce_move(&self, from: &str) -> Announced<'_> {
+        self.state.write().moves = Some((from.to_owned(), Instant::now()));
+        Announced(self)
+    }
+
+    /// Whether the role is about to leave this member, by the word of this keeper or of another.
+    pub fn moves_away(&self, now: Instant) -> bool {
+        moves_away(&self.state.read(), &self.cluster, now, self.stale)
+    }
+
+    /// The app's connections here, while it matters how many there are.
+    pub fn sessions(&self, sessions: Option<u64>) {
+        self.state.write().sessions = sessions;
+    }
+
+    /// What was counted last.
+    pub fn sessions_seen(&self) -> Option<u64> {
+        self.state.read().sessions
+    }
+
     /// A look that failed. `gone`: mysqld is known not to run, so what was seen before is worth nothing.
     pub fn not_observed(&self, why: String, gone: bool) {
         let mut state = self.state.write();
@@ -143,6 +183,10 @@ impl Board {
             report: None,
             fault: String::new(),
         });
+        if peer.asked > asked {
+            // Two may ask at the same time, and the earlier question may be answered later.
+            return;
+        }
         peer.asked = asked;
         match report {
             Ok(report) => peer.report = Some((report, asked)),
@@ -220,6 +264,8 @@ impl Board {
             warnings: state.warnings.clone(),
             disk: state.disk,
             clock_ms: Some(unix_ms()),
+            moves: moves(&state, now).map(str::to_owned),
+            sessions: state.sessions,
             ahead: None,
             observation: fresh(&state, now, self.stale).ok().map(|o| (*o).clone()),
         }
@@ -248,6 +294,7 @@ impl Board {
             ahead,
             asked_since_pause: state.resumed.is_none_or(all_asked_since),
             leaving: leaving(&state, now),
+            moving: moves_away(&state, &self.cluster, now, self.stale),
         }
     }
 }
@@ -261,6 +308,21 @@ pub fn unix_ms() -> u64 {
 fn leaving(state: &State, now: Instant) -> Option<Leaving> {
     let (since, how) = state.leaving?;
     (now.saturating_duration_since(since) <= LEAVING).then_some(how)
+}
+
+fn moves(state: &State, now: Instant) -> Option<&str> {
+    let (from, since) = state.moves.as_ref()?;
+    (now.saturating_duration_since(*since) <= MOVES).then_some(from)
+}
+
+fn moves_away(state: &State, cluster: &Cluster, now: Instant, stale: Duration) -> bool {
+    let says_so = |from: Option<&str>| from == Some(&cluster.me);
+    says_so(moves(state, now))
+        || state
+            .peers
+            .values()
+            .filter_map(|peer| fresh_peer(peer, now, stale).ok())
+            .any(|report| report.group_name == cluster.group_name && says_so(report.moves.as_deref()))
 }
 
 fn fresh(state: &State, now: Instant, stale: Duration) -> Result<Arc<Observation>, String> {

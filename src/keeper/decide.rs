@@ -38,6 +38,8 @@ pub struct History {
     pub group: Option<Retry>,
     /// An attempt at anything else failed lately.
     pub other: Option<Retry>,
+    /// What the applier failed with, in MySQL's words, since the member was last well for a while.
+    pub applier: Option<String>,
 }
 
 /// A failed attempt, and how long to leave it before the next.
@@ -176,6 +178,17 @@ const WRITABLE_GRACE: Duration = Duration::from_secs(2);
 
 /// What to do next.
 pub fn decide(inputs: &Inputs<'_>) -> Decision {
+    let decision = next(inputs);
+    match &inputs.history.applier {
+        // Without it a member that fails at the same transaction again and again seems to be always just about to join.
+        Some(error) if decision.phase != Phase::Online && !decision.reason.contains(error) => {
+            Decision { reason: format!("{}; its applier failed with {error}", decision.reason), ..decision }
+        }
+        _ => decision,
+    }
+}
+
+fn next(inputs: &Inputs<'_>) -> Decision {
     let local = match inputs.local {
         Ok(local) => local,
         Err(why) => {

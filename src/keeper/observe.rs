@@ -66,6 +66,22 @@ impl Observer {
     }
 }
 
+impl Observer {
+    /// The app's connections over the network, which are those of the gateways.
+    pub async fn sessions(&mut self) -> Result<u64, SqlError> {
+        let deadline = self.config.timing.observe_timeout;
+        let mut sql = match self.sql.take() {
+            Some(sql) => sql,
+            None => Sql::connect(&self.config.mysql, deadline).await?,
+        };
+        let query = "SELECT COUNT(*) FROM performance_schema.processlist WHERE user = ? AND host LIKE '%:%'";
+        let counted = sqlx::query_scalar::<_, i64>(query).bind(&self.config.mysql.app_user);
+        let count = within(deadline, counted.fetch_one(sql.inner())).await?;
+        self.sql = Some(sql);
+        Ok(count.unsigned_abs())
+    }
+}
+
 fn still_known(last: Option<(Instant, f64)>, state: MemberState) -> Option<f64> {
     let (at, lag) = last.filter(|(at, _)| state == MemberState::Online && at.elapsed() < LAG_LIFE)?;
     Some(lag + at.elapsed().as_secs_f64())
@@ -187,8 +203,12 @@ async fn read(
                 Some(CloneStatus { state: text(&row, 0)?, source: text(&row, 1)?, error: text(&row, 2)? });
         }
     }
-    let mut last_error = None;
-    if member_state == MemberState::Error {
+    let applier_error = match member_state {
+        MemberState::Online => None,
+        _ => applier_error(sql, deadline).await?,
+    };
+    let mut last_error = applier_error.clone().filter(|_| member_state == MemberState::Error);
+    if member_state == MemberState::Error && last_error.is_none() {
         // MY-011712 says only that the server went read-only, after whatever the reason was.
         let query = "SELECT data FROM performance_schema.error_log WHERE subsystem = 'Repl' AND prio = 'Error' \
                      AND error_code <> 'MY-011712' ORDER BY logged DESC LIMIT 1";
@@ -217,7 +237,34 @@ async fn read(
         bootstrap_group,
         clone,
         last_error,
+        applier_error,
     })
+}
+
+/// What replication failed with since it was started last: the worker knows the row, the coordinator the worker, the
+/// connection only itself (MySQL manual, "Performance Schema Replication Tables").
+async fn applier_error(sql: &mut Sql, deadline: Duration) -> Result<Option<String>, SqlError> {
+    // A donor that cannot be reached while the member recovers is tried again, and is no failure yet.
+    const TABLES: [(&str, &str); 3] = [
+        ("replication_applier_status_by_worker", "'group_replication_applier', 'group_replication_recovery'"),
+        (
+            "replication_applier_status_by_coordinator",
+            "'group_replication_applier', 'group_replication_recovery'",
+        ),
+        ("replication_connection_status", "'group_replication_applier'"),
+    ];
+    for (table, channels) in TABLES {
+        let query = format!(
+            "SELECT last_error_number, last_error_message FROM performance_schema.{table} \
+             WHERE channel_name IN ({channels}) AND last_error_number <> 0 ORDER BY last_error_timestamp DESC LIMIT 1"
+        );
+        let query = sqlx::query(sqlx::AssertSqlSafe(query));
+        if let Some(row) = within(deadline, query.fetch_optional(sql.inner())).await? {
+            let number = row.try_get_unchecked::<i64, _>(0)?;
+            return Ok(Some(format!("error {number}: {}", text(&row, 1)?)));
+        }
+    }
+    Ok(None)
 }
 
 /// How far a member of a group has come.

@@ -44,7 +44,8 @@ impl PeerClients {
         Ok(Self { clients: Arc::new(clients), timeout: config.timing.peer_timeout })
     }
 
-    async fn ask(&self, name: &str) -> Result<Report, String> {
+    /// What the keeper of `name` says now.
+    pub(super) async fn ask(&self, name: &str) -> Result<Report, String> {
         let client = self.clients.get(name).ok_or("is not configured")?;
         let (sent, begun) = (unix_ms(), Instant::now());
         let answer = client.get("/state", self.timeout).await.map_err(|e| because(&e))?;

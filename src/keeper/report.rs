@@ -148,8 +148,13 @@ pub struct Observation {
     pub bootstrap_group: bool,
     /// The last clone into this member.
     pub clone: Option<CloneStatus>,
-    /// The newest replication error in MySQL's error log, while the member is in ERROR.
+    /// Why the member is in ERROR, in MySQL's words: what its applier failed with, else the newest replication error in its
+    /// log.
     pub last_error: Option<String>,
+    /// What the applier, or its connection, failed with, in MySQL's words; not asked while the member is ONLINE. Absent from
+    /// older keepers.
+    #[serde(default)]
+    pub applier_error: Option<String>,
 }
 
 impl Observation {
@@ -349,6 +354,13 @@ pub struct Report {
     /// The clock of this machine when the answer was made, in milliseconds since 1970. Absent from older keepers.
     #[serde(default)]
     pub clock_ms: Option<u64>,
+    /// The member from which this keeper is about to move the primary role. Absent from older keepers.
+    #[serde(default)]
+    pub moves: Option<String>,
+    /// While the primary role is about to leave this member: the app's connections that are still open here. Absent from older
+    /// keepers, and otherwise.
+    #[serde(default)]
+    pub sessions: Option<u64>,
     /// How far that is ahead of the clock of whoever asked, in seconds; filled in by who asked.
     #[serde(skip)]
     pub ahead: Option<f64>,

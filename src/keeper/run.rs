@@ -161,6 +161,11 @@ async fn observe(config: Arc<Config>, board: Arc<Board>, beat: Beat, mut shutdow
                 board.not_observed(e.to_string(), gone);
             }
         }
+        let sessions = match board.moves_away(Instant::now()) {
+            true => observer.sessions().await.ok().or(board.sessions_seen()),
+            false => None,
+        };
+        board.sessions(sessions);
         // The same verdicts that gateways get: a member that does not answer is not online, whatever it said last.
         let facts = board.facts(Instant::now());
         gauge!("trivet_keeper_member_online").set(f64::from(u8::from(verdict::health(&facts).is_ok())));

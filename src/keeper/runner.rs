@@ -68,6 +68,7 @@ pub struct Runner {
     last_state: Option<MemberState>,
     group: Attempts,
     other: Attempts,
+    applier: Option<String>,
     said: Option<(Phase, Instant)>,
     leaving_group: Option<JoinHandle<()>>,
 }
@@ -98,6 +99,7 @@ impl Runner {
             last_state: None,
             group: Attempts::default(),
             other: Attempts::default(),
+            applier: None,
             said: None,
             leaving_group: None,
         }
@@ -186,6 +188,7 @@ impl Runner {
             writable_for: self.writable_since.map_or(Duration::ZERO, |t| now.saturating_duration_since(t)),
             group: self.group.retry(now),
             other: self.other.retry(now),
+            applier: self.applier.clone(),
         }
     }
 
@@ -204,6 +207,13 @@ impl Runner {
         self.online_since = if healthy { self.online_since.or(Some(now)) } else { None };
         if self.online_since.is_some_and(|t| now.duration_since(t) >= SETTLED) {
             self.group.succeeded();
+            self.applier = None;
+        }
+        if let Some(error) = local.and_then(|o| o.applier_error.as_ref())
+            && self.applier.as_ref() != Some(error)
+        {
+            tracing::error!(error, "the applier has failed");
+            self.applier = Some(error.clone());
         }
         let writable = local.is_some_and(|o| !o.super_read_only && o.role != Role::Primary);
         self.writable_since = if writable { self.writable_since.or(Some(now)) } else { None };
@@ -331,8 +341,16 @@ impl Runner {
     /// and they may wait for room on the disk; a member that leaves the group is not waited for. What those commits have
     /// already told the group is in it, and the others have it.
     async fn hand_over(&mut self, to: &str) -> Result<String, String> {
+        let full = self.board.disk_seen().is_some_and(|d| d.is_full());
+        let moving = async {
+            if full {
+                self.switchover.run_at_once(Some(to), HAND_OVER).await
+            } else {
+                self.switchover.run(Some(to), HAND_OVER).await
+            }
+        };
         let stuck = tokio::select! {
-            moved = self.switchover.run(Some(to), HAND_OVER) => match moved {
+            moved = moving => match moved {
                 Ok(_) => return Ok(to.to_owned()),
                 Err(refused @ SwitchoverError::Refused(_)) => return Err(refused.to_string()),
                 Err(e) => e.to_string(),

@@ -21,7 +21,7 @@ use tokio_util::task::TaskTracker;
 use crate::process::Shutdown;
 
 use super::board::Board;
-use super::verdict;
+use super::verdict::{self, No};
 
 /// Gateways and peers keep one connection each; a cluster has a few dozen at most.
 const MAX_CONNECTIONS: usize = 256;
@@ -98,13 +98,13 @@ fn parse_lag(text: Option<&str>) -> Result<Option<Duration>, String> {
 }
 
 /// Short, because gateways ask several times a second.
-fn answer(board: &Board, question: &str, verdict: Result<(), String>) -> Response {
+fn answer(board: &Board, question: &str, verdict: Result<(), No>) -> Response {
     let node = &board.cluster().me;
     match verdict {
         Ok(()) => (StatusCode::OK, Json(json!({"node": node, question: true}))).into_response(),
-        Err(why) => {
-            (StatusCode::SERVICE_UNAVAILABLE, Json(json!({"node": node, question: false, "reason": why})))
-                .into_response()
+        Err(No { reason, draining }) => {
+            let no = json!({"node": node, question: false, "reason": reason, "draining": draining});
+            (StatusCode::SERVICE_UNAVAILABLE, Json(no)).into_response()
         }
     }
 }

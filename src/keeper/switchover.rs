@@ -27,6 +27,13 @@ const PATIENCE: Duration = Duration::from_secs(3);
 const RUNNING_TRANSACTIONS: u32 = 1;
 /// From MySQL's consent to the new primary taking writes.
 const SETTLE: Duration = Duration::from_secs(10);
+/// Until the keeper of the primary knows that the role is about to move: it asks the others several times a second.
+const LEARN: Duration = Duration::from_secs(1);
+/// A gateway asks every 150 ms, and a little less often on a busy machine.
+const NOTICE: Duration = Duration::from_millis(250);
+/// From the primary's keeper knowing to the last connection's end. A gateway takes nothing more from clients 0.3 s after it was
+/// told; the rest is for statements in progress. Writers wait meanwhile.
+const LET_GO: Duration = Duration::from_millis(1200);
 /// Between two looks while the role moves.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -245,8 +252,26 @@ impl Switchover {
     }
 
     /// Moves the role to `wanted`, or to whom is best, and returns when the new primary takes writes. `deadline` bounds
-    /// MySQL's part.
+    /// MySQL's part. The gateways are given time to let go of their connections before.
     pub async fn run(&self, wanted: Option<&str>, deadline: Duration) -> Result<Outcome, SwitchoverError> {
+        self.move_role(wanted, deadline, true).await
+    }
+
+    /// As [`Self::run`], without waiting for anybody: the primary's statements may be stuck for want of room on its disk.
+    pub async fn run_at_once(
+        &self,
+        wanted: Option<&str>,
+        deadline: Duration,
+    ) -> Result<Outcome, SwitchoverError> {
+        self.move_role(wanted, deadline, false).await
+    }
+
+    async fn move_role(
+        &self,
+        wanted: Option<&str>,
+        deadline: Duration,
+        gently: bool,
+    ) -> Result<Outcome, SwitchoverError> {
         let Ok(_one_at_a_time) = self.running.try_lock() else { return Err(SwitchoverError::Busy) };
         let chosen = match self.choose_patiently(wanted).await {
             Err(Refusal::AlreadyPrimary(name)) => {
@@ -259,7 +284,16 @@ impl Switchover {
         };
         tracing::info!(from = chosen.from, to = chosen.to, "moving the primary");
         let begun = Instant::now();
+        // Whatever becomes of it, the word is taken back at the end: the role may have stayed.
+        let announced = gently.then(|| self.board.announce_move(&chosen.from));
+        if gently {
+            self.connections_end(&chosen.from).await;
+        }
         let moved = self.set_as_primary(&chosen, deadline).await;
+        if moved.is_err() {
+            // Nobody waits longer for a role that stays.
+            drop(announced);
+        }
         let outcome = match moved {
             Ok(()) => self.settled(&chosen.to, SETTLE).await.map_err(|why| SwitchoverError::Unsettled {
                 from: chosen.from.clone(),
@@ -293,6 +327,32 @@ impl Switchover {
                 done => return done,
             }
         }
+    }
+
+    /// Waits until the gateways have let go of the app's connections to `from`, or have had time enough. What is still open
+    /// then meets MySQL's own end of connections.
+    async fn connections_end(&self, from: &str) {
+        let begun = Instant::now();
+        let mut told: Option<Instant> = None;
+        let mut left = None;
+        while told.map_or(begun.elapsed() < LEARN, |at| at.elapsed() < LET_GO) {
+            left = if from == self.board.cluster().me {
+                self.board.look_now(LOOK).await;
+                self.board.sessions_seen()
+            } else {
+                self.peers.ask(from).await.ok().and_then(|report| report.sessions)
+            };
+            if left.is_some() {
+                // Its keeper knows, and says no to gateways. Those that have not asked since may still open connections.
+                let told = *told.get_or_insert_with(Instant::now);
+                if left == Some(0) && told.elapsed() >= NOTICE {
+                    tracing::info!(from, waited = begun.elapsed().as_secs_f64(), "the gateways have let go");
+                    return;
+                }
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+        tracing::info!(from, ?left, "moving the primary although connections to it are open");
     }
 
     /// MySQL's part. Meanwhile this member is looked at often: whoever asks for `/primary` here must learn at once that
@@ -334,7 +394,7 @@ impl Switchover {
         loop {
             self.look(&mut observer).await;
             let verdict = if name == self.board.cluster().me {
-                verdict::primary(&self.board.facts(Instant::now()))
+                verdict::primary(&self.board.facts(Instant::now())).map_err(|no| no.reason)
             } else {
                 self.peers.is_primary(name).await
             };

@@ -22,6 +22,29 @@ pub struct Facts {
     pub asked_since_pause: bool,
     /// mysqld is about to be stopped on purpose.
     pub leaving: Option<Leaving>,
+    /// The primary role is about to be moved away from here on purpose.
+    pub moving: bool,
+}
+
+/// A no.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct No {
+    /// Why.
+    pub reason: String,
+    /// The member could still be used, but is about to give away what it has: what was begun may be finished.
+    pub draining: bool,
+}
+
+impl From<String> for No {
+    fn from(reason: String) -> Self {
+        Self { reason, draining: false }
+    }
+}
+
+impl From<&str> for No {
+    fn from(reason: &str) -> Self {
+        reason.to_owned().into()
+    }
 }
 
 /// How far a member has come that is about to be stopped.
@@ -34,11 +57,11 @@ pub enum Leaving {
 }
 
 /// `/primary`: writes may be sent here. The error is the reason against it.
-pub fn primary(facts: &Facts) -> Result<(), String> {
+pub fn primary(facts: &Facts) -> Result<(), No> {
     let local = in_group(facts)?;
     stays(facts, Leaving::Everything)?;
     if local.role != Role::Primary {
-        return Err(format!("role {}", local.role.as_str()));
+        return Err(format!("role {}", local.role.as_str()).into());
     }
     if local.super_read_only {
         return Err("super_read_only is ON".into());
@@ -54,27 +77,34 @@ pub fn primary(facts: &Facts) -> Result<(), String> {
             return Err(format!(
                 "{name} is primary, too, in view {} (here: {})",
                 peer.view_id, local.view_id
-            ));
+            )
+            .into());
         }
         let expelled = peer.is_healthy() && !peer.view.iter().any(|m| m.uuid == local.server_uuid);
         if expelled && !without(local, peer) {
-            return Err(format!("{name} is in view {} without this member", peer.view_id));
+            return Err(format!("{name} is in view {} without this member", peer.view_id).into());
         }
+    }
+    // Gateways let go of their connections before MySQL moves the role, so that no statement meets the move.
+    if facts.moving {
+        return Err(draining("the primary role is about to move"));
     }
     Ok(())
 }
 
 /// `/replica`: reads may be sent here, if it is at most `max_lag` behind.
-pub fn replica(facts: &Facts, max_lag: Option<Duration>) -> Result<(), String> {
+pub fn replica(facts: &Facts, max_lag: Option<Duration>) -> Result<(), No> {
     let local = in_group(facts)?;
     stays(facts, Leaving::Reads)?;
     if local.role != Role::Secondary {
-        return Err(format!("role {}", local.role.as_str()));
+        return Err(format!("role {}", local.role.as_str()).into());
     }
     if let Some(limit) = max_lag {
         match local.lag_seconds {
             None => return Err("the lag is not known".into()),
-            Some(lag) if lag > limit.as_secs_f64() => return Err(format!("{lag:.1} s behind the primary")),
+            Some(lag) if lag > limit.as_secs_f64() => {
+                return Err(format!("{lag:.1} s behind the primary").into());
+            }
             Some(_) => {}
         }
         // The lag is the difference of two clocks. One that is behind the primary's makes an old member look fresh.
@@ -83,25 +113,30 @@ pub fn replica(facts: &Facts, max_lag: Option<Duration>) -> Result<(), String> {
             return Err(format!(
                 "the lag is not known: the clocks here and on {name} differ by {:.1} s",
                 ahead.abs()
-            ));
+            )
+            .into());
         }
     }
     Ok(())
 }
 
 /// `/health`: the member is in the group and the group works.
-pub fn health(facts: &Facts) -> Result<(), String> {
+pub fn health(facts: &Facts) -> Result<(), No> {
     in_group(facts).map(drop)
 }
 
-fn stays(facts: &Facts, bar: Leaving) -> Result<(), String> {
-    if facts.leaving >= Some(bar) { Err("mysqld is about to stop".into()) } else { Ok(()) }
+fn stays(facts: &Facts, bar: Leaving) -> Result<(), No> {
+    if facts.leaving >= Some(bar) { Err(draining("mysqld is about to stop")) } else { Ok(()) }
 }
 
-fn in_group(facts: &Facts) -> Result<&Observation, String> {
+fn draining(reason: &str) -> No {
+    No { reason: reason.to_owned(), draining: true }
+}
+
+fn in_group(facts: &Facts) -> Result<&Observation, No> {
     let local = facts.local.as_ref().map_err(|why| format!("mysqld: {why}"))?;
     if local.member_state != MemberState::Online {
-        return Err(format!("member state {}", local.member_state.as_str()));
+        return Err(format!("member state {}", local.member_state.as_str()).into());
     }
     if !local.majority {
         return Err("most of the group is out of reach".into());

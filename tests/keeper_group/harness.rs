@@ -192,6 +192,34 @@ impl Node {
     }
 }
 
+/// A running gateway.
+pub struct Gateway {
+    port: u16,
+    child: Child,
+}
+
+impl Gateway {
+    /// A connection of the app's, for writing.
+    pub async fn connect(&self) -> Result<MySqlConnection, sqlx::Error> {
+        MySqlConnectOptions::new()
+            .host("127.0.0.1")
+            .port(self.port)
+            .username("trivet_app")
+            .password("app")
+            .database("trivet")
+            .ssl_mode(MySqlSslMode::Required)
+            .connect()
+            .await
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 pub struct Group {
     pub nodes: Vec<Node>,
     clients: Vec<Client>,
@@ -394,6 +422,41 @@ impl Group {
         });
         change(&mut config);
         std::fs::write(path("keeper.json"), config.to_string()).unwrap();
+    }
+
+    /// A gateway in front of the members, with its port for writes. It ends with what is returned.
+    pub async fn gateway(&self) -> Gateway {
+        let members: Vec<Value> = self
+            .nodes
+            .iter()
+            .map(|n| {
+                json!({"name": n.name, "address": format!("127.0.0.1:{}", n.mysql_port),
+                       "keeper": format!("127.0.0.1:{}", n.keeper_port)})
+            })
+            .collect();
+        let port = free_port();
+        let config = json!({
+            "node": "node1", "log": {"format": "text"},
+            "metrics": {"listen": format!("127.0.0.1:{}", free_port())},
+            "database": {
+                "write_listen": [format!("127.0.0.1:{port}")], "read_listen": [format!("127.0.0.1:{}", free_port())],
+                "members": members, "tls": self.nodes[0].files, "connect_timeout": "5s", "wait_for_primary": "120s",
+                "health": {"interval": "150ms", "timeout": "5s", "rise": 1, "fall": 3}
+            }
+        });
+        let file = self._directory.path().join("gateway.json");
+        std::fs::write(&file, config.to_string()).unwrap();
+        let log = std::fs::File::create(self._directory.path().join("gateway.log")).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_trivet-balancer"));
+        let child =
+            command.arg("--config").arg(file).env_remove("NOTIFY_SOCKET").stderr(log).spawn().unwrap();
+        let gateway = Gateway { port, child };
+        let begun = Instant::now();
+        while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+            assert!(begun.elapsed() < PATIENCE, "the gateway does not listen");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        gateway
     }
 
     /// The operator's command, given on node `i`.

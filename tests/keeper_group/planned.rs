@@ -1,8 +1,13 @@
 //! Planned work: the role moves when it is asked to, and before its mysqld stops.
 
-use serde_json::Value;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::time::{Duration, Instant};
 
-use crate::harness::{Group, said};
+use serde_json::Value;
+use sqlx::mysql::MySqlDatabaseError;
+
+use crate::harness::{Gateway, Group, PATIENCE, said};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_role_moves_on_command_and_before_a_stop() {
@@ -64,4 +69,97 @@ async fn the_role_moves_on_command_and_before_a_stop() {
     let silent = group.trivet(primary, &["database", "prepare-stop"]);
     assert_eq!(silent.status.code(), Some(0), "{}", said(&silent));
     assert!(said(&silent).contains("without a hand-over"), "{}", said(&silent));
+}
+
+/// A client that writes without pause through the gateway, and connects anew when its connection has ended.
+struct Writer {
+    acknowledged: Arc<AtomicI64>,
+    /// Connections that have ended under it.
+    ended: Arc<AtomicI64>,
+    stop: Arc<AtomicBool>,
+    /// Every error that MySQL, or the gateway, has sent.
+    task: tokio::task::JoinHandle<Vec<String>>,
+}
+
+impl Writer {
+    fn start(gateway: &Arc<Gateway>) -> Self {
+        let (acknowledged, ended) = (Arc::new(AtomicI64::new(0)), Arc::new(AtomicI64::new(0)));
+        let stop = Arc::new(AtomicBool::new(false));
+        let (gateway, done, lost, stopped) =
+            (gateway.clone(), acknowledged.clone(), ended.clone(), stop.clone());
+        let task = tokio::spawn(async move {
+            let mut said = Vec::new();
+            let mut note = |e: &sqlx::Error| {
+                if let Some(d) = e.as_database_error() {
+                    said.push(format!("{}: {d}", d.downcast_ref::<MySqlDatabaseError>().number()));
+                }
+            };
+            while !stopped.load(Ordering::SeqCst) {
+                let mut connection = match gateway.connect().await {
+                    Ok(connection) => connection,
+                    Err(e) => {
+                        note(&e);
+                        continue;
+                    }
+                };
+                while !stopped.load(Ordering::SeqCst) {
+                    match sqlx::query("INSERT INTO t VALUES ()").execute(&mut connection).await {
+                        Ok(_) => _ = done.fetch_add(1, Ordering::SeqCst),
+                        Err(e) => {
+                            note(&e);
+                            lost.fetch_add(1, Ordering::SeqCst);
+                            break;
+                        }
+                    }
+                }
+            }
+            said
+        });
+        Self { acknowledged, ended, stop, task }
+    }
+
+    /// Waits until it has written again.
+    async fn goes_on(&self) {
+        let (begun, before) = (Instant::now(), self.acknowledged.load(Ordering::SeqCst));
+        while self.acknowledged.load(Ordering::SeqCst) < before + 5 {
+            assert!(begun.elapsed() < PATIENCE, "nothing is written any more");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_writes_while_the_role_moves_meets_a_closed_connection_and_no_error_of_mysqls() {
+    let Some(group) = Group::start(3).await else { return };
+    assert_eq!(group.until_whole().await, 0);
+    group.nodes[0].run("CREATE TABLE trivet.t (id INT AUTO_INCREMENT PRIMARY KEY)").await;
+    let gateway = Arc::new(group.gateway().await);
+    let writers: Vec<Writer> = (0..4).map(|_| Writer::start(&gateway)).collect();
+    let mut idle = gateway.connect().await.unwrap();
+
+    // On the primary's own node, on another one, and before a stop.
+    let moves: [(usize, &[&str]); 3] =
+        [(0, &["switchover", "node2"]), (0, &["switchover", "node3"]), (2, &["database", "prepare-stop"])];
+    for (node, command) in moves {
+        for writer in &writers {
+            writer.goes_on().await;
+        }
+        let before: Vec<i64> = writers.iter().map(|w| w.ended.load(Ordering::SeqCst)).collect();
+        let done = tokio::task::block_in_place(|| group.trivet(node, command));
+        assert!(done.status.success() && said(&done).contains("is the primary now"), "{}", said(&done));
+        for (writer, before) in writers.iter().zip(before) {
+            writer.goes_on().await;
+            assert!(writer.ended.load(Ordering::SeqCst) > before, "the gateway lets go of it");
+        }
+    }
+    assert!(sqlx::query("SELECT 1").execute(&mut idle).await.is_err(), "and of those who do nothing");
+    let mut acknowledged = 0;
+    for writer in writers {
+        writer.stop.store(true, Ordering::SeqCst);
+        assert_eq!(writer.task.await.unwrap(), Vec::<String>::new());
+        acknowledged += writer.acknowledged.load(Ordering::SeqCst);
+    }
+    let primary = group.until_primary_is_not(2).await;
+    let rows = group.nodes[primary].number("SELECT COUNT(*) FROM trivet.t").await;
+    assert!(rows >= acknowledged, "{rows} rows of {acknowledged} that were acknowledged");
 }

@@ -16,6 +16,7 @@ async fn each_trouble_is_named_and_mended() {
     the_same_uuid(&mut group).await;
     no_plugin(&mut group).await;
     a_hung_mysqld(&mut group).await;
+    an_applier_that_fails(&mut group).await;
 }
 
 fn restart_keeper(group: &mut Group, i: usize) {
@@ -128,4 +129,23 @@ async fn a_hung_mysqld(group: &mut Group) {
     assert_eq!(group.nodes[hung].number("SELECT COUNT(*) FROM trivet.while_hung").await, 0);
     assert_eq!(group.nodes[hung].number("SELECT COUNT(*) FROM trivet.open").await, 1);
     assert!(sqlx::raw_sql("COMMIT").execute(&mut open).await.is_err(), "it was ended");
+}
+
+/// A table that somebody made on the primary alone, past the binary log: the others cannot apply what is written to it.
+async fn an_applier_that_fails(group: &mut Group) {
+    let primary = group.until_whole().await;
+    let alone = "SET SESSION sql_log_bin = 0; CREATE TABLE trivet.only_here (id INT PRIMARY KEY)";
+    group.nodes[primary].run(alone).await;
+    group.nodes[primary].run("INSERT INTO trivet.only_here VALUES (1)").await;
+    let others: Vec<usize> = (0..3).filter(|i| *i != primary).collect();
+    for i in &others {
+        group.until_warned(*i, "Table 'trivet.only_here' doesn't exist").await;
+        let said = group.health(*i).await;
+        assert!(said["reason"].to_string().contains("only_here"), "{said}");
+    }
+    for i in others {
+        let mend = format!("SET GLOBAL super_read_only = OFF; {alone}; SET GLOBAL super_read_only = ON");
+        group.nodes[i].run(&mend).await;
+    }
+    group.until_whole().await;
 }

@@ -1,7 +1,8 @@
 use super::*;
 use serde_json::json;
 
-const STALE: Duration = Duration::from_secs(1);
+const SECOND: Duration = Duration::from_secs(1);
+const STALE: Duration = SECOND;
 
 fn cluster() -> Cluster {
     Cluster {
@@ -124,4 +125,42 @@ fn a_stop_that_was_announced_is_believed_until_it_came_or_for_a_minute() {
     assert_eq!(board.leaving(t + LEAVING + Duration::from_millis(1)), None, "it never came");
     board.not_observed("connection refused".into(), true);
     assert_eq!(board.leaving(t), None, "it came; whoever starts mysqld wants it to work");
+}
+
+#[test]
+fn a_move_is_announced_to_the_primarys_keeper_and_taken_back() {
+    let (there, here, t) = (board(), board(), Instant::now());
+    assert!(!here.moves_away(t));
+    // This keeper's own word, and another's.
+    let own = here.announce_move("node1");
+    assert!(here.moves_away(Instant::now()) && here.facts(Instant::now()).moving);
+    assert!(!here.moves_away(Instant::now() + MOVES + SECOND), "nobody moves a role for so long");
+    drop(own);
+    assert!(!here.moves_away(Instant::now()));
+
+    let announced = there.announce_move("node1");
+    let mut report = there.report(Instant::now());
+    report.node = "node2".into();
+    here.peer("node2", t, Ok(report.clone()));
+    assert!(here.moves_away(t) && here.facts(t).moving);
+    assert!(!here.moves_away(t + 3 * STALE), "a keeper that is silent moves nothing");
+    drop(announced);
+    here.peer("node2", t + Duration::from_millis(1), Ok(there.report(Instant::now())));
+    assert!(!here.moves_away(t + Duration::from_millis(1)), "taken back");
+    report.moves = Some("node3".into());
+    here.peer("node2", t + Duration::from_millis(2), Ok(report));
+    assert!(!here.moves_away(t + Duration::from_millis(2)), "another member's role");
+}
+
+#[test]
+fn an_answer_that_was_asked_for_earlier_does_not_undo_a_later_one() {
+    let (board, t) = (board(), Instant::now());
+    let mut report = board.report(t);
+    report.reason = "newer".into();
+    board.peer("node2", t + STALE / 2, Ok(report.clone()));
+    report.reason = "older".into();
+    board.peer("node2", t, Ok(report));
+    board.peer("node2", t, Err("older still".into()));
+    let peers = board.peers(t + STALE / 2);
+    assert_eq!(peers["node2"].as_ref().unwrap().reason, "newer");
 }

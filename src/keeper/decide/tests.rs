@@ -53,6 +53,7 @@ pub(in crate::keeper) fn offline(name: &str, executed: &str) -> Observation {
         bootstrap_group: false,
         clone: None,
         last_error: None,
+        applier_error: None,
     }
 }
 
@@ -112,6 +113,8 @@ impl Situation {
             warnings: Vec::new(),
             disk: None,
             clock_ms: None,
+            moves: None,
+            sessions: None,
             ahead: None,
             observation: Some(observation),
         };

@@ -10,6 +10,13 @@ pub fn warnings(inputs: &Inputs<'_>) -> Vec<String> {
     let mut all = Vec::new();
     all.extend(inputs.disk.and_then(disk));
     all.extend(clock(inputs));
+    all.extend(inputs.history.applier.as_ref().map(|error| {
+        format!(
+            "it cannot apply what the group has written: {error}. The data here and there differ, for example because something was \
+             written to the primary with sql_log_bin=0: bring what this member lacks to it with sql_log_bin=0, or stop its mysqld, move \
+             its data directory away and start it, so that it is cloned (docs/database.md, \"What if the applier fails?\")"
+        )
+    }));
     for (name, peer) in inputs.peers {
         match peer {
             Ok(report) if report.group_name != inputs.cluster.group_name => all.push(format!(

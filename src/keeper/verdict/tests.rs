@@ -33,6 +33,7 @@ fn member(name: &str, role: Role, view_id: &str, view: &[&str]) -> Observation {
         bootstrap_group: false,
         clone: None,
         last_error: None,
+        applier_error: None,
     }
 }
 
@@ -45,6 +46,7 @@ fn facts(local: Observation) -> Facts {
         ahead: Vec::new(),
         asked_since_pause: true,
         leaving: None,
+        moving: false,
     }
 }
 
@@ -53,8 +55,8 @@ fn a_primary() -> Observation {
 }
 
 #[track_caller]
-fn refused(verdict: Result<(), String>, word: &str) {
-    let reason = verdict.expect_err(word);
+fn refused(verdict: Result<(), No>, word: &str) {
+    let No { reason, .. } = verdict.expect_err(word);
     assert!(reason.contains(word), "{reason:?} does not say {word:?}");
 }
 
@@ -163,4 +165,17 @@ fn no_lag_is_believed_that_two_clocks_measured_that_differ() {
         refused(replica(&f(wrong), limit), "differ by 30.0 s");
         assert_eq!(replica(&f(wrong), None), Ok(()), "who asks for no bound gets none");
     }
+}
+
+#[test]
+fn before_the_role_moves_a_primary_says_no_and_lets_what_was_begun_be_finished() {
+    let moving = Facts { moving: true, ..facts(a_primary()) };
+    let no = primary(&moving).unwrap_err();
+    assert!(no.draining && no.reason.contains("about to move"), "{no:?}");
+    // Whoever has lost the role already has nothing to drain.
+    let moved = Facts { moving: true, ..facts(member("a", Role::Secondary, "7:3", ALL)) };
+    assert!(!primary(&moved).unwrap_err().draining);
+    assert_eq!(replica(&moved, None), Ok(()));
+    let leaving = Facts { leaving: Some(Leaving::Reads), ..facts(member("b", Role::Secondary, "7:3", ALL)) };
+    assert!(replica(&leaving, None).unwrap_err().draining, "reads in progress may be finished, too");
 }

@@ -164,3 +164,20 @@ fn dangerous_settings_and_strangers_are_told() {
     }
     warns(&s, &["start_on_boot is ON", "not in the configuration of this node: node2:3306"]);
 }
+
+#[test]
+fn an_applier_that_fails_is_told_in_mysqls_words_however_often_the_member_tries_again() {
+    let error = "error 1146: Error executing row event: 'Table 'trivet.t' doesn't exist'";
+    let mut s = Situation::of("node2", offline("node2", "G:1-5"))
+        .peer("node1", online("node1", "G:1-5", &["node1"]))
+        .peer("node3", online("node3", "G:1-5", &["node1", "node3"]));
+    s.history.applier = Some(error.into());
+    let decision = s.decide();
+    assert_eq!((decision.phase, decision.action), (Phase::Joining, Some(Action::Join)));
+    assert!(decision.reason.ends_with(error), "{}", decision.reason);
+    warns(&s, &[error, "is cloned"]);
+    // Said once, not twice.
+    s.history.group = Some(Retry { error: error.into(), failures: 3, wait: Duration::from_secs(4) });
+    let reason = s.decide().reason;
+    assert_eq!(reason.matches(error).count(), 1, "{reason}");
+}
