@@ -57,6 +57,11 @@ impl Invalid {
 pub trait Validate {
     /// The first thing wrong, if any.
     fn validate(&self) -> Result<(), Invalid>;
+
+    /// What is good enough to start with, and still should be mended. Files that cannot be read are passed over.
+    fn warnings(&self) -> Vec<String> {
+        Vec::new()
+    }
 }
 
 /// Reads, types and checks the configuration in `path`.

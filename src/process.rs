@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use crate::config::{self, ConfigError, Validate};
 
 mod heartbeats;
+pub mod warnings;
 
 pub use heartbeats::{Beat, Heartbeats, Rest};
 
@@ -87,6 +88,9 @@ pub fn main<C: DeserializeOwned + Validate>(
 ) -> ExitCode {
     let outcome = config::load::<C>(&args.config).map_err(Failure::from).and_then(|c| {
         if args.check {
+            for warning in c.warnings() {
+                eprintln!("{name}: warning: {warning}");
+            }
             println!("{name}: {}: ok", args.config.display());
             return Ok(());
         }

@@ -93,6 +93,17 @@ impl MetricsServer {
     }
 }
 
+/// What the program says, and what should be mended besides; a program that has warnings of its own says all of it.
+fn with_warnings(mut status: Value) -> Value {
+    if let Some(fields) = status.as_object_mut()
+        && !fields.contains_key("warnings")
+    {
+        crate::tls::private::look_again();
+        fields.insert("warnings".into(), crate::process::warnings::all().into());
+    }
+    status
+}
+
 fn router(handle: PrometheusHandle, status: StatusFn) -> Router {
     Router::new()
         .route(
@@ -101,6 +112,6 @@ fn router(handle: PrometheusHandle, status: StatusFn) -> Router {
                 ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], handle.render())
             }),
         )
-        .route("/status", get(move || async move { axum::Json(status()).into_response() }))
+        .route("/status", get(move || async move { axum::Json(with_warnings(status())).into_response() }))
         .fallback(|| async { (StatusCode::NOT_FOUND, "only /metrics and /status are here\n") })
 }

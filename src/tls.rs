@@ -69,6 +69,7 @@ pub(crate) fn export_expiries() {
 
 /// The private key in a PEM file.
 pub fn load_key(path: &Path) -> Result<PrivateKeyDer<'static>, ConfigError> {
+    private::look(path);
     PrivateKeyDer::from_pem_file(path)
         .map_err(|e| ConfigError::at(path, "", format_args!("private key cannot be read: {e}")))
 }
@@ -143,9 +144,11 @@ pub fn verified_name(name: &str) -> Result<ServerName<'static>, ConfigError> {
     })
 }
 
+pub mod chain;
 pub mod clients;
 mod followed;
 pub mod options;
+pub mod private;
 pub mod site;
 pub mod tickets;
 

@@ -294,3 +294,40 @@ async fn status_asks_every_program_of_every_node_and_sees_their_certificates() {
     assert!(silent.len() == 2 && silent[0].what.contains("/nonexistent/ca.pem"), "{silent:?}");
     assert!(report.nodes[0].certificates["keeper"].days_left.is_some(), "certificates are shown to everyone");
 }
+
+#[test]
+fn on_the_node_itself_units_that_gave_up_and_open_secrets_are_told() {
+    // The documentation's networks have no such address; the loopback interface has.
+    let world = World::new("192.0.2.1", "192.0.2.2");
+    assert_eq!(world.init(&[]).0, 0);
+    let here = if_addrs::get_if_addrs().unwrap().into_iter().map(|i| i.ip()).find(|ip| !ip.is_loopback());
+    let Some(here) = here else {
+        eprintln!("this machine has no address but loopback: SKIPPED");
+        return;
+    };
+    world.write(&json!({
+        "name": "trivet", "domain": "www.foobar.com", "virtual_addresses": [],
+        "nodes": [{"name": "node1", "address": here, "roles": ["monitoring"]}]
+    }));
+    let secrets = world.out().join("node1");
+    let password = secrets.join("app-password");
+    std::fs::set_permissions(&password, std::fs::Permissions::from_mode(0o644)).unwrap();
+    let bin = world.dir.path().join("bin");
+    std::fs::create_dir(&bin).unwrap();
+    let systemctl =
+        "#!/bin/sh\nprintf 'Result=start-limit-hit\\nId=prometheus.service\\nActiveState=failed\\n'\n";
+    std::fs::write(bin.join("systemctl"), systemctl).unwrap();
+    std::fs::set_permissions(bin.join("systemctl"), std::fs::Permissions::from_mode(0o755)).unwrap();
+
+    let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
+    let output = Command::new(env!("CARGO_BIN_EXE_trivet"))
+        .args(["status", "--json", "--cluster", world.cluster().to_str().unwrap(), "--secrets"])
+        .arg(&secrets)
+        .env("PATH", path)
+        .output()
+        .unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(said.contains("systemd has given up prometheus.service (start-limit-hit)"), "{said}");
+    assert!(said.contains(&format!("{} is secret, and every user", password.display())), "{said}");
+    assert!(!said.contains("node.key is secret"), "{said}");
+}

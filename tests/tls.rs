@@ -4,6 +4,7 @@
 mod support;
 
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -124,6 +125,12 @@ impl Balancer {
         let mut wire = Wire::plain(self.0.address("metrics.listen")).await;
         wire.send("GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").await;
         wire.answer().await.unwrap().body
+    }
+
+    async fn status(&self) -> serde_json::Value {
+        let mut wire = Wire::plain(self.0.address("metrics.listen")).await;
+        wire.send("GET /status HTTP/1.1\r\nHost: x\r\n\r\n").await;
+        serde_json::from_str(&wire.answer().await.unwrap().body).unwrap()
     }
 
     async fn get(&self, client: &Arc<ClientConfig>, host: &str) -> Answer {
@@ -514,4 +521,44 @@ async fn what_is_wrong_with_a_configuration_is_said_in_words() {
     ));
     let (code, stderr) = call(&["--config", path.to_str().unwrap()]);
     assert!(code == 64 && stderr.contains("no BEGIN X509 CRL line"), "{code} {stderr}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_operator_should_mend_is_told_in_status_until_it_is_mended() {
+    let world = World::new().await;
+    // Issued by somebody whose certificate is not in the file, and a key that everybody may read.
+    let middle = Authority::named("Middle");
+    let site = middle.files(SITE);
+    let open = |mode| std::fs::set_permissions(&site.key, std::fs::Permissions::from_mode(mode)).unwrap();
+    open(0o644);
+    let https = format!("certificates = [{}]", pair(&site));
+
+    let file = world.configuration(&https);
+    let (code, said) = call(&["--config", file.to_str().unwrap(), "--check"]);
+    assert_eq!(code, 0, "{said}");
+    assert!(said.contains("warning:") && said.contains("certificate of \"CN=Middle\""), "{said}");
+
+    let balancer = world.start(&https);
+    balancer.0.logged(|l| l["message"] == "the certificate's chain is not complete");
+    let key = format!("{} is secret, and every user", site.key.display());
+    let told = |words: String| {
+        let balancer = &balancer;
+        async move { balancer.status().await["warnings"].to_string().contains(&words) }
+    };
+    assert!(told("which issued".into()).await);
+    assert!(told(key.clone()).await);
+    open(0o600);
+    assert!(!told(key).await, "mended without a signal");
+
+    // With the intermediate, which here is a root, the chain is complete.
+    let leaf = std::fs::read_to_string(&site.certificate).unwrap();
+    let root = std::fs::read_to_string(&site.ca).unwrap();
+    std::fs::write(&site.certificate, format!("{leaf}{root}")).unwrap();
+    until("the chain is complete", || async { !told("which issued".into()).await }).await;
+
+    std::fs::write(&site.certificate, &leaf[..leaf.len() / 2]).unwrap();
+    balancer.0.signal("HUP");
+    until("the reload that failed is told", || told("is not used, the former stays".into())).await;
+    std::fs::write(&site.certificate, format!("{leaf}{root}")).unwrap();
+    until("and that it went well", || async { !told("is not used".into()).await }).await;
 }

@@ -503,6 +503,12 @@ impl Validate for Config {
         }
         Ok(())
     }
+
+    fn warnings(&self) -> Vec<String> {
+        let authority = self.web.as_ref().and_then(|w| w.tls.as_ref()).map(|t| t.ca.as_path());
+        let files = self.https.as_ref().map(Https::certificates).unwrap_or_default();
+        crate::tls::site::gaps(&files, authority)
+    }
 }
 
 impl Https {

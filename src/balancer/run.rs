@@ -49,7 +49,9 @@ struct Http {
 
 impl Http {
     fn prepare(https: &Https, web: &Web) -> Result<Self, ConfigError> {
-        let public = SiteCertificates::load(&https.certificates())?.server_config(&https.tls)?;
+        let public =
+            SiteCertificates::load_beside(&https.certificates(), web.tls.as_ref().map(|t| t.ca.clone()))?
+                .server_config(&https.tls)?;
         let client =
             web.tls.as_ref().map(|files| tls::client_config(files, &[web.protocol.alpn()])).transpose()?;
         let backends = web

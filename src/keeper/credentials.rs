@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use crate::config::ConfigError;
+use crate::tls::private;
 
 use super::config::Mysql;
 
@@ -43,6 +44,7 @@ impl Credentials {
 
 /// The first line; a newline at the end belongs to the file, not to the password.
 fn read(path: &Path) -> Result<String, ConfigError> {
+    private::look(path);
     let text = std::fs::read_to_string(path)
         .map_err(|e| ConfigError::at(path, "", format_args!("password cannot be read: {e}")))?;
     let password = text.trim_end_matches(['\n', '\r']);

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use metrics::{counter, gauge};
 
 use crate::process::{self, Beat, Shutdown};
+use crate::tls::private;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -134,7 +135,8 @@ impl Runner {
         let (history, disk) = (self.history(now), self.board.disk_seen());
         let inputs = self.inputs(local.as_deref().map_err(String::as_str), &peers, &history, disk.as_ref());
         let mut decision = decide(&inputs);
-        let warnings = warnings(&inputs);
+        let mut warnings = warnings(&inputs);
+        warnings.extend(process::warnings::all());
         gauge!("trivet_keeper_warnings").set(u32::try_from(warnings.len()).unwrap_or(u32::MAX));
         self.board.warn(warnings);
         if self.board.leaving(now).is_some() {
@@ -246,6 +248,7 @@ impl Runner {
             return;
         }
         self.credentials_read = now;
+        private::look_again();
         match Credentials::read(&self.config.mysql) {
             Ok(new) if new == self.credentials => {}
             Ok(new) => {

@@ -10,6 +10,7 @@
 mod ask;
 mod certificate;
 mod judge;
+mod local;
 mod model;
 mod read;
 mod table;
@@ -67,7 +68,10 @@ pub async fn run(cluster: &Cluster, options: &Options) -> Result<u8, Failure> {
 
 /// Asks everything and judges it.
 pub async fn gather(cluster: &Cluster, secrets: &Path, timeout: Duration) -> Report {
-    let nodes = ask::everyone(cluster, secrets, timeout).await;
+    let mut nodes = ask::everyone(cluster, secrets, timeout).await;
+    if let Some(here) = local::node(&mut nodes) {
+        here.warnings = local::warnings(secrets, timeout).await;
+    }
     judge::report(cluster, nodes)
 }
 

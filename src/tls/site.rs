@@ -3,12 +3,13 @@
 mod names;
 mod pair;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use metrics::{counter, gauge};
 use parking_lot::Mutex;
+use rustls::pki_types::CertificateDer;
 use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{ServerConfig, SupportedProtocolVersion, version};
@@ -21,11 +22,15 @@ use super::clients::Clients;
 use super::followed::{Followed, Outcome};
 use super::options::{CertificateFiles, Profile, PublicTls};
 use super::tickets::{ClusterTickets, OwnTickets};
+use super::{chain, load_certificates};
 use crate::config::ConfigError;
+use crate::process::warnings;
 
 /// Every certificate of the site, the first being the one for clients that name no host or an unknown one.
 pub struct SiteCertificates {
     pairs: Mutex<Vec<Pair>>,
+    /// The file with the cluster's authority: what it has issued needs no intermediate.
+    authority: Option<PathBuf>,
     table: ArcSwap<Table>,
 }
 
@@ -45,6 +50,14 @@ pub struct CertificateStatus {
 impl SiteCertificates {
     /// Reads all files; each key must belong to its certificate.
     pub fn load(files: &[CertificateFiles]) -> Result<Arc<Self>, ConfigError> {
+        Self::load_beside(files, None)
+    }
+
+    /// As [`Self::load`], with the file of an authority that the site's clients may know as a root.
+    pub fn load_beside(
+        files: &[CertificateFiles],
+        authority: Option<PathBuf>,
+    ) -> Result<Arc<Self>, ConfigError> {
         let pairs: Vec<Pair> = files.iter().cloned().map(Pair::load).collect::<Result<_, _>>()?;
         for pair in &pairs {
             let file = pair.file().display();
@@ -57,7 +70,8 @@ impl SiteCertificates {
             }
         }
         let table = ArcSwap::from_pointee(Table::new(pairs.iter().map(Pair::loaded)));
-        let site = Self { pairs: Mutex::new(pairs), table };
+        let site = Self { pairs: Mutex::new(pairs), authority, table };
+        site.pairs.lock().iter().for_each(|pair| site.look_for_gap(pair));
         site.export();
         Ok(Arc::new(site))
     }
@@ -73,10 +87,13 @@ impl SiteCertificates {
                 Outcome::Reloaded(()) => {
                     changed = true;
                     count("reloaded");
+                    accepted(pair.file());
+                    self.look_for_gap(pair);
                     tracing::info!(file = %pair.file().display(), names = ?pair.loaded().names, "certificate reloaded");
                 }
                 Outcome::Refused(error) => {
                     count("refused");
+                    refused(pair.file(), "certificate", &error);
                     tracing::error!(%error, "the new certificate is not used; the former stays");
                 }
             }
@@ -86,6 +103,18 @@ impl SiteCertificates {
         }
         drop(pairs);
         self.export();
+    }
+
+    /// Warns of a certificate that clients cannot trace back to a root.
+    fn look_for_gap(&self, pair: &Pair) {
+        let gap = gap(&pair.loaded().certified.cert, self.authority.as_deref());
+        let warning = gap.map(|gap| format!("{}: {gap}", pair.file().display()));
+        let subject = format!("chain of {}", pair.file().display());
+        if warnings::set(subject, warning.clone())
+            && let Some(warning) = warning
+        {
+            tracing::warn!(warning, "the certificate's chain is not complete");
+        }
     }
 
     /// Each certificate, the first one first.
@@ -158,6 +187,30 @@ fn versions(profile: Profile) -> &'static [&'static SupportedProtocolVersion] {
         Profile::Intermediate => &INTERMEDIATE,
         Profile::Modern => &MODERN,
     }
+}
+
+/// What is missing between a certificate in `files` and a root, for those that can be read: a check at build time has no secrets.
+pub fn gaps(files: &[CertificateFiles], authority: Option<&Path>) -> Vec<String> {
+    let of = |file: &Path| {
+        let gap = gap(&load_certificates(file).ok()?, authority)?;
+        Some(format!("{}: {gap}", file.display()))
+    };
+    files.iter().filter_map(|f| of(&f.certificate)).collect()
+}
+
+fn gap(chain: &[CertificateDer<'_>], authority: Option<&Path>) -> Option<String> {
+    let known = authority.and_then(|file| load_certificates(file).ok()).unwrap_or_default();
+    chain::gap(chain, &known)
+}
+
+/// A file as it is now is not used: to be told by `/status` until it is.
+fn refused(file: &Path, what: &str, error: &ConfigError) {
+    let warning = format!("the new {what} is not used, the former stays: {error}");
+    warnings::set(format!("reload of {}", file.display()), Some(warning));
+}
+
+fn accepted(file: &Path) {
+    warnings::set(format!("reload of {}", file.display()), None);
 }
 
 fn count(result: &'static str) {
@@ -240,10 +293,12 @@ impl PublicServer {
                     tracing::error!(%error, "sessions cannot be forgotten: who was revoked may resume one; restart");
                 }
                 count("reloaded");
+                accepted(crl);
                 tracing::info!(file, "revocation lists reloaded");
             }
             Outcome::Refused(error) => {
                 count("refused");
+                refused(crl, "list of revoked certificates", &error);
                 tracing::error!(%error, "the new revocation lists are not used; the former stay");
             }
         }
@@ -258,8 +313,12 @@ impl PublicServer {
         let (Tickets::OfCluster(path, tickets), Some(followed)) = (&self.tickets, followed) else { return };
         match followed.look([path], all, || tickets.reload(path)) {
             Outcome::Unchanged => {}
-            Outcome::Reloaded(()) => tracing::info!(file = %path.display(), "ticket secret reloaded"),
+            Outcome::Reloaded(()) => {
+                accepted(path);
+                tracing::info!(file = %path.display(), "ticket secret reloaded");
+            }
             Outcome::Refused(error) => {
+                refused(path, "ticket secret", &error);
                 tracing::error!(%error, "the new ticket secret is not used; the former stays");
             }
         }

@@ -97,6 +97,7 @@ async fn one(
         programs,
         database,
         certificates,
+        warnings: Vec::new(),
         held,
     }
 }

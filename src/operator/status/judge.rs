@@ -14,6 +14,8 @@ const CERTIFICATE_DAYS: i64 = 30;
 /// A replica further behind than this serves pages that are visibly old.
 const LAG_SECONDS: f64 = 10.0;
 
+const UNREACHABLE: &str = "the site cannot be reached";
+
 /// Puts the report together.
 pub fn report(cluster: &Cluster, nodes: Vec<NodeReport>) -> Report {
     let holders = |address: &IpAddr| {
@@ -29,6 +31,8 @@ pub fn report(cluster: &Cluster, nodes: Vec<NodeReport>) -> Report {
     judge.virtual_addresses(&virtual_addresses);
     judge.programs();
     judge.backends();
+    let site_down = judge.site();
+    judge.warnings();
     judge.database(cluster);
     judge.certificates();
     judge.versions();
@@ -51,6 +55,7 @@ pub fn report(cluster: &Cluster, nodes: Vec<NodeReport>) -> Report {
             .and_then(|t| t.format(&Rfc3339).ok())
             .unwrap_or_default(),
         verdict,
+        site_down,
         problems,
         virtual_addresses,
         nodes,
@@ -78,11 +83,7 @@ impl Judge<'_> {
             match holders.as_slice() {
                 [_] => {}
                 [] if silent.is_empty() => {
-                    self.say(
-                        Severity::Critical,
-                        None,
-                        format!("no balancer holds {address}: the site cannot be reached"),
-                    );
+                    self.say(Severity::Critical, None, format!("no balancer holds {address}: {UNREACHABLE}"));
                 }
                 [] => {
                     let silent = silent.join(", ");
@@ -167,6 +168,39 @@ impl Judge<'_> {
             let names: Vec<&str> = observers.iter().map(|(node, _)| *node).collect();
             let what = format!("its web tier is out of use for the balancer of {} ({why})", names.join(", "));
             self.say(Severity::Degraded, Some(backend), what);
+        }
+    }
+
+    /// Whether no visitor is served, and why: an address that nobody holds, no web tier for any balancer, no app for any web tier.
+    fn site(&mut self) -> bool {
+        let nowhere = |program: &str, pool: &str| {
+            let answering = self.nodes.iter().filter_map(|n| n.programs.get(program)).filter(|p| p.answers);
+            let mut backends = answering.flat_map(|p| &p.backends).filter(|b| b.pool == pool).peekable();
+            backends.peek().is_some() && backends.all(|b| !b.usable)
+        };
+        let (web, app) = (nowhere("balancer", "web"), nowhere("web", "app"));
+        if web {
+            self.say(Severity::Critical, None, "no web tier is up: the site is down, visitors get 503");
+        } else if app {
+            self.say(
+                Severity::Critical,
+                None,
+                "no app is up on any node: the site is down, but for the files that the web tiers serve themselves",
+            );
+        }
+        web || app || self.problems.iter().any(|p| p.what.ends_with(UNREACHABLE))
+    }
+
+    fn warnings(&mut self) {
+        for node in self.nodes {
+            let own = node.warnings.iter().cloned();
+            let programs = node
+                .programs
+                .iter()
+                .flat_map(|(name, p)| p.warnings.iter().map(move |w| format!("{name}: {w}")));
+            for warning in own.chain(programs) {
+                self.say(Severity::Degraded, Some(&node.name), warning);
+            }
         }
     }
 

@@ -18,6 +18,8 @@ pub struct Report {
     pub time: String,
     /// All in one word.
     pub verdict: Verdict,
+    /// No visitor is served: by what the programs that answer say.
+    pub site_down: bool,
     /// What is wrong, worst first.
     pub problems: Vec<Problem>,
     /// Who holds which virtual address.
@@ -96,6 +98,9 @@ pub struct NodeReport {
     pub database: Option<Member>,
     /// The certificates its servers show: `site` (443), `web` (8443), `keeper` (8008).
     pub certificates: BTreeMap<&'static str, Certificate>,
+    /// On the node where the command is given: what only the node itself can tell (units that gave up, secret files that are open
+    /// to others), each with what to do.
+    pub warnings: Vec<String>,
     /// The virtual addresses its balancer says it holds.
     #[serde(skip)]
     pub held: Vec<IpAddr>,
@@ -114,6 +119,8 @@ pub struct Program {
     pub stopping: bool,
     /// The back ends it knows.
     pub backends: Vec<Backend>,
+    /// What should be mended although it works, each with what to do; a keeper's stand with its member.
+    pub warnings: Vec<String>,
 }
 
 /// A back end, as one program sees it.

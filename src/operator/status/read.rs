@@ -19,6 +19,7 @@ pub fn program(name: &str, answer: Result<Value, String>) -> Program {
                 .iter()
                 .flat_map(|(pool, place)| backends(pool, status.pointer(place)))
                 .collect(),
+            warnings: if name == "keeper" { Vec::new() } else { warnings(&status) },
         },
     }
 }
@@ -65,13 +66,15 @@ pub fn member(health: &Value) -> Member {
         reason: text(health, "reason").unwrap_or_default(),
         version: text(health, "server_version"),
         gtid_executed: text(health, "gtid_executed"),
-        warnings: health
-            .get("warnings")
-            .and_then(Value::as_array)
-            .map(|all| all.iter().filter_map(Value::as_str).map(str::to_owned).collect())
-            .unwrap_or_default(),
+        warnings: warnings(health),
         leaving: health.get("leaving").and_then(Value::as_bool).unwrap_or(false),
     }
+}
+
+/// Absent from older programs.
+fn warnings(status: &Value) -> Vec<String> {
+    let all = status.get("warnings").and_then(Value::as_array);
+    all.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
 }
 
 fn text(value: &Value, key: &str) -> Option<String> {

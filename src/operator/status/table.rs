@@ -36,7 +36,8 @@ pub fn render(report: &Report, colours: bool) -> String {
         " ".repeat(gap),
         paint.on(&report.time, Tone::Dim)
     );
-    let _ = writeln!(out, "{}\n", paint.on(&headline(report), verdict_tone(report.verdict)));
+    let tone = if report.site_down { Tone::Bad } else { verdict_tone(report.verdict) };
+    let _ = writeln!(out, "{}\n", paint.on(&headline(report), tone));
 
     let mut rows = vec![header(&["VIRTUAL ADDRESS", "HELD BY"])];
     for v in &report.virtual_addresses {
@@ -85,6 +86,7 @@ fn headline(report: &Report) -> String {
     let things = if count == 1 { "1 problem".to_owned() } else { format!("{count} problems") };
     match report.verdict {
         Verdict::Healthy => "healthy".into(),
+        Verdict::Degraded if report.site_down => format!("the site is down: {things}"),
         Verdict::Degraded => format!("degraded: {things}"),
         Verdict::Unknown => format!("unknown: no node answers ({things})"),
     }

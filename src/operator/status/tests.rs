@@ -116,6 +116,7 @@ fn judge(nodes: [Node; 3]) -> Report {
                 database: ok("keeper").map(read::member),
                 programs: told.answers.iter().map(|(n, a)| (*n, read::program(n, a.clone()))).collect(),
                 certificates: ["site", "web", "keeper"].map(|n| (n, certificate.clone())).into(),
+                warnings: Vec::new(),
             }
         })
         .collect();
@@ -357,4 +358,49 @@ fn a_node_without_a_role_is_not_asked_about_it() {
     report.nodes[0].database = None;
     let text = table::render(&report, false);
     assert!(text.contains("node1  10.77.0.11  up        -    -    -        -"), "{text}");
+}
+
+#[test]
+fn what_a_program_warns_of_makes_the_cluster_degraded() {
+    let mut nodes = healthy();
+    let what = "the new certificate is not used, the former stays: /site.pem: expired at 2026-01-01";
+    nodes[1].answers.get_mut("balancer").unwrap().as_mut().unwrap()["warnings"] = json!([what]);
+    let report = judge(nodes);
+    assert_eq!(problems(&report), [format!("Degraded node2: balancer: {what}")]);
+    assert_eq!((report.verdict.exit_code(), report.site_down), (1, false));
+}
+
+#[test]
+fn a_site_without_any_app_is_down_and_not_merely_degraded() {
+    let mut nodes = healthy();
+    for node in &mut nodes {
+        for place in 0..3 {
+            node.set("web", &format!("/backends/{place}/usable"), json!(false));
+        }
+    }
+    let report = judge(nodes);
+    assert!(problems(&report)[0].starts_with("Critical cluster: no app is up on any node: the site is down"));
+    assert!(report.site_down);
+    assert!(table::render(&report, false).contains("\nthe site is down: 4 problems\n"));
+    // With one left it is not.
+    let mut nodes = healthy();
+    nodes[0].set("web", "/backends/0/usable", json!(false));
+    assert!(!judge(nodes).site_down);
+}
+
+#[test]
+fn a_site_without_any_web_tier_is_down() {
+    let mut nodes = healthy();
+    for node in &mut nodes {
+        node.silence("web");
+        for place in 0..3 {
+            node.set("balancer", &format!("/backends/{place}/usable"), json!(false));
+        }
+    }
+    let report = judge(nodes);
+    assert!(
+        report.site_down && problems(&report)[0].contains("no web tier is up"),
+        "{:?}",
+        problems(&report)
+    );
 }
