@@ -88,15 +88,16 @@ pub async fn run(config: Config) -> Result<(), Failure> {
 
     tracing::info!(node = config.node, listen = %config.listen, "keeping");
     process::notify_ready_while(heartbeats);
-    let mut stopping = shutdown.clone();
-    tokio::select! {
-        biased;
-        () = stopping.wait() => {}
-        // None of them ends by itself. systemd starts the keeper anew; half a keeper would say half the truth.
-        Some(ended) = tasks.join_next(), if !shutdown.is_stopping() => {
-            let why = ended.err().map_or_else(|| "it has ended".to_owned(), |e| e.to_string());
-            return Err(Failure::run(format_args!("a part of the keeper broke down: {why}")));
-        }
+    let mut stopping = shutdown;
+    let ended = tokio::select! {
+        () = stopping.wait() => None,
+        ended = tasks.join_next() => ended,
+    };
+    // None of them ends by itself, though one may hear of a stop before this task does. systemd starts the keeper anew: half a
+    // keeper would say half the truth.
+    if let Some(ended) = ended.filter(|_| !stopping.is_stopping()) {
+        let why = ended.err().map_or_else(|| "it has ended".to_owned(), |e| e.to_string());
+        return Err(Failure::run(format_args!("a part of the keeper broke down: {why}")));
     }
     let finish = async { while tasks.join_next().await.is_some() {} };
     if tokio::time::timeout(config.shutdown_timeout, finish).await.is_err() {
