@@ -7,6 +7,7 @@
 //! which is pure, and lets [`execute`] do the one step that comes out; [`server`] answers from the board by [`verdict`].
 
 pub mod accounts;
+pub mod api;
 pub mod attempts;
 pub mod board;
 pub mod config;
@@ -17,6 +18,7 @@ pub mod disk;
 pub mod execute;
 pub mod gtid;
 pub mod leave;
+pub mod model;
 pub mod observe;
 pub mod peers;
 pub mod record;

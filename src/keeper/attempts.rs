@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::decide::Retry;
+use super::model::Retry;
 
 /// The longest wait. A node that cannot join for minutes still tries often enough to be back soon after the cause is gone.
 const LONGEST: Duration = Duration::from_secs(60);

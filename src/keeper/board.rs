@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use parking_lot::RwLock;
 use tokio::sync::{Notify, watch};
 
-use super::decide::Cluster;
+use super::model::Cluster;
 use super::report::{Disk, Observation, Peers, Phase, Record, Report};
 use super::verdict::{Facts, Leaving};
 

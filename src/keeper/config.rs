@@ -140,7 +140,7 @@ fn default_state_directory() -> PathBuf {
 }
 
 fn default_control_socket() -> PathBuf {
-    super::control::DEFAULT_SOCKET.into()
+    super::api::DEFAULT_SOCKET.into()
 }
 
 fn default_socket() -> PathBuf {
@@ -263,6 +263,12 @@ impl Mysql {
 }
 
 impl Timing {
+    /// How long a loop may take that comes round every `observe` and asks something that has until `timeout` to answer. A
+    /// machine that is busy makes everything late.
+    pub fn comes_round(&self, timeout: Duration) -> Duration {
+        self.observe + timeout + Duration::from_secs(2)
+    }
+
     fn validate(&self) -> Result<(), Invalid> {
         for (key, d) in [
             ("timing.observe", self.observe),

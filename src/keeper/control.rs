@@ -16,20 +16,16 @@ use axum::routing::post;
 use axum::{Json, Router};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use serde::{Deserialize, Serialize};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::process::Shutdown;
 
+use super::api::{ForcePlan, ForceRequest, PrepareStopAnswer, Refused, SwitchoverAnswer, SwitchoverRequest};
 use super::board::Board;
-use super::decide::forced::ForcePlan;
 use super::leave;
-use super::runner::Force;
+use super::model::Force;
 use super::switchover::{Outcome, Switchover};
-
-/// Where the keeper listens unless its configuration says otherwise.
-pub const DEFAULT_SOCKET: &str = "/run/trivet-keeper/control.sock";
 
 /// MySQL's part of a switchover that an operator asked for.
 const MOVE: Duration = Duration::from_secs(30);
@@ -45,51 +41,6 @@ pub struct Control {
     pub switchover: Arc<Switchover>,
     /// Leads to the one that bootstraps.
     pub force: mpsc::Sender<Force>,
-}
-
-/// `POST /switchover`.
-#[derive(Debug, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SwitchoverRequest {
-    /// Who is to become the primary; the best other member when absent.
-    #[serde(default)]
-    pub to: Option<String>,
-}
-
-/// Its answer with status 200.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct SwitchoverAnswer {
-    /// The primary now.
-    pub primary: String,
-    /// The primary before; absent when the role was where it was wanted.
-    pub from: Option<String>,
-    /// How long it took, in seconds.
-    pub seconds: f64,
-}
-
-/// `POST /prepare-stop`, always with status 200.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PrepareStopAnswer {
-    /// What was done, in words.
-    pub done: String,
-}
-
-/// `POST /force-bootstrap`: without a token the plan is told, with one it is done. The answer is a [`ForcePlan`].
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ForceRequest {
-    /// The node, as the operator named it.
-    pub node: String,
-    /// The token of the plan that the operator consented to.
-    #[serde(default)]
-    pub token: Option<String>,
-}
-
-/// Every answer with another status than 200.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Refused {
-    /// Why.
-    pub error: String,
 }
 
 /// The routes.

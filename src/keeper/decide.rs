@@ -4,6 +4,7 @@
 //!
 //! The rule under all rules: a member starts or empties nothing as long as anything is unknown that could make it wrong.
 
+pub mod choose;
 pub mod forced;
 mod join;
 pub(super) mod outage;
@@ -11,21 +12,10 @@ pub mod warnings;
 
 use std::time::Duration;
 
-use super::report::{Disk, MemberState, Observation, Peers, Phase, Record, Report, Role};
-use super::switchover::choose;
+use choose::choose;
 
-/// What the configuration says about the cluster.
-#[derive(Debug, Clone)]
-pub struct Cluster {
-    /// This node.
-    pub me: String,
-    /// All members, in the configuration's order, which breaks ties.
-    pub members: Vec<String>,
-    /// The group's name.
-    pub group_name: String,
-    /// Digest of group name and members.
-    pub digest: String,
-}
+use super::model::{Cluster, Retry};
+use super::report::{Disk, MemberState, Observation, Peers, Phase, Record, Report, Role};
 
 /// What happened before, as far as it matters for the next step.
 #[derive(Debug, Clone, Default)]
@@ -40,17 +30,6 @@ pub struct History {
     pub other: Option<Retry>,
     /// What the applier failed with, in MySQL's words, since the member was last well for a while.
     pub applier: Option<String>,
-}
-
-/// A failed attempt, and how long to leave it before the next.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Retry {
-    /// What failed, in MySQL's words.
-    pub error: String,
-    /// Attempts that failed in a row.
-    pub failures: u32,
-    /// Until the next attempt; zero when it may be made.
-    pub wait: Duration,
 }
 
 /// Everything a decision is made from.

@@ -13,9 +13,9 @@ use crate::process::{Heartbeats, Shutdown};
 use crate::tls;
 
 use super::board::{Board, unix_ms};
-use super::config::Config;
+use super::config::{Config, Timing};
+use super::model::CERTIFICATE;
 use super::report::{Peers, Report};
-use super::run::patience;
 
 /// The clients to all peers.
 #[derive(Clone)]
@@ -87,11 +87,11 @@ impl PeerClients {
         answers.into_iter().collect()
     }
 
-    /// Asks each peer every `interval` until stopping is asked for.
+    /// Asks each peer every `timing.observe` until stopping is asked for.
     pub fn poll(
         &self,
         board: &Arc<Board>,
-        interval: Duration,
+        timing: &Timing,
         heartbeats: &Heartbeats,
         shutdown: &Shutdown,
         tasks: &mut JoinSet<()>,
@@ -99,7 +99,8 @@ impl PeerClients {
         for name in self.clients.keys() {
             let (name, clients, board, mut shutdown) =
                 (name.clone(), self.clone(), board.clone(), shutdown.clone());
-            let beat = heartbeats.expect(format!("asking {name}"), patience(interval, self.timeout));
+            let interval = timing.observe;
+            let beat = heartbeats.expect(format!("asking {name}"), timing.comes_round(self.timeout));
             tasks.spawn(async move {
                 let mut ticks = tokio::time::interval(interval);
                 ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -135,9 +136,6 @@ impl PeerClients {
 fn ahead(theirs: u64, ours: u64) -> f64 {
     (i128::from(theirs) - i128::from(ours)) as f64 / 1000.0
 }
-
-/// Begins every reason that is about certificates.
-pub const CERTIFICATE: &str = "certificates do not fit: ";
 
 /// A failure in words that tell what to look at.
 fn because(e: &ClientError) -> String {

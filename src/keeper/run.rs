@@ -18,8 +18,8 @@ use super::board::Board;
 use super::config::Config;
 use super::control::{self, Control};
 use super::credentials::Credentials;
-use super::decide::Cluster;
 use super::disk;
+use super::model::Cluster;
 use super::observe::Observer;
 use super::peers::PeerClients;
 use super::record::RecordFile;
@@ -66,11 +66,11 @@ pub async fn run(config: Config) -> Result<(), Failure> {
         Arc::new(move || serde_json::to_value(status.report(Instant::now())).unwrap_or_default()),
         shutdown.clone(),
     ));
-    let beat = heartbeats
-        .expect("looking at mysqld", patience(config.timing.observe, config.timing.observe_timeout));
+    let beat =
+        heartbeats.expect("looking at mysqld", config.timing.comes_round(config.timing.observe_timeout));
     tasks.spawn(observe(config.clone(), board.clone(), beat, shutdown.clone()));
     tasks.spawn(disk::watch(config.mysql.clone(), board.clone(), shutdown.clone()));
-    peers.poll(&board, config.timing.observe, &heartbeats, &shutdown, &mut tasks);
+    peers.poll(&board, &config.timing, &heartbeats, &shutdown, &mut tasks);
     tasks.spawn(server::serve(listener, tls, server::router(board.clone()), shutdown.clone()));
     let switchover = Arc::new(Switchover::new(config.clone(), board.clone(), peers.clone()));
     let (force, forces) = mpsc::channel(1);
@@ -80,7 +80,7 @@ pub async fn run(config: Config) -> Result<(), Failure> {
         control::serve(control_listener, &socket, control::router(control), stop).await;
     });
     // A step looks at mysqld and the peers anew at most once.
-    let beat = heartbeats.expect("deciding", patience(config.timing.observe, config.timing.observe_timeout));
+    let beat = heartbeats.expect("deciding", config.timing.comes_round(config.timing.observe_timeout));
     tasks.spawn(
         Runner::new(config.clone(), board, peers, switchover, forces, record, credentials)
             .run(beat, shutdown.clone()),
@@ -104,12 +104,6 @@ pub async fn run(config: Config) -> Result<(), Failure> {
         tracing::warn!("an action was still in progress when shutdown_timeout ended");
     }
     Ok(())
-}
-
-/// How long a loop may take that is to come round every `interval` and asks something that has until `timeout` to answer. A
-/// machine that is busy makes everything late.
-pub(super) fn patience(interval: Duration, timeout: Duration) -> Duration {
-    interval + timeout + Duration::from_secs(2)
 }
 
 /// The part of the configuration that decisions are made from.

@@ -8,18 +8,20 @@ use metrics::{counter, gauge};
 use crate::process::{self, Beat, Shutdown};
 use crate::tls::private;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use super::api::ForcePlan;
 use super::attempts::Attempts;
 use super::board::Board;
 use super::config::Config;
 use super::credentials::Credentials;
-use super::decide::forced::{self, ForcePlan};
+use super::decide::forced;
 use super::decide::outage::longest_forks;
 use super::decide::warnings::warnings;
 use super::decide::{Action, Decision, History, Inputs, decide};
 use super::execute::execute;
+use super::model::Force;
 use super::observe::Observer;
 use super::peers::PeerClients;
 use super::record::RecordFile;
@@ -42,16 +44,6 @@ const STUCK: Duration = Duration::from_millis(1500);
 const UNTIL_THERE_IS_ROOM: Duration = Duration::from_secs(365 * 24 * 3600);
 /// A mysqld that listens accepts at once.
 const PROBE: Duration = Duration::from_secs(1);
-
-/// An operator asks about, or for, a bootstrap without all members.
-pub struct Force {
-    /// The node that the operator named.
-    pub node: String,
-    /// The token of the plan that the operator has consented to; without one, the plan is told and nothing is done.
-    pub token: Option<String>,
-    /// Where the plan goes, or why there is none.
-    pub answer: oneshot::Sender<Result<ForcePlan, String>>,
-}
 
 /// The one that acts.
 pub struct Runner {

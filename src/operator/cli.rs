@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand};
 use super::cluster::{self, Cluster};
 use super::{database, secrets, status, switchover};
 use crate::config;
-use crate::keeper::control;
+use crate::keeper::api;
 use crate::process::{self, Failure};
 
 /// Operates a Trivet cluster.
@@ -64,7 +64,7 @@ struct Switchover {
     #[arg(long)]
     json: bool,
     /// The control socket of this node's keeper.
-    #[arg(long, value_name = "SOCKET", default_value = control::DEFAULT_SOCKET)]
+    #[arg(long, value_name = "SOCKET", default_value = api::DEFAULT_SOCKET)]
     keeper: PathBuf,
 }
 
@@ -89,7 +89,7 @@ struct ForceBootstrap {
     #[arg(long)]
     unreachable_are_off: bool,
     /// The control socket of this node's keeper.
-    #[arg(long, value_name = "SOCKET", default_value = control::DEFAULT_SOCKET)]
+    #[arg(long, value_name = "SOCKET", default_value = api::DEFAULT_SOCKET)]
     keeper: PathBuf,
 }
 
@@ -99,7 +99,7 @@ struct PrepareStop {
     #[arg(long, value_name = "TIME", default_value = "15s", value_parser = humantime::parse_duration)]
     timeout: Duration,
     /// The control socket of this node's keeper.
-    #[arg(long, value_name = "SOCKET", default_value = control::DEFAULT_SOCKET)]
+    #[arg(long, value_name = "SOCKET", default_value = api::DEFAULT_SOCKET)]
     keeper: PathBuf,
 }
 

@@ -9,8 +9,7 @@ use http::Method;
 use serde_json::json;
 
 use super::keeper::command;
-use crate::keeper::control::{ForceRequest, PrepareStopAnswer};
-use crate::keeper::decide::forced::ForcePlan;
+use crate::keeper::api::{ForcePlan, ForceRequest, PrepareStopAnswer};
 use crate::process::Failure;
 
 /// Looking at everything takes seconds; applying what was received before an outage may take minutes.

@@ -13,7 +13,7 @@ use http::Method;
 use serde_json::json;
 
 use super::keeper::command;
-use crate::keeper::control::{SwitchoverAnswer, SwitchoverRequest};
+use crate::keeper::api::{SwitchoverAnswer, SwitchoverRequest};
 use crate::process::Failure;
 
 /// Longer than the keeper's own deadlines together, so that its reason is heard.

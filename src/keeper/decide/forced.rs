@@ -1,29 +1,13 @@
 //! Bootstrapping although not all members are there: what an operator may ask for after a complete outage with a disk or a
 //! machine lost, what is given up by that, and when it is refused.
 
-use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::outage::foreign;
 use super::{Inputs, brief, misconfigured, outage, reports};
+use crate::keeper::api::ForcePlan;
 use crate::keeper::gtid::GtidSet;
 use crate::keeper::report::MemberState;
-
-/// What would be done, and what may be lost by it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ForcePlan {
-    /// The node whose member becomes the group's first.
-    pub node: String,
-    /// What that member has; the group goes on from there.
-    pub gtids: GtidSet,
-    /// What becomes of each other member, in words.
-    pub others: Vec<String>,
-    /// Members about which nothing is known. Each must be off, or there may be two groups.
-    pub unknown: Vec<String>,
-    /// Changes when anything of the above does, but for the words in which a silent member's silence is explained: those may
-    /// change from one look to the next (refused, timed out), and mean the same.
-    pub token: String,
-}
 
 /// Why it must not be done.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

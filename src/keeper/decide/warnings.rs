@@ -1,7 +1,7 @@
 //! What an operator should mend although the member works, each with what to do.
 
 use super::{Inputs, reports};
-use crate::keeper::peers::CERTIFICATE;
+use crate::keeper::model::CERTIFICATE;
 use crate::keeper::report::Disk;
 use crate::keeper::verdict::CLOCKS_AGREE;
 

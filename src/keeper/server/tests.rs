@@ -8,7 +8,7 @@ use tokio::io::AsyncReadExt;
 use super::*;
 use crate::config::TlsFiles;
 use crate::http::client::{Client, ClientError, Target};
-use crate::keeper::decide::Cluster;
+use crate::keeper::model::Cluster;
 use crate::keeper::report::{Observation, Record, Report};
 use crate::tls;
 

@@ -2,7 +2,7 @@
 
 use super::warnings::warnings;
 use super::*;
-use crate::keeper::peers::CERTIFICATE;
+use crate::keeper::model::CERTIFICATE;
 
 const ALL: &[&str] = &["node1", "node2", "node3"];
 

@@ -1,4 +1,5 @@
 use super::*;
+use crate::keeper::report::Role;
 use crate::keeper::decide::tests::{Situation, in_view, offline, online, uuid};
 
 const ALL: &[&str] = &["node1", "node2", "node3"];
