@@ -131,7 +131,10 @@ fn a_bad_configuration_ends_with_64_file_key_and_reason() {
         let output = node.run(&[]);
         let said = stderr(&output);
         assert_eq!(output.status.code(), Some(64), "{name}: {said}");
-        assert!(said.lines().any(|l| l.starts_with("trivet-keeper: /") && l.contains(expected)), "{name}: {said}");
+        assert!(
+            said.lines().any(|l| l.starts_with("trivet-keeper: /") && l.contains(expected)),
+            "{name}: {said}"
+        );
         assert!(TcpStream::connect(&node.metrics).is_err(), "{name}: nothing is bound");
     }
 }

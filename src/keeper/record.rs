@@ -38,10 +38,9 @@ impl RecordFile {
                 record.group_name
             ));
         }
-        let file = Self { path, record };
         // Now rather than in the hour of need.
-        file.write(&file.record).map_err(|e| format!("{} cannot be written: {e}", file.path.display()))?;
-        Ok(file)
+        write(&path, &record).map_err(|e| format!("{} cannot be written: {e}", path.display()))?;
+        Ok(Self { path, record })
     }
 
     /// What is remembered.
@@ -50,50 +49,54 @@ impl RecordFile {
     }
 
     /// Takes note of a healthy member's view; true when that changed the record.
-    pub fn note(&mut self, seen: &Observation) -> io::Result<bool> {
+    pub async fn note(&mut self, seen: &Observation) -> io::Result<bool> {
         let next = noted(&self.record, seen);
         if next == self.record {
             return Ok(false);
         }
-        self.write(&next)?;
-        self.record = next;
+        self.replace(next).await?;
         Ok(true)
     }
 
     /// Takes note of bootstraps by force that another keeper remembers; true when there were any that this one did not.
-    pub fn adopt_forks(&mut self, forks: &[GtidSet]) -> io::Result<bool> {
+    pub async fn adopt_forks(&mut self, forks: &[GtidSet]) -> io::Result<bool> {
         if forks.len() <= self.record.forks.len() {
             return Ok(false);
         }
-        self.set_forks(forks.to_vec()).map(|()| true)
+        self.set_forks(forks.to_vec()).await.map(|()| true)
     }
 
     /// Takes note of one more bootstrap by force, from a member with these transactions; what was noted before is returned,
     /// for [`Self::set_forks`] when nothing came of it.
-    pub fn fork(&mut self, earlier: &[GtidSet], gtids: GtidSet) -> io::Result<Vec<GtidSet>> {
+    pub async fn fork(&mut self, earlier: &[GtidSet], gtids: GtidSet) -> io::Result<Vec<GtidSet>> {
         let before = self.record.forks.clone();
         let forks = earlier.iter().cloned().chain([gtids]).collect();
-        self.set_forks(forks).map(|()| before)
+        self.set_forks(forks).await.map(|()| before)
     }
 
     /// Replaces what is noted.
-    pub fn set_forks(&mut self, forks: Vec<GtidSet>) -> io::Result<()> {
-        let next = Record { forks, ..self.record.clone() };
-        self.write(&next)?;
-        self.record = next;
-        Ok(())
+    pub async fn set_forks(&mut self, forks: Vec<GtidSet>) -> io::Result<()> {
+        self.replace(Record { forks, ..self.record.clone() }).await
     }
 
-    fn write(&self, record: &Record) -> io::Result<()> {
-        let temporary = self.path.with_extension("json.new");
-        let mut file = std::fs::File::create(&temporary)?;
-        file.write_all(&serde_json::to_vec_pretty(record)?)?;
-        file.write_all(b"\n")?;
-        file.sync_all()?;
-        std::fs::rename(&temporary, &self.path)?;
-        // The rename itself must survive a power loss, too.
-        self.path.parent().map_or(Ok(()), |d| std::fs::File::open(d)?.sync_all())
+    /// On a thread for such work: a disk may take long, and the keeper has others to answer meanwhile.
+    async fn replace(&mut self, next: Record) -> io::Result<()> {
+        let path = self.path.clone();
+        let written = tokio::task::spawn_blocking(move || write(&path, &next).map(|()| next)).await;
+        self.record = written.map_err(io::Error::other)??;
+        Ok(())
     }
+}
+
+fn write(path: &Path, record: &Record) -> io::Result<()> {
+    let temporary = path.with_extension("json.new");
+    let mut file = std::fs::File::create(&temporary)?;
+    file.write_all(&serde_json::to_vec_pretty(record)?)?;
+    file.write_all(b"\n")?;
+    file.sync_all()?;
+    std::fs::rename(&temporary, path)?;
+    // The rename itself must survive a power loss, too.
+    path.parent().map_or(Ok(()), |d| std::fs::File::open(d)?.sync_all())
 }
 
 /// The record after seeing the member in this state. A group counts as formed once it has made a transaction: one

@@ -63,7 +63,7 @@ pub struct Runner {
     other: Attempts,
     applier: Option<String>,
     said: Option<(Phase, Instant)>,
-    leaving_group: Option<JoinHandle<()>>,
+    leaving_group: Option<JoinHandle<Result<(), SqlError>>>,
 }
 
 impl Runner {
@@ -118,11 +118,16 @@ impl Runner {
         beat.beat();
         let now = Instant::now();
         let local = self.board.fresh(now);
-        self.remember(now, local.as_deref().ok());
-        self.reread_credentials(now);
+        {
+            // A disk that hangs is none of what a restart mends.
+            let _files = beat.rest();
+            self.remember(now, local.as_deref().ok()).await;
+            self.reread_credentials(now).await;
+        }
         let peers = self.board.peers(now);
         if local.as_ref().is_ok_and(|o| o.is_healthy()) {
-            self.adopt_forks(&peers);
+            let _files = beat.rest();
+            self.adopt_forks(&peers).await;
         }
         let (history, disk) = (self.history(now), self.board.disk_seen());
         let inputs = self.inputs(local.as_deref().map_err(String::as_str), &peers, &history, disk.as_ref());
@@ -136,7 +141,13 @@ impl Runner {
             decision.action = None;
             decision.reason += "; mysqld is about to stop";
         }
-        if self.leaving_group.as_ref().is_some_and(|task| !task.is_finished()) {
+        if let Some(task) = self.leaving_group.take_if(|task| task.is_finished())
+            && let Err(why) = left(task).await
+        {
+            tracing::error!(why, "STOP GROUP_REPLICATION on a full disk");
+            self.other.failed(now, why);
+        }
+        if self.leaving_group.is_some() {
             decision.phase = Phase::DiskFull;
             decision.action = None;
             decision.reason = "its disk is full, so it left the group to the others; STOP GROUP_REPLICATION returns when there \
@@ -163,10 +174,10 @@ impl Runner {
     }
 
     /// Remembers what the group remembers of bootstraps by force: before this member is one of it, or when it is.
-    fn adopt_forks(&mut self, peers: &Peers) {
+    async fn adopt_forks(&mut self, peers: &Peers) {
         let history = History::default();
         let forks = longest_forks(&self.inputs(Err(""), peers, &history, None)).to_vec();
-        match self.record.adopt_forks(&forks) {
+        match self.record.adopt_forks(&forks).await {
             Ok(true) => self.board.recorded(self.record.record().clone()),
             Ok(false) => {}
             Err(e) => {
@@ -187,7 +198,7 @@ impl Runner {
     }
 
     /// Draws from an observation what outlives it.
-    fn remember(&mut self, now: Instant, local: Option<&Observation>) {
+    async fn remember(&mut self, now: Instant, local: Option<&Observation>) {
         let state = local.map(|o| o.member_state);
         if state == Some(MemberState::Error) && self.last_state != Some(MemberState::Error) {
             let error =
@@ -216,7 +227,7 @@ impl Runner {
             self.accounts_ok = false;
         }
         if let Some(seen) = local {
-            match self.record.note(seen) {
+            match self.record.note(seen).await {
                 Ok(true) => {
                     let record = self.record.record().clone();
                     tracing::info!(
@@ -235,13 +246,21 @@ impl Runner {
         }
     }
 
-    fn reread_credentials(&mut self, now: Instant) {
+    async fn reread_credentials(&mut self, now: Instant) {
         if now.duration_since(self.credentials_read) < CREDENTIALS {
             return;
         }
         self.credentials_read = now;
-        private::look_again();
-        match Credentials::read(&self.config.mysql) {
+        let config = self.config.clone();
+        let read = tokio::task::spawn_blocking(move || {
+            private::look_again();
+            Credentials::read(&config.mysql)
+        });
+        let read = match read.await {
+            Ok(read) => read,
+            Err(e) => return tracing::error!(error = %e, "reading the password files broke down"),
+        };
+        match read {
             Ok(new) if new == self.credentials => {}
             Ok(new) => {
                 tracing::info!("the password files have changed");
@@ -299,7 +318,8 @@ impl Runner {
         let begun = Instant::now();
         if matches!(action, Action::Join | Action::Clone { .. }) {
             // The decision has seen that this member has nothing that was given up.
-            self.adopt_forks(&self.board.peers(begun));
+            let peers = self.board.peers(begun);
+            self.adopt_forks(&peers).await;
         }
         let outcome = match &action {
             Action::HandOver { to } => self.hand_over(to).await,
@@ -369,16 +389,11 @@ impl Runner {
     fn leave_group(&mut self) {
         let mysql = self.config.mysql.clone();
         self.leaving_group = Some(tokio::spawn(async move {
-            let stop = async {
-                let mut sql = Sql::connect(&mysql, PROBE).await?;
-                sql.run("STOP GROUP_REPLICATION", UNTIL_THERE_IS_ROOM).await?;
-                sql.close().await;
-                Ok::<_, SqlError>(())
-            };
-            match stop.await {
-                Ok(()) => tracing::info!("the member whose disk was full has left the group"),
-                Err(e) => tracing::error!(error = %e, "STOP GROUP_REPLICATION on a full disk"),
-            }
+            let mut sql = Sql::connect(&mysql, PROBE).await?;
+            sql.run("STOP GROUP_REPLICATION", UNTIL_THERE_IS_ROOM).await?;
+            sql.close().await;
+            tracing::info!("the member whose disk was full has left the group");
+            Ok(())
         }));
     }
 
@@ -410,7 +425,7 @@ impl Runner {
         let earlier = longest_forks(&inputs).to_vec();
         let unwritten = |e: std::io::Error| format!("the record in state_directory cannot be written: {e}");
         // Noted before it happens: once the group takes writes it must be known that numbers may repeat.
-        let before = self.record.fork(&earlier, plan.gtids.clone()).map_err(unwritten)?;
+        let before = self.record.fork(&earlier, plan.gtids.clone()).await.map_err(unwritten)?;
         self.board.recorded(self.record.record().clone());
         self.board.decided(Phase::Bootstrapping, "bootstrapping by force, as an operator asked for", None);
         tracing::warn!(
@@ -421,7 +436,7 @@ impl Runner {
         let bootstrap = Action::Bootstrap { first: false };
         let outcome = execute(&self.config, &self.credentials, &bootstrap).await;
         if outcome.is_err() {
-            self.record.set_forks(before).map_err(unwritten)?;
+            self.record.set_forks(before).await.map_err(unwritten)?;
             self.board.recorded(self.record.record().clone());
         }
         self.look_anew().await;
@@ -483,6 +498,14 @@ impl Runner {
     }
 }
 
+/// What came of leaving the group; a task that broke down has not left it.
+async fn left(task: JoinHandle<Result<(), SqlError>>) -> Result<(), String> {
+    match task.await {
+        Ok(outcome) => outcome.map_err(|e| e.to_string()),
+        Err(e) => Err(format!("it broke down: {e}")),
+    }
+}
+
 /// Returns when the disk has been full for so long without a break.
 async fn full_for(board: &Board, time: Duration) {
     let mut since = Instant::now();
@@ -491,5 +514,19 @@ async fn full_for(board: &Board, time: Duration) {
         if !board.disk_seen().is_some_and(|d| d.is_full()) {
             since = Instant::now();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn leaving_the_group_has_failed_when_its_task_broke_down() {
+        assert_eq!(left(tokio::spawn(async { Ok(()) })).await, Ok(()));
+        let refused = left(tokio::spawn(async { Err(SqlError::Refused("no".into())) })).await;
+        assert_eq!(refused, Err("no".into()));
+        let broken = left(tokio::spawn(async { panic!("on purpose") })).await.unwrap_err();
+        assert!(broken.contains("broke down"), "{broken}");
     }
 }

@@ -19,13 +19,13 @@ fn seen(state: &str, majority: bool, gtids: &str, view: &[(&str, &str)]) -> Obse
     .unwrap()
 }
 
-#[test]
-fn a_group_is_formed_once_it_has_made_a_transaction() {
+#[tokio::test]
+async fn a_group_is_formed_once_it_has_made_a_transaction() {
     let d = tempfile::tempdir().unwrap();
     let mut file = RecordFile::open(&d.path().join("state"), GROUP).unwrap();
     assert_eq!(file.record(), &Record { group_name: GROUP.into(), ..Record::default() });
 
-    assert!(file.note(&seen("ONLINE", true, "", &[("node1", "ONLINE")])).unwrap());
+    assert!(file.note(&seen("ONLINE", true, "", &[("node1", "ONLINE")])).await.unwrap());
     assert!(!file.record().formed, "no transaction, nothing to lose");
 
     let online = seen(
@@ -34,8 +34,8 @@ fn a_group_is_formed_once_it_has_made_a_transaction() {
         &format!("{GROUP}:1"),
         &[("node2", "ONLINE"), ("node1", "ONLINE"), ("node3", "RECOVERING")],
     );
-    assert!(file.note(&online).unwrap());
-    assert!(!file.note(&online).unwrap(), "written only when it changes");
+    assert!(file.note(&online).await.unwrap());
+    assert!(!file.note(&online).await.unwrap(), "written only when it changes");
     let again = RecordFile::open(&d.path().join("state"), GROUP).unwrap();
     assert!(again.record().formed);
     assert_eq!(
@@ -45,14 +45,14 @@ fn a_group_is_formed_once_it_has_made_a_transaction() {
     );
 }
 
-#[test]
-fn only_a_healthy_view_is_worth_remembering() {
+#[tokio::test]
+async fn only_a_healthy_view_is_worth_remembering() {
     let d = tempfile::tempdir().unwrap();
     let mut file = RecordFile::open(d.path(), GROUP).unwrap();
     for (state, majority) in [("ONLINE", false), ("RECOVERING", true), ("ERROR", false), ("OFFLINE", false)] {
         let view = [("node1", "ONLINE"), ("node2", "UNREACHABLE")];
         assert!(
-            !file.note(&seen(state, majority, &format!("{GROUP}:1"), &view)).unwrap(),
+            !file.note(&seen(state, majority, &format!("{GROUP}:1"), &view)).await.unwrap(),
             "{state} {majority}"
         );
     }
@@ -71,16 +71,16 @@ fn a_record_that_cannot_be_trusted_stops_the_keeper() {
     assert!(RecordFile::open(&file, GROUP).unwrap_err().contains("cannot be made"));
 }
 
-#[test]
-fn bootstraps_by_force_are_remembered_learnt_and_undone() {
+#[tokio::test]
+async fn bootstraps_by_force_are_remembered_learnt_and_undone() {
     let d = tempfile::tempdir().unwrap();
     let set = |text: &str| -> GtidSet { format!("{GROUP}:{text}").parse().unwrap() };
     let mut file = RecordFile::open(d.path(), GROUP).unwrap();
-    assert!(file.adopt_forks(&[set("1-9")]).unwrap());
-    assert!(!file.adopt_forks(&[set("1-5")]).unwrap(), "what is known is not replaced by as much");
-    let before = file.fork(&[set("1-9")], set("1-20")).unwrap();
+    assert!(file.adopt_forks(&[set("1-9")]).await.unwrap());
+    assert!(!file.adopt_forks(&[set("1-5")]).await.unwrap(), "what is known is not replaced by as much");
+    let before = file.fork(&[set("1-9")], set("1-20")).await.unwrap();
     assert_eq!(RecordFile::open(d.path(), GROUP).unwrap().record().forks, [set("1-9"), set("1-20")]);
-    file.set_forks(before).unwrap();
+    file.set_forks(before).await.unwrap();
     assert_eq!(RecordFile::open(d.path(), GROUP).unwrap().record().forks, [set("1-9")]);
 
     // Beyond any bootstrap that it was not part of, a member's transactions are given up.
