@@ -121,7 +121,7 @@ pub struct Timing {
 impl Default for Timing {
     fn default() -> Self {
         Self {
-            // A gateway asks every 250 ms; looking less often would only add to an outage.
+            // A gateway asks every 150 ms; looking much less often would only add to an outage.
             observe: Duration::from_millis(250),
             observe_timeout: Duration::from_millis(500),
             stale: Duration::from_secs(1),

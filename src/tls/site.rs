@@ -130,9 +130,9 @@ impl SiteCertificates {
     fn export(&self) {
         for one in self.status() {
             let file = one.file.display().to_string();
-            gauge!("trivet_certificate_expiry_timestamp_seconds", "file" => file.clone())
+            gauge!("trivet_certificate_expiry_timestamp_seconds", "file" => file)
                 .set(one.expires.unix_timestamp() as f64);
-            gauge!("trivet_certificate_reload_failed", "file" => file).set(f64::from(one.refused.is_some()));
+            export_refusal(&one.file, one.refused.is_some());
         }
     }
 
@@ -207,6 +207,10 @@ fn gap(chain: &[CertificateDer<'_>], authority: Option<&Path>) -> Option<String>
 fn refused(file: &Path, what: &str, error: &ConfigError) {
     let warning = format!("the new {what} is not used, the former stays: {error}");
     warnings::set(format!("reload of {}", file.display()), Some(warning));
+}
+
+fn export_refusal(file: &Path, refused: bool) {
+    gauge!("trivet_certificate_reload_failed", "file" => file.display().to_string()).set(f64::from(refused));
 }
 
 fn accepted(file: &Path) {
@@ -303,10 +307,10 @@ impl PublicServer {
             }
         }
         if let Some(end) = clients.lists_end() {
-            gauge!("trivet_revocation_list_expiry_timestamp_seconds", "file" => file.clone())
+            gauge!("trivet_revocation_list_expiry_timestamp_seconds", "file" => file)
                 .set(end.unix_timestamp() as f64);
         }
-        gauge!("trivet_certificate_reload_failed", "file" => file).set(f64::from(clients.is_refused()));
+        export_refusal(crl, clients.is_refused());
     }
 
     fn reload_secret(&self, followed: &mut Option<Followed<1>>, all: bool) {
@@ -314,10 +318,12 @@ impl PublicServer {
         match followed.look([path], all, || tickets.reload(path)) {
             Outcome::Unchanged => {}
             Outcome::Reloaded(()) => {
+                export_refusal(path, false);
                 accepted(path);
                 tracing::info!(file = %path.display(), "ticket secret reloaded");
             }
             Outcome::Refused(error) => {
+                export_refusal(path, true);
                 refused(path, "ticket secret", &error);
                 tracing::error!(%error, "the new ticket secret is not used; the former stays");
             }
