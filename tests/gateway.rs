@@ -493,13 +493,22 @@ async fn before_the_role_moves_connections_end_between_two_statements() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_role_that_stays_after_all_is_served_again() {
     let scene = Scene::with("").await;
+    let mut busy = scene.write().await;
+    assert_eq!(greeting(&mut busy).await, "node0");
+    scene.members[0].is(Manner::Thinks);
+    busy.send("long statement").await;
+    until("it is being executed", || async { scene.members[0].asked() == 1 }).await;
     scene.keepers[0].drains();
     until("nobody is primary", || async { scene.primary().await.is_none() }).await;
     let mut waiting = scene.write().await;
     scene.keepers[0].claims(true, false);
+    scene.members[0].is(Manner::Greets);
     assert_eq!(greeting(&mut waiting).await, "node0");
     waiting.send("insert").await;
     assert_eq!(waiting.bytes().await.unwrap(), b"insert");
+    // What was in progress goes on as if nothing had been.
+    until("the role is back", || async { scene.primary().await.is_some() }).await;
+    assert_eq!(busy.bytes().await.unwrap(), b"long statement");
 }
 
 #[tokio::test(flavor = "multi_thread")]

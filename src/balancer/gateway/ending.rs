@@ -62,9 +62,11 @@ async fn between_statements(gateway: &Gateway, choice: &Choice, flow: &Flow) -> 
             Standing::Draining => (MOVE, End::Drained(name())),
             Standing::Kept if gateway.ending.is_cancelled() => (LAST, End::Stopping),
             Standing::Kept if gateway.draining.is_cancelled() => (STOP, End::Stopping),
-            // The role stays after all, but who was held may have been waiting for an answer to what was not passed on.
-            Standing::Kept if flow.is_held() => (LAST, End::Drained(name())),
-            Standing::Kept => return None,
+            // The role stays after all.
+            Standing::Kept => {
+                flow.release();
+                return None;
+            }
         };
         if began.elapsed() >= patience.hold_after {
             flow.hold();

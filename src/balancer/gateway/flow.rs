@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
+use futures_util::task::AtomicWaker;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// The bytes of one connection, both ways.
@@ -17,6 +18,8 @@ pub(super) struct Flow {
     /// The member spoke last: nothing that the client asked is without an answer.
     answered: AtomicBool,
     held: AtomicBool,
+    /// Who would read from the client if it were not held.
+    reader: AtomicWaker,
 }
 
 /// Who is at the other end of a stream.
@@ -45,12 +48,17 @@ impl Flow {
 
     /// Takes nothing more from the client. What it has sent meanwhile never reaches the member, so it was not done.
     pub(super) fn hold(&self) {
-        self.held.store(true, Ordering::Relaxed);
+        self.held.store(true, Ordering::SeqCst);
     }
 
-    /// Whether anything is still taken from the client.
-    pub(super) fn is_held(&self) -> bool {
-        self.held.load(Ordering::Relaxed)
+    /// Takes from the client again, beginning with what it has sent meanwhile.
+    pub(super) fn release(&self) {
+        self.held.store(false, Ordering::SeqCst);
+        self.reader.wake();
+    }
+
+    fn is_held(&self) -> bool {
+        self.held.load(Ordering::SeqCst)
     }
 
     /// What was read before the member's stream was given to the copying, and is yet to be written.
@@ -86,8 +94,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         if self.side == Side::Client && self.flow.is_held() {
-            // Nobody wakes it again: a connection that is held is about to end.
-            return Poll::Pending;
+            self.flow.reader.register(cx.waker());
+            // Asked again: it may have been released before there was anybody to wake.
+            if self.flow.is_held() {
+                return Poll::Pending;
+            }
         }
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
@@ -149,5 +160,12 @@ mod tests {
         app.write_all(b"select").await.unwrap();
         let none = tokio::time::timeout(std::time::Duration::from_millis(20), client.read(&mut bytes)).await;
         assert!(none.is_err() && flow.is_idle(), "what is held is not read");
+        let reading = tokio::spawn(async move {
+            client.read_exact(&mut bytes).await.unwrap();
+            bytes
+        });
+        tokio::task::yield_now().await;
+        flow.release();
+        assert_eq!(&reading.await.unwrap(), b"select", "and is there when it goes on");
     }
 }
