@@ -7,7 +7,7 @@
 //! ```ignore
 //! let pool = Pool::new("web", backends);          // Vec<(Spec, Arc<dyn Check>)>
 //! pool.first_round(timing).await;
-//! pool.run_checks(timing);
+//! pool.run_checks(timing, &heartbeats);
 //! let mut tried = Tried::default();
 //! while let Some(backend) = pool.pick(&tried) {
 //!     match connect(backend.address()).await {

@@ -21,6 +21,9 @@ pub use heartbeats::{Beat, Heartbeats, Rest};
 /// `EX_USAGE` of `sysexits(3)`: the command line or the configuration is wrong; nothing was bound.
 pub const EX_USAGE: u8 = 64;
 
+/// `EX_SOFTWARE` of `sysexits(3)`: a bug.
+pub const EX_SOFTWARE: u8 = 70;
+
 /// The options that every service has.
 #[derive(Debug, Clone, Parser)]
 pub struct ServiceArgs {
@@ -94,9 +97,22 @@ pub fn main<C: DeserializeOwned + Validate>(
             println!("{name}: {}: ok", args.config.display());
             return Ok(());
         }
+        end_on_panic();
         run(c)
     });
     finish(name, outcome)
+}
+
+/// From now on a panic, in whatever task or thread, ends the process with [`EX_SOFTWARE`], and systemd starts it anew: what
+/// the task did is missing from then on, and nobody would notice.
+pub fn end_on_panic() {
+    let tell = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        tell(panic);
+        tracing::error!(%panic, "this is a bug; the process ends");
+        crate::telemetry::access::flush();
+        std::process::exit(i32::from(EX_SOFTWARE));
+    }));
 }
 
 /// Prints a failure the way every program does and turns it into the exit status.
@@ -206,4 +222,27 @@ pub fn notify_stopping() {
 /// A line for `systemctl status`.
 pub fn notify_status(status: &str) {
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Status(status)]);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HERE: &str = "process::tests::a_panic_in_any_task_ends_the_process";
+
+    #[test]
+    fn a_panic_in_any_task_ends_the_process() {
+        if std::env::var_os("TRIVET_TEST_PANICS").is_some() {
+            end_on_panic();
+            let _ = block_on(async {
+                // Nobody waits for it.
+                tokio::spawn(async { panic!("on purpose") });
+                std::future::pending().await
+            });
+        }
+        let program = std::env::current_exe().unwrap();
+        let mut child = std::process::Command::new(program);
+        let ended = child.args(["--exact", HERE]).env("TRIVET_TEST_PANICS", "1").output().unwrap();
+        assert_eq!(ended.status.code(), Some(i32::from(EX_SOFTWARE)), "{ended:?}");
+    }
 }

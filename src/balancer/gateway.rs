@@ -31,7 +31,7 @@ use super::config::Database;
 use crate::config::ConfigError;
 use crate::pool::config::Timing;
 use crate::pool::{Backend, Check, HttpCheck, Pool, Spec};
-use crate::process::Shutdown;
+use crate::process::{Heartbeats, Shutdown};
 use crate::tls;
 
 mod connection;
@@ -113,6 +113,12 @@ impl Gateway {
         tokio::join!(self.write.first_round(self.timing), self.read.first_round(self.timing));
     }
 
+    /// Goes on checking them, as `heartbeats` expects.
+    pub fn run_checks(&self, heartbeats: &Heartbeats) {
+        self.write.run_checks(self.timing, heartbeats);
+        self.read.run_checks(self.timing, heartbeats);
+    }
+
     /// Serves until `shutdown`, and then until every connection has come to a point where it can end, or `shutdown_timeout` is
     /// over. New connections are served for as long as any of the former ones is: a process that stops refuses nobody until
     /// its last moment, and where systemd holds the sockets, not even then.
@@ -122,8 +128,6 @@ impl Gateway {
         mut shutdown: Shutdown,
         shutdown_timeout: Duration,
     ) {
-        self.write.run_checks(self.timing);
-        self.read.run_checks(self.timing);
         let watching = tokio::spawn(route::watch_claims(self.write.clone()));
         let (tasks, cut) = (TaskTracker::new(), CancellationToken::new());
         for listener in listeners {

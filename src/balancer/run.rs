@@ -21,7 +21,7 @@ use crate::http::engine::Engine;
 use crate::http::server::{self, Connections, Endpoint, Limits};
 use crate::http::steps::{self, Policy, Position};
 use crate::pool::{Check, HttpCheck, Pool, Spec};
-use crate::process::{self, Failure, Shutdown};
+use crate::process::{self, Failure, Heartbeats, Shutdown};
 use crate::telemetry::{self, MetricsServer};
 use crate::tls;
 use crate::tls::site::{PublicServer, SiteCertificates};
@@ -92,11 +92,13 @@ async fn serve(
     let (_running, until_the_end) = Shutdown::channel();
     tokio::spawn(metrics_server.serve(metrics, Arc::new(move || status.json()), until_the_end));
 
+    let heartbeats = Heartbeats::default();
     // Servers of clients: the process ends when they have.
     let mut servers = JoinSet::new();
     if let Some(gateway) = gateway {
         let listeners = gateway.clone().bind().await?;
         gateway.first_round().await;
+        gateway.run_checks(&heartbeats);
         servers.spawn(gateway.serve(listeners, shutdown.clone(), config.shutdown_timeout));
     }
     if let (Some(http), Some(https), Some(web)) = (http, &config.https, &config.web) {
@@ -107,7 +109,7 @@ async fn serve(
         let limits = limits(&config, https);
         // Checked before the first client: nobody is told 503 only because we have not asked yet.
         http.pool.first_round(web.health.timing()).await;
-        http.pool.run_checks(web.health.timing());
+        http.pool.run_checks(web.health.timing(), &heartbeats);
         for name in config.server_names().iter().filter(|n| !http.public.certificates.covers(n)) {
             tracing::warn!(%name, "no certificate carries this name of the site: clients will refuse the first one");
         }
@@ -146,7 +148,7 @@ async fn serve(
             connections,
         ));
     }
-    process::notify_ready();
+    process::notify_ready_while(heartbeats);
     tracing::info!(node = %config.node, "serving");
     while let Some(ended) = servers.join_next().await {
         ended.map_err(|e| Failure::run(format_args!("a server broke down: {e}")))?;

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::config::Timing;
 use super::*;
+use crate::process::Heartbeats;
 
 const TIMING: Timing =
     Timing { interval: Duration::from_millis(500), timeout: Duration::from_millis(400), rise: 2, fall: 2 };
@@ -212,10 +213,32 @@ async fn who_waits_for_a_loss_is_told() {
     changes.mark_unchanged();
 }
 
+/// Comes back for nobody: it forgets its own time-out.
+struct Stuck;
+
+#[async_trait]
+impl Check for Stuck {
+    async fn check(&self, _: Duration) -> Verdict {
+        std::future::pending().await
+    }
+}
+
+#[tokio::test]
+async fn checks_that_stand_still_are_missed() {
+    let spec = Spec { name: "a".into(), address: "192.0.2.1:1".parse().unwrap(), tier: 0 };
+    let check: Arc<dyn Check> = Arc::new(Stuck);
+    let pool = Pool::new("web", vec![(spec, check)]);
+    let heartbeats = Heartbeats::default();
+    pool.run_checks(TIMING, &heartbeats);
+    assert_eq!(heartbeats.missed(std::time::Instant::now()), None);
+    let later = std::time::Instant::now() + Duration::from_secs(5);
+    assert!(heartbeats.missed(later).unwrap().starts_with("the checks of web/a has not come round"));
+}
+
 #[tokio::test(start_paused = true)]
 async fn checks_repeat_at_their_interval() {
     let pool = pool(&[("a", 0, good())]);
-    pool.run_checks(TIMING);
+    pool.run_checks(TIMING, &Heartbeats::default());
     tokio::time::sleep(TIMING.interval + Duration::from_millis(1)).await;
     assert_eq!(picked(&pool, 1), ["a"]);
 }

@@ -16,7 +16,7 @@ use crate::http::admission::Admission;
 use crate::http::engine::Engine;
 use crate::http::server::{self, Connections, Endpoint, Limits};
 use crate::http::steps::Policy;
-use crate::process::{self, Failure, Shutdown};
+use crate::process::{self, Failure, Heartbeats, Shutdown};
 use crate::telemetry::{self, MetricsServer};
 use crate::tls;
 
@@ -72,9 +72,10 @@ pub async fn run(config: Config) -> Result<(), Failure> {
     // It answers while the process drains, and ends with it.
     let (_running, until_the_end) = Shutdown::channel();
     tokio::spawn(metrics_server.serve(metrics, status, until_the_end));
-    upstreams.watch().await;
+    let heartbeats = Heartbeats::default();
+    upstreams.watch(&heartbeats).await;
     tokio::spawn(site.reload_when_told(shutdown.clone()));
-    process::notify_ready();
+    process::notify_ready_while(heartbeats);
     tracing::info!(node = %config.node, "serving");
     server::serve(endpoints, engine, limits, admission, shutdown, config.shutdown_timeout, connections).await;
     tracing::info!("stopped");

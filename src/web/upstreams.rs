@@ -13,6 +13,7 @@ use crate::config::ConfigError;
 use crate::http::engine::upstream::{Reach, Upstreams as Links};
 use crate::pool::config::{Protocol, Timing};
 use crate::pool::{Backend, Check, HttpCheck, Pool, Spec, Tried};
+use crate::process::Heartbeats;
 use crate::tls;
 
 /// A path on a web tier that is 200 while the app beside it is healthy, and 503 otherwise.
@@ -73,9 +74,9 @@ impl Upstreams {
     }
 
     /// Checks everyone once, and goes on checking; closes connections that have been unused for too long.
-    pub async fn watch(self: &Arc<Self>) {
+    pub async fn watch(self: &Arc<Self>, heartbeats: &Heartbeats) {
         self.pool.first_round(self.timing).await;
-        self.pool.run_checks(self.timing);
+        self.pool.run_checks(self.timing, heartbeats);
         let upstreams = self.clone();
         tokio::spawn(async move {
             let mut ticks = tokio::time::interval(Duration::from_secs(1));
