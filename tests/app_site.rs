@@ -9,6 +9,7 @@ use app_support::{Database, PASSWORD, Request, Running, Token, execute};
 use serde_json::{Value, json};
 use trivet::app::import;
 use trivet::app::store::articles::Imported;
+use trivet::app::store::housekeeping::sweep;
 
 /// A running site with two users on a fresh database; leaves the test when there is no MySQL.
 macro_rules! site {
@@ -845,6 +846,33 @@ async fn an_import_is_repeatable_and_all_or_nothing() {
         import::read_folder(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/articles"))).unwrap();
     assert!(samples.len() >= 12);
     assert!(import::write(&site.site.db, &samples).await.unwrap().iter().all(|i| *i == Imported::Created));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sweep_leaves_nothing_that_is_over_however_much_it_is() {
+    let (mut database, _write, _read, site) = site!("a_sweep_leaves_nothing_that_is_over_however_much_it_is");
+    let token = site.login("author").await;
+    let (kept_sessions, kept_keys) = (database.count("sessions").await, database.count("idempotency").await);
+    let name = database.name.clone();
+    let numbers = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2500) SELECT";
+    execute(&mut database.primary, "SET SESSION cte_max_recursion_depth = 2500").await;
+    for rows in [
+        format!(
+            "INSERT INTO {name}.idempotency (key_hash, fingerprint, answer, created_at) {numbers}
+             UNHEX(SHA2(i, 256)), UNHEX(SHA2(i, 256)), 'null', UTC_TIMESTAMP(6) - INTERVAL 25 HOUR FROM n"
+        ),
+        format!(
+            "INSERT INTO {name}.sessions (token_hash, user_id, expires_at) {numbers}
+             UNHEX(SHA2(i, 256)), (SELECT MIN(id) FROM {name}.users), UTC_TIMESTAMP(6) - INTERVAL 1 SECOND FROM n"
+        ),
+    ] {
+        database.on_primary(&rows).await;
+    }
+    assert_eq!(sweep(&site.site.db).await.unwrap(), 5000);
+    assert_eq!(database.count("idempotency").await, kept_keys, "younger than a day");
+    assert_eq!(database.count("sessions").await, kept_sessions);
+    let me = site.send(Request::new("GET", "/api/me").token(&token)).await;
+    assert_eq!(me.status, 200, "who is signed in stays signed in");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -18,7 +18,7 @@ use super::auth::SiteKey;
 use super::db::{Db, Freshness, Pool};
 use super::error::Error;
 use super::site::{Shared, Site};
-use super::store::housekeeping::{SigningKey, Sweep};
+use super::store::housekeeping::{self, SigningKey};
 use crate::process::{Shutdown, notify_status};
 
 /// Between two probes.
@@ -175,8 +175,8 @@ pub async fn prepare(db: &Db) -> Result<SiteKey, String> {
 pub async fn sweep(site: Arc<Site>) {
     loop {
         tokio::time::sleep(SWEEP_PERIOD + SWEEP_PERIOD.mul_f64(rand::random::<f64>())).await;
-        match site.db.write(&Sweep).await {
-            Ok(done) => tracing::debug!(rows = done.value, "swept"),
+        match housekeeping::sweep(&site.db).await {
+            Ok(rows) => tracing::debug!(rows, "swept"),
             Err(e) => tracing::info!(error = %Error::from(e), "not swept"),
         }
     }
