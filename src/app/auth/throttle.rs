@@ -3,18 +3,26 @@
 //! Kept in memory, on purpose: a guesser must not be able to make the primary write. So each node counts for itself, and
 //! a guesser who reaches all of them has that many times the attempts.
 
+use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use crate::app::text::rules;
+
 /// One address may try several accounts (an office behind one address), but not that many.
 const PER_ADDRESS: u32 = 10;
 /// One account may be tried from several addresses; the higher limit keeps a stranger from locking its owner out soon.
 const PER_ACCOUNT: u32 = 20;
-/// More entries than this are not kept; the oldest go.
+/// Entries that are kept at most, about 150 octets each.
+///
+/// When there are more within one window, those go that count least, of them the oldest: whoever makes up accounts to be
+/// forgotten makes entries of one attempt each, and the account that is really guessed at has more.
 const MOST_ENTRIES: usize = 100_000;
+/// What stays when there is no more room; fewer than all, so that not every attempt has to choose.
+const KEPT_ENTRIES: usize = MOST_ENTRIES / 2;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Key {
@@ -27,6 +35,12 @@ enum Key {
 struct Count {
     since: Instant,
     failures: u32,
+}
+
+impl Count {
+    fn weight(&self) -> (u32, Instant) {
+        (self.failures, self.since)
+    }
 }
 
 /// Counts failures in fixed windows.
@@ -44,7 +58,8 @@ impl Throttle {
     }
 
     fn keys(&self, account: &str, address: IpAddr) -> [(Key, u32); 3] {
-        let account = account.to_lowercase();
+        // Longer than any name may be: those are one account, and no key takes more room than a name does.
+        let account = if account.len() > rules::NAME { String::new() } else { account.to_lowercase() };
         let address = network(address);
         [
             (Key::Pair(account.clone(), address), self.attempts),
@@ -67,11 +82,7 @@ impl Throttle {
             }
         }
         if counts.len() >= MOST_ENTRIES {
-            let window = self.window;
-            counts.retain(|_, c| now.saturating_duration_since(c.since) < window);
-            if counts.len() >= MOST_ENTRIES {
-                counts.clear();
-            }
+            make_room(&mut counts, self.window, now);
         }
         for (key, _) in keys {
             let count = counts.entry(key).or_insert(Count { since: now, failures: 0 });
@@ -94,6 +105,30 @@ impl Throttle {
             }
         }
     }
+}
+
+/// Forgets what is over; when that is not enough, what counts least.
+fn make_room(counts: &mut HashMap<Key, Count>, window: Duration, now: Instant) {
+    counts.retain(|_, c| now.saturating_duration_since(c.since) < window);
+    if counts.len() <= KEPT_ENTRIES {
+        return;
+    }
+    let mut weights: Vec<_> = counts.values().map(Count::weight).collect();
+    let surplus = weights.len() - KEPT_ENTRIES;
+    let (_, least, _) = weights.select_nth_unstable(surplus);
+    let least = *least;
+    // Entries that weigh the same as the least may be more than there is room for: so not all of them stay.
+    let heavier = counts.values().filter(|c| c.weight() > least).count();
+    let mut equals = KEPT_ENTRIES.saturating_sub(heavier);
+    counts.retain(|_, c| match c.weight().cmp(&least) {
+        Ordering::Greater => true,
+        Ordering::Equal if equals > 0 => {
+            equals -= 1;
+            true
+        }
+        Ordering::Equal => false,
+        Ordering::Less => false,
+    });
 }
 
 /// What one customer of a provider has: an IPv4 address, or an IPv6 /64.
@@ -152,5 +187,45 @@ mod tests {
         assert!(t.attempt("fresh", ip("2001:db8::ffff"), now).is_err(), "the same /64");
         let tries = (0..100).filter(|i| t.attempt("one", ip(&format!("192.0.2.{i}")), now).is_ok()).count();
         assert_eq!(tries, 40);
+    }
+
+    /// `count` attempts, each at an account made up for it and from a /64 of its own.
+    fn made_up(t: &Throttle, count: u32, now: Instant) {
+        for i in 0..count {
+            let (high, low) = ((i >> 16) as u16, i as u16);
+            let address = IpAddr::from([0x2001, 0xdb8, high, low, 0, 0, 0, 1]);
+            t.attempt(&format!("made-up{i}"), address, now).unwrap();
+        }
+    }
+
+    #[test]
+    fn made_up_accounts_do_not_make_the_attacked_one_forgotten() {
+        let t = Throttle::new(5, WINDOW);
+        let now = Instant::now();
+        let guess = |i: u8| t.attempt("editor", ip(&format!("192.0.2.{i}")), now);
+        for i in 0..100 {
+            guess(i).unwrap();
+        }
+        assert!(guess(200).is_err());
+        made_up(&t, 120_000, now + Duration::from_millis(1));
+        assert!(guess(201).is_err(), "still as many wrong passwords as before");
+        assert!(t.counts.lock().len() <= MOST_ENTRIES);
+    }
+
+    #[test]
+    fn attempts_at_the_same_moment_do_not_make_the_table_grow() {
+        let t = Throttle::new(5, WINDOW);
+        made_up(&t, 120_000, Instant::now());
+        assert!(t.counts.lock().len() <= MOST_ENTRIES);
+    }
+
+    #[test]
+    fn a_name_that_no_account_can_have_takes_no_room() {
+        let t = Throttle::new(5, WINDOW);
+        let now = Instant::now();
+        for i in 0..10 {
+            let _ = t.attempt(&format!("{i}{}", "x".repeat(100_000)), ip("192.0.2.1"), now);
+        }
+        assert_eq!(t.counts.lock().len(), 3);
     }
 }
