@@ -7,9 +7,11 @@ use std::time::{Duration, Instant};
 
 use app_support::{Database, PASSWORD, Request, Running, Token, execute};
 use serde_json::{Value, json};
+use trivet::app::db::Freshness;
 use trivet::app::import;
-use trivet::app::store::articles::Imported;
+use trivet::app::store::articles::{Imported, PIECE, Search};
 use trivet::app::store::housekeeping::sweep;
+use trivet::app::store::{PageRequest, texts};
 
 /// A running site with two users on a fresh database; leaves the test when there is no MySQL.
 macro_rules! site {
@@ -83,6 +85,9 @@ async fn what_the_api_writes_people_and_programs_read() {
         ("/none", 404),
         ("/api/none", 404),
         ("/api/articles?page_size=1000", 400),
+        ("/api/articles?page_size=100", 200),
+        ("/api/search?q=replication&page_size=20", 200),
+        ("/api/search?q=replication&page_size=21", 400),
         ("/api/search", 400),
         ("/api/me", 401),
         ("/search?q=zzz", 200),
@@ -800,7 +805,7 @@ async fn several_apps_start_at_once_on_an_empty_database_that_comes_late() {
     let sql = format!("SELECT COUNT(*) FROM {name}._sqlx_migrations WHERE success");
     let applied: i64 =
         sqlx::query_scalar(sqlx::AssertSqlSafe(sql)).fetch_one(&mut database.primary).await.unwrap();
-    assert_eq!(applied, 2);
+    assert_eq!(applied, 3);
     for site in &ready {
         assert_eq!(site.get("/").await.status, 200);
     }
@@ -846,6 +851,62 @@ async fn an_import_is_repeatable_and_all_or_nothing() {
         import::read_folder(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/articles"))).unwrap();
     assert!(samples.len() >= 12);
     assert!(import::write(&site.site.db, &samples).await.unwrap().iter().all(|i| *i == Imported::Created));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_excerpt_is_found_anywhere_in_a_long_article_and_no_more_than_a_piece_is_loaded() {
+    let (mut database, _write, _read, site) =
+        site!("an_excerpt_is_found_anywhere_in_a_long_article_and_no_more_than_a_piece_is_loaded");
+    let token = site.login("author").await;
+    let filler =
+        "All *work* and no [play](https://www.foobar.com/a-link-that-nobody-reads) makes. ".repeat(1100);
+    let body = format!("Beginning here.\n\n{filler}\n\nThen a **quokka** came, in größer shoes.\n\n{filler}");
+    let slug = create(&site, &token, "Marsupials", &body).await;
+    create(&site, &token, "Short", "A quokka, and nothing else.").await;
+    database.replica_catches_up().await;
+
+    let excerpts = async |q: &str| {
+        let found = site.get(&format!("/api/search?q={q}")).await.json();
+        let items = found["items"].as_array().unwrap().iter();
+        items.map(|item| item["excerpt"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let mut found = excerpts("Quokka").await;
+    found.sort();
+    assert_eq!(found[0], "A quokka, and nothing else.");
+    assert!(
+        found[1].starts_with("… ") && found[1].contains(" makes. Then a quokka came, in gr"),
+        "{found:?}"
+    );
+    assert!(!found[1].contains("foobar"), "words, not markup: {found:?}");
+    let page = site.get("/search?q=quokka+gr%C3%B6%C3%9Fer").await;
+    assert!(
+        page.body.contains("Then a <mark>quokka</mark> came, in <mark>größer</mark> shoes."),
+        "{}",
+        page.body
+    );
+    assert!(excerpts("marsupials").await[0].starts_with("Beginning here. All work"), "found by its title");
+    assert!(site.get(&format!("/articles/{slug}")).await.text().contains("61 min read"));
+
+    let search = Search { words: "quokka".into(), page: PageRequest { page: 1, size: 20 } };
+    let loaded = site.site.db.read(&Freshness::Any, &search).await.unwrap();
+    assert_eq!(loaded.items.len(), 2);
+    for found in loaded.items {
+        assert!(found.piece.chars().count() <= PIECE as usize, "{} characters", found.piece.len());
+    }
+
+    // An app of before this table edits beside us: beginnings until somebody makes up for it.
+    let old = format!(
+        "UPDATE {0}.articles SET version = version + 1, body = CONCAT('New *words*. ', body) WHERE slug = '{slug}'",
+        database.name
+    );
+    database.on_primary(&old).await;
+    database.replica_catches_up().await;
+    let beginning =
+        async || excerpts("quokka").await.iter().any(|e| e.starts_with("New words. Beginning here."));
+    assert!(beginning().await);
+    assert_eq!(texts::complete(&site.site.db).await.unwrap(), 1);
+    database.replica_catches_up().await;
+    assert!(!beginning().await && excerpts("quokka").await.iter().any(|e| e.contains("Then a quokka came")));
 }
 
 #[tokio::test(flavor = "multi_thread")]

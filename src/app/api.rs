@@ -18,16 +18,19 @@ use super::store::idempotency::{OnceKey, Outcome};
 use super::store::sessions::{End, Nothing};
 use super::store::{Page, PageRequest};
 use super::text::excerpt;
+use super::text::markdown::Profile;
 use super::text::rules::{self, Typed};
-use super::text::{markdown, markdown::Profile};
 
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
 /// Says that an answer is the first one again.
 const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 /// Longest idempotency key.
 const LONGEST_KEY: usize = 200;
-/// Items a page when the client does not say, and at most.
-const PAGE_SIZES: (u32, u32) = (20, 100);
+/// Items a page when the client does not say.
+const PAGE_SIZE: u32 = 20;
+/// Items of a list at most, and of what a search found: each of those costs the database more.
+const MOST: u32 = 100;
+const MOST_FOUND: u32 = 20;
 const EXCERPT: usize = 220;
 
 fn answer(status: StatusCode, value: &impl Serialize) -> Response {
@@ -63,11 +66,12 @@ pub struct Asked {
 }
 
 impl Asked {
-    fn page(&self) -> Result<PageRequest, Error> {
-        let bad = || Error::BadRequest("page must be a number from 1, page_size one from 1 to 100.".into());
+    fn page(&self, most: u32) -> Result<PageRequest, Error> {
+        let bad =
+            || Error::BadRequest(format!("page must be a number from 1, page_size one from 1 to {most}."));
         let size = match self.page_size.as_deref() {
-            None => PAGE_SIZES.0,
-            Some(text) => text.parse().ok().filter(|n| (1..=PAGE_SIZES.1).contains(n)).ok_or_else(bad)?,
+            None => PAGE_SIZE,
+            Some(text) => text.parse().ok().filter(|n| (1..=most).contains(n)).ok_or_else(bad)?,
         };
         request::page(self.page.as_deref(), size).ok_or_else(bad)
     }
@@ -83,7 +87,7 @@ pub async fn list(
     client: Client,
     Query(asked): Query<Asked>,
 ) -> Result<Response, Error> {
-    let list = List { page: asked.page()?, tag: asked.tag.clone() };
+    let list = List { page: asked.page(MOST)?, tag: asked.tag.clone() };
     let (_, page) = client.read(&site, &list).await?;
     Ok(answer(StatusCode::OK, &paged(&page)))
 }
@@ -98,12 +102,13 @@ pub async fn search(
     if words.is_empty() {
         return Err(Error::BadRequest("q is missing: what shall be searched for?".into()));
     }
-    let (_, page) = client.read(&site, &Search { words: words.clone(), page: asked.page()? }).await?;
+    let (_, page) =
+        client.read(&site, &Search { words: words.clone(), page: asked.page(MOST_FOUND)? }).await?;
     let Page { items, page, page_size, total } = page;
     let items = items
         .iter()
         .map(|found| {
-            let pieces = excerpt::around(&markdown::plain_text(&found.body), &words, EXCERPT);
+            let pieces = excerpt::around(&found.piece, found.later, &words, EXCERPT);
             let mut item = json!(found.head);
             item["excerpt"] = json!(pieces.iter().map(|p| p.text.as_str()).collect::<String>());
             item
@@ -121,7 +126,7 @@ pub async fn show(
     let (_, article) = client.read(&site, &BySlug(&slug)).await?;
     let article = article.ok_or(Error::NotFound)?;
     let mut value = json!(article);
-    value["html"] = json!(&*site.renderer.render(Profile::Article, &article.body));
+    value["html"] = json!(&*site.renderer.render(Profile::Article, &article.body).await);
     Ok(answer(StatusCode::OK, &value))
 }
 
@@ -132,7 +137,7 @@ pub async fn comments(
     Path(slug): Path<String>,
     Query(asked): Query<Asked>,
 ) -> Result<Response, Error> {
-    let (_, found) = client.read(&site, &WithComments { slug: &slug, page: asked.page()? }).await?;
+    let (_, found) = client.read(&site, &WithComments { slug: &slug, page: asked.page(MOST)? }).await?;
     let (_, comments) = found.ok_or(Error::NotFound)?;
     Ok(answer(StatusCode::OK, &paged(&comments)))
 }

@@ -19,6 +19,7 @@ use super::db::{Db, Freshness, Pool};
 use super::error::Error;
 use super::site::{Shared, Site};
 use super::store::housekeeping::{self, SigningKey};
+use super::store::texts;
 use crate::process::{Shutdown, notify_status};
 
 /// Between two probes.
@@ -138,6 +139,7 @@ pub async fn open(site: Shared, mut shutdown: Shutdown) {
             Ok(key) => {
                 site.open(key);
                 tracing::info!("the site is open");
+                complete_texts(&site).await;
                 return;
             }
             // The same reason every few seconds would drown the log.
@@ -171,7 +173,16 @@ pub async fn prepare(db: &Db) -> Result<SiteKey, String> {
     key.map(SiteKey::new).ok_or_else(|| "the site's key is missing".into())
 }
 
-/// Deletes what is over, now and then.
+async fn complete_texts(site: &Site) {
+    match texts::complete(&site.db).await {
+        Ok(0) => {}
+        Ok(articles) => tracing::info!(articles, "made texts to search in"),
+        // Until the next sweep, excerpts of these articles are their beginnings.
+        Err(e) => tracing::info!(error = %Error::from(e), "texts to search in were not made"),
+    }
+}
+
+/// Deletes what is over, now and then, and makes up for what an older app beside this one left out.
 pub async fn sweep(site: Arc<Site>) {
     loop {
         tokio::time::sleep(SWEEP_PERIOD + SWEEP_PERIOD.mul_f64(rand::random::<f64>())).await;
@@ -179,5 +190,6 @@ pub async fn sweep(site: Arc<Site>) {
             Ok(rows) => tracing::debug!(rows, "swept"),
             Err(e) => tracing::info!(error = %Error::from(e), "not swept"),
         }
+        complete_texts(&site).await;
     }
 }

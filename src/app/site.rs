@@ -11,7 +11,7 @@ use super::config::Config;
 use super::db::Db;
 use super::error::Error;
 use super::health::Health;
-use super::text::markdown::Renderer;
+use super::text::renderer::Renderer;
 
 /// Password verifications at a time; more than a node has to spare would only slow pages down.
 const PARALLEL_PASSWORDS: usize = 2;

@@ -5,6 +5,7 @@ pub mod comments;
 pub mod housekeeping;
 pub mod idempotency;
 pub mod sessions;
+pub mod texts;
 pub mod users;
 
 use serde::{Deserialize, Serialize};

@@ -3,4 +3,5 @@
 pub mod excerpt;
 pub mod front_matter;
 pub mod markdown;
+pub mod renderer;
 pub mod rules;

@@ -18,12 +18,12 @@ use crate::app::store::comments::{Add, Added};
 use crate::app::store::idempotency::{OnceKey, Outcome};
 use crate::app::store::{Moment, Page};
 use crate::app::text::markdown::Profile;
-use crate::app::text::{markdown, rules};
+use crate::app::text::rules;
 
 /// Comments on one page.
 pub const COMMENTS: u32 = 50;
 /// Words a minute, for the reading time.
-const READING_SPEED: usize = 220;
+const READING_SPEED: u32 = 220;
 
 struct Shown {
     id: u64,
@@ -38,7 +38,7 @@ struct ArticlePage {
     frame: Frame,
     article: Article,
     html: Arc<str>,
-    minutes: usize,
+    minutes: u32,
     may_edit: bool,
     comments: Vec<Shown>,
     pager: Pager,
@@ -73,29 +73,31 @@ pub async fn show(
     let base = format!("/articles/{}?comments=", article.head.slug);
     let pager = Pager::new(comments.page, comments.pages(), &base, "#comments");
     let Page { items, .. } = comments;
-    let comments = items
-        .into_iter()
-        .map(|c| Shown {
-            id: c.id,
-            author: c.author,
-            at: c.created_at,
-            html: site.renderer.render(Profile::Comment, &c.body),
-        })
-        .collect();
-    let words = markdown::plain_text(&article.body).split(' ').count();
+    let mut shown = Vec::with_capacity(items.len());
+    for c in items {
+        let html = site.renderer.render(Profile::Comment, &c.body).await;
+        shown.push(Shown { id: c.id, author: c.author, at: c.created_at, html });
+    }
     render(
         StatusCode::OK,
         &ArticlePage {
-            html: site.renderer.render(Profile::Article, &article.body),
-            minutes: words.div_ceil(READING_SPEED).max(1),
+            html: site.renderer.render(Profile::Article, &article.body).await,
+            minutes: minutes(&article),
             may_edit: viewer.as_ref().is_some_and(|v| v.may_edit(article.author_id)),
             frame: Frame::new(&site, &client, viewer)?,
             article,
-            comments,
+            comments: shown,
             pager,
             once: random_text::<16>(),
         },
     )
+}
+
+/// How long reading takes.
+fn minutes(article: &Article) -> u32 {
+    // A word of English and the space after it.
+    let guessed = || u32::try_from(article.body.len() / 6).unwrap_or(u32::MAX);
+    article.words.unwrap_or_else(guessed).div_ceil(READING_SPEED).max(1)
 }
 
 /// The comment form.

@@ -156,7 +156,7 @@ impl Editing<'_> {
     }
 
     /// What can be answered without writing: strangers, foreign forms, previews, mistakes.
-    fn before_writing(&self, fields: &Fields) -> Sent {
+    async fn before_writing(&self, fields: &Fields) -> Sent {
         let again = |status, show| Sent::Answered(self.show(status, fields.clone(), show));
         if self.client.token.is_none() {
             return again(StatusCode::UNAUTHORIZED, Show::notice(signed_out()));
@@ -168,8 +168,12 @@ impl Editing<'_> {
         }
         let checked = fields.check(self.slug);
         if fields.action == "preview" {
-            let preview = Some(self.site.renderer.render(Profile::Article, &fields.body));
             let problems = checked.err().unwrap_or_default();
+            // What is too long to be saved is not worth the work.
+            let preview = match problems.contains_key("body") {
+                true => None,
+                false => Some(self.site.renderer.render(Profile::Article, &fields.body).await),
+            };
             return again(StatusCode::OK, Show { preview, problems, ..Show::default() });
         }
         match checked {
@@ -200,7 +204,7 @@ pub async fn create(
     Form(mut fields): Form<Fields>,
 ) -> Result<Response, Error> {
     let page = Editing { site: &site, client: &client, slug: None, viewer: None };
-    let (draft, slug, exact_slug) = match page.before_writing(&fields) {
+    let (draft, slug, exact_slug) = match page.before_writing(&fields).await {
         Sent::Good(draft, slug, chosen) => (draft, slug, chosen),
         Sent::Answered(answer) => return answer,
     };
@@ -244,7 +248,7 @@ pub async fn edit(
     Form(mut fields): Form<Fields>,
 ) -> Result<Response, Error> {
     let page = Editing { site: &site, client: &client, slug: Some(&slug), viewer: None };
-    let draft = match page.before_writing(&fields) {
+    let draft = match page.before_writing(&fields).await {
         Sent::Good(draft, ..) => draft,
         Sent::Answered(answer) => return answer,
     };

@@ -4,6 +4,7 @@ use askama::Template;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::Response;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 
 use super::{Frame, Framed, Pager, render};
@@ -13,7 +14,7 @@ use crate::app::site::Shared;
 use crate::app::store::articles::{List, Search, Summary};
 use crate::app::store::sessions::Nothing;
 use crate::app::text::excerpt::{self, Piece};
-use crate::app::text::{markdown, rules};
+use crate::app::text::rules;
 
 /// Characters of an excerpt in search results.
 const EXCERPT: usize = 220;
@@ -130,7 +131,7 @@ pub async fn search(
         .items
         .into_iter()
         .map(|found| Hit {
-            excerpt: excerpt::around(&markdown::plain_text(&found.body), &words, EXCERPT),
+            excerpt: excerpt::around(&found.piece, found.later, &words, EXCERPT),
             head: found.head,
         })
         .collect();
@@ -139,14 +140,11 @@ pub async fn search(
     render(StatusCode::OK, &SearchPage { frame, hits, total, pager })
 }
 
-/// Percent-encodes everything but unreserved characters (RFC 3986 section 2.3).
+/// Everything but unreserved characters (RFC 3986 section 2.3).
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
 fn encoded(text: &str) -> String {
-    text.bytes()
-        .map(|b| match b {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(b).to_string(),
-            _ => format!("%{b:02X}"),
-        })
-        .collect()
+    utf8_percent_encode(text, RESERVED).to_string()
 }
 
 #[cfg(test)]
@@ -154,5 +152,6 @@ mod tests {
     #[test]
     fn queries_survive_in_links() {
         assert_eq!(super::encoded("a b&c=ü\""), "a%20b%26c%3D%C3%BC%22");
+        assert_eq!(super::encoded("a-b.c_d~e+%/"), "a-b.c_d~e%2B%25%2F");
     }
 }

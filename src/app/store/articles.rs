@@ -7,8 +7,11 @@ use sqlx::{MySqlConnection, Row};
 use super::comments::{self, Comment};
 use super::idempotency::UserWrite;
 use super::sessions::Viewer;
+use super::texts;
 use super::{Moment, Page, PageRequest, seconds};
 use crate::app::db::{Read, is_duplicate};
+use crate::app::text::excerpt;
+use crate::app::text::markdown::{self, Plain};
 
 /// An article as it stands in a list.
 #[derive(Debug, Clone, Serialize)]
@@ -44,6 +47,9 @@ pub struct Article {
     pub body: String,
     /// Counts up with every edit.
     pub version: u32,
+    /// Words of the text; `None` until somebody counted what an older app wrote.
+    #[serde(skip)]
+    pub words: Option<u32>,
     /// The author's number.
     #[serde(skip)]
     pub author_id: u64,
@@ -136,14 +142,24 @@ fn page<T>(
     })
 }
 
-/// An article that matches a search, with its text to cut an excerpt from.
+/// An article that matches a search, with what an excerpt is cut from.
 #[derive(Debug, Clone)]
 pub struct Found {
     /// The article.
     pub head: Summary,
-    /// Its Markdown.
-    pub body: String,
+    /// A piece of its text, around the first of the words.
+    pub piece: String,
+    /// The piece is not the text's beginning.
+    pub later: bool,
 }
+
+/// Characters of an article that are loaded for an excerpt, [`BEFORE`] of them before the word. Whole articles may be a
+/// thousand times as long, and anybody may search.
+pub const PIECE: u32 = 1500;
+// Signed, or MySQL would subtract without signs.
+const BEFORE: i64 = 300;
+/// Words that are looked for in each text; those after them still count for whether it is found.
+const MARKED: usize = 4;
 
 /// The articles that match, best first.
 pub struct Search {
@@ -163,23 +179,53 @@ impl Read for Search {
         .bind(&self.words)
         .fetch_one(&mut *db)
         .await?;
-        let rows = sqlx::query(concat!(
+        let mut query = sqlx::query(concat!(
             "SELECT ",
             summary_columns!(),
-            ", a.body, MATCH (a.title, a.summary, a.body) AGAINST (? IN NATURAL LANGUAGE MODE)
-                + 3 * MATCH (a.title) AGAINST (? IN NATURAL LANGUAGE MODE) AS score
-             FROM articles a JOIN users u ON u.id = a.author_id
-             WHERE MATCH (a.title, a.summary, a.body) AGAINST (? IN NATURAL LANGUAGE MODE)
-             ORDER BY score DESC, a.published_at DESC, a.id DESC LIMIT ? OFFSET ?"
+            // Without a text of this version (an older app wrote it), the beginning of the Markdown.
+            ", x.article_id IS NULL AS raw, found.at,
+               SUBSTRING(COALESCE(x.plain, a.body), found.at, ?) AS piece
+             FROM (
+               SELECT hit.id, hit.score, CAST(GREATEST(1, MOD(LEAST(",
+            "COALESCE(NULLIF(REGEXP_INSTR(t.plain, ?), 0), 16777216),
+             COALESCE(NULLIF(REGEXP_INSTR(t.plain, ?), 0), 16777216),
+             COALESCE(NULLIF(REGEXP_INSTR(t.plain, ?), 0), 16777216),
+             COALESCE(NULLIF(REGEXP_INSTR(t.plain, ?), 0), 16777216)), 16777216) - ?) AS SIGNED) AS at
+               FROM (
+                 SELECT id, version, published_at,
+                   MATCH (title, summary, body) AGAINST (? IN NATURAL LANGUAGE MODE)
+                   + 3 * MATCH (title) AGAINST (? IN NATURAL LANGUAGE MODE) AS score
+                 FROM articles
+                 WHERE MATCH (title, summary, body) AGAINST (? IN NATURAL LANGUAGE MODE)
+                 ORDER BY score DESC, published_at DESC, id DESC LIMIT ? OFFSET ?
+               ) hit
+               LEFT JOIN article_texts t ON t.article_id = hit.id AND t.version = hit.version
+             ) found
+             JOIN articles a ON a.id = found.id
+             JOIN users u ON u.id = a.author_id
+             LEFT JOIN article_texts x ON x.article_id = a.id AND x.version = a.version
+             ORDER BY found.score DESC, a.published_at DESC, a.id DESC"
         ))
-        .bind(&self.words)
-        .bind(&self.words)
-        .bind(&self.words)
-        .bind(self.page.size)
-        .bind(self.page.offset())
-        .fetch_all(db)
-        .await?;
-        let found = rows.iter().map(|r| Ok(Found { head: summary(r)?, body: r.try_get("body")? }));
+        .bind(PIECE);
+        let words = excerpt::words(&self.words);
+        for at in 0..MARKED {
+            // The words are letters and digits only.
+            query = query.bind(words.get(at).map(|word| format!("\\b{word}\\b")));
+        }
+        let rows = query
+            .bind(BEFORE)
+            .bind(&self.words)
+            .bind(&self.words)
+            .bind(&self.words)
+            .bind(self.page.size)
+            .bind(self.page.offset())
+            .fetch_all(db)
+            .await?;
+        let found = rows.iter().map(|r| {
+            let (piece, raw): (String, i64) = (r.try_get("piece")?, r.try_get("raw")?);
+            let piece = if raw == 1 { markdown::plain_text(&piece) } else { piece };
+            Ok(Found { head: summary(r)?, piece, later: r.try_get::<i64, _>("at")? > 1 })
+        });
         page(self.page, total, found)
     }
 }
@@ -188,7 +234,8 @@ async fn by_slug(db: &mut MySqlConnection, slug: &str) -> sqlx::Result<Option<Ar
     let row = sqlx::query(concat!(
         "SELECT ",
         summary_columns!(),
-        ", a.body, a.version, a.author_id FROM articles a JOIN users u ON u.id = a.author_id WHERE a.slug = ?"
+        ", a.body, a.version, a.author_id, x.words FROM articles a JOIN users u ON u.id = a.author_id
+         LEFT JOIN article_texts x ON x.article_id = a.id AND x.version = a.version WHERE a.slug = ?"
     ))
     .bind(slug)
     .fetch_optional(db)
@@ -198,6 +245,7 @@ async fn by_slug(db: &mut MySqlConnection, slug: &str) -> sqlx::Result<Option<Ar
             head: summary(&r)?,
             body: r.try_get("body")?,
             version: r.try_get("version")?,
+            words: r.try_get("words")?,
             author_id: r.try_get("author_id")?,
         })
     })
@@ -245,6 +293,9 @@ pub struct Draft {
     pub body: String,
     /// Tags.
     pub tags: Vec<String>,
+    /// What `body` says; made of it, so no part of what tells two drafts apart.
+    #[serde(skip)]
+    pub plain: Plain,
 }
 
 /// Publishes a new article.
@@ -310,6 +361,7 @@ async fn insert(
     .execute(&mut *db)
     .await?;
     let id = done.last_insert_id();
+    texts::keep(db, id, &draft.plain).await?;
     set_tags(db, id, &draft.tags).await?;
     Ok(id)
 }
@@ -388,6 +440,7 @@ async fn update(
     .bind(id)
     .execute(&mut *db)
     .await?;
+    texts::keep(db, id, &draft.plain).await?;
     set_tags(db, id, &draft.tags).await
 }
 

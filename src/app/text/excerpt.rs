@@ -17,13 +17,21 @@ pub fn shorten(text: &str, longest: usize) -> String {
     format!("{}…", head.trim_end_matches([' ', ',', ';', ':', '.', '–', '—']))
 }
 
-/// About `longest` characters around the first of `words`, with all of them marked.
-pub fn around(text: &str, words: &str, longest: usize) -> Vec<Piece> {
-    let words: Vec<String> = words
+/// The words that are looked for: of three letters or digits at least, in lower case.
+pub fn words(typed: &str) -> Vec<String> {
+    typed
         .split(|c: char| !c.is_alphanumeric())
         .filter(|w| w.chars().count() >= 3)
         .map(str::to_lowercase)
-        .collect();
+        .collect()
+}
+
+/// About `longest` characters around the first of the words that were `typed`, with all of them marked. `later` says that
+/// `text` is a piece of a longer one and not its beginning.
+pub fn around(text: &str, later: bool, typed: &str, longest: usize) -> Vec<Piece> {
+    let words = words(typed);
+    // The piece may have been cut within a word.
+    let text = if later { text.split_once(' ').map_or(text, |(_, rest)| rest) } else { text };
     let tokens = tokens(text);
     let is_hit = |token: &str| {
         let token = token.to_lowercase();
@@ -38,7 +46,7 @@ pub fn around(text: &str, words: &str, longest: usize) -> Vec<Piece> {
         before += tokens[start].chars().count();
     }
     let mut pieces = Vec::new();
-    if start > 0 {
+    if start > 0 || later {
         push(&mut pieces, "… ", false);
         while tokens.get(start).is_some_and(|t| t.trim().is_empty()) {
             start += 1;
@@ -105,15 +113,28 @@ mod tests {
     fn the_excerpt_surrounds_the_first_hit_and_marks_all() {
         let text =
             "It is long before the Primary comes into view, and then the primary goes away again for good.";
-        let pieces = around(text, "primary", 45);
+        let pieces = around(text, false, "primary", 45);
         assert_eq!(plain(&pieces), "… long before the [Primary] comes into view, and …");
-        assert_eq!(plain(&around("a primary, the primary", "PRIMARY", 100)), "a [primary], the [primary]");
+        assert_eq!(
+            plain(&around("a primary, the primary", false, "PRIMARY", 100)),
+            "a [primary], the [primary]"
+        );
     }
 
     #[test]
     fn without_a_hit_it_is_the_beginning() {
-        assert_eq!(plain(&around("one two three four", "x <b>", 8)), "one two …");
-        assert_eq!(plain(&around("", "word", 10)), "");
-        assert_eq!(plain(&around("日本語 テキスト", "テキスト", 100)), "日本語 [テキスト]");
+        assert_eq!(plain(&around("one two three four", false, "x <b>", 8)), "one two …");
+        assert_eq!(plain(&around("", false, "word", 10)), "");
+        assert_eq!(plain(&around("日本語 テキスト", false, "テキスト", 100)), "日本語 [テキスト]");
+    }
+
+    #[test]
+    fn a_piece_from_within_a_text_does_not_look_like_its_beginning() {
+        let piece = "ing words before the primary and words after it";
+        assert_eq!(
+            plain(&around(piece, true, "primary", 100)),
+            "… words before the [primary] and words after it"
+        );
+        assert_eq!(plain(&around("cut off", true, "none", 100)), "… off");
     }
 }

@@ -4,16 +4,10 @@
 //! else. The Content-Security-Policy is the second line, not the first.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
-use std::sync::{Arc, LazyLock};
+use std::sync::LazyLock;
 
 use ammonia::{Builder, UrlRelative};
-use parking_lot::Mutex;
 use pulldown_cmark::{Event, HeadingLevel, Options, Parser, Tag, TagEnd, html};
-use sha2::{Digest, Sha256};
-
-/// Rendered texts kept in memory; an article of 20 KB takes about 4 ms to render and sanitise.
-const CACHED: usize = 512;
 
 fn options() -> Options {
     Options::ENABLE_TABLES | Options::ENABLE_STRIKETHROUGH | Options::ENABLE_SMART_PUNCTUATION
@@ -65,33 +59,6 @@ pub enum Profile {
     Comment,
 }
 
-/// SHA-256 of a text, and how it is shown.
-type Key = (Profile, [u8; 32]);
-
-/// Renders and remembers.
-#[derive(Debug, Default)]
-pub struct Renderer {
-    // Addressed by content, so that it is right whatever happens to the database.
-    cache: Mutex<HashMap<Key, Arc<str>>>,
-}
-
-impl Renderer {
-    /// The safe HTML of `markdown`.
-    pub fn render(&self, profile: Profile, markdown: &str) -> Arc<str> {
-        let key: Key = (profile, Sha256::digest(markdown.as_bytes()).into());
-        if let Some(html) = self.cache.lock().get(&key) {
-            return html.clone();
-        }
-        let html: Arc<str> = render(profile, markdown).into();
-        let mut cache = self.cache.lock();
-        if cache.len() >= CACHED {
-            cache.clear();
-        }
-        cache.insert(key, html.clone());
-        html
-    }
-}
-
 /// The safe HTML of `markdown`.
 pub fn render(profile: Profile, markdown: &str) -> String {
     let events = Parser::new_ext(markdown, options()).map(|event| match (profile, event) {
@@ -129,6 +96,24 @@ pub fn plain_text(markdown: &str) -> String {
         }
     }
     out.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// A text without its markup, and its length.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Plain {
+    /// What [`plain_text`] makes of it.
+    pub text: String,
+    /// How many words that are.
+    pub words: u32,
+}
+
+impl Plain {
+    /// The plain text of `markdown`.
+    pub fn of(markdown: &str) -> Self {
+        let text = plain_text(markdown);
+        let words = u32::try_from(text.split_whitespace().count()).unwrap_or(u32::MAX);
+        Self { text, words }
+    }
 }
 
 /// The events without what stands between `<script>` or `<style>` and its end, which is shown nowhere.

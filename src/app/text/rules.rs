@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::markdown;
+use super::markdown::{self, Plain};
 use crate::app::store::articles::Draft;
 
 /// Field → what is wrong with it, in words for its author.
@@ -76,7 +76,11 @@ pub fn article(typed: &Typed<'_>) -> Result<(Draft, String, bool), Problems> {
         problems.insert("tags", problem);
         Vec::new()
     });
-    if problems.is_empty() { Ok((Draft { title, summary, body, tags }, slug, chosen)) } else { Err(problems) }
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    let plain = Plain::of(&body);
+    Ok((Draft { title, summary, body, tags, plain }, slug, chosen))
 }
 
 /// The checked text of a comment.

@@ -278,14 +278,6 @@ fn comments_show_html_as_it_was_typed_and_keep_to_their_list() {
 }
 
 #[test]
-fn the_renderer_remembers_by_content_and_profile() {
-    let renderer = Renderer::default();
-    let a = renderer.render(Profile::Article, "# x");
-    assert!(Arc::ptr_eq(&a, &renderer.render(Profile::Article, "# x")));
-    assert_ne!(a, renderer.render(Profile::Comment, "# x"));
-}
-
-#[test]
 fn plain_text_and_summaries() {
     let text = "# Title\n\nThe *first* paragraph\nof `two`.\n\nThe second.\n\n- item\n";
     assert_eq!(plain_text(text), "Title The first paragraph of two. The second. item");

@@ -1,0 +1,67 @@
+//! What articles say without their markup: for excerpts and the time that reading takes.
+
+use std::time::Duration;
+
+use sqlx::{MySqlConnection, Row};
+
+use super::super::db::{Db, DbError, Write};
+use crate::app::text::markdown::Plain;
+
+/// Texts that are made in one transaction: of the longest articles, a few megabytes.
+const AT_ONCE: usize = 20;
+/// Between two such transactions, for the writes of visitors.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Keeps the text of an article's present version.
+pub(super) async fn keep(db: &mut MySqlConnection, article_id: u64, plain: &Plain) -> sqlx::Result<()> {
+    sqlx::query(
+        "REPLACE INTO article_texts (article_id, version, words, plain)
+         SELECT id, version, ?, ? FROM articles WHERE id = ?",
+    )
+    .bind(plain.words)
+    .bind(&plain.text)
+    .bind(article_id)
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// Makes some of the texts that an older app did not write.
+struct Complete;
+
+impl Write for Complete {
+    /// How many.
+    type Out = usize;
+
+    async fn run(&self, db: &mut MySqlConnection) -> sqlx::Result<usize> {
+        let rows = sqlx::query(
+            // The apps of the other nodes do the same.
+            "SELECT a.id, a.body FROM articles a
+             WHERE NOT EXISTS (SELECT 1 FROM article_texts x WHERE x.article_id = a.id AND x.version = a.version)
+             ORDER BY a.id LIMIT ? FOR UPDATE OF a SKIP LOCKED",
+        )
+        .bind(AT_ONCE as u64)
+        .fetch_all(&mut *db)
+        .await?;
+        for row in &rows {
+            let body: String = row.try_get("body")?;
+            let plain = tokio::task::spawn_blocking(move || Plain::of(&body));
+            let plain = plain.await.map_err(|e| sqlx::Error::Protocol(e.to_string()))?;
+            keep(db, row.try_get("id")?, &plain).await?;
+        }
+        Ok(rows.len())
+    }
+}
+
+/// Makes the texts that an older app did not write, and says how many those were.
+pub async fn complete(db: &Db) -> Result<usize, DbError> {
+    let mut made = 0;
+    loop {
+        let now = db.write(&Complete).await?.value;
+        made += now;
+        if now < AT_ONCE {
+            return Ok(made);
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
