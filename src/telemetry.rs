@@ -1,5 +1,6 @@
 //! Logs, metrics and the operator's view of a running program.
 
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use axum::Router;
@@ -10,16 +11,20 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use serde_json::Value;
 use tokio::net::TcpListener;
 
+use self::queue::{ProgramLog, QUEUE, Source};
 use crate::config::{Log, LogFormat, Metrics};
 use crate::process::{Failure, Shutdown};
 
 pub mod access;
+mod line;
+mod queue;
 
 /// Upper bounds, in seconds, of the histogram buckets of every metric that ends in `_seconds`.
 pub const SECONDS: &[f64] =
     &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 
-/// Starts logging to standard error. A second call changes nothing (tests call it often).
+/// Starts logging to standard error, through a thread that waits for its reader in the place of all others. A second call
+/// changes nothing (tests call it often).
 pub fn init_log(log: &Log) {
     let mut level = log.level.clone();
     if !level.contains("pingora") {
@@ -27,14 +32,31 @@ pub fn init_log(log: &Log) {
         level.push_str(",pingora_proxy=off,pingora_core=off");
     }
     let filter = level.parse::<tracing_subscriber::EnvFilter>().unwrap_or_else(|_| "info".into());
-    let base = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let base = tracing_subscriber::fmt().with_env_filter(filter).with_writer(ProgramLog);
     let started = match log.format {
         LogFormat::Json => base.json().flatten_event(true).with_current_span(false).try_init(),
         LogFormat::Text => base.with_target(false).try_init(),
     };
-    if started.is_ok() && tracing::enabled!(target: "trivet::access", tracing::Level::INFO) {
+    if started.is_err() {
+        return;
+    }
+    if let Err(e) = write_in_thread(log.format) {
+        // Not through the log, which nobody writes.
+        eprintln!("nothing will be logged: {e}");
+        return;
+    }
+    if tracing::enabled!(target: "trivet::access", tracing::Level::INFO) {
         access::start(log.format);
     }
+}
+
+fn write_in_thread(format: LogFormat) -> std::io::Result<()> {
+    // A descriptor of its own: the lock of the standard library's would keep a panic's message waiting, too.
+    let out = std::fs::File::from(std::io::stderr().as_fd().try_clone_to_owned()?);
+    std::thread::Builder::new()
+        .name("log".into())
+        .spawn(move || QUEUE.serve(out, |count| access::lost(format, count)))
+        .map(|_| ())
 }
 
 /// Installs the process's metrics recorder, labels every metric's program by `trivet_build_info`, and returns the handle
@@ -48,6 +70,9 @@ pub fn init_metrics(program: &'static str) -> Result<PrometheusHandle, Failure> 
         .map_err(fail)?;
     metrics::gauge!("trivet_build_info", "program" => program, "version" => env!("CARGO_PKG_VERSION"))
         .set(1.0);
+    for source in Source::ALL {
+        source.dropped().increment(0);
+    }
     crate::tls::export_expiries();
     Ok(handle)
 }
