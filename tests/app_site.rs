@@ -532,8 +532,11 @@ async fn every_kind_of_write_waits_for_a_primary_that_is_gone_for_three_seconds(
     let form = browser.get("/write").await;
     database.replica_catches_up().await;
     let dir = tempfile::tempdir().unwrap();
-    std::fs::write(dir.path().join("imported.md"), "---\ntitle: Imported\nauthor: other\n---\nText.\n")
-        .unwrap();
+    std::fs::write(
+        dir.path().join("imported.md"),
+        "+++\ntitle = \"Imported\"\nauthor = \"other\"\n+++\nText.\n",
+    )
+    .unwrap();
     let files = import::read_folder(dir.path()).unwrap();
 
     // Once with connections that break and a gateway that holds new ones, once with a primary that is read-only.
@@ -820,14 +823,14 @@ async fn an_import_is_repeatable_and_all_or_nothing() {
         "one.md",
         "+++\ntitle = \"One\"\ndate = 2026-01-02\nauthor = \"Imported\"\ntags = [\"b\", \"a\"]\n+++\nText one.\n",
     );
-    file("two.md", "---\ntitle: Two\nauthor: author\n---\nText two.\n");
+    file("two.md", "+++\ntitle = \"Two\"\nauthor = \"author\"\n+++\nText two.\n");
     let run = async || import::write(&site.site.db, &import::read_folder(dir.path()).unwrap()).await.unwrap();
     assert_eq!(run().await, [Imported::Created, Imported::Created]);
     assert_eq!(run().await, [Imported::Unchanged, Imported::Unchanged]);
-    file("two.md", "---\ntitle: Two\nauthor: author\n---\nText two, better.\n");
+    file("two.md", "+++\ntitle = \"Two\"\nauthor = \"author\"\n+++\nText two, better.\n");
     assert_eq!(run().await, [Imported::Unchanged, Imported::Updated]);
-    file("three.md", "---\ntitle: Three\n---\nText.\n");
-    file("bad.md", "---\ntitle: Bad\ndate: never\n---\nText.\n");
+    file("three.md", "+++\ntitle = \"Three\"\n+++\nText.\n");
+    file("bad.md", "+++\ntitle = \"Bad\"\ndate = \"never\"\n+++\nText.\n");
     let mistakes = import::read_folder(dir.path()).unwrap_err().to_string();
     assert!(
         mistakes.ends_with("bad.md:3: date: \"never\" is no date; write 2026-11-22 or 2026-11-22T19:30:00Z"),

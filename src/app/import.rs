@@ -29,7 +29,6 @@ const KEYS: &[&str] = &["title", "slug", "author", "date", "tags", "summary"];
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}:{line}: {reason}", .file.display())]
 pub struct Mistake {
-    /// The file.
     pub file: PathBuf,
     /// Its line, from 1.
     pub line: usize,
@@ -42,12 +41,7 @@ pub struct Mistake {
 pub enum Error {
     /// The folder cannot be read, or has no article.
     #[error("{}: {reason}", .folder.display())]
-    Folder {
-        /// The folder.
-        folder: PathBuf,
-        /// Why.
-        reason: String,
-    },
+    Folder { folder: PathBuf, reason: String },
     /// Files have mistakes, all of which are listed.
     #[error("{}", .0.iter().map(Mistake::to_string).collect::<Vec<_>>().join("\n"))]
     Mistakes(Vec<Mistake>),
@@ -61,9 +55,7 @@ pub enum Error {
 pub struct Entry {
     /// Where it came from.
     pub file: PathBuf,
-    /// Its address.
     pub slug: String,
-    /// The author's name.
     pub author: String,
     /// When it was published, as MySQL writes it, in UTC.
     pub published: Option<String>,
@@ -221,7 +213,7 @@ mod tests {
 
     #[test]
     fn a_whole_file_becomes_an_entry() {
-        let text = "---\ntitle: When a node dies\nauthor: Trivet\ndate: 2026-11-22T20:30:00+01:00\ntags: [MySQL, vrrp]\n---\nText.\n";
+        let text = "+++\ntitle = \"When a node dies\"\nauthor = \"Trivet\"\ndate = 2026-11-22T20:30:00+01:00\ntags = [\"MySQL\", \"vrrp\"]\n+++\nText.\n";
         let entry = parse(Path::new("when-it-dies.md"), text).unwrap();
         assert_eq!(entry.slug, "when-it-dies", "the file's name, unless a slug is given");
         assert_eq!(entry.published.as_deref(), Some("2026-11-22 19:30:00"));
@@ -246,10 +238,11 @@ mod tests {
     #[test]
     fn a_folder_with_one_bad_file_gives_nothing_but_its_mistakes() {
         let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join("good.md"), "---\ntitle: Good\n---\nText\n").unwrap();
+        std::fs::write(dir.path().join("good.md"), "+++\ntitle = \"Good\"\n+++\nText\n").unwrap();
         assert_eq!(read_folder(dir.path()).unwrap().len(), 1);
-        std::fs::write(dir.path().join("twin.md"), "---\ntitle: Twin\nslug: good\n---\nText\n").unwrap();
-        std::fs::write(dir.path().join("latin.md"), b"---\ntitle: x\n---\n\xe4\n").unwrap();
+        std::fs::write(dir.path().join("twin.md"), "+++\ntitle = \"Twin\"\nslug = \"good\"\n+++\nText\n")
+            .unwrap();
+        std::fs::write(dir.path().join("latin.md"), b"+++\ntitle = \"x\"\n+++\n\xe4\n").unwrap();
         let Err(Error::Mistakes(found)) = read_folder(dir.path()) else { panic!("imported") };
         assert_eq!(found.len(), 2, "{found:?}");
         assert!(found[0].to_string().ends_with("latin.md:4: is not UTF-8"), "{}", found[0]);
