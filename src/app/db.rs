@@ -29,7 +29,6 @@ const POOL_WAIT: Duration = Duration::from_secs(3);
 
 /// A question to the database that can be asked twice.
 pub trait Read: Sync {
-    /// The answer.
     type Out: Send;
     /// Asks on one connection.
     fn run(&self, db: &mut MySqlConnection) -> impl Future<Output = sqlx::Result<Self::Out>> + Send;

@@ -14,7 +14,6 @@ pub enum Error {
     /// There is no such page, article, …
     #[error("not found")]
     NotFound,
-    /// Nobody is signed in.
     #[error("sign-in needed")]
     SignInNeeded,
     /// Signed in, but not allowed.
@@ -41,10 +40,8 @@ pub enum Error {
     /// No database, or no primary: nothing was changed.
     #[error("unavailable: {0}")]
     Unavailable(String),
-    /// A commit was not answered.
     #[error("outcome unknown: {0}")]
     OutcomeUnknown(String),
-    /// Our mistake.
     #[error("internal: {0}")]
     Internal(String),
 }
@@ -63,7 +60,6 @@ impl From<DbError> for Error {
 /// knows whether a person or a program asked, writes it down.
 #[derive(Debug, Clone)]
 pub struct Problem {
-    /// The status.
     pub status: StatusCode,
     /// For programs.
     pub code: &'static str,

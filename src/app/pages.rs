@@ -24,13 +24,11 @@ pub struct Rendered;
 /// What the frame around every page shows.
 #[derive(Debug, Clone)]
 pub struct Frame {
-    /// The site's title.
     pub title: String,
     /// The line under it.
     pub tagline: String,
     /// Address of the style sheet.
     pub style: &'static str,
-    /// Who is signed in.
     pub viewer: Option<Viewer>,
     /// False where it is not known who is signed in: an error page.
     pub account: bool,
@@ -84,7 +82,6 @@ impl Frame {
 
 /// A template with a frame.
 pub trait Framed: Template {
-    /// The frame.
     fn frame(&self) -> &Frame;
 }
 
@@ -167,20 +164,16 @@ fn see_other(to: &str) -> Response {
 pub struct PageLink {
     /// The page's number; 0 stands for a gap.
     pub number: u32,
-    /// Where it is.
     pub href: String,
 }
 
 /// Links to the pages of a list: the first, the last, and those around the current one.
 #[derive(Debug, Clone)]
 pub struct Pager {
-    /// The current page.
     pub current: u32,
     /// All links, gaps included; empty when there is one page.
     pub links: Vec<PageLink>,
-    /// The page before.
     pub previous: Option<String>,
-    /// The page after.
     pub next: Option<String>,
 }
 

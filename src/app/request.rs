@@ -40,7 +40,6 @@ pub struct Client {
     pub form: Option<String>,
     /// What it must be shown at least.
     pub freshness: Freshness,
-    /// Its address.
     pub address: IpAddr,
     /// An `Origin` of ours, or none.
     pub same_origin: bool,

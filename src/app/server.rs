@@ -21,7 +21,6 @@ use super::{api, health, pages, request};
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; \
                                        base-uri 'none'; frame-ancestors 'none'";
 
-/// The whole site.
 pub fn router(site: Shared) -> Router {
     let slots = Arc::new(Slots::new(site.config.limits.concurrent_requests));
     let body = usize::try_from(site.config.limits.body.as_u64()).unwrap_or(usize::MAX);

@@ -20,7 +20,6 @@ const LONGEST_PASSWORD: usize = 1024;
 pub struct Begun {
     /// For the client.
     pub token: SessionToken,
-    /// Whose it is.
     pub viewer: Viewer,
     /// When it ends, in seconds since 1970.
     pub expires: i64,

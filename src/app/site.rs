@@ -16,12 +16,9 @@ use super::text::renderer::Renderer;
 /// Password verifications at a time; more than a node has to spare would only slow pages down.
 const PARALLEL_PASSWORDS: usize = 2;
 
-/// The running site.
 #[derive(Debug)]
 pub struct Site {
-    /// Its configuration.
     pub config: Config,
-    /// Its database.
     pub db: Db,
     /// Names and attributes of its cookies.
     pub cookies: Cookies,
@@ -37,7 +34,6 @@ pub struct Site {
     draining: AtomicBool,
 }
 
-/// Shared by handlers.
 pub type Shared = Arc<Site>;
 
 impl Site {

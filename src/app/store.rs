@@ -75,7 +75,6 @@ fn pages(total: u64, page_size: u32) -> u32 {
 pub struct PageRequest {
     /// From 1.
     pub page: u32,
-    /// Items a page.
     pub size: u32,
 }
 

@@ -19,7 +19,6 @@ pub fn random_text<const BYTES: usize>() -> String {
 pub struct SessionToken(String);
 
 impl SessionToken {
-    /// A new one.
     pub fn random() -> Self {
         Self(random_text::<32>())
     }

@@ -93,7 +93,6 @@ pub async fn show(
     )
 }
 
-/// How long reading takes.
 fn minutes(article: &Article) -> u32 {
     // A word of English and the space after it.
     let guessed = || u32::try_from(article.body.len() / 6).unwrap_or(u32::MAX);

@@ -41,7 +41,6 @@ pub async fn asset(Path(name): Path<String>) -> Response {
     }
 }
 
-/// The icon.
 pub async fn icon() -> Response {
     let headers = [(header::CONTENT_TYPE, "image/svg+xml"), (header::CACHE_CONTROL, "public, max-age=86400")];
     (headers, ICON).into_response()

@@ -197,7 +197,6 @@ impl Editing<'_> {
     }
 }
 
-/// Publishes a new article.
 pub async fn create(
     State(site): State<Shared>,
     client: Client,

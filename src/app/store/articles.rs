@@ -18,17 +18,14 @@ use crate::app::text::markdown::{self, Plain};
 pub struct Summary {
     /// Its name in addresses.
     pub slug: String,
-    /// Its title.
     pub title: String,
     /// What it is about, in a sentence or two.
     pub summary: String,
-    /// The author's name.
     pub author: String,
     /// When it appeared.
     pub published_at: Moment,
     /// When it was last edited.
     pub updated_at: Moment,
-    /// How many comments it has.
     pub comments: i64,
     /// Tags, in alphabetical order.
     pub tags: Vec<String>,
@@ -37,13 +34,11 @@ pub struct Summary {
     pub id: u64,
 }
 
-/// An article whole.
 #[derive(Debug, Clone, Serialize)]
 pub struct Article {
     /// What a list shows of it.
     #[serde(flatten)]
     pub head: Summary,
-    /// Markdown.
     pub body: String,
     /// Counts up with every edit.
     pub version: u32,
@@ -86,7 +81,6 @@ fn summary(row: &MySqlRow) -> sqlx::Result<Summary> {
 
 /// The newest articles, all or those with one tag.
 pub struct List {
-    /// Which page.
     pub page: PageRequest,
     /// Only those with this tag.
     pub tag: Option<String>,
@@ -145,7 +139,6 @@ fn page<T>(
 /// An article that matches a search, with what an excerpt is cut from.
 #[derive(Debug, Clone)]
 pub struct Found {
-    /// The article.
     pub head: Summary,
     /// A piece of its text, around the first of the words.
     pub piece: String,
@@ -165,7 +158,6 @@ const MARKED: usize = 4;
 pub struct Search {
     /// What people typed.
     pub words: String,
-    /// Which page.
     pub page: PageRequest,
 }
 
@@ -252,7 +244,6 @@ async fn by_slug(db: &mut MySqlConnection, slug: &str) -> sqlx::Result<Option<Ar
     .transpose()
 }
 
-/// One article.
 pub struct BySlug<'a>(pub &'a str);
 
 impl Read for BySlug<'_> {
@@ -265,7 +256,6 @@ impl Read for BySlug<'_> {
 
 /// One article and a page of its comments, oldest first.
 pub struct WithComments<'a> {
-    /// Which article.
     pub slug: &'a str,
     /// Which page of the comments.
     pub page: PageRequest,
@@ -285,26 +275,20 @@ impl Read for WithComments<'_> {
 /// What an author writes; checked before it gets here.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Draft {
-    /// Title.
     pub title: String,
-    /// Summary.
     pub summary: String,
-    /// Markdown.
     pub body: String,
-    /// Tags.
     pub tags: Vec<String>,
     /// What `body` says; made of it, so no part of what tells two drafts apart.
     #[serde(skip)]
     pub plain: Plain,
 }
 
-/// Publishes a new article.
 pub struct Create<'a> {
     /// The wished slug.
     pub slug: &'a str,
     /// The author chose it: do not put a number behind it when it is taken.
     pub exact_slug: bool,
-    /// The article.
     pub draft: &'a Draft,
 }
 
@@ -314,7 +298,6 @@ pub struct Create<'a> {
 pub enum Created {
     /// It stands under this slug.
     As(String),
-    /// The chosen slug is taken.
     SlugTaken,
 }
 
@@ -380,7 +363,6 @@ async fn set_tags(db: &mut MySqlConnection, article_id: u64, tags: &[String]) ->
 
 /// Changes an article that is still the one its editor read.
 pub struct Edit<'a> {
-    /// Which article.
     pub slug: &'a str,
     /// The version that the editor began with.
     pub version: u32,
@@ -396,7 +378,6 @@ pub enum Edited {
     Version(u32),
     /// Somebody was faster; this is the version that stands.
     Conflict(u32),
-    /// No such article.
     NotFound,
     /// It belongs to somebody else.
     Forbidden,
@@ -448,7 +429,6 @@ async fn update(
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Imported {
-    /// A new article.
     Created,
     /// An article that was there and differed.
     Updated,

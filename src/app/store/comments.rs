@@ -7,16 +7,12 @@ use super::idempotency::UserWrite;
 use super::sessions::Viewer;
 use super::{Moment, PageRequest, seconds};
 
-/// One comment.
 #[derive(Debug, Clone, Serialize)]
 pub struct Comment {
     /// Its number, the anchor on the page.
     pub id: u64,
-    /// The author's name.
     pub author: String,
-    /// Markdown.
     pub body: String,
-    /// When it was written.
     pub created_at: Moment,
 }
 
@@ -47,11 +43,8 @@ pub(super) async fn of_article(
         .collect()
 }
 
-/// Adds a comment.
 pub struct Add<'a> {
-    /// To which article.
     pub slug: &'a str,
-    /// Markdown.
     pub body: &'a str,
 }
 
@@ -61,12 +54,10 @@ pub struct Add<'a> {
 pub enum Added {
     /// Its number, and how many the article now has.
     As {
-        /// The comment's number.
         id: u64,
         /// Comments of the article, this one included.
         count: i64,
     },
-    /// No such article.
     NotFound,
 }
 

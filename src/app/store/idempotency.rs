@@ -69,7 +69,6 @@ pub struct Signed<'a, W> {
     pub token: Option<TokenHash>,
     /// The client's key, or [our own](OnceKey::own).
     pub once: OnceKey,
-    /// The change.
     pub write: &'a W,
 }
 
@@ -78,7 +77,6 @@ pub struct Signed<'a, W> {
 pub enum Outcome<T> {
     /// It ran, now or (`replayed`) when the key was first used.
     Done {
-        /// What it led to.
         value: T,
         /// True when this is the first answer again.
         replayed: bool,

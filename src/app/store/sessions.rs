@@ -8,13 +8,10 @@ use sqlx::{MySqlConnection, Row};
 use super::super::auth::TokenHash;
 use super::super::db::{Read, Write};
 
-/// Who is signed in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Viewer {
-    /// The user's number.
     #[serde(skip)]
     pub id: u64,
-    /// The user's name.
     pub name: String,
     /// May edit everybody's articles.
     pub editor: bool,
@@ -72,11 +69,8 @@ impl Read for Nothing {
 
 /// Begins a session. A repeat finds the row of the first run, which nobody else can have made: the token is random.
 pub struct Begin {
-    /// Its token's hash.
     pub token: TokenHash,
-    /// Whose it is.
     pub user_id: u64,
-    /// How long it lasts.
     pub lifetime: Duration,
 }
 
@@ -98,7 +92,6 @@ impl Write for Begin {
     }
 }
 
-/// Ends a session.
 pub struct End(pub TokenHash);
 
 impl Write for End {

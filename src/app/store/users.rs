@@ -8,7 +8,6 @@ use super::idempotency::Change;
 /// What a sign-in needs to know.
 #[derive(Debug, Clone)]
 pub struct Account {
-    /// The user's number.
     pub id: u64,
     /// The name as it was first written.
     pub name: String,
@@ -41,9 +40,7 @@ impl Read for ByName<'_> {
     }
 }
 
-/// Makes an account.
 pub struct Add<'a> {
-    /// Its name.
     pub name: &'a str,
     /// The PHC string of its password.
     pub password_hash: &'a str,
@@ -83,7 +80,6 @@ impl Change for Add<'_> {
 
 /// Sets a password, and ends the account's sessions.
 pub struct SetPassword<'a> {
-    /// The account.
     pub name: &'a str,
     /// The PHC string of its new password.
     pub password_hash: &'a str,

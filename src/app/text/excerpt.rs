@@ -3,7 +3,6 @@
 /// A piece of an excerpt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Piece {
-    /// The text.
     pub text: String,
     /// It is one of the words that were searched for.
     pub hit: bool,

@@ -10,7 +10,6 @@ pub type Problems = BTreeMap<&'static str, String>;
 
 /// Longest title, in characters (the column's width).
 pub const TITLE: usize = 200;
-/// Longest summary.
 pub const SUMMARY: usize = 500;
 /// Longest article, in bytes of UTF-8.
 pub const BODY: usize = 200_000;
@@ -24,7 +23,6 @@ pub const TAG: usize = 40;
 pub const TAGS: usize = 8;
 /// Longest name of a user.
 pub const NAME: usize = 40;
-/// Shortest password.
 pub const PASSWORD: usize = 10;
 /// Longest text to search for.
 pub const QUERY: usize = 200;
@@ -34,7 +32,6 @@ const MADE_SUMMARY: usize = 220;
 /// An article as it was typed.
 #[derive(Debug, Clone, Default)]
 pub struct Typed<'a> {
-    /// Title.
     pub title: &'a str,
     /// May be empty.
     pub slug: &'a str,
@@ -42,7 +39,6 @@ pub struct Typed<'a> {
     pub summary: &'a str,
     /// Separated by commas; may be empty.
     pub tags: Vec<&'a str>,
-    /// Markdown.
     pub body: &'a str,
 }
 
