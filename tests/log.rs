@@ -12,6 +12,7 @@ use support::backend::Backend;
 use support::balancer_config::{BalancerConfig, SITE};
 use support::client::Wire;
 use support::one_back_end::get;
+use support::until;
 
 /// A balancer whose log is read when the test reads it, and not before.
 struct Balancer {
@@ -45,6 +46,11 @@ impl Balancer {
         }
     }
 
+    fn stop(&self) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+    }
+
     fn address(&mut self, key: &str) -> std::net::SocketAddr {
         let is_it = |line: &Value| line["message"] == "listening" && line["key"] == key;
         let line = match self.seen.iter().find(|line| is_it(line)) {
@@ -62,9 +68,18 @@ impl Drop for Balancer {
     }
 }
 
+/// Requests whose lines are more than a pipe and the queue hold: 7 MB.
+const REQUESTS: u64 = 900;
+
+async fn fill_the_log(wire: &mut Wire, path: &str) {
+    for _ in 0..REQUESTS {
+        wire.send(&get(path)).await;
+        assert_eq!(wire.answer().await.expect("an answer").status, 200);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_that_nobody_reads_stops_no_request_and_says_afterwards_what_is_missing() {
-    const REQUESTS: u64 = 900;
     let authority = Authority::new();
     let backend = Backend::start("node0", authority.mutual_server("node0")).await;
     let config =
@@ -73,13 +88,9 @@ async fn a_log_that_nobody_reads_stops_no_request_and_says_afterwards_what_is_mi
     balancer.read_until(|line| line["message"] == "serving");
     let (https, metrics) = (balancer.address("https.listen"), balancer.address("metrics.listen"));
 
-    // More than a pipe and the queue hold: 7 MB.
     let path = format!("/{}", "a".repeat(8000));
     let mut wire = Wire::tls(https, SITE, authority.browser(&[b"http/1.1"])).await;
-    for _ in 0..REQUESTS {
-        wire.send(&get(&path)).await;
-        assert_eq!(wire.answer().await.expect("an answer").status, 200);
-    }
+    fill_the_log(&mut wire, &path).await;
     let line = balancer.read_until(|line| line["lost"].is_u64());
     assert_eq!(line["level"], "WARN");
     wire.send(&get("/afterwards")).await;
@@ -95,6 +106,23 @@ async fn a_log_that_nobody_reads_stops_no_request_and_says_afterwards_what_is_mi
     assert!(text.contains(&format!("trivet_log_dropped_total{{log=\"access\"}} {lost}\n")), "{text}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_ends_when_it_is_told_to_although_nobody_reads_its_log() {
+    let authority = Authority::new();
+    let backend = Backend::start("node0", authority.mutual_server("node0")).await;
+    let config =
+        BalancerConfig { back_ends: vec![("node0".into(), backend.address)], ..BalancerConfig::default() };
+    let mut balancer = Balancer::start(&config, &authority);
+    balancer.read_until(|line| line["message"] == "serving");
+    let https = balancer.address("https.listen");
+    let mut wire = Wire::tls(https, SITE, authority.browser(&[b"http/1.1"])).await;
+    fill_the_log(&mut wire, &format!("/{}", "a".repeat(8000))).await;
+    drop(wire);
+    balancer.stop();
+    until("it ends", || std::future::ready(balancer.child.try_wait().unwrap().is_some())).await;
+    assert!(balancer.child.wait().unwrap().success());
+}
+
 #[test]
 fn what_was_said_last_is_in_the_log_of_a_program_that_ends() {
     let authority = Authority::new();
@@ -104,8 +132,7 @@ fn what_was_said_last_is_in_the_log_of_a_program_that_ends() {
     };
     let mut balancer = Balancer::start(&config, &authority);
     balancer.read_until(|line| line["message"] == "serving");
-    let pid = balancer.child.id().to_string();
-    assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+    balancer.stop();
     assert!(balancer.child.wait().unwrap().success());
     let mut rest = String::new();
     std::io::Read::read_to_string(&mut balancer.log, &mut rest).unwrap();
