@@ -13,6 +13,8 @@ let
   service = import ./service.nix { inherit lib; };
   unit = "trivet-balancer";
   file = settings.generate "balancer.json" cfg.balancer.settings;
+  # All addresses of the machine. Without IPv6 in its kernel the first kind cannot be bound.
+  everywhere = port: "${if config.networking.enableIPv6 then "[::]" else "0.0.0.0"}:${toString port}";
   onNode = with lib.types; coercedTo path toString str; # never interpolated: that would copy the file into the store
   certificates = lib.imap1 (number: files: files // { name = "certificate-${toString number}"; }) cfg.balancer.certificates;
 in
@@ -69,9 +71,9 @@ in
       virtual_addresses = cfg.cluster.virtualAddresses;
       metrics.listen = trivet.at ports.balancerMetrics trivet.self;
       local_check.listen = trivet.local ports.localCheck;
-      http.listen = [ "[::]:${toString ports.http}" ];
+      http.listen = [ (everywhere ports.http) ];
       https = {
-        listen = [ "[::]:${toString ports.https}" ];
+        listen = [ (everywhere ports.https) ];
         certificate = trivet.credential unit "site.pem";
         key = trivet.credential unit "site.key";
         server_names = [ cfg.cluster.domain ];

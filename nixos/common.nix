@@ -18,6 +18,14 @@ in
       defaultText = lib.literalExpression "trivet, built from this flake";
       description = "The package with Trivet's programs.";
     };
+    journalSize = lib.mkOption {
+      type = lib.types.strMatching "[0-9]+[KMGT]?";
+      default = "2G";
+      description = ''
+        How much of the disk the system's journal may take; the oldest entries go first. Trivet's programs log every request, and
+        journald suppresses none of their lines: 2G hold some two million requests.
+      '';
+    };
     # Every generated program configuration, by the program that reads it: checked when the system is built.
     generated = lib.mkOption {
       type = lib.types.listOf (
@@ -53,6 +61,9 @@ in
 
     # Nodes find one another without a name server.
     networking.hosts = lib.listToAttrs (map (n: lib.nameValuePair n.address [ n.name ]) trivet.nodes);
+
+    # First, so that a machine's own settings have the last word.
+    services.journald.extraConfig = lib.mkBefore "SystemMaxUse=${cfg.journalSize}";
 
     users.users = lib.genAttrs cfg.users (name: {
       isSystemUser = true;

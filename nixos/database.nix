@@ -14,6 +14,7 @@ let
   tls = trivet.nodeTls "mysql";
   client = "${config.services.mysql.package}/bin/mysql --no-defaults --socket=${socket} --batch --skip-column-names";
   socket = "/run/mysqld/mysqld.sock";
+  restart = lib.mapAttrs (_: lib.mkForce) (import ./restart.nix { first = "1s"; });
   marker = "${config.services.mysql.dataDir}/mysql_init";
 
   # Local accounts only, and outside the binary log: a transaction of a member's own would keep it out of the group. The
@@ -198,9 +199,7 @@ in
           rm ${marker}
         fi
       '';
-      serviceConfig = {
-        Restart = lib.mkForce "always";
-        RestartSec = lib.mkForce "1s";
+      serviceConfig = restart // {
         RestartForceExitStatus = "16";
         LoadCredential = lib.mapAttrsToList (name: file: "${name}:${file}") trivet.nodeCredentials;
         # Group Replication lists the machine's addresses, which takes netlink.

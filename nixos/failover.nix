@@ -2,7 +2,9 @@
 # * power loss of the holder: the adverts stop, 0.3 s at 0.1 s a piece;
 # * death of its balancer: the balancer's unit says so in a tracked file, at once;
 # * a balancer that hangs: it no longer answers the local check, 2 to 3 s;
-# * a holder that hears no other node, or is heard by none: its priority falls below everyone's, 3 to 4 s;
+# * a holder whose balancer has no web tier left, while another's has one: its priority falls below that one's, 4 to 5 s. Where
+#   nobody has one the addresses stay, so that clients are told so, in the site's name and over TLS;
+# * a holder that hears no other node, or is heard by none: its priority falls below everyone's, 4 to 5 s;
 # * death of keepalived: its unit takes the addresses off the interface, and it starts again.
 {
   config,
@@ -23,20 +25,46 @@ let
   tracked = "${folder}/balancer";
   holds = "${folder}/holds";
   # In keepalived's terms zero is good and anything else a failure.
-  report = value: pkgs.writeShellScript "trivet-balancer-report" "echo ${value} > ${tracked}\n";
+  report = name: value: pkgs.writeShellScript "trivet-balancer-${name}" "echo ${value} > ${tracked}\n";
+  reportUp = report "up" "0";
+  reportDown = report "down" "1";
   lines = indent: lib.concatMapStringsSep "\n" (line: indent + line);
   peers = trivet.others trivet.balancers;
   # Near the top: the lower the priority, the longer a node waits before it takes over. By steps, so that two backups do not
   # take over in the same instant. Who holds the addresses is above all who do not, so a node that returns takes nothing back
-  # and causes no second outage; who hears no other node is below all who do.
+  # and causes no second outage; who has no web tier left is below all who have one, and who hears no other node is below
+  # even them: what it lacks may be the network, and then no client reaches it. Among equals the order is as before.
   position = lib.lists.findFirstIndex (n: n.name == self.name) 0 trivet.balancers;
   count = lib.length trivet.balancers;
-  step = lib.min 10 (253 / (4 * count - 1)); # all of it fits between 1 and 254
+  step = lib.min 10 (253 / (8 * count - 1)); # all of it fits between 1 and 254
   holder = step * count;
-  alone = -2 * holder;
+  empty = -2 * holder; # more than the holder is above the last of the others
+  alone = 2 * empty;
   priority = 254 - holder - step * position;
   note = pkgs.writeShellScript "trivet-holds" "echo \"$1\" > ${holds}\n";
   check = path: "${pkgs.curl}/bin/curl --silent --fail --output /dev/null --max-time 1 http://${trivet.local ports.localCheck}${path}";
+  # What befalls all nodes, such as the end of the last web tier, each of them sees within a second or so of the others. Lest the
+  # addresses move for that: the holder counts as well until it has been found wanting for a while, the others only once they
+  # have been found well for as long.
+  state = name: "${folder}/${name}";
+  tries = 4;
+  steadily =
+    name: path:
+    pkgs.writeShellScript "trivet-${name}" ''
+      read -r held < ${holds}
+      read -r bad good < ${state name}
+      if ${check path}; then
+        bad=0 good=$((good + 1))
+      else
+        bad=$((bad + 1)) good=0
+      fi
+      echo $bad $good > ${state name}
+      if [ "$held" = 1 ]; then
+        [ $bad -lt ${toString tries} ]
+      else
+        [ $good -ge ${toString tries} ]
+      fi
+    '';
 
   configuration = pkgs.writeText "keepalived.conf" ''
     global_defs {
@@ -72,12 +100,22 @@ let
       user trivet-balancer trivet-balancer
     }
 
-    vrrp_script hears_others {
-      script "${check "/healthz/others"}"
+    vrrp_script has_backends {
+      script "${steadily "has-backends" "/healthz/backends"}"
       interval ${toString failover.checkInterval}
       timeout 2
-      rise 2
-      fall 2
+      rise 1
+      fall 1
+      weight ${toString empty}
+      user trivet-balancer trivet-balancer
+    }
+
+    vrrp_script hears_others {
+      script "${steadily "hears-others" "/healthz/others"}"
+      interval ${toString failover.checkInterval}
+      timeout 2
+      rise 1
+      fall 1
       weight ${toString alone}
       user trivet-balancer trivet-balancer
     }
@@ -102,6 +140,7 @@ let
       }
       track_script {
         balancer_answers
+        has_backends
         hears_others
       }
       notify_master "${note} 1" root root
@@ -138,12 +177,16 @@ in
     systemd.tmpfiles.rules = [
       "d ${folder} 0755 root root - -"
       "f ${tracked} 0644 trivet-balancer trivet-balancer - 1"
+    ]
+    ++ map (name: "f ${state name} 0644 trivet-balancer trivet-balancer - 0 0") [
+      "has-backends"
+      "hears-others"
     ];
     systemd.services.trivet-balancer.serviceConfig = {
-      ExecStartPost = [ (report "0") ];
+      ExecStartPost = [ reportUp ];
       # In order: the addresses move first, and the balancer answers what it still has.
-      ExecStop = [ (report "1") ];
-      ExecStopPost = [ (report "1") ];
+      ExecStop = [ reportDown ];
+      ExecStopPost = [ reportDown ];
       ReadWritePaths = [ folder ];
     };
 
@@ -191,7 +234,7 @@ in
       wants = [ "network-online.target" ];
       after = [ "network-online.target" ];
       startLimitIntervalSec = 0;
-      serviceConfig = {
+      serviceConfig = import ./restart.nix { first = "500ms"; } // {
         Type = "simple";
         ExecStartPre = "${note} 0"; # it begins without the addresses
         ExecStart = "${pkgs.keepalived}/bin/keepalived --dont-fork --log-console --use-file=${configuration} --pid=/run/keepalived/keepalived.pid --vrrp_pid=/run/keepalived/vrrp.pid";
@@ -200,8 +243,6 @@ in
         ExecStopPost = map (a: "-${ip} delete ${a}") addresses;
         KillMode = "mixed"; # the parent tells its child to hand the addresses over
         RuntimeDirectory = "keepalived";
-        Restart = "always";
-        RestartSec = "500ms";
 
         # Runs as root, with what it takes to move addresses and speak VRRP, and the check as another user.
         CapabilityBoundingSet = [

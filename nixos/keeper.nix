@@ -66,6 +66,8 @@ in
       # bound to it: while MySQL is down the keeper is there to say so.
       before = [ "mysql.service" ];
       serviceConfig = {
+        # Without the keeper of the primary nothing is written, so a frozen one is replaced within 5 s.
+        WatchdogSec = "4s";
         StateDirectory = unit;
         # The control socket, for this node's root.
         RuntimeDirectory = unit;

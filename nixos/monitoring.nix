@@ -30,6 +30,12 @@ let
   rules = import ./rules.nix { inherit cfg; };
   rulesFile = pkgs.writeText "trivet-rules.json" (builtins.toJSON rules); # JSON is YAML
   exporter = "mysqld-exporter";
+  restart = lib.mapAttrs (_: lib.mkForce) (
+    import ./restart.nix {
+      first = "1s";
+      longest = "30s";
+    }
+  );
 in
 {
   options.services.trivet.monitoring = {
@@ -115,7 +121,7 @@ in
           wants = [ "network-online.target" ];
           after = [ "network-online.target" ];
           startLimitIntervalSec = 0;
-          serviceConfig.RestartSec = "1s";
+          serviceConfig = restart;
         };
       }
 
@@ -145,8 +151,7 @@ in
             "mysql.service"
           ];
           startLimitIntervalSec = 0;
-          serviceConfig = {
-            RestartSec = "1s";
+          serviceConfig = restart // {
             # A user that mysqld can look up: its MySQL account belongs to it by name.
             DynamicUser = lib.mkForce false;
           };
@@ -197,6 +202,10 @@ in
           };
         };
 
+        systemd.services.prometheus = {
+          startLimitIntervalSec = 0;
+          serviceConfig = restart;
+        };
         systemd.services.alertmanager =
           let
             file = pkgs.writeText "alertmanager.json" (builtins.toJSON monitoring.alertmanager);
@@ -205,7 +214,9 @@ in
             startLimitIntervalSec = 0;
             # NixOS substitutes variables into a copy first; ours has none, secrets come by file.
             preStart = lib.mkForce "";
-            serviceConfig.ExecStart = lib.mkForce "${config.services.prometheus.alertmanager.package}/bin/alertmanager --config.file=${file} --web.listen-address=0.0.0.0:${toString ports.alertmanager} --storage.path=/var/lib/alertmanager --cluster.listen-address=";
+            serviceConfig = restart // {
+              ExecStart = lib.mkForce "${config.services.prometheus.alertmanager.package}/bin/alertmanager --config.file=${file} --web.listen-address=0.0.0.0:${toString ports.alertmanager} --storage.path=/var/lib/alertmanager --cluster.listen-address=";
+            };
           };
 
         services.trivet.checks.rules =

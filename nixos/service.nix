@@ -14,20 +14,19 @@
   wants = [ "network-online.target" ];
   after = [ "network-online.target" ] ++ after;
   inherit before;
-  # A server that stopped being restarted is an outage that waits for a person.
-  startLimitIntervalSec = 0;
+  startLimitIntervalSec = 0; # restart.nix
   serviceConfig =
     import ./sandbox.nix
+    // import ./restart.nix { first = "200ms"; }
     // {
       Type = "notify";
       User = user;
       Group = user;
       ExecStart = execStart;
       LoadCredential = lib.mapAttrsToList (name: file: "${name}:${file}") credentials;
-      Restart = "always";
-      RestartSec = "200ms";
-      RestartSteps = 6;
-      RestartMaxDelaySec = "5s";
+      # A line for each request is more than journald's usual allowance, and dropped lines are found by nobody when they are
+      # wanted. What all of them take of the disk is bounded in common.nix.
+      LogRateLimitIntervalSec = 0;
       WatchdogSec = "30s";
       # The programs finish requests for 10 s (their shutdown_timeout); past twice that something hangs.
       TimeoutStopSec = "20s";

@@ -262,9 +262,11 @@ async fn a_back_end_that_says_it_is_unwell_is_left_alone_until_it_is_well_again(
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_back_end_the_page_says_so_with_the_number_of_the_request() {
     let scene = Scene::with(1).await;
-    assert_eq!(scene.local_check().await, 200);
+    let backends = || scene.local_check_of("/healthz/backends");
+    assert_eq!(backends().await, 200);
     scene.backends[0].unwell(Some("app gone"));
-    until("the local check fails", || async { scene.local_check().await == 503 }).await;
+    until("keepalived is told", || async { backends().await == 503 }).await;
+    assert_eq!(scene.local_check().await, 200, "the virtual address stays where this page can be given");
     let answer = scene.get("/nobody").await;
     let id = answer.field("x-request-id").unwrap();
     assert_eq!((answer.status, answer.field("retry-after").as_deref()), (503, Some("1")));

@@ -21,6 +21,7 @@ in
 {
   bad-clusters = expect "bad-clusters" (import ./bad-clusters.nix { inherit lib evaluate; });
   bad-options = expect "bad-options" (import ./bad-options.nix { inherit lib evaluate; });
+  machines = expect "machines" (import ./machines.nix { inherit lib evaluate; });
   more-members = expect "more-members" (import ./more-members.nix { inherit lib evaluate; });
   split-roles = expect "split-roles" (import ./split-roles.nix { inherit lib evaluate; });
 

@@ -1,4 +1,4 @@
-//! What keepalived asks: can this balancer serve, and does it hear other nodes at all?
+//! What keepalived asks: does this balancer answer, has it a back end, and does it hear other nodes at all?
 
 use std::sync::Arc;
 
@@ -25,8 +25,10 @@ impl Listener {
         Ok(Self(listener))
     }
 
-    /// `GET /healthz`: 200 when a request that came now would find a back end, else 503 with the reason. It goes on
-    /// answering 503 while the process drains, and ends with it.
+    /// `GET /healthz`: 200 while this process answers clients, 503 while it drains; it ends with the process. A balancer
+    /// without a back end answers too: with the page that says so.
+    ///
+    /// `GET /healthz/backends`: 503 when no back end is up, so that a balancer that has one is preferred.
     ///
     /// `GET /healthz/others`: 503 when there are back ends on other nodes than `node`, and nothing is heard of any of them. A
     /// node that hears nobody may be the last one, or one whose network is at fault: it should have the virtual address
@@ -34,14 +36,18 @@ impl Listener {
     pub async fn serve(self, node: String, pool: Arc<Pool>, shutdown: Shutdown) {
         let others = pool.clone();
         let own = move || {
-            let answer = if shutdown.is_stopping() {
+            std::future::ready(if shutdown.is_stopping() {
                 (StatusCode::SERVICE_UNAVAILABLE, "stopping\n")
-            } else if pool.usable() == 0 {
+            } else {
+                (StatusCode::OK, "ok\n")
+            })
+        };
+        let backends = move || {
+            std::future::ready(if pool.usable() == 0 {
                 (StatusCode::SERVICE_UNAVAILABLE, "no back end is up\n")
             } else {
                 (StatusCode::OK, "ok\n")
-            };
-            std::future::ready(answer)
+            })
         };
         let others = move || {
             let mut elsewhere = others.backends().iter().filter(|b| b.name() != node).peekable();
@@ -54,7 +60,10 @@ impl Listener {
             };
             std::future::ready(answer)
         };
-        let router = Router::new().route("/healthz", get(own)).route("/healthz/others", get(others));
+        let router = Router::new()
+            .route("/healthz", get(own))
+            .route("/healthz/backends", get(backends))
+            .route("/healthz/others", get(others));
         if let Err(e) = axum::serve(self.0, router).await {
             tracing::error!(error = %e, "the local check stopped");
         }

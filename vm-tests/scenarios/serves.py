@@ -36,22 +36,22 @@ with subtest("write, then read what was written"):
     token = json.loads(client.succeed(f"curl -fsS {SITE}/api/login --json {body}"))["token"]
     article = shlex.quote(json.dumps({"title": "First light", "body": "Carried by *three* machines."}))
     said = client.succeed(f"curl -fsS -i --http1.1 {SITE}/api/articles -H 'Authorization: Bearer {token}' --json {article}")
-    head, _, answer = said.replace("\r", "").rpartition("\n\n")
+    head, answer = said.replace("\r", "").rsplit("\n\n", 1)
     written = json.loads(answer)
     # Who wrote sees it at once, whichever replica answers: the answer says how fresh the next read must be.
     fresh = next(line for line in head.splitlines() if line.lower().startswith("trivet-gtid:"))
-    for _ in range(6):
+    for _again in range(6):
         page = client.succeed(f"curl -fsS {SITE}/articles/{written['slug']} -H {shlex.quote(fresh)}")
         assert "First light" in page and "<em>three</em>" in page, page[:2000]
 
 with subtest("what was written is on every member"):
     for node in NODES:
-        poll(lambda: try_sql(node, f"SELECT title FROM trivet.articles WHERE slug = '{written['slug']}'") == "First light",
+        poll(lambda node=node: try_sql(node, f"SELECT title FROM trivet.articles WHERE slug = '{written['slug']}'") == "First light",
              f"{node.name} has the article", 30)
 
 with subtest("every node's balancer reaches every node's web tier"):
     for node in NODES:
-        assert node.succeed("curl -fsS -o /dev/null -w '%{http_code}' http://127.0.0.1:9611/healthz") == "200"
+        assert node.succeed("curl -fsS -o /dev/null -w '%{http_code}' http://127.0.0.1:9611/healthz/backends") == "200"
 
 with subtest("steady state, as the client sees it"):
     start_probe("steady", reads=20, keepalive=4, writes=5)
