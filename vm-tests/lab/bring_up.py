@@ -99,6 +99,15 @@ def up(lab: Lab, profile: str) -> None:
             node.leader()
     with step(f"waiting until {lab.cluster.url} answers at {lab.cluster.virtual_addresses[0]}"):
         wait_for_site(lab)
+    with step("publishing the example articles"):
+        publish(lab.nodes[min(lab.nodes)], REPOSITORY / "examples/articles")
+
+
+def publish(node: Node, articles: Path) -> None:
+    """What there is to read, by the operator's own command; it waits for a primary of the database."""
+    there = "/usr/local/share/trivet/articles"
+    node.copy_from_host(str(articles), there)
+    node.succeed(f"trivet-app --config /etc/trivet/app.json --env-file /var/lib/trivet/secrets/app.env import {there}")
 
 
 def save_logs(lab: Lab, into: Path) -> None:

@@ -5,13 +5,14 @@ import json
 import time
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 from chaos import faults, rounds, schedule, table
 from chaos.schedule import Step
 from lab import apps, bring_up, broken, build, host
 from lab.errors import LabError
 from lab.log import Log
-from lab.progress import say
+from lab.progress import say, warn
 from lab.running import REPOSITORY, Lab
 from lab.scenarios import PRELUDE, Driver
 
@@ -126,18 +127,21 @@ class Run:
 
     def end(self) -> None:
         if self.lab is not None:
-            self.lab.remove()
+            try:
+                self.lab.remove()
+            except LabError as e:  # costs the next rounds nothing
+                warn(str(e))
         self.lab = self.site = None
 
 
-def _keep(results: Path, run: Run, about: dict) -> None:
+def _keep(results: Path, run: Run, about: dict[str, Any]) -> None:
     """One file for each run; the table is made of all that are there."""
     kept = about | {"when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
                     "rounds": [json.loads(json.dumps(r.__dict__)) for r in run.done]}
     (results / "results.json").write_text(json.dumps(kept, indent=1) + "\n")
 
 
-def kept(results: Path, app: str) -> list[dict]:
+def kept(results: Path, app: str) -> list[dict[str, Any]]:
     found = [json.loads(p.read_text()) for p in sorted(results.glob("*/results.json"))]
     return [r for run in found if not run.get("broken") and run.get("app") == app for r in run["rounds"]]
 

@@ -1,7 +1,6 @@
 """A node: a systemd-nspawn machine on an overlay of the Debian root, with power that can be cut."""
 
 import json
-import os
 import shutil
 import subprocess
 import time
@@ -12,6 +11,7 @@ from lab.commands import Commands
 from lab.disk import MYSQL, DataDisk
 from lab.errors import LabError
 from lab.log import Log
+from lab.mounts import unmount
 from lab.network import Network
 from lab.process import children, clean_environment, run, start_time
 
@@ -63,8 +63,7 @@ class Node(Commands):
     def remove_disk(self) -> None:
         if self.data_disk is not None:
             self.data_disk.remove()
-        if os.path.ismount(self.root):
-            run(["umount", self.root], what=f"unmounting the disk of {self.name}")
+        unmount(self.root)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     # --- power ------------------------------------------------------------------------------------------------

@@ -28,15 +28,16 @@ class Network:
     def __init__(self, lab: str, prefix_length: int = 24):
         self.lab = lab
         self.prefix_length = prefix_length
-        self.switch = f"{lab}-switch"
+        self.switch = self.namespace("switch")
 
     def namespace(self, machine: str) -> str:
-        return f"{self.lab}-{machine}"
+        """A dot, which no lab's name has: the lab `trivet` would take those of `trivet-test` for its own."""
+        return f"{self.lab}.{machine}"
 
     def existing(self) -> list[str]:
-        """The namespaces that carry this lab's prefix."""
+        """This lab's namespaces."""
         folder = Path("/run/netns")
-        return sorted(p.name for p in folder.iterdir() if p.name.startswith(f"{self.lab}-")) if folder.is_dir() else []
+        return sorted(p.name for p in folder.iterdir() if p.name.startswith(self.namespace(""))) if folder.is_dir() else []
 
     def _ip(self, namespace: str, *words: str) -> None:
         run(["ip", "-n", namespace, *words])

@@ -14,7 +14,7 @@ def _seconds(value: float | None) -> str:
 
 
 def _rows(outcome: Outcome) -> list[list[str]]:
-    rows = []
+    rows: list[list[str]] = []
     for m in outcome.measured or [{}]:
         reads, keepalive, writes = m.get("reads"), m.get("keepalive"), m.get("writes")
         pages = [s for s in (reads, keepalive) if s]
@@ -36,7 +36,7 @@ def _rows(outcome: Outcome) -> list[list[str]]:
 def table(outcomes: list[Outcome]) -> str:
     rows = [HEADINGS] + [row for outcome in outcomes for row in _rows(outcome)]
     widths = [max(len(row[i]) for row in rows) for i in range(len(HEADINGS))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     lines.insert(1, "  ".join("-" * width for width in widths))
     return "\n".join(lines)
 
@@ -45,7 +45,7 @@ def write_json(outcomes: list[Outcome], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({
         "when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "scenarios": [{"name": o.name, "passed": o.passed, "seconds": round(o.seconds, 1), "error": o.error,
+        "scenarios": [{"name": o.name, "passed": o.passed, "seconds": round(o.seconds, 1), "error": o.error, "note": o.note,
                        "measured": o.measured} for o in outcomes],
     }, indent=1) + "\n")
 
@@ -57,6 +57,8 @@ def show(outcomes: list[Outcome], path: Path) -> None:
     for o in outcomes:
         if not o.passed:
             print(f"{o.name}: {o.error}\n  logs: {o.logs}")
+        if o.note:
+            print(f"{o.name}: note: {o.note}")
     print(f"measurements: {path}")
     passed = sum(o.passed for o in outcomes)
     print(f"{passed} passed, {len(outcomes) - passed} failed", flush=True)

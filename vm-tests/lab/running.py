@@ -5,9 +5,11 @@ import os
 import shutil
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from lab import cluster as clusters
+from lab import mounts
 from lab.cgroup import Cgroup
 from lab.client import Client
 from lab.errors import LabError
@@ -61,8 +63,10 @@ class Lab:
     def is_temporary(self) -> bool:
         """Made by a command for itself (test, chaos, …): once that command is over, nobody wants it."""
         try:
-            return json.loads((self.folder / "lab.json").read_text()).get("temporary", False)
-        except (FileNotFoundError, ValueError):
+            return bool(json.loads((self.folder / "lab.json").read_text()).get("temporary", False))
+        except FileNotFoundError:
+            return True  # the rest of one that could not be removed as a whole
+        except ValueError:
             return False
 
     def keep(self) -> None:
@@ -74,9 +78,9 @@ class Lab:
         (self.folder / "lab.json").write_text(json.dumps(about))
 
     def make_room(self) -> None:
-        """Remove what a command that was killed left; the caller holds the lab's lock, so none is at work on it."""
+        """Remove what an earlier command left; the caller holds the lab's lock, so none is at work on it."""
         if self.exists() and self.is_temporary():
-            say(f"lab {self.name!r} was left by a command that was killed: removing it")
+            say(f"lab {self.name!r} was left by an earlier command: removing it")
             self.remove()
         self.refuse_if_taken()
 
@@ -87,7 +91,7 @@ class Lab:
 
     def create(self, *, temporary: bool) -> None:
         """Folder and network; the machines are made and started by whoever asked."""
-        self.refuse_if_taken()
+        self.make_room()
         (self.folder / "nodes").mkdir(parents=True)
         self.describe(temporary=temporary)
         if _on_overlay(self.folder):
@@ -98,25 +102,33 @@ class Lab:
     def use_secrets(self) -> None:
         self.client.know({self.cluster.domain: self.cluster.virtual_addresses[0]}, self.ca)
 
-    def switch_off(self) -> None:
-        for node in self.nodes.values():
-            node.release()
-        self.client.release()
-
     def remove(self) -> None:
-        """Leave nothing: no process, mount, namespace, bridge, cgroup, file. Checked, not hoped for."""
-        self.cgroup.kill()  # everything at once, also what a half-made lab left
-        self.switch_off()
-        for node in self.nodes.values():
-            node.remove_disk()
-        for where in sorted(_mounts_below(self.folder), reverse=True):
-            run(["umount", where], what=f"unmounting {where}")
-        self.network.down()
-        for cgroup in (self.cgroup, *self.shadows):
-            cgroup.remove()
+        """Leave nothing: no process, mount, namespace, bridge, cgroup, file. Checked, not hoped for.
+
+        A step that fails stops none of the others: what can go goes, and the rest is told.
+        """
+        problems: list[str] = []
+        steps: list[Callable[[], None]] = [
+            self.cgroup.kill,  # everything at once, also what a half-made lab left
+            *(node.release for node in self.nodes.values()),
+            self.client.release,
+            *(node.remove_disk for node in self.nodes.values()),
+            self._unmount_all,
+            self.network.down,
+            *(cgroup.remove for cgroup in (self.cgroup, *self.shadows)),
+        ]
+        for one in steps:
+            try:
+                one()
+            except (LabError, OSError) as e:
+                problems.append(str(e))
         shutil.rmtree(self.folder, ignore_errors=True)
-        if left := self.left_behind():
+        if left := problems + self.left_behind():
             raise LabError(f"lab {self.name!r} left behind: {', '.join(left)}")
+
+    def _unmount_all(self) -> None:
+        for where in mounts.below(self.folder):
+            mounts.unmount(where)
 
     def hand_over(self, argv: list[str], env: dict[str, str] | None = None) -> int:
         """Run a command in a machine with the user's terminal, and give its exit code."""
@@ -127,16 +139,12 @@ class Lab:
 
     def left_behind(self) -> list[str]:
         left = [f"process {p}" for p in self.cgroup.processes()]
-        left += [f"mount {m}" for m in _mounts_below(self.folder)]
+        left += [f"mount {m}" for m in mounts.below(self.folder)]
         left += [f"network namespace {n}" for n in self.network.existing()]
         left += [f"cgroup {c.path}" for c in (self.cgroup, *self.shadows) if c.path.exists()]
         if self.folder.exists():
             left.append(f"folder {self.folder}")
         return left
-
-
-def _mounts_below(folder: Path) -> list[str]:
-    return [m for line in Path("/proc/mounts").read_text().splitlines() if Path(m := line.split()[1]).is_relative_to(folder)]
 
 
 def _on_overlay(folder: Path) -> bool:

@@ -6,15 +6,18 @@ import signal
 import time
 import traceback
 import unittest
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from lab import apps, bring_up
+from lab.client import Client
 from lab.commands import retry
 from lab.errors import LabError, ScenarioFailed
 from lab.log import Log
+from lab.machine import Node
 from lab.progress import say
 from lab.running import VM_TESTS, Lab
 
@@ -29,8 +32,9 @@ class Outcome:
     name: str
     seconds: float
     error: str | None = None
-    measured: list[dict] = field(default_factory=list)
+    measured: list[dict[str, Any]] = field(default_factory=list)
     logs: Path | None = None
+    note: str | None = None  # what its machines left behind
 
     @property
     def passed(self) -> bool:
@@ -62,8 +66,9 @@ class Driver:
         self.logger = lab.log_to
 
     @property
-    def machines(self) -> list:
-        return sorted([self.lab.client, *self.lab.nodes.values()], key=lambda m: m.name)
+    def machines(self) -> list[Node | Client]:
+        found: list[Node | Client] = [self.lab.client, *self.lab.nodes.values()]
+        return sorted(found, key=lambda m: m.name)
 
     def start_all(self) -> None:
         for machine in self.machines:
@@ -97,7 +102,7 @@ def _deadline(seconds: int) -> Iterator[None]:
     def late(*_: object) -> None:
         raise ScenarioFailed(f"the scenario did not end within {seconds} s")
 
-    before: Callable | int | None = signal.signal(signal.SIGALRM, late)
+    before = signal.signal(signal.SIGALRM, late)
     signal.alarm(seconds)
     try:
         yield
@@ -134,15 +139,26 @@ def run_one(name: str, lab: Lab, parts: bring_up.Parts, keep: bool) -> Outcome:
         outcome.seconds = time.monotonic() - began
         outcome.measured = [json.loads(p.read_text()) for p in sorted(lab.out_dir.glob("measured-*.json"))]
         if lab.folder.exists():
-            bring_up.save_logs(lab, lab.out_dir)
-            outcome.logs = lab.out_dir
-            if keep and outcome.error is not None:
-                lab.keep()
-                say(f"  kept as it is: ./lab run node1 --name {lab.name} -- …; ./lab down --name {lab.name}")
-            else:
-                lab.remove()
+            try:
+                _put_away(lab, outcome, keep)
+            except (LabError, OSError) as e:
+                outcome.note = str(e)
+                say(f"  note: {e}")
     say(f"  {'passed' if outcome.passed else 'FAILED: ' + str(outcome.error)} ({outcome.seconds:.0f} s)")
     return outcome
+
+
+def _put_away(lab: Lab, outcome: Outcome, keep: bool) -> None:
+    """The logs are kept, the machines are not (unless the user wants a look at them)."""
+    outcome.logs = lab.out_dir
+    try:
+        bring_up.save_logs(lab, lab.out_dir)
+    finally:
+        if keep and outcome.error is not None:
+            lab.keep()
+            say(f"  kept as it is: ./lab run node1 --name {lab.name} -- …; ./lab down --name {lab.name}")
+        else:
+            lab.remove()
 
 
 def run(names: list[str], lab_name: str, snapshots: Path, results: Path, profile: str, keep: bool) -> list[Outcome]:
