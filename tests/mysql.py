@@ -12,6 +12,7 @@ another root) and runs from there through that root's own dynamic loader, so not
 changed; without such a root a mysqld on PATH serves.
 """
 
+import contextlib
 import os
 import secrets
 import shutil
@@ -21,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 ACCOUNT = "trivet_test"
@@ -35,7 +37,7 @@ class Trouble(Exception):
 class Program:
     """How to run mysqld: from a root file system of its own, or the host's."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         root = self._root()
         self.root = root
         if root is not None:
@@ -52,7 +54,7 @@ class Program:
         self.command, self.options = [mysqld], []
 
     @staticmethod
-    def _root():
+    def _root() -> Path | None:
         named = os.environ.get("TRIVET_TEST_MYSQL_ROOT")
         if named:
             root = Path(named)
@@ -64,15 +66,15 @@ class Program:
         return max(whole, key=lambda p: p.stat().st_mtime, default=None)
 
 
-def free_port():
+def free_port() -> int:
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+        return int(s.getsockname()[1])
 
 
-def make_certificates(directory):
+def make_certificates(directory: Path) -> None:
     """A CA, and one certificate for 127.0.0.1: the clients verify identity, as they do in the cluster."""
-    def openssl(*arguments):
+    def openssl(*arguments: str) -> None:
         done = subprocess.run(["openssl", *arguments], cwd=directory, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise Trouble(f"openssl {arguments[0]} failed: {done.stderr.strip()}")
@@ -89,21 +91,21 @@ def make_certificates(directory):
 class Server:
     """One mysqld below `directory/name`."""
 
-    def __init__(self, program, directory, name, number, password):
+    def __init__(self, program: Program, directory: Path, name: str, number: int, password: str) -> None:
         self.program, self.home, self.number, self.password = program, directory / name, number, password
         self.tls = directory / "tls"
         self.port = free_port()
-        self.process = None
+        self.process: subprocess.Popen[bytes] | None = None
 
     @property
-    def url(self):
+    def url(self) -> str:
         return f"mysql://{ACCOUNT}:{self.password}@127.0.0.1:{self.port}/mysql"
 
-    def _base(self):
+    def _base(self) -> list[str]:
         base = [*self.program.command, "--no-defaults", *self.program.options, f"--datadir={self.home / 'data'}"]
         return [*base, "--user=root"] if os.geteuid() == 0 else base
 
-    def initialize(self, copy_of=None):
+    def initialize(self, copy_of: "Server | None" = None) -> None:
         """An empty data directory; copying one is several seconds faster than making one."""
         self.home.mkdir()
         if copy_of is not None:
@@ -117,7 +119,7 @@ class Server:
         if made.returncode != 0:
             raise Trouble(f"mysqld --initialize-insecure failed:\n{(self.home / 'log').read_text(errors='replace')}")
 
-    def start(self, source=None):
+    def start(self, source: "Server | None" = None) -> None:
         base = self._base()
         with (self.home / "log").open("ab") as log:
             init = self.home / "init.sql"
@@ -135,7 +137,7 @@ class Server:
             ]
             self.process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
 
-    def _first_statements(self, source):
+    def _first_statements(self, source: "Server | None") -> Iterator[str]:
         yield "SET SQL_LOG_BIN=0;"
         yield f"CREATE USER {ACCOUNT}@'%' IDENTIFIED BY '{self.password}' REQUIRE SSL;"
         yield f"GRANT ALL ON *.* TO {ACCOUNT}@'%' WITH GRANT OPTION;"
@@ -147,10 +149,10 @@ class Server:
             yield "START REPLICA;"
             yield "SET GLOBAL super_read_only=ON;"
 
-    def wait(self):
+    def wait(self) -> None:
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
-            if self.process.poll() is not None:
+            if self.process is None or self.process.poll() is not None:
                 break
             # The port opens only after the init file is through.
             with socket.socket() as s:
@@ -165,7 +167,7 @@ class Server:
 class Pair:
     """A primary and its replica."""
 
-    def __init__(self, directory):
+    def __init__(self, directory: Path) -> None:
         program = Program()
         directory.mkdir(parents=True, exist_ok=True)
         make_certificates(directory / "tls")
@@ -174,7 +176,7 @@ class Pair:
         self.primary = Server(program, directory, "primary", 1, password)
         self.replica = Server(program, directory, "replica", 2, password)
 
-    def start(self):
+    def start(self) -> None:
         self.primary.initialize()
         self.replica.initialize(copy_of=self.primary)
         self.primary.start()
@@ -182,19 +184,19 @@ class Pair:
         self.primary.wait()
         self.replica.wait()
 
-    def stop(self):
+    def stop(self) -> None:
         for server in (self.primary, self.replica):
             # Killed before it wrote its pid file, it has nothing to lose either.
             if server.process and server.process.poll() is None and not (server.home / "pid").exists():
                 server.process.kill()
         stop(self.directory)
 
-    def environment(self):
+    def environment(self) -> dict[str, str]:
         return {"TRIVET_TEST_MYSQL_URL": self.primary.url, "TRIVET_TEST_MYSQL_REPLICA_URL": self.replica.url,
                 "TRIVET_TEST_MYSQL_CA": str(self.directory / "tls/ca.pem")}
 
 
-def stop(directory):
+def stop(directory: Path) -> None:
     """Ends the two servers whose pid files stand below `directory`, and removes it."""
     pids = []
     for name in ("replica", "primary"):
@@ -203,10 +205,8 @@ def stop(directory):
         except (OSError, ValueError):
             continue
     for pid in pids:
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGTERM)
-        except ProcessLookupError:
-            pass
     deadline = time.monotonic() + STOP_SECONDS
     while any(_alive(pid) for pid in pids) and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -216,11 +216,9 @@ def stop(directory):
     shutil.rmtree(directory, ignore_errors=True)
 
 
-def _alive(pid):
-    try:
+def _alive(pid: int) -> bool:
+    with contextlib.suppress(ChildProcessError):
         os.waitpid(pid, os.WNOHANG)
-    except ChildProcessError:
-        pass
     try:
         os.kill(pid, 0)
         return True
@@ -228,7 +226,7 @@ def _alive(pid):
         return False
 
 
-def run(command):
+def run(command: list[str]) -> int:
     directory = Path(tempfile.mkdtemp(prefix="trivet-mysql-"))
     # SIGTERM must stop the servers, too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
@@ -243,7 +241,7 @@ def run(command):
         shutil.rmtree(directory, ignore_errors=True)
 
 
-def main(arguments):
+def main(arguments: list[str]) -> int:
     match arguments:
         case ["run", *command] if command:
             return run(command)

@@ -6,7 +6,8 @@
     trivet-ledger stop NAME              send nothing more, wait for the answers, print the path of the history
 
 Each session is one user: one request at a time, each on a connection of its own, at a steady pace while answers come quickly.
-Every third only reads, so that reads are seen while all writers wait. It appends values of its own to lists (often to two at once), moves money between accounts, and reads lists and accounts back.
+Every third only reads, so that reads are seen while all writers wait. It appends values of its own to lists (often to two at
+once), moves money between accounts, and reads lists and accounts back.
 It carries `Trivet-Gtid` from answer to request as a browser carries a cookie, and never sends a request twice.
 
 The history has one JSON object per request: session, op, what was asked, when it was sent and answered (seconds since the
@@ -30,7 +31,9 @@ import ssl
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote, urlsplit
 
 START_PATIENCE = 40.0  # seconds for every session's first success
@@ -50,7 +53,7 @@ class History:
         self.last = {"read": 0.0, "write": 0.0}
         self.count: dict[str, int] = {}
 
-    def add(self, row: dict) -> None:
+    def add(self, row: dict[str, Any]) -> None:
         with self._lock:
             self.count[row["outcome"]] = self.count.get(row["outcome"], 0) + 1
             if row["outcome"] in ("ok", "refused"):
@@ -58,7 +61,7 @@ class History:
                 self.last[kind] = max(self.last[kind], row["end"])
             self._file.write(json.dumps(row, separators=(",", ":")) + "\n")
 
-    def shown(self) -> dict:
+    def shown(self) -> dict[str, Any]:
         with self._lock:
             return {"now": time.time(), "last_read": self.last["read"], "last_write": self.last["write"], "count": dict(self.count)}
 
@@ -116,7 +119,7 @@ class Session:
         names = self._lists()
         self.ask({"op": "lists", "names": names}, "GET", "/ledger/lists?" + "&".join(f"name={quote(n)}" for n in names))
 
-    def ask(self, row: dict, method: str, path: str, body: dict | None = None) -> dict:
+    def ask(self, row: dict[str, Any], method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         key = f"{self.options.name}.{self.name}.{self.turn}"
         row = {"id": key, "session": self.name, **row, "begin": time.time()}
         try:
@@ -129,7 +132,7 @@ class Session:
             self.first.set()
         return row
 
-    def _exchange(self, method: str, path: str, body: dict | None, key: str) -> dict:
+    def _exchange(self, method: str, path: str, body: dict[str, Any] | None, key: str) -> dict[str, Any]:
         headers = {"Host": self.authority, "User-Agent": "trivet-ledger", "Connection": "close"}
         if self.seen:
             headers["Trivet-Gtid"] = self.seen
@@ -150,7 +153,7 @@ class Session:
             connection.close()
         return self._judge(answer, said)
 
-    def _judge(self, answer: http.client.HTTPResponse, said: bytes) -> dict:
+    def _judge(self, answer: http.client.HTTPResponse, said: bytes) -> dict[str, Any]:
         try:
             told = json.loads(said)
         except ValueError:
@@ -185,7 +188,7 @@ class Clients:
         self.sessions = [Session(n, options, self.history, tls) for n in range(options.sessions)]
         self.stopping = threading.Event()
 
-    def run(self, ready) -> None:
+    def run(self, ready: Callable[[str], None]) -> None:
         first = self.sessions[0]
         setup = {"accounts": self.options.accounts, "balance": self.options.balance}
         made = {"outcome": "unknown"}
@@ -195,7 +198,8 @@ class Clients:
                 break
             time.sleep(1)
         else:
-            return ready(f"the accounts could not be made: {made}")
+            ready(f"the accounts could not be made: {made}")
+            return
         threads = [threading.Thread(target=s.run, args=(self.stopping,)) for s in self.sessions]
         for thread in threads:
             thread.start()

@@ -187,7 +187,7 @@ def stop_probe(name):
     return json.loads(client.succeed(f"trivet-probe stop {name}"))
 
 
-_measured = []
+_measured: list[dict[str, object]] = []
 
 
 def measured(label, summary, **more):

@@ -19,7 +19,9 @@ An outage is the time between one success and the next. Only the standard librar
 """
 
 import argparse
+import contextlib
 import http.client
+import itertools
 import json
 import os
 import queue
@@ -30,8 +32,10 @@ import sys
 import threading
 import time
 import uuid
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 START_PATIENCE = 30.0  # seconds for every stream's first success
@@ -59,7 +63,7 @@ class Site:
             return http.client.HTTPSConnection(self.host, self.port, timeout=timeout, context=self._tls)
         return http.client.HTTPConnection(self.host, self.port, timeout=timeout)
 
-    def exchange(self, connection: http.client.HTTPConnection, method: str, path: str, body: dict | None = None,
+    def exchange(self, connection: http.client.HTTPConnection, method: str, path: str, body: dict[str, Any] | None = None,
                  headers: dict[str, str] | None = None) -> tuple[int, http.client.HTTPMessage, bytes]:
         sent = {"Host": self.authority, "User-Agent": "trivet-probe", **(headers or {})}
         data = None
@@ -70,7 +74,7 @@ class Site:
         answer = connection.getresponse()
         return answer.status, answer.headers, answer.read()
 
-    def once(self, method: str, path: str, body: dict | None = None, headers: dict[str, str] | None = None,
+    def once(self, method: str, path: str, body: dict[str, Any] | None = None, headers: dict[str, str] | None = None,
              timeout: float = 5.0) -> tuple[int, http.client.HTTPMessage, bytes]:
         connection = self.connect(timeout)
         try:
@@ -106,7 +110,7 @@ class Record:
         self.began = time.monotonic()
         self.wall = time.time()
         self._lock = threading.Lock()
-        self.rows: list[dict] = []
+        self.rows: list[dict[str, Any]] = []
         self.reopened = 0
         self.ended: float | None = None  # when the last request was sent; answers may come in for a while
 
@@ -122,25 +126,25 @@ class Record:
         with self._lock:
             self.reopened += 1
 
-    def snapshot(self) -> list[dict]:
+    def snapshot(self) -> list[dict[str, Any]]:
         with self._lock:
             return list(self.rows)
 
-    def summary(self, streams: list[str]) -> dict:
+    def summary(self, streams: list[str]) -> dict[str, Any]:
         rows, until = self.snapshot(), self.now() if self.ended is None else self.ended
-        result: dict = {"began": self.wall, "seconds": round(until, 3), "reopened": self.reopened}
+        result: dict[str, Any] = {"began": self.wall, "seconds": round(until, 3), "reopened": self.reopened}
         for stream in streams:
             result[stream] = summarise([r for r in rows if r["stream"] == stream], until)
         result["acknowledged"] = [r["text"] for r in rows if r["stream"] == "writes" and r["problem"] is None]
         return result
 
 
-def summarise(rows: list[dict], until: float) -> dict:
+def summarise(rows: list[dict[str, Any]], until: float) -> dict[str, Any]:
     """Longest time without a success, failures, and how long answers took."""
     good = sorted((r for r in rows if r["problem"] is None), key=lambda r: r["end"])
     bad = sorted((r for r in rows if r["problem"] is not None), key=lambda r: r["begin"])
     longest, at, over = 0.0, 0.0, True
-    for before, after in zip(good, good[1:]):
+    for before, after in itertools.pairwise(good):
         if after["end"] - before["end"] > longest:
             longest, at = after["end"] - before["end"], before["end"]
     last = good[-1]["end"] if good else 0.0
@@ -206,7 +210,7 @@ class Probe:
             turn += 1
             begin = self.record.now()
             problem: str | None = None
-            for attempt in (1, 2):
+            for _attempt in (1, 2):
                 try:
                     if connection is None:
                         connection, used = self.site.connect(self.options.timeout), False
@@ -234,7 +238,7 @@ class Probe:
                     break
             self.record.add("keepalive", begin, problem, path=path)
 
-    def paced(self, per_second: float, patience: float, request) -> None:
+    def paced(self, per_second: float, patience: float, request: Callable[[int], None]) -> None:
         """Start a request at every tick, also while earlier ones hang."""
         tick = 1.0 / per_second
         with ThreadPoolExecutor(max_workers=int(patience * 2 / tick) + 8) as pool:
@@ -250,7 +254,7 @@ class Probe:
                 else:
                     due = time.monotonic()  # too slow a machine: keep the pace, do not catch up in a burst
 
-    def run(self, ready) -> None:
+    def run(self, ready: Callable[[str], None]) -> None:
         o = self.options
         if o.user:
             self.site.sign_in(o.user, o.password)
@@ -316,7 +320,7 @@ def start(options: argparse.Namespace) -> int:
         os.close(writing)
 
     probe = Probe(options)
-    shown: queue.SimpleQueue = queue.SimpleQueue()
+    shown: queue.SimpleQueue[None] = queue.SimpleQueue()
     signal.signal(signal.SIGTERM, lambda *_: probe.stopping.set())
     signal.signal(signal.SIGUSR1, lambda *_: shown.put(None))
 
@@ -349,10 +353,8 @@ def start(options: argparse.Namespace) -> int:
         (at / "pid").unlink(missing_ok=True)  # before the summary: who has seen that may start anew
         put(at / "summary.json", probe.record.summary(probe.streams))
     except BaseException as e:
-        try:
+        with contextlib.suppress(OSError):
             ready(f"{type(e).__name__}: {e}")
-        except OSError:
-            pass
         code = 1
     (at / "pid").unlink(missing_ok=True)
     os._exit(code)
@@ -409,7 +411,7 @@ def ports(host: str, spec: str, timeout: float, source: str | None) -> int:
             return "silent"
 
     with ThreadPoolExecutor(max_workers=512) as pool:
-        answers = dict(zip(wanted, pool.map(ask, wanted)))
+        answers = dict(zip(wanted, pool.map(ask, wanted), strict=True))
     print(json.dumps({kind: [p for p, a in answers.items() if a == kind] for kind in ("open", "refused", "silent")}))
     return 0
 

@@ -103,7 +103,7 @@ def entries(seen: str) -> list[dict]:
     def query(cursor) -> list[dict]:
         cursor.execute("SELECT id, name, text, DATE_FORMAT(written_at, '%%Y-%%m-%%dT%%H:%%i:%%sZ') FROM guestbook "
                        "ORDER BY id DESC LIMIT %s", (100,))
-        return [dict(zip(("id", "name", "text", "written_at"), row)) for row in cursor.fetchall()]
+        return [dict(zip(("id", "name", "text", "written_at"), row, strict=True)) for row in cursor.fetchall()]
 
     def fresh(cursor) -> list[dict] | None:
         if seen:

@@ -21,7 +21,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from digest import digest
 
@@ -55,7 +57,7 @@ class Derivations:
     """What derivations say, asked for in batches and remembered."""
 
     def __init__(self) -> None:
-        self.known: dict[str, dict] = {}
+        self.known: dict[str, dict[str, Any]] = {}
 
     def load(self, paths: list[str]) -> None:
         missing = sorted({p for p in paths if p not in self.known})
@@ -73,7 +75,7 @@ class Derivations:
         return {name: full(o["path"]) for name, o in self.known[path]["outputs"].items() if o.get("path")}
 
 
-def generated(value: dict) -> dict | None:
+def generated(value: dict[str, Any]) -> dict[str, Any] | None:
     """The file that a derivation generates from text it carries, or None for a package.
 
     nixpkgs has few ways to make one: writeText and its relatives (attribute `text`), the JSON and YAML formats (attribute
@@ -104,10 +106,10 @@ def generated(value: dict) -> dict | None:
 class Node:
     """One node's files: from the roots that its units name, along every store path that a text mentions."""
 
-    def __init__(self, data: dict, derivations: Derivations) -> None:
+    def __init__(self, data: dict[str, Any], derivations: Derivations) -> None:
         self.data, self.derivations = data, derivations
-        self.files: dict[str, dict] = {}  # path → {text, exec}
-        self.packages: dict[str, dict] = {}  # store object → {name, output}
+        self.files: dict[str, dict[str, Any]] = {}  # path → {text, exec}
+        self.packages: dict[str, dict[str, Any]] = {}  # store object → {name, output}
         self.follow([r for r in data["roots"] if r.endswith(".drv")])
         sources = [r for r in data["roots"] if not r.endswith(".drv")]
         if sources:
@@ -139,7 +141,7 @@ class Node:
             if "parts" in file:
                 file["text"] = "".join(self.files[p]["text"] for p in file.pop("parts"))
 
-    def texts(self):
+    def texts(self) -> Iterator[str]:
         """Every text that is installed: what it mentions must exist on the node."""
         yield from (u["text"] for u in self.data["units"].values())
         yield from self.data["tmpfiles"]
@@ -159,12 +161,13 @@ class Names:
     """Store objects under names that depend on what they are, not on how they are built."""
 
     def __init__(self, node: Node) -> None:
-        self.node, self.done = node, {}
+        self.node = node
+        self.done: dict[str, str] = {}
         self.by_object = {top(p): (p, f) for p, f in node.files.items()}
 
     def of(self, store: str) -> str:
         if store not in self.done:
-            name = OBJECT.fullmatch(store)[2]
+            name = store[len(STORE) + 33 :]
             seed = f"package\0{name}"
             if store in self.by_object:
                 path, file = self.by_object[store]
@@ -183,7 +186,7 @@ def short_hash(seed: str) -> str:
     return "".join(alphabet[(number >> (5 * i)) & 31] for i in range(32))
 
 
-def write_node(folder: Path, data: dict, derivations: Derivations) -> None:
+def write_node(folder: Path, data: dict[str, Any], derivations: Derivations) -> None:
     node = Node(data, derivations)
     texts = list(node.texts())
     names = Names(node)

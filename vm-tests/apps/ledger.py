@@ -202,7 +202,7 @@ class Ledger:
         while True:
             sent = [False]
             try:
-                return self.write_pool.run(lambda c: self._transact(c, key, kind, change, sent))
+                return self.write_pool.run(lambda c, sent=sent: self._transact(c, key, kind, change, sent))
             except (pymysql.MySQLError, OSError) as e:
                 # Whatever it was: the key makes another attempt harmless. Only the answer must not claim too much.
                 unknown = unknown or sent[0]

@@ -8,10 +8,14 @@ A history is a list of rows as trivet-ledger writes them (vm-tests/ledger_client
 the fault was. Failed requests are no anomaly; they are counted elsewhere.
 """
 
+import itertools
 from collections import Counter, defaultdict
 from dataclasses import dataclass
+from typing import Any
 
 from chaos import order
+
+Row = dict[str, Any]  # of a history, or a member's state: JSON that the users and the members wrote
 
 WRITES = ("append", "transfer")
 
@@ -27,11 +31,11 @@ class Anomaly:
 
 @dataclass(frozen=True)
 class Round:
-    history: list[dict]
+    history: list[Row]
     before: dict[str, list[int]]
-    states: dict[str, dict]  # by member
+    states: dict[str, Row]  # by member
 
-    def of(self, op: str, *outcomes: str) -> list[dict]:
+    def of(self, op: str, *outcomes: str) -> list[Row]:
         return [r for r in self.history if r["op"] == op and (not outcomes or r["outcome"] in outcomes)]
 
 
@@ -44,7 +48,7 @@ def check(story: Round) -> list[Anomaly]:
     return found + [Anomaly("cycle", text) for text in order.cycles(story.history, final(story)["entries"])]
 
 
-def final(story: Round) -> dict:
+def final(story: Round) -> Row:
     """One member's state, to compare with. That the others are like it is a judgement of its own."""
     return next(iter(story.states.values()))
 
@@ -91,14 +95,15 @@ def acknowledged_writes(story: Round) -> list[Anomaly]:
                 if value not in values:
                     found.append(Anomaly("lost-write", f"{name}: {value} was acknowledged in list {key} and is not there (request {row['id']})"))
                 elif len(values) < at or values[at - 1] != value:
-                    found.append(Anomaly("moved-write", f"{name}: {value} was acknowledged at position {at} of {key} and is at {values.index(value) + 1}"))
+                    is_at = values.index(value) + 1
+                    found.append(Anomaly("moved-write", f"{name}: {value} was acknowledged at position {at} of {key} and is at {is_at}"))
         for row in story.of("transfer", "ok"):
             if row["id"] not in done:
                 found.append(Anomaly("lost-write", f"{name}: transfer {row['id']} was acknowledged and is not there"))
     return found
 
 
-def on_no_member(history: list[dict], states: dict[str, dict]) -> list[Anomaly]:
+def on_no_member(history: list[Row], states: dict[str, Row]) -> list[Anomaly]:
     """Acknowledged writes that none of the members has. Two may lack what the third still brings back, so only that is lost for certain."""
     there = {request for state in states.values() for request in state["requests"]}
     return [Anomaly("lost-write", f"every member: {row['op']} {row['id']} was acknowledged and is not there")
@@ -169,7 +174,7 @@ def sessions(story: Round) -> list[Anomaly]:
         lengths: dict[str, tuple[int, str]] = defaultdict(lambda: (0, ""))
         versions: dict[str, tuple[int, str]] = defaultdict(lambda: (0, ""))
 
-        def see(known: dict[str, tuple[int, str]], key: str, now: int, row: dict, what: str) -> None:
+        def see(known: dict[str, tuple[int, str]], key: str, now: int, row: Row, what: str, session: str = session) -> None:
             least, by = known[key]
             if now < least:
                 kind = "stale-read" if row["op"] in ("lists", "accounts") else "stale-write"
@@ -218,7 +223,7 @@ def _sound(where: str, accounts: dict[str, list[int]], total: int) -> list[Anoma
     return found
 
 
-def _replay(story: Round, name: str, state: dict) -> list[Anomaly]:
+def _replay(story: Round, name: str, state: Row) -> list[Anomaly]:
     """The balances are what the recorded transfers lead to, each made once."""
     done, expected = set(state["requests"]), {a: list(v) for a, v in story.before.items()}
     for row in story.of("transfer"):
@@ -226,7 +231,8 @@ def _replay(story: Round, name: str, state: dict) -> list[Anomaly]:
             for account, amount in ((row["from"], -row["amount"]), (row["to"], row["amount"])):
                 if account in expected:
                     expected[account] = [expected[account][0] + amount, expected[account][1] + 1]
-    return [Anomaly("money", f"{name}: {account} has balance {has[0]} after {has[1]} transfers, the recorded ones lead to {expected[account][0]} after {expected[account][1]}")
+    return [Anomaly("money", f"{name}: {account} has balance {has[0]} after {has[1]} transfers, "
+                             f"the recorded ones lead to {expected[account][0]} after {expected[account][1]}")
             for account, has in state["accounts"].items() if account in expected and list(has) != expected[account]]
 
 
@@ -236,7 +242,7 @@ def _replay(story: Round, name: str, state: dict) -> list[Anomaly]:
 def real_time(story: Round) -> list[Anomaly]:
     """A write that began after another was acknowledged comes after it, in lists and in accounts."""
     found = []
-    writes: dict[str, list[tuple[int, dict]]] = defaultdict(list)
+    writes: dict[str, list[tuple[int, Row]]] = defaultdict(list)
     for row in story.of("append", "ok"):
         for key, position in row["answer"]["positions"].items():
             writes[f"list {key}"].append((position, row))
@@ -251,7 +257,8 @@ def real_time(story: Round) -> list[Anomaly]:
         latest = None  # the write of a lower place that began last
         for version, row in rows:
             if latest is not None and row["end"] < latest["begin"]:
-                found.append(Anomaly("real-time", f"{key}: {row['id']} was acknowledged before {latest['id']} began, and comes after it, at {version}"))
+                found.append(Anomaly("real-time", f"{key}: {row['id']} was acknowledged before {latest['id']} began, "
+                                                  f"and comes after it, at {version}"))
             if latest is None or row["begin"] > latest["begin"]:
                 latest = row
     return found
@@ -260,16 +267,16 @@ def real_time(story: Round) -> list[Anomaly]:
 # --- numbers ----------------------------------------------------------------------------------------------------
 
 
-def failures(history: list[dict]) -> dict[str, int]:
+def failures(history: list[Row]) -> dict[str, int]:
     """Requests that a user would call failed, by problem."""
     return dict(Counter(r["problem"] for r in history if r["outcome"] in ("failed", "unknown")))
 
 
-def outages(history: list[dict], since: float, until: float) -> dict[str, float]:
+def outages(history: list[Row], since: float, until: float) -> dict[str, float]:
     """Longest time between one success and the next, of writes and of reads, within the window; seconds."""
     result = {}
     for name, ops in (("write", WRITES), ("read", ("lists", "accounts"))):
         ends = sorted(r["end"] for r in history if r["op"] in ops and r["outcome"] in ("ok", "refused"))
         ends = [max(since, t) for t in ends if t <= since][-1:] + [t for t in ends if since < t <= until] + [until]
-        result[name] = round(max((b - a for a, b in zip(ends, ends[1:])), default=until - since), 3)
+        result[name] = round(max((b - a for a, b in itertools.pairwise(ends)), default=until - since), 3)
     return result

@@ -4,9 +4,30 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from chaos.schedule import Step
 
 # What prelude.py defines, as one object: NODES, ADDRESSES, client, primary(), sql(), poll(), …
 Site = SimpleNamespace
+
+
+class Machine(Protocol):
+    """What is asked of a node: the test driver's methods, and no more."""
+
+    name: str
+
+    def succeed(self, *commands: str, timeout: int | None = None) -> str: ...
+    def execute(self, command: str, *, timeout: int | None = 900) -> tuple[int, str]: ...
+    def start(self) -> None: ...
+    def crash(self) -> None: ...
+    def block(self) -> None: ...
+    def unblock(self) -> None: ...
+
+
+# Site, node, step. Faults that meet all nodes (role "any") are given no node, and ask for none.
+Act = Callable[[Site, Any, "Step"], None]
 
 HUNG = 300  # seconds after which a fault's own command counts as hung
 FILLER = "/var/lib/mysql/.filler"
@@ -18,21 +39,22 @@ LAB_CLOCK = "/etc/trivet-lab/clock"
 class Fault:
     """`inject` does it and returns once it is in place; `heal` undoes it. Both get the site, the node, the step."""
 
-    inject: Callable
-    heal: Callable
+    inject: Act
+    heal: Act
     roles: tuple[str, ...] = ("primary", "primary", "replica")
     seconds: tuple[float, float] = (0.0, 0.0)
-    options: dict = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
     about: str = ""
 
 
-def target(site: Site, step):
+def target(site: Site, step: "Step") -> Machine | None:
     """The node that has the role now."""
     if step.role == "any":
         return None
     if step.role == "holder":
-        return site.holder()
-    first = site.primary()
+        holder: Machine = site.holder()
+        return holder
+    first: Machine = site.primary()
     if step.role == "primary":
         return first
     if step.role == "primary-elsewhere":  # not the node that holds the virtual address, whose loss cuts users' connections
@@ -40,16 +62,16 @@ def target(site: Site, step):
             first.succeed("systemctl restart keepalived", timeout=60)
             site.poll(lambda: site.holder() is not first, "the virtual address moves to another node")
         return first
-    rest = site.others(first)
+    rest: list[Machine] = site.others(first)
     return rest[step.pick % len(rest)]
 
 
-def nothing(_site: Site, _node, _step) -> None:
+def nothing(_site: Site, _node: Machine, _step: "Step") -> None:
     return
 
 
-def _kill(unit: str, signal: str) -> Callable:
-    def inject(_site: Site, node, _step) -> None:
+def _kill(unit: str, signal: str) -> Act:
+    def inject(_site: Site, node: Machine, _step: "Step") -> None:
         node.succeed(f"systemctl kill --kill-whom=main --signal={signal} {unit}", timeout=30)
 
     return inject
@@ -58,15 +80,15 @@ def _kill(unit: str, signal: str) -> Callable:
 # --- power ------------------------------------------------------------------------------------------------------
 
 
-def _power_off(_site: Site, node, _step) -> None:
+def _power_off(_site: Site, node: Machine, _step: "Step") -> None:
     node.crash()
 
 
-def _power_on(_site: Site, node, _step) -> None:
+def _power_on(_site: Site, node: Machine, _step: "Step") -> None:
     node.start()
 
 
-def _all_off(site: Site, _node, _step) -> None:
+def _all_off(site: Site, _node: Machine, _step: "Step") -> None:
     # In one instant where the driver can: a node that lives for a second longer may still write what the others lose.
     for node in site.NODES:
         if hasattr(node, "pull"):
@@ -75,7 +97,7 @@ def _all_off(site: Site, _node, _step) -> None:
         node.crash()
 
 
-def _all_on(site: Site, _node, step) -> None:
+def _all_on(site: Site, _node: Machine, step: "Step") -> None:
     order = list(site.NODES)
     for turn in range(len(order)):
         order[(turn + step.pick) % len(order)].start()
@@ -85,27 +107,27 @@ def _all_on(site: Site, _node, step) -> None:
 # --- network ----------------------------------------------------------------------------------------------------
 
 
-def _hears(site: Site, _node, _step) -> None:
+def _hears(site: Site, _node: Machine, _step: "Step") -> None:
     for node in site.NODES:
         site.hear_again(node)
 
 
-def _cut(_site: Site, node, _step) -> None:
+def _cut(_site: Site, node: Machine, _step: "Step") -> None:
     node.block()
 
 
-def _healed(_site: Site, node, _step) -> None:
+def _healed(_site: Site, node: Machine, _step: "Step") -> None:
     node.unblock()
 
 
-def _cut_pair(site: Site, node, step) -> None:
+def _cut_pair(site: Site, node: Machine, step: "Step") -> None:
     rest = site.others(node)
     other = rest[step.pick % len(rest)]
     site.deafen(node, other)
     site.deafen(other, node)
 
 
-def _cut_one_way(site: Site, node, step) -> None:
+def _cut_one_way(site: Site, node: Machine, step: "Step") -> None:
     if step.options["direction"] == "in":
         site.deafen(node, *site.others(node))
     else:
@@ -113,7 +135,7 @@ def _cut_one_way(site: Site, node, step) -> None:
             site.deafen(other, node)
 
 
-def _flap(_site: Site, node, step) -> None:
+def _flap(_site: Site, node: Machine, step: "Step") -> None:
     ends = time.monotonic() + step.seconds
     turn = 0
     while time.monotonic() < ends:
@@ -127,45 +149,45 @@ def _flap(_site: Site, node, step) -> None:
 # --- disk, clock, locks -----------------------------------------------------------------------------------------
 
 
-def _fill(_site: Site, node, _step) -> None:
+def _fill(_site: Site, node: Machine, _step: "Step") -> None:
     node.execute(f"fallocate --length $(df --output=avail --block-size=1 /var/lib/mysql | tail -1) {FILLER} || true; "
                  f"dd if=/dev/zero bs=4k of={FILLER}.rest 2>/dev/null || true", timeout=120)
 
 
-def _clean(_site: Site, node, _step) -> None:
+def _clean(_site: Site, node: Machine, _step: "Step") -> None:
     node.succeed(f"rm -f {FILLER} {FILLER}.rest", timeout=60)
 
 
-def _jump(node, seconds: int) -> None:
+def _jump(node: Machine, seconds: int) -> None:
     if node.execute(f"test -e {LAB_CLOCK}", timeout=30)[0] == 0:
         node.succeed(f"echo {seconds:+d} > {LAB_CLOCK}.new && mv {LAB_CLOCK}.new {LAB_CLOCK}", timeout=30)
     else:
         node.succeed(f"date --set @$(( $(date +%s) + {seconds} ))", timeout=30)
 
 
-def _clock(_site: Site, node, step) -> None:
+def _clock(_site: Site, node: Machine, step: "Step") -> None:
     _jump(node, step.options["by"])
 
 
-def _clock_back(_site: Site, node, step) -> None:
+def _clock_back(_site: Site, node: Machine, step: "Step") -> None:
     lab = node.execute(f"test -e {LAB_CLOCK}", timeout=30)[0] == 0
     _jump(node, 0 if lab else -step.options["by"])
 
 
-def _lag(_site: Site, node, step) -> None:
+def _lag(_site: Site, node: Machine, step: "Step") -> None:
     """Holds back what the member applies, as a long backup or a busy disk would."""
     hold = f"FLUSH TABLES WITH READ LOCK; SELECT SLEEP({step.seconds:.0f})"
     node.succeed(f"systemd-run --quiet --collect --unit=chaos-lag mysql --execute='{hold}'", timeout=30)
 
 
-def _caught_up(_site: Site, node, _step) -> None:
+def _caught_up(_site: Site, node: Machine, _step: "Step") -> None:
     node.execute("systemctl stop chaos-lag 2>/dev/null", timeout=30)
 
 
 # --- planned work -----------------------------------------------------------------------------------------------
 
 
-def _switchover(site: Site, node, _step) -> None:
+def _switchover(site: Site, node: Machine, _step: "Step") -> None:
     """By the operator's command."""
     before = site.primary()
     node.succeed("trivet switchover", timeout=HUNG)
@@ -174,7 +196,7 @@ def _switchover(site: Site, node, _step) -> None:
         raise Exception(f"trivet switchover succeeded, and {after.name} is still the primary")
 
 
-def _rolling(site: Site, _node, step) -> None:
+def _rolling(site: Site, _node: Machine, step: "Step") -> None:
     order = list(site.NODES)
     for turn in range(len(order)):
         node = order[(turn + step.pick) % len(order)]

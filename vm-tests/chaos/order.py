@@ -13,16 +13,18 @@ A serializable history has no cycle. Reads come from replicas, each of which sho
 sessions are kept apart from one another: real time between different users' reads is not promised.
 """
 
+import itertools
 from collections import defaultdict
+from typing import Any
 
 
-def cycles(history: list[dict], lists: dict[str, list[str]]) -> list[str]:
+def cycles(history: list[dict[str, Any]], lists: dict[str, list[str]]) -> list[str]:
     """One line for each group of transactions that cannot be put in order."""
     edges = _edges(history, lists)
     return [_tell(component, edges) for component in _components(edges) if len(component) > 1]
 
 
-def _edges(history: list[dict], lists: dict[str, list[str]]) -> dict[str, dict[str, str]]:
+def _edges(history: list[dict[str, Any]], lists: dict[str, list[str]]) -> dict[str, dict[str, str]]:
     """from → {to: why}"""
     place = {(key, value): at for key, values in lists.items() for at, value in enumerate(values, 1)}
     writers: dict[str, dict[int, str]] = defaultdict(dict)
@@ -52,7 +54,7 @@ def _edges(history: list[dict], lists: dict[str, list[str]]) -> dict[str, dict[s
 
     for key in writers.keys() | readers.keys():
         written = sorted(writers[key])
-        for one, other in zip(written, written[1:]):
+        for one, other in itertools.pairwise(written):
             edge(writers[key][one], writers[key][other], f"ww {key}@{one}")
         for version, who in readers[key].items():
             # Writes of unknown place are not in the graph, so the neighbours need not be adjacent versions.
@@ -130,4 +132,4 @@ def _tell(component: list[str], edges: dict[str, dict[str, str]]) -> str:
             path.reverse()
             if not best or len(path) < len(best):
                 best = path
-    return " → ".join([best[0]] + [f"({edges[a][b]}) {b}" for a, b in zip(best, best[1:])])
+    return " → ".join([best[0]] + [f"({edges[a][b]}) {b}" for a, b in itertools.pairwise(best)])

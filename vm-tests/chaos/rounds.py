@@ -6,9 +6,10 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from chaos import check, faults
-from chaos.faults import Site
+from chaos.faults import Machine, Site
 from chaos.schedule import Step
 
 # All was well for so long before the fault, and again after it.
@@ -41,8 +42,8 @@ class Result:
     def summary(self) -> str:
         if self.error is not None:
             return f"FAILED: {self.error}"
-        said = (f"write outage {self.outage['write']:.2f} s, read {self.outage['read']:.2f} s, failed {sum(self.failed.values())} of {self.requests}, "
-                f"lost {self.lost}, whole after {self.whole_after:.1f} s")
+        said = (f"write outage {self.outage['write']:.2f} s, read {self.outage['read']:.2f} s, "
+                f"failed {sum(self.failed.values())} of {self.requests}, lost {self.lost}, whole after {self.whole_after:.1f} s")
         return said if self.passed else f"FAILED: {'; '.join(self.anomalies[:3])} ({len(self.anomalies)} in all; {said})"
 
 
@@ -66,7 +67,7 @@ class Ledger:
 
         def again() -> bool:
             now = json.loads(_users(site, f"show {name}"))
-            return now["last_write"] > since and now["last_read"] > since
+            return bool(now["last_write"] > since and now["last_read"] > since)
 
         return again
 
@@ -142,7 +143,7 @@ class ReferenceSite:
         return []
 
 
-WORKLOADS = {"ledger": Ledger, "site": ReferenceSite}
+WORKLOADS: dict[str, type[Ledger] | type[ReferenceSite]] = {"ledger": Ledger, "site": ReferenceSite}
 
 
 def run(site: Site, step: Step, name: str, out: Path, users: "Ledger | ReferenceSite") -> Result:
@@ -198,7 +199,8 @@ def _run(site: Site, step: Step, name: str, out: Path, result: Result, users: "L
 
 
 def _users(site: Site, words: str) -> str:
-    return site.client.succeed(f"trivet-ledger {words}", timeout=180)
+    said: str = site.client.succeed(f"trivet-ledger {words}", timeout=180)
+    return said
 
 
 def _now(site: Site) -> float:
@@ -222,7 +224,7 @@ def wait_until_whole(site: Site, served: Callable[[], bool], timeout: float = WH
     site.poll(served, "users read and write again", left())
 
 
-def _agreed(site: Site):
+def _agreed(site: Site) -> bool:
     views = [site.members(n) for n in site.NODES]
     named = {a for v in views for a, (state, role) in v.items() if (state, role) == ("ONLINE", "PRIMARY")}
     return len(named) == 1 and all(views) and [site.try_sql(n, "SELECT @@super_read_only") for n in site.NODES].count("0") == 1
@@ -237,7 +239,7 @@ def wait_until_level(site: Site) -> None:
             raise Exception(f"{node.name} did not apply what the primary has within 60 s")
 
 
-def _member(site: Site, node, name: str) -> dict:
+def _member(site: Site, node: Machine, name: str) -> dict[str, Any]:
     """What the member has of this round."""
 
     def rows(statement: str) -> list[list[str]]:

@@ -3,6 +3,7 @@
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from chaos import faults
 
@@ -14,7 +15,7 @@ class Step:
     role: str  # at whom: "primary", "replica", "holder" (of the virtual address), "any"; who that is, is seen when it comes
     seconds: float  # how long it lasts, for faults that last
     pick: int  # for every other choice that a fault makes
-    options: dict = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
 
     def __str__(self) -> str:
         lasting = f" for {self.seconds:.0f} s" if self.seconds else ""

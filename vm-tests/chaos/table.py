@@ -1,8 +1,11 @@
 """What many rounds came to, by fault: for people, and as Markdown for docs/chaos.md."""
 
+from typing import Any
+
 from chaos.faults import FAULTS
 
-HEADINGS = ["fault", "runs", "passed", "requests", "failed requests", "write outage p50", "p95", "longest", "read outage p95", "lost writes", "whole again p95"]
+HEADINGS = ["fault", "runs", "passed", "requests", "failed requests", "write outage p50", "p95", "longest", "read outage p95",
+            "lost writes", "whole again p95"]
 
 
 def percentile(values: list[float], part: float) -> float | None:
@@ -17,7 +20,7 @@ def _seconds(value: float | None) -> str:
     return "–" if value is None else f"{value:.2f} s"
 
 
-def rows(results: list[dict]) -> list[list[str]]:
+def rows(results: list[dict[str, Any]]) -> list[list[str]]:
     table = []
     names = [f for f in FAULTS if any(r["fault"] == f for r in results)]
     for name in names + sorted({r["fault"] for r in results} - set(FAULTS)):
@@ -34,13 +37,13 @@ def rows(results: list[dict]) -> list[list[str]]:
     return table
 
 
-def text(results: list[dict]) -> str:
+def text(results: list[dict[str, Any]]) -> str:
     lines = [HEADINGS, *rows(results)]
     widths = [max(len(row[i]) for row in lines) for i in range(len(HEADINGS))]
-    shown = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in lines]
+    shown = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in lines]
     return "\n".join([shown[0], "  ".join("-" * w for w in widths), *shown[1:]])
 
 
-def markdown(results: list[dict]) -> str:
+def markdown(results: list[dict[str, Any]]) -> str:
     lines = [HEADINGS, ["---", *["--:"] * (len(HEADINGS) - 1)], *rows(results)]
     return "\n".join("| " + " | ".join(row) + " |" for row in lines)

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 
 def _read(path: Path) -> list[list[str]]:
@@ -19,7 +20,7 @@ def _free(taken: set[int]) -> int:
     return number
 
 
-def install(root: Path, users: dict[str, dict], groups: dict[str, dict]) -> None:
+def install(root: Path, users: dict[str, dict[str, Any]], groups: dict[str, dict[str, Any]]) -> None:
     etc = root / "etc"
     passwd, shadow = _read(etc / "passwd"), _read(etc / "shadow")
     group, gshadow = _read(etc / "group"), _read(etc / "gshadow")

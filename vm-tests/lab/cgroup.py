@@ -4,6 +4,7 @@ It is also the lab's list of what it started: every process in it is ours, and n
 """
 
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from lab.errors import LabError
@@ -25,15 +26,13 @@ class Cgroup:
         if not self.path.is_dir():
             return []
         below = [p for p in self.path.rglob("*") if p.is_dir()]
-        return sorted(below, key=lambda p: -len(p.parts)) + [self.path]
+        return [*sorted(below, key=lambda p: -len(p.parts)), self.path]
 
     def processes(self) -> list[int]:
         found: list[int] = []
         for folder in self._all():
-            try:
+            with suppress(OSError):  # the folder went away, or is a threaded cgroup without the file
                 found += [int(p) for p in (folder / "cgroup.procs").read_text().split()]
-            except OSError:  # the folder went away, or is a threaded cgroup without the file
-                pass
         return found
 
     def kill(self, timeout: float = 20) -> None:

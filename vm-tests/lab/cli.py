@@ -14,7 +14,7 @@ from lab.differential import command as differential
 from lab.errors import LabError
 from lab.log import Log
 from lab.progress import say
-from lab.running import REPOSITORY, VM_TESTS, Lab, state_dir
+from lab.running import REPOSITORY, VM_TESTS, Lab
 from lab.unread_bodies import command as unread_bodies
 
 DEFAULT_NAME = "trivet"
@@ -198,7 +198,7 @@ def run(options: argparse.Namespace) -> int:
 def client(options: argparse.Namespace) -> int:
     host.require_host()
     lab = _existing(_name(options))
-    argv = lab.client.enter_command(options.argv or ["bash"], cwd=os.getcwd())
+    argv = lab.client.enter_command(options.argv or ["bash"], cwd=str(Path.cwd()))
     return lab.hand_over(argv, lab.client.environment(dict(os.environ)))
 
 

@@ -22,7 +22,7 @@ from lab.process import children, clean_environment, run, start_time
 
 BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
 # Programs that bring a bundle of their own are told by environment.
-TRUST = {name: BUNDLE for name in ("SSL_CERT_FILE", "CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "NODE_EXTRA_CA_CERTS")}
+TRUST = dict.fromkeys(("SSL_CERT_FILE", "CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "NODE_EXTRA_CA_CERTS"), BUNDLE)
 CHROMIUM_POLICIES = ("etc/chromium/policies/managed", "etc/opt/chrome/policies/managed")
 
 # Process 1 of the client: makes its /etc, tells that it is ready, reaps what is orphaned.

@@ -7,6 +7,7 @@ import re
 import shlex
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from lab.errors import ScenarioFailed
@@ -41,7 +42,7 @@ class Commands:
     def log(self, text: str) -> None:
         self.log_to.write(f"{self.name}: {text}")
 
-    def nested(self, text: str):
+    def nested(self, text: str) -> AbstractContextManager[None]:
         return self.log_to.nested(f"{self.name}: {text}")
 
     # --- running commands -------------------------------------------------------------------------------------
@@ -157,7 +158,7 @@ class Commands:
         status, lines = self.systemctl(f'--no-pager show "{unit}"', user)
         if status != 0:
             raise ScenarioFailed(f'retrieving systemctl info for unit "{unit}" on {self.name} failed with exit code {status}')
-        return dict(m.groups() for line in lines.splitlines() if (m := re.match(r"^([^=]+)=(.*)$", line)))
+        return {m[1]: m[2] for line in lines.splitlines() if (m := re.match(r"^([^=]+)=(.*)$", line))}
 
     def get_unit_property(self, unit: str, property: str, user: str | None = None) -> str:
         status, lines = self.systemctl(f'--no-pager show "{unit}" --property="{property}"', user)

@@ -5,6 +5,7 @@ import os
 import re
 import uuid
 from pathlib import Path
+from typing import Any
 
 from lab import accounts, farms
 from lab.errors import LabError
@@ -20,14 +21,14 @@ class Snapshot:
         self.folder = folder
         try:
             manifest = json.loads((folder / "manifest.json").read_text())
-            self.units: dict[str, dict] = manifest["units"]
-            self.etc: dict[str, dict] = manifest["etc"]
+            self.units: dict[str, dict[str, Any]] = manifest["units"]
+            self.etc: dict[str, dict[str, Any]] = manifest["etc"]
             self.tmpfiles: list[str] = manifest["tmpfiles"]
-            self.users: dict[str, dict] = manifest["users"]
-            self.groups: dict[str, dict] = manifest["groups"]
+            self.users: dict[str, dict[str, Any]] = manifest["users"]
+            self.groups: dict[str, dict[str, Any]] = manifest["groups"]
             self.sysctl: dict[str, object] = manifest["sysctl"]
-            self.packages: dict[str, dict] = manifest["packages"]
-            self.files: dict[str, dict] = manifest["files"]
+            self.packages: dict[str, dict[str, Any]] = manifest["packages"]
+            self.files: dict[str, dict[str, Any]] = manifest["files"]
         except FileNotFoundError:
             raise LabError(f"{folder}/manifest.json is missing: the snapshots are not complete (nix run .#render)") from None
         except (ValueError, KeyError) as e:

@@ -11,14 +11,14 @@ from lab.errors import LabError
 def run(argv: Sequence[str | Path], *, what: str | None = None, input: str | None = None,
         env: dict[str, str] | None = None, check: bool = True) -> subprocess.CompletedProcess[str]:
     """Run to the end with the output kept. A failure is a LabError that names `what` and quotes the last lines."""
-    argv = [str(a) for a in argv]
+    words = [str(a) for a in argv]
     try:
-        done = subprocess.run(argv, input=input, capture_output=True, text=True, errors="replace", env=env)
+        done = subprocess.run(words, input=input, capture_output=True, text=True, errors="replace", env=env)
     except FileNotFoundError:
-        raise LabError(f"{what or argv[0]}: the program {argv[0]!r} is not installed") from None
+        raise LabError(f"{what or words[0]}: the program {words[0]!r} is not installed") from None
     if check and done.returncode != 0:
         said = " / ".join((done.stderr.strip() or done.stdout.strip()).splitlines()[-3:])
-        raise LabError(f"{what or ' '.join(argv)}: exit code {done.returncode}: {said or '(no output)'}")
+        raise LabError(f"{what or ' '.join(words)}: exit code {done.returncode}: {said or '(no output)'}")
     return done
 
 

@@ -99,8 +99,8 @@ def customise(root: Path) -> None:
     """Take away what Debian's packages set up by themselves; the snapshots bring what shall run."""
     for path in ("var/lib/mysql", "etc/mysql", "etc/prometheus", "etc/haproxy", "etc/nginx/sites-enabled"):
         shutil.rmtree(root / path, ignore_errors=True)  # the data directory would give all nodes one server UUID
-    for path in (root / "etc/machine-id", root / "var/lib/dbus/machine-id", root / "etc/hostname"):
-        path.unlink(missing_ok=True)
+    for own in (root / "etc/machine-id", root / "var/lib/dbus/machine-id", root / "etc/hostname"):
+        own.unlink(missing_ok=True)
     units = root / "etc/systemd/system"
     for wants in [*units.glob("*.wants"), *units.glob("*.requires")]:
         shutil.rmtree(wants)

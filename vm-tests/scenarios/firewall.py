@@ -37,8 +37,15 @@ with subtest("the web tier wants a certificate of the cluster, from a node too")
     status, _ = node1.execute(f"curl -sS --insecure --max-time 5 -o /dev/null https://{ADDRESSES['node2']}:8443/ 2>/dev/null")
     assert status != 0, "the web tier answered without a client certificate"
 
+
+def dropped():
+    """Packets that node1 has dropped so far."""
+    counters = "[.nftables[].rule? | select(. != null) | .expr[].counter? | select(. != null) | .packets] | add"
+    return int(node1.succeed(f"nft -j list ruleset | jq '{counters}'"))
+
+
 with subtest("from the client, a forged VRRP advert does not pass the firewall"):
-    before = int(node1.succeed("nft -j list ruleset | jq '[.nftables[].rule? | select(. != null) | .expr[].counter? | select(. != null) | .packets] | add'"))
+    before = dropped()
     client.succeed(f"trivet-probe raw {ADDRESSES['node1']} 112")
-    after = int(node1.succeed("nft -j list ruleset | jq '[.nftables[].rule? | select(. != null) | .expr[].counter? | select(. != null) | .packets] | add'"))
+    after = dropped()
     assert after > before, "the advert was not dropped"

@@ -71,8 +71,9 @@ def _cores(text: str) -> float:
         cores = float(text)
     except ValueError:
         cores = 0.0
-    if not least <= cores <= os.cpu_count():
-        raise argparse.ArgumentTypeError(f"{text}: a number of cores between {least:g} and {os.cpu_count()}, such as 0.25")
+    most = os.cpu_count() or 1
+    if not least <= cores <= most:
+        raise argparse.ArgumentTypeError(f"{text}: a number of cores between {least:g} and {most}, such as 0.25")
     return cores
 
 
@@ -186,7 +187,7 @@ def gateway_against_direct(site: SimpleNamespace, rounds: int, seconds: float) -
     primary = site.primary()
     app = site.others(primary)[0]
     ways = {"direct": (site.ADDRESSES[primary.name], MYSQL), "gateway": ("127.0.0.1", WRITE_PORT)}
-    results = {}
+    results: dict[str, Any] = {}
     for case in CASES:
         queries = how_many(app, *ways["direct"], case, seconds)
         taken: dict[str, list[float]] = {way: [] for way in ways}
@@ -217,7 +218,7 @@ def scaling(site: SimpleNamespace, quota: Quota, rounds: int, seconds: float) ->
             node.succeed("systemctl start mysql trivet-keeper", timeout=120)
             site.wait_for_members([primary, *rest[:members - 1]])
             quota.limit(node)
-        site.poll(lambda: usable(site, primary) == members - 1, "the gateway knows all replicas")
+        site.poll(lambda members=members: usable(site, primary) == members - 1, "the gateway knows all replicas")
         queries = how_many(primary, "127.0.0.1", READ_PORT, SCALING, seconds)
         taken = [round(slap(primary, "127.0.0.1", READ_PORT, SCALING, queries), 1) for _ in range(rounds)]
         results[str(members)] = {"rounds": taken, "median": statistics.median(taken), "served_by": max(1, members - 1)}

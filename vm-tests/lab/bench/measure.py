@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from lab import arena, servers
-from lab.bench import backend, load, plan, proc, stats
+from lab.bench import backend, load, proc, stats
 from lab.bench.cases import Case
+from lab.bench.plan import Cores, Plan
 from lab.errors import LabError
 from lab.progress import say
 
@@ -29,8 +30,8 @@ class Bench:
     root: Path
     balancer: Path
     certificates: servers.Certificates
-    plan: plan.Plan
-    cores: plan.Cores
+    plan: Plan
+    cores: Cores
     processes: arena.Processes
 
     def place(self, server: str, link: str) -> servers.Place:

@@ -44,7 +44,8 @@ def read_all(stream: socket.socket) -> bytes:
 
 
 def _burst(options: argparse.Namespace, until: float, results: "multiprocessing.SimpleQueue[tuple[int, int, int]]") -> None:
-    tls, session = context(), None
+    tls = context()
+    session: ssl.SSLSession | None = None
     wanted = request(options.path, close=True)
     good = bad = resumed = 0
     while time.monotonic() < until:
@@ -55,7 +56,7 @@ def _burst(options: argparse.Namespace, until: float, results: "multiprocessing.
                 resumed += bool(stream.session_reused)
             stream.sendall(wanted)
             answer = read_all(stream)
-            if options.resume:
+            if options.resume and isinstance(stream, ssl.SSLSocket):
                 session = stream.session  # with the ticket that came beside the answer
             stream.close()
             if answer.startswith(b"HTTP/1.1 200 "):

@@ -4,13 +4,12 @@ from typing import Any
 
 from lab.bench.cases import Case
 
-
 Rows = list[list[str]]
 
 
 def _text(rows: Rows) -> str:
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = ["  ".join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths))) for row in rows]
+    lines = ["  ".join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))) for row in rows]
     lines.insert(1, "  ".join("-" * w for w in widths))
     return "\n".join(lines)
 
@@ -80,4 +79,5 @@ def markdown(cases: list[Case], results: dict[str, Any]) -> str:
 def last_line(about: dict[str, Any], cases: list[Case], seconds: float) -> str:
     versions = about["versions"]
     return (f"bench: {len(cases)} cases, {about['rounds']} rounds each in {seconds:.0f} s; HAProxy {versions['haproxy']}, nginx {versions['nginx']}, "
-            f"Trivet {versions['trivet']} ({about['profile']}, {about['commit']}); load average {about['load_before']:.1f} before, {about['load_after']:.1f} after")
+            f"Trivet {versions['trivet']} ({about['profile']}, {about['commit']}); "
+            f"load average {about['load_before']:.1f} before, {about['load_after']:.1f} after")

@@ -14,7 +14,7 @@ def percentile(values: Sequence[float], p: float) -> float:
 
 def ratios(of: Sequence[float], to: Sequence[float]) -> list[float]:
     """Round by round: what disturbed a round disturbed its neighbours too."""
-    return [a / b for a, b in zip(of, to) if b > 0]
+    return [a / b for a, b in zip(of, to, strict=True) if b > 0]
 
 
 def summary(rounds: dict[str, list[float]], base: str) -> dict[str, dict[str, float]]:

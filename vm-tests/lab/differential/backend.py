@@ -6,6 +6,7 @@ What it cannot read by RFC 9112 it calls unreadable: a proxy that forwards such 
 import asyncio
 import re
 from dataclasses import dataclass, field
+from typing import Protocol
 
 TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 VALUE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
@@ -72,14 +73,21 @@ def framing(request: Request) -> tuple[str, int]:
     return "none", 0
 
 
-async def read_line(reader: asyncio.StreamReader) -> bytes:
+class Reader(Protocol):
+    """What of a stream's reader is used."""
+
+    async def readuntil(self, separator: bytes) -> bytes: ...
+    async def readexactly(self, n: int) -> bytes: ...
+
+
+async def read_line(reader: Reader) -> bytes:
     line = await reader.readuntil(b"\n")
     if not line.endswith(b"\r\n") or b"\r" in line[:-2]:
         raise Unreadable(f"a line ended otherwise than by CR LF: {line[-20:]!r}")
     return line[:-2]
 
 
-async def read_chunked(reader: asyncio.StreamReader, request: Request) -> None:
+async def read_chunked(reader: Reader, request: Request) -> None:
     while True:
         line = await read_line(reader)
         size, _, extension = line.partition(b";")

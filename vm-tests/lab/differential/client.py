@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from lab.differential.backend import Unreadable, parse_fields, read_chunked, Request
+from lab.differential.backend import Request, Unreadable, parse_fields, read_chunked
 
 HTTP2 = "HTTP/2 frames"
 STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9][0-9]) [\t\x20-\x7e\x80-\xff]*")
@@ -36,7 +36,7 @@ def cuts(data: bytes, seed: int) -> list[bytes]:
     return pieces
 
 
-async def _answer(reader: asyncio.StreamReader, heard: Heard, bodiless: bool) -> bool:
+async def _answer(reader: "_Pushed", heard: Heard, bodiless: bool) -> bool:
     """One final answer and the interim ones before it; whether another may follow."""
     while True:
         head = (await reader.readuntil(b"\r\n\r\n"))[:-4].split(b"\r\n")

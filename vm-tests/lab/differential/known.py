@@ -65,7 +65,8 @@ def judge(table: Table, outcomes: dict[str, dict[str, str]], versions: dict[str,
     A reference server of another version than the recorded one may have learnt something: that is a note. The same version
     that does something else, or Trivet that does, is a failure.
     """
-    failures, notes = [], []
+    failures: list[str] = []
+    notes: list[str] = []
     for case, happened in outcomes.items():
         found = table.of(case)
         if found is None:

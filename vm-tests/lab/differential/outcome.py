@@ -38,7 +38,7 @@ def line(heard: Heard, requests: list[Request], unreadable: list[str]) -> str:
     text += ", closed" if heard.closed else ", open"
     if heard.wrong:
         text += f", {heard.wrong}"
-    for status, body, fields in zip([s for s in heard.statuses if s == 101 or s >= 200], heard.bodies, heard.fields):
+    for status, body, fields in zip([s for s in heard.statuses if s == 101 or s >= 200], heard.bodies, heard.fields, strict=False):
         if status == 200 and body not in (b"hello", b"ok") and not _is_ours(body):
             text += f", body {_short(body.decode('latin-1'))!r}"
         if any(n == "x-t" for n, _ in fields):

@@ -20,11 +20,15 @@ SETTLE = 0.06
 SEEDS = (0, 1)
 
 
+def _place(folder: Path, first: int) -> servers.Place:
+    return servers.Place(folder, first, first + 1, first + 2, first + 3)
+
+
 class Lane:
     """One of each server, and a back end behind each."""
 
     def __init__(self, number: int, folder: Path):
-        self.places = {server: servers.Place(folder / f"{server}-{number}", *(20_000 + number * 100 + i * 10 + n for n in range(4)))
+        self.places = {server: _place(folder / f"{server}-{number}", 20_000 + number * 100 + i * 10)
                        for i, server in enumerate(servers.NAMES)}
         self.backends = {server: Backend(Answers(corpus.ANSWERS)) for server in servers.NAMES}
         self.number = number
@@ -107,7 +111,7 @@ async def _lane(lane: Lane, queue: asyncio.Queue[corpus.Case], results: dict[str
 
 async def _once(lane: Lane, case: corpus.Case, quiet: float) -> tuple[dict[str, str], list[str]]:
     done = await asyncio.gather(*(lane.put(server, case, quiet) for server in servers.NAMES))
-    outcomes = dict(zip(servers.NAMES, (text for text, _ in done)))
+    outcomes = dict(zip(servers.NAMES, (text for text, _ in done), strict=True))
     wrong = done[servers.NAMES.index("trivet")][1]
     for seed in SEEDS:
         pieces = client.cuts(case.data, seed)

@@ -45,7 +45,7 @@ class Sound(unittest.TestCase):
             accounts(1, "s1", 16, 17, a=[70, 1], b=[130, 1]),
             accounts(2, "s2", 16, 17, a=[100, 0], b=[100, 0]),  # another user's replica may be behind
         ]
-        state = {"entries": {"x": ["v1", "v2", "v3"], "y": ["u2"]}, "accounts": {"a": [70, 1], "b": [130, 1]},
+        state: check.Row = {"entries": {"x": ["v1", "v2", "v3"], "y": ["u2"]}, "accounts": {"a": [70, 1], "b": [130, 1]},
                  "requests": ["w1", "w2", "w3", "t1"]}
         self.states = {name: copy.deepcopy(state) for name in ("node1", "node2", "node3")}
 

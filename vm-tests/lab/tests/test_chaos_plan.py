@@ -54,9 +54,9 @@ class Table(unittest.TestCase):
     def test_a_row_for_each_fault_in_the_order_of_the_faults(self):
         rows = table.rows([result("cut", write=9.0, failed=2), result("kill", write=6.0), result("kill", passed=False, write=8.0, lost=1)])
         self.assertEqual([r[0] for r in rows], ["kill", "cut"])
-        kill = dict(zip(table.HEADINGS, rows[0]))
+        kill = dict(zip(table.HEADINGS, rows[0], strict=True))
         self.assertEqual((kill["runs"], kill["passed"], kill["lost writes"], kill["longest"]), ("2", "1", "1", "8.00 s"))
-        self.assertEqual(dict(zip(table.HEADINGS, rows[1]))["failed requests"], "2")
+        self.assertEqual(dict(zip(table.HEADINGS, rows[1], strict=True))["failed requests"], "2")
 
     def test_a_round_that_broke_off_is_counted_and_has_no_times(self):
         broke = result("kill", passed=False) | {"outage": {}, "whole_after": None, "requests": 0}

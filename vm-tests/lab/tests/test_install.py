@@ -4,9 +4,11 @@ import json
 import os
 import tempfile
 import unittest
+from contextlib import ExitStack
 from pathlib import Path
+from unittest import mock
 
-from lab import accounts, farms, install
+from lab import farms, install
 from lab.errors import LabError
 from lab.tests import debian_root
 
@@ -16,7 +18,7 @@ SCRIPT = f"{STORE}-start-script"
 COREUTILS = f"{STORE}-coreutils-9.7"
 
 
-def manifest(**changes: object) -> dict:
+def manifest(**changes: object) -> dict[str, object]:
     whole = {
         "units": {
             "trivet-web.service": {"enable": True, "wantedBy": ["multi-user.target"], "requiredBy": [], "upheldBy": [],
@@ -55,13 +57,11 @@ class Install(unittest.TestCase):
 
     def install(self, **changes: object) -> None:
         (self.snapshot / "manifest.json").write_text(json.dumps(manifest(**changes)))
-        accounts_chown, install_chown = accounts.os.lchown, install.os.chown
-        if os.geteuid() != 0:  # owners are not what these tests are about
-            accounts.os.lchown = install.os.chown = lambda *_: None
-        try:
+        with ExitStack() as changed:
+            if os.geteuid() != 0:  # owners are not what these tests are about
+                for name in ("chown", "lchown"):
+                    changed.enter_context(mock.patch.object(os, name))
             install.install(install.Snapshot(self.snapshot), self.root, "node1", {"node1": "10.77.0.11"})
-        finally:
-            accounts.os.lchown, install.os.chown = accounts_chown, install_chown
 
     def at(self, path: str) -> Path:
         return self.root / path.lstrip("/")

@@ -14,11 +14,12 @@ from pathlib import Path
 
 PROBE = Path(__file__).resolve().parents[2] / "probe.py"
 spec = importlib.util.spec_from_file_location("probe", PROBE)
+assert spec and spec.loader
 probe = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(probe)
 
 
-def row(begin: float, end: float, problem: str | None = None) -> dict:
+def row(begin: float, end: float, problem: str | None = None) -> dict[str, object]:
     return {"stream": "reads", "begin": begin, "end": end, "problem": problem}
 
 
