@@ -15,15 +15,22 @@ let
   unit = "trivet-app";
   file = settings.generate "app.json" cfg.app.settings;
   own = cfg.app.command == null;
+  names = lib.attrNames cfg.app.environment;
+  # What the app's unit says of its environment, and why not the site.
+  taken = {
+    LISTEN = "services.trivet.app.settings.listen and services.trivet.web.settings.app.address say where the app listens";
+    DATABASE_CA_FILE = "it is the cluster's own";
+    PATH = "add packages to systemd.services.trivet-app.path";
+  };
 in
 {
   options.services.trivet.app = {
     command = lib.mkOption {
-      type = with lib.types; nullOr str;
+      type = with lib.types; nullOr (coercedTo (addCheck package lib.isDerivation) lib.getExe str);
       default = null;
       example = lib.literalExpression ''"''${pkgs.my-site}/bin/my-site --production"'';
       description = ''
-        Program to run in place of the reference site. It serves HTTP on `LISTEN`, answers `GET /healthz`, reaches MySQL
+        Program to run in place of the reference site: a package, or a command line for systemd. It serves HTTP on `LISTEN`, answers `GET /healthz`, reaches MySQL
         by `DATABASE_WRITE_URL` and `DATABASE_READ_URL` (verifying against `DATABASE_CA_FILE`), and on SIGTERM finishes its
         requests and exits.
       '';
@@ -56,13 +63,41 @@ in
           "trivet: node ${trivet.self.name}'s web tier sends requests to ${cfg.web.settings.app.address}, but the app listens on "
           + "${cfg.app.settings.listen}; set services.trivet.app.settings.listen and services.trivet.web.settings.app.address alike";
       }
+      {
+        assertion = own || builtins.match "/[^\n]+" cfg.app.command != null;
+        message =
+          "trivet: services.trivet.app.command is ${builtins.toJSON cfg.app.command}; systemd wants one line that begins with the program's "
+          + "absolute path, such as \"\${pkgs.my-site}/bin/my-site --production\", or give it a package";
+      }
     ]
+    ++ map (name: {
+      assertion = builtins.match "[A-Za-z_][A-Za-z0-9_]*" name != null;
+      message =
+        "trivet: services.trivet.app.environment has the name ${builtins.toJSON name}; a variable's name has letters, digits and underscores, "
+        + "and does not begin with a digit";
+    }) names
+    ++ map (name: {
+      assertion = !lib.hasInfix "\n" cfg.app.environment.${name};
+      message =
+        "trivet: the value of services.trivet.app.environment.${name} has more than one line, which an environment of systemd cannot "
+        + "have; put it into a file, and the file's name into the variable";
+    }) names
+    ++ lib.mapAttrsToList (name: instead: {
+      assertion = !cfg.app.environment ? ${name};
+      message = "trivet: services.trivet.app.environment sets ${name}, which Trivet sets itself; ${instead}";
+    }) taken
     ++ map (name: {
       assertion = !cfg.app.environment ? ${name};
       message =
         "trivet: services.trivet.app.environment sets ${name}, whose password would be in the store for everyone to read; "
         + "put it into ${trivet.secret "app.env"} on the node";
     }) [ "DATABASE_WRITE_URL" "DATABASE_READ_URL" ];
+
+    warnings = map (
+      name:
+      "trivet: services.trivet.app.environment sets ${name}, which looks like a secret, and the store keeps it for everyone to read; "
+      + "put it into ${trivet.secret "app.env"} on the node"
+    ) (lib.filter (name: builtins.match ".*(PASSWORD|PASSWD|SECRET|TOKEN|PRIVATE_KEY|API_KEY)" name != null) names);
 
     services.trivet.generated = lib.optional own {
       program = "trivet-app";
@@ -92,7 +127,7 @@ in
         LISTEN = cfg.app.settings.listen;
         DATABASE_CA_FILE = trivet.credential unit "ca.pem";
       }
-      // cfg.app.environment;
+      // removeAttrs cfg.app.environment (lib.attrNames taken);
     };
   };
 }

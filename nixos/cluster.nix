@@ -1,5 +1,10 @@
 # The cluster as data. Everything else is derived from it; its mistakes are refused here, in plain words.
-{ config, lib, ... }:
+{
+  config,
+  lib,
+  options,
+  ...
+}:
 let
   inherit (lib) mkOption types;
   cfg = config.services.trivet;
@@ -69,7 +74,8 @@ in
         description = "VRRP router id; must differ from that of any other VRRP user in the same network.";
       };
       groupName = mkOption {
-        type = types.strMatching "[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}";
+        type = types.str;
+        default = ""; # refused with words (problems.nix)
         example = "6f0b1e6e-7d0a-4b7e-9f43-0a77a1ab0001";
         description = "Name of the MySQL replication group, a UUID (`uuidgen`) that no other cluster has. Never change it.";
       };
@@ -95,6 +101,12 @@ in
     assertions = map (message: {
       assertion = false;
       message = "trivet: ${message}";
-    }) (import ./problems.nix { inherit lib cfg; });
+    }) (
+      import ./problems.nix {
+        inherit lib cfg;
+        secretsAsPath = lib.any builtins.isPath options.services.trivet.secretsDirectory.definitions;
+      }
+    );
+    warnings = map (message: "trivet: ${message}") (import ./weaknesses.nix { inherit lib cfg; });
   };
 }

@@ -27,6 +27,40 @@ let
     ALTER USER 'root'@'localhost' IDENTIFIED WITH auth_socket;
     SET GLOBAL super_read_only = ON;
   '';
+  # What Trivet promises of the database rests on these: the values that will do, as MySQL takes them.
+  on = [ "ON" "on" "1" ];
+  off = [ "OFF" "off" "0" ];
+  promises =
+    {
+      sync_binlog = [ "1" ];
+      innodb_flush_log_at_trx_commit = [ "1" ];
+      innodb_doublewrite = on ++ [ "DETECT_AND_RECOVER" ];
+      gtid_mode = [ "ON" "on" ];
+      enforce_gtid_consistency = on;
+      super_read_only = on;
+      require_secure_transport = on;
+      log_replica_updates = on;
+      binlog_format = [ "ROW" "row" ];
+    }
+    // lib.mapAttrs' (name: lib.nameValuePair "loose_group_replication_${name}") {
+      group_name = [ cfg.cluster.groupName ];
+      consistency = [ "BEFORE_ON_PRIMARY_FAILOVER" "AFTER" "BEFORE_AND_AFTER" ];
+      start_on_boot = off;
+      bootstrap_group = off;
+      single_primary_mode = on;
+      ssl_mode = [ "VERIFY_IDENTITY" ];
+      exit_state_action = [ "READ_ONLY" ];
+    };
+  # MySQL reads - and _ in names alike, and loose_ as nothing.
+  bare = name: lib.removePrefix "loose_" (lib.replaceStrings [ "-" ] [ "_" ] name);
+  broken = lib.filterAttrs (
+    name: value:
+    let
+      known = lib.filter (promise: bare promise == bare name) (lib.attrNames promises);
+      written = if lib.isBool value then (if value then "ON" else "OFF") else toString value;
+    in
+    known != [ ] && !lib.elem written promises.${lib.head known} && !lib.any (p: bare p == bare name) db.withoutPromises
+  ) config.services.mysql.settings.mysqld;
 in
 {
   options.services.trivet.database = {
@@ -41,9 +75,19 @@ in
       description = "Trade speed and diagnosis for memory: about 400 MB in all. For test machines.";
     };
     settings = lib.mkOption {
-      type = with lib.types; attrsOf (either (either str int) (listOf str));
+      type = with lib.types; attrsOf (oneOf [ bool str int (listOf str) ]);
+      apply = lib.mapAttrs (_: value: if lib.isBool value then (if value then "ON" else "OFF") else value);
       default = { };
       description = "More settings of mysqld, or others in place of ours.";
+    };
+    withoutPromises = lib.mkOption {
+      type = lib.types.listOf (lib.types.enum (lib.attrNames promises));
+      default = [ ];
+      example = [ "sync_binlog" ];
+      description = ''
+        Settings of mysqld that may differ from what Trivet's promises rest on (nothing acknowledged is lost, at most one member
+        takes writes, no member goes its own way). Elsewhere such a difference is refused.
+      '';
     };
   };
 
@@ -176,12 +220,24 @@ in
             + "which replicates in another way";
         }
         {
+          assertion = config.services.mysql.dataDir == "/var/lib/mysql" && config.services.mysql.user == "mysql";
+          message =
+            "trivet: node ${self.name} has services.mysql.dataDir = ${config.services.mysql.dataDir} and services.mysql.user = "
+            + "${config.services.mysql.user}; leave them as /var/lib/mysql and mysql, and mount another disk there if need be";
+        }
+        {
           assertion = lib.getName config.services.mysql.package == "mysql";
           message =
             "trivet: node ${self.name} has ${lib.getName config.services.mysql.package} as services.mysql.package; Group "
             + "Replication is Oracle MySQL's, so choose pkgs.mysql84 or newer";
         }
-      ];
+      ]
+      ++ lib.mapAttrsToList (name: value: {
+        assertion = false;
+        message =
+          "trivet: node ${self.name} has ${name} = ${toString value} among mysqld's settings, and what Trivet promises of the database rests "
+          + "on another value; leave it out, or name it in services.trivet.database.withoutPromises and do without the promise";
+      }) broken;
 
     systemd.services.mysql = {
       after = [ "network-online.target" ];

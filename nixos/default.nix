@@ -4,6 +4,7 @@
   imports = [
     ./cluster.nix
     ./common.nix
+    ./machine.nix
     ./secrets.nix
     ./balancer.nix
     ./gateway.nix

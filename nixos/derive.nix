@@ -7,6 +7,7 @@
 }:
 let
   ports = import ./ports.nix;
+  ipv4 = import ./ipv4.nix { inherit lib; };
   nodes = lib.attrValues cluster.nodes; # sorted by name, so that every node derives the same lists
   withRole = role: lib.filter (n: lib.elem role n.roles) nodes;
   # A name outside the cluster has no role, so that evaluation reaches the assertion that says so.
@@ -24,6 +25,7 @@ in
   inherit
     nodes
     ports
+    ipv4
     self
     secret
     credential
@@ -49,7 +51,7 @@ in
   };
 
   # An IPv4 address as a number: MySQL wants a number of its own for every server, and an address is one already.
-  serverId = lib.foldl' (sum: part: sum * 256 + lib.toInt part) 0 (lib.splitString "." self.address);
+  serverId = if ipv4.isAddress self.address then ipv4.number self.address else 1; # another is refused (problems.nix)
 
   # The cluster as the programs and the operator's command read it: /etc/trivet/cluster.json.
   file = {

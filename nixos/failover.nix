@@ -192,6 +192,13 @@ in
 
     assertions = [
       {
+        # VRRPv3 sends it as 12 bits of hundredths of a second.
+        assertion = builtins.match "0\\.(0[1-9]|[1-9][0-9]?)|([1-9]|[1-3][0-9]|40)(\\.[0-9][0-9]?)?" failover.advertInterval != null;
+        message =
+          "trivet: services.trivet.failover.advertInterval is \"${failover.advertInterval}\"; write seconds from 0.01 to 40, with two "
+          + "decimals at most and no unit, such as \"0.1\"";
+      }
+      {
         assertion = !config.services.keepalived.enable;
         message = "trivet: node ${self.name} runs keepalived for the virtual address; put what services.keepalived would do into services.trivet.failover.extraConfig";
       }

@@ -59,6 +59,14 @@ let
         ]
       }"
     );
+  # Rules stay in their chain.
+  balanced =
+    text:
+    let
+      # Below zero it stays there.
+      step = depth: c: if depth < 0 || c == "}" then depth - 1 else if c == "{" then depth + 1 else depth;
+    in
+    lib.foldl' step 0 (lib.stringToCharacters text) == 0;
   extra = lib.filter (rule: rule != "") (lib.splitString "\n" cfg.firewall.extraInputRules);
 in
 {
@@ -71,8 +79,27 @@ in
 
   config = lib.mkIf cfg.enable {
     # One table says all of it. NixOS' own firewall opens what any module asks for, such as SSH to everyone.
-    networking.firewall.enable = false;
-    networking.nftables.enable = true;
+    networking.firewall.enable = lib.mkDefault false;
+    networking.nftables.enable = lib.mkDefault true;
+    assertions = [
+      {
+        assertion = !config.networking.firewall.enable;
+        message =
+          "trivet: networking.firewall is on, which opens what any module asks for (SSH to everyone, for one), beside Trivet's own rules; "
+          + "leave networking.firewall.enable unset, and put more rules into services.trivet.firewall.extraInputRules";
+      }
+      {
+        assertion = config.networking.nftables.enable;
+        message =
+          "trivet: networking.nftables.enable is false, and without it the node has no firewall; leave it unset";
+      }
+      {
+        assertion = balanced cfg.firewall.extraInputRules;
+        message =
+          "trivet: services.trivet.firewall.extraInputRules closes a brace that it did not open, or leaves one open, and would end the "
+          + "input chain there; one rule a line, such as: ip saddr 192.0.2.7 tcp dport 9100 accept";
+      }
+    ];
     networking.nftables.tables.trivet = {
       family = "inet";
       content = ''

@@ -30,6 +30,36 @@ let
   rules = import ./rules.nix { inherit cfg; };
   rulesFile = pkgs.writeText "trivet-rules.json" (builtins.toJSON rules); # JSON is YAML
   exporter = "mysqld-exporter";
+  # Prometheus' durations, such as 90s or 1h30m, in milliseconds; null for what is none.
+  milliseconds =
+    text:
+    let
+      unit = {
+        ms = 1;
+        s = 1000;
+        m = 60 * unit.s;
+        h = 60 * unit.m;
+        d = 24 * unit.h;
+        w = 7 * unit.d;
+        y = 365 * unit.d;
+      };
+      part = builtins.match "([1-9][0-9]{0,8})(ms|[smhdwy])(.*)" text;
+      rest = milliseconds (lib.elemAt part 2);
+    in
+    if text == "" then
+      0
+    else if part == null || rest == null then
+      null
+    else
+      lib.toInt (lib.head part) * unit.${lib.elemAt part 1} + rest;
+  isDuration = text: text != "" && milliseconds text != null;
+  durations = lib.getAttrs [
+    "scrapeInterval"
+    "exporterInterval"
+    "scrapeTimeout"
+    "nodeDownAfter"
+    "retention"
+  ] monitoring;
   restart = lib.mapAttrs (_: lib.mkForce) (
     import ./restart.nix {
       first = "1s";
@@ -91,6 +121,18 @@ in
   config = lib.mkIf cfg.enable (
     lib.mkMerge [
       {
+        assertions =
+          lib.mapAttrsToList (name: value: {
+            assertion = isDuration value;
+            message = "trivet: services.trivet.monitoring.${name} is \"${value}\"; write a duration with its unit, such as 15s, 5m or 30d";
+          }) durations
+          ++ lib.optional (lib.all isDuration (lib.attrValues durations)) {
+            assertion = milliseconds monitoring.scrapeTimeout <= milliseconds monitoring.scrapeInterval;
+            message =
+              "trivet: services.trivet.monitoring.scrapeTimeout is ${monitoring.scrapeTimeout}, longer than scrapeInterval "
+              + "(${monitoring.scrapeInterval}), which Prometheus refuses; make it as short or shorter";
+          };
+
         services.prometheus.exporters.node = {
           enable = true;
           listenAddress = self.address;
@@ -167,9 +209,9 @@ in
           checkConfig = false;
           retentionTime = monitoring.retention;
           globalConfig = {
-            scrape_interval = monitoring.scrapeInterval;
-            scrape_timeout = monitoring.scrapeTimeout;
-            evaluation_interval = monitoring.scrapeInterval;
+            scrape_interval = lib.mkDefault monitoring.scrapeInterval;
+            scrape_timeout = lib.mkDefault monitoring.scrapeTimeout;
+            evaluation_interval = lib.mkDefault monitoring.scrapeInterval;
             external_labels.cluster = cfg.cluster.name;
           };
           scrapeConfigs = lib.filter (j: j.static_configs != [ ]) [

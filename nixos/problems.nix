@@ -1,5 +1,9 @@
 # What is wrong with a cluster, as a list of sentences: each names the node or the value, and what to do about it.
-{ lib, cfg }:
+{
+  lib,
+  cfg,
+  secretsAsPath, # whether secretsDirectory was written as a path and not as a string
+}:
 let
   inherit (cfg) cluster;
   nodes = lib.attrValues cluster.nodes;
@@ -9,16 +13,33 @@ let
   problem = bad: message: lib.optional bad message;
   names = lib.concatMapStringsSep " and " (n: n.name);
 
-  octet = "(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])";
-  ipv4 = "${octet}(\\.${octet}){3}";
-  isAddress = a: builtins.match ipv4 a != null;
-  isNetwork = a: builtins.match "${ipv4}(/(3[0-2]|[12]?[0-9]))?" a != null;
-  isHostName = n: builtins.match "[a-z0-9]([a-z0-9-]*[a-z0-9])?" n != null;
-  isDomain = d: lib.all isHostName (lib.splitString "." d);
+  inherit (import ./ipv4.nix { inherit lib; })
+    isAddress
+    isNetwork
+    network
+    special
+    ;
+  isHostName = n: builtins.match "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?" n != null;
+  isDomain = d: lib.stringLength d <= 253 && lib.all isHostName (lib.splitString "." d) && !isAddress d;
+  isUuid = g: builtins.match "[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}" g != null;
+  # As the kernel has it, and without what keepalived or a shell would read as something else.
+  isInterface = i: builtins.match "[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}" i != null;
 
   byAddress = lib.groupBy (n: n.address) nodes;
   duplicates = lib.filterAttrs (_: same: lib.length same > 1) byAddress;
-  inStore = path: lib.hasPrefix "${builtins.storeDir}/" (toString path);
+  secrets = toString cfg.secretsDirectory;
+  inStore = path: lib.hasPrefix "${builtins.storeDir}/" path;
+  # Not through . and .., which would hide a path into the store.
+  isPlainPath = path: builtins.match "(/[A-Za-z0-9_+@-][A-Za-z0-9._+@-]*)+" path != null;
+
+  # Each network once, the larger before what lies in it.
+  networks = map network (lib.filter isNetwork cluster.administrators);
+  contains = large: small: large.first <= small.first && small.last <= large.last;
+  overlaps = lib.concatLists (
+    lib.imap0 (
+      at: a: map (b: if contains a b then [ a b ] else [ b a ]) (lib.filter (b: contains a b || contains b a) (lib.drop (at + 1) networks))
+    ) networks
+  );
 in
 # The machine and its cluster
 problem (!cluster.nodes ? ${cfg.node}) (
@@ -29,12 +50,26 @@ problem (!cluster.nodes ? ${cfg.node}) (
 ++ problem (!isDomain cluster.domain) (
   "the domain \"${cluster.domain}\" is not a host name; write it as in the address bar, in small letters, such as \"www.foobar.com\""
 )
+++ problem (cluster.groupName == "") (
+  "the cluster has no name for its database group; put the output of `uuidgen` into services.trivet.cluster.groupName, and never change it"
+)
+++ problem (cluster.groupName != "" && !isUuid cluster.groupName) (
+  "services.trivet.cluster.groupName is \"${cluster.groupName}\", which is not a UUID in small letters; `uuidgen` makes one, such as "
+  + "\"6f0b1e6e-7d0a-4b7e-9f43-0a77a1ab0001\""
+)
 
 # Nodes
 ++ lib.concatMap (
   n:
   problem (!isHostName n.name) "node \"${n.name}\" is not a host name; use small letters, digits and hyphens"
   ++ problem (!isAddress n.address) "node ${n.name} has the address \"${n.address}\", which is not an IPv4 address"
+  ++ problem (isAddress n.address && special n.address != null) (
+    "node ${n.name} has the address ${n.address}, ${special n.address}; give it the one by which the other nodes reach it"
+  )
+  ++ problem (!isInterface n.interface) (
+    "node ${n.name} has the interface \"${n.interface}\", which is no name of a network interface; "
+    + "`ip -br link` on the node shows them, such as \"eth0\""
+  )
   ++ problem (n.roles == [ ]) "node ${n.name} has no role; give it at least one of ${lib.concatStringsSep ", " roles}"
   ++ map (role: "node ${n.name} has the unknown role \"${role}\"; the roles are ${lib.concatStringsSep ", " roles}") (
     lib.subtractLists roles n.roles
@@ -51,6 +86,7 @@ problem (!cluster.nodes ? ${cfg.node}) (
 ++ lib.concatMap (
   a:
   problem (!isAddress a) "the virtual address \"${a}\" is not an IPv4 address (write it without a prefix length)"
+  ++ problem (isAddress a && special a != null) "the virtual address ${a} is ${special a}; choose one that clients reach"
   ++ map (
     n: "the virtual address ${a} is node ${n.name}'s own address; choose a free one, since it must be able to move"
   ) (byAddress.${a} or [ ])
@@ -59,6 +95,29 @@ problem (!cluster.nodes ? ${cfg.node}) (
 ++ lib.concatMap (
   a: problem (!isNetwork a) "the administrators' address \"${a}\" is neither an IPv4 address nor a network such as 10.77.0.0/24"
 ) cluster.administrators
+++ map (
+  n: "the administrators' network ${n.given} has bits beyond its prefix; write ${n.text}, or ${n.one} for one machine"
+) (
+  map (
+    a:
+    network a
+    // {
+      given = a;
+      one = "${lib.head (lib.splitString "/" a)}/32";
+    }
+  ) (lib.filter (a: isNetwork a && (network a).given != (network a).first) cluster.administrators)
+)
+++ map (
+  pair:
+  let
+    large = (lib.elemAt pair 0).text;
+    small = (lib.elemAt pair 1).text;
+  in
+  if large == small then
+    "the administrators' network ${large} stands twice in the list; name it once"
+  else
+    "the administrators' network ${large} contains ${small}; name the larger alone"
+) overlaps
 
 # Roles
 ++ problem (count "balancer" == 0) "no node has the role balancer, so nobody would hold the virtual address; give it to at least two nodes"
@@ -71,10 +130,18 @@ problem (!cluster.nodes ? ${cfg.node}) (
 ++ problem (count "database" > 9) "${toString (count "database")} nodes have the role database; MySQL Group Replication takes nine at most"
 
 # Secrets
-++ problem (inStore cfg.secretsDirectory) (
-  "services.trivet.secretsDirectory is in the store (${toString cfg.secretsDirectory}), where every user can read it; "
+++ problem (inStore secrets) (
+  "services.trivet.secretsDirectory is in the store (${secrets}), where every user can read it; "
   + "use a folder on the node such as /var/lib/trivet/secrets and copy the secrets there"
 )
-++ problem (!lib.hasPrefix "/" (toString cfg.secretsDirectory)) (
-  "services.trivet.secretsDirectory is \"${toString cfg.secretsDirectory}\", which is not an absolute path; use one such as /var/lib/trivet/secrets"
+++ problem (secretsAsPath && !inStore secrets) (
+  "services.trivet.secretsDirectory is written as a path, which Nix would copy into the store for everyone to read; "
+  + "write it as a string, such as \"/var/lib/trivet/secrets\""
+)
+++ problem (!lib.hasPrefix "/" secrets) (
+  "services.trivet.secretsDirectory is \"${secrets}\", which is not an absolute path; use one such as /var/lib/trivet/secrets"
+)
+++ problem (lib.hasPrefix "/" secrets && !isPlainPath secrets) (
+  "services.trivet.secretsDirectory is \"${secrets}\"; systemd reads spaces, colons and percent signs there as something else, so "
+  + "use letters, digits, and . _ + @ - between single slashes (no . or .. by itself), such as /var/lib/trivet/secrets"
 )

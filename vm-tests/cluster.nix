@@ -9,6 +9,7 @@ let
       {
         freeformType = lib.types.attrs;
         options.assertions = lib.mkOption { type = lib.types.listOf lib.types.attrs; };
+        options.warnings = lib.mkOption { type = lib.types.listOf lib.types.str; };
         config.networking.hostName = "node1";
       }
     ];

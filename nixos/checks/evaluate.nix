@@ -24,8 +24,8 @@ in
       ];
     };
 
-  # What the modules say is wrong with the example cluster changed by `change`; quick, since no NixOS is evaluated for it.
-  problems =
+  # What the modules say of the example cluster changed by `change`; quick, since no NixOS is evaluated for it.
+  cluster =
     change:
     let
       evaluated = lib.evalModules {
@@ -37,10 +37,14 @@ in
           {
             freeformType = lib.types.attrs;
             options.assertions = lib.mkOption { type = lib.types.listOf lib.types.attrs; };
+            options.warnings = lib.mkOption { type = lib.types.listOf lib.types.str; };
             config.networking.hostName = "node1";
           }
         ];
       };
     in
-    map (a: a.message) (lib.filter (a: !a.assertion) evaluated.config.assertions);
+    {
+      refusals = map (a: a.message) (lib.filter (a: !a.assertion) evaluated.config.assertions);
+      inherit (evaluated.config) warnings;
+    };
 }

@@ -1,6 +1,9 @@
 # What belongs to the machines and not to the cluster: disks, boot loader, address, who may log in. Yours will differ; this one
 # suits a virtual machine with one disk.
-{ config, ... }:
+{ config, lib, ... }:
+let
+  inherit (config.services.trivet) cluster node;
+in
 {
   boot.loader.grub.device = "/dev/vda";
   fileSystems."/" = {
@@ -11,12 +14,10 @@
   networking = {
     useDHCP = false;
     usePredictableInterfaceNames = false; # eth0
-    interfaces.eth0.ipv4.addresses = [
-      {
-        address = config.services.trivet.cluster.nodes.${config.networking.hostName}.address;
-        prefixLength = 24;
-      }
-    ];
+    interfaces.eth0.ipv4.addresses = lib.optional (cluster.nodes ? ${node}) {
+      inherit (cluster.nodes.${node}) address;
+      prefixLength = 24;
+    };
     defaultGateway = "10.77.0.1";
     nameservers = [ "10.77.0.1" ];
   };
