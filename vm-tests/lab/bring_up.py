@@ -107,7 +107,10 @@ def publish(node: Node, articles: Path) -> None:
     """What there is to read, by the operator's own command; it waits for a primary of the database."""
     there = "/usr/local/share/trivet/articles"
     node.copy_from_host(str(articles), there)
-    node.succeed(f"trivet-app --config /etc/trivet/app.json --env-file /var/lib/trivet/secrets/app.env import {there}")
+    program = "trivet-app --config /etc/trivet/app.json --env-file /var/lib/trivet/secrets/app.env"
+    status, said = node.execute(f"{program} import {there} 2>&1", timeout=120)
+    if status != 0:
+        raise LabError(f"importing {articles} on {node.name}: exit code {status}: {said.strip() or '(no output)'}")
 
 
 def save_logs(lab: Lab, into: Path) -> None:
