@@ -28,10 +28,17 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import pymysql
+from pymysql.connections import Connection
+from pymysql.cursors import Cursor
+
+# Reads or writes with a cursor, and gives what is to be answered.
+Query = Callable[[Cursor], dict[str, Any]]
 
 # Below the web tier's patience with an app, and above the longest unplanned failover.
 WRITE_PATIENCE = 22.0
@@ -77,18 +84,18 @@ class Pool:
     def __init__(self, url: str, ca: str | None, read_timeout: float, keep: bool = True):
         self.keep = keep
         parts = urlsplit(url)
-        self.options = {
+        self.options: dict[str, Any] = {
             "host": parts.hostname, "port": parts.port or 3306, "user": unquote(parts.username or ""),
             "password": unquote(parts.password or ""), "database": parts.path.lstrip("/"), "charset": "utf8mb4",
             "connect_timeout": 16, "read_timeout": read_timeout, "write_timeout": 5,
         }
         if ca:
             self.options["ssl"] = ssl.create_default_context(cafile=ca)  # verifies the name, too
-        self._idle: list[pymysql.connections.Connection] = []
+        self._idle: list[Connection] = []
         self._lock = threading.Lock()
         self._room = threading.BoundedSemaphore(POOL_SIZE)
 
-    def run(self, work: Callable):
+    def run(self, work: Callable[[Connection], Any]) -> Any:
         """Call with a connection that answered a moment ago. One on which anything went wrong is not used again."""
         if not self._room.acquire(timeout=POOL_PATIENCE):
             raise OSError("no free connection in time")
@@ -102,14 +109,14 @@ class Pool:
                 self._put(connection)
                 raise
             except BaseException:
-                connection._force_close()
+                connection._force_close()  # type: ignore[attr-defined]
                 raise
             self._put(connection)
             return answer
         finally:
             self._room.release()
 
-    def _take(self) -> pymysql.connections.Connection:
+    def _take(self) -> Connection:
         while True:
             with self._lock:
                 connection = self._idle.pop() if self._idle else None
@@ -119,9 +126,9 @@ class Pool:
                 connection.ping(reconnect=False)
                 return connection
             except (pymysql.MySQLError, OSError):
-                connection._force_close()  # closed by the gateway while it lay here
+                connection._force_close()  # type: ignore[attr-defined]  # closed by the gateway while it lay here
 
-    def _put(self, connection: pymysql.connections.Connection) -> None:
+    def _put(self, connection: Connection) -> None:
         if not self.keep:
             connection.close()
             return
@@ -142,7 +149,7 @@ class Ledger:
 
     # --- reading ----------------------------------------------------------------------------------------------
 
-    def read(self, seen: str, query: Callable) -> tuple[dict, str, str]:
+    def read(self, seen: str, query: Query) -> tuple[dict[str, Any], str, str]:
         """Answer, what it contains (for the next read), and who gave it."""
         deadline = time.monotonic() + READ_PATIENCE
         pools = [("primary", self.fallback_pool)]
@@ -155,7 +162,7 @@ class Ledger:
                     continue
                 try:
                     wait = seen if self.waits and name == "replica" and seen != PRIMARY else ""
-                    answer, contains = pool.run(lambda c, wait=wait: self._snapshot(c, wait, query))
+                    answer, contains = pool.run(partial(self._snapshot, wait=wait, query=query))
                     return answer, contains, name
                 except Behind:
                     behind = True
@@ -165,18 +172,18 @@ class Ledger:
                 raise Unavailable(why, unknown=False)
             time.sleep(RETRY_PAUSE)
 
-    def _snapshot(self, connection: pymysql.connections.Connection, wait: str, query: Callable) -> tuple[dict, str]:
+    def _snapshot(self, connection: Connection, wait: str, query: Query) -> tuple[dict[str, Any], str]:
         with connection.cursor() as cursor:
             if wait:
                 cursor.execute("SELECT WAIT_FOR_EXECUTED_GTID_SET(%s, %s)", (wait, GTID_WAIT))
-                if cursor.fetchone()[0] != 0:
+                if _row(cursor)[0] != 0:
                     raise Behind
             cursor.execute("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY")
             answer = query(cursor)
             connection.commit()
             # A transaction can be seen an instant before it counts as executed; until then a thread owns its GTID.
             cursor.execute("SELECT @@GLOBAL.gtid_owned, @@GLOBAL.gtid_executed")
-            owned, executed = cursor.fetchone()
+            owned, executed = _row(cursor)
             return answer, token(executed, owned)
 
     def probe(self) -> None:
@@ -195,14 +202,16 @@ class Ledger:
 
     # --- writing ----------------------------------------------------------------------------------------------
 
-    def write(self, key: str, kind: str, change: Callable) -> tuple[dict, str]:
+    def write(self, key: str, kind: str, change: Query) -> tuple[dict[str, Any], str]:
         """Run `change` in a transaction of its own, exactly once for the key; the answer, and what a read must have seen."""
         deadline = time.monotonic() + WRITE_PATIENCE
         unknown = False
         while True:
             sent = [False]
             try:
-                return self.write_pool.run(lambda c, sent=sent: self._transact(c, key, kind, change, sent))
+                done: tuple[dict[str, Any], str] = self.write_pool.run(
+                    partial(self._transact, key=key, kind=kind, change=change, sent=sent))
+                return done
             except (pymysql.MySQLError, OSError) as e:
                 # Whatever it was: the key makes another attempt harmless. Only the answer must not claim too much.
                 unknown = unknown or sent[0]
@@ -210,8 +219,8 @@ class Ledger:
                     raise Unavailable(str(e), unknown) from None
             time.sleep(RETRY_PAUSE)
 
-    def _transact(self, connection: pymysql.connections.Connection, key: str, kind: str, change: Callable,
-                  sent: list[bool]) -> tuple[dict, str]:
+    def _transact(self, connection: Connection, key: str, kind: str, change: Query,
+                  sent: list[bool]) -> tuple[dict[str, Any], str]:
         with connection.cursor() as cursor:
             connection.begin()
             cursor.execute("SELECT kind, answer FROM ledger_requests WHERE id = %s", (key,))
@@ -227,21 +236,21 @@ class Ledger:
                 connection.commit()
         return answer, self._executed(connection)
 
-    def _executed(self, connection: pymysql.connections.Connection) -> str:
+    def _executed(self, connection: Connection) -> str:
         try:
             with connection.cursor() as cursor:
                 cursor.execute("SELECT @@GLOBAL.gtid_executed")
-                return token(cursor.fetchone()[0])
+                return token(_row(cursor)[0])
         except (pymysql.MySQLError, OSError):
             return PRIMARY  # committed, and the answer must say so
 
     # --- the operations ---------------------------------------------------------------------------------------
 
-    def setup(self, key: str, body: dict) -> tuple[dict, str]:
+    def setup(self, key: str, body: dict[str, Any]) -> tuple[dict[str, Any], str]:
         accounts, balance = int(body["accounts"]), int(body["balance"])
         self._create_tables()
 
-        def change(cursor) -> dict:
+        def change(cursor: Cursor) -> dict[str, Any]:
             for number in range(accounts):
                 cursor.execute("INSERT IGNORE INTO ledger_accounts VALUES (%s, %s, 0)", (f"account-{number}", balance))
             return {}
@@ -252,32 +261,33 @@ class Ledger:
         deadline = time.monotonic() + WRITE_PATIENCE
         while True:
             try:
-                return self.write_pool.run(_create)
+                self.write_pool.run(_create)
+                return
             except (pymysql.MySQLError, OSError) as e:
                 if time.monotonic() > deadline:
                     raise Unavailable(str(e), unknown=False) from None
             time.sleep(RETRY_PAUSE)
 
-    def append(self, key: str, body: dict) -> tuple[dict, str]:
+    def append(self, key: str, body: dict[str, Any]) -> tuple[dict[str, Any], str]:
         entries = {str(name): str(value) for name, value in body["entries"].items()}
 
-        def change(cursor) -> dict:
+        def change(cursor: Cursor) -> dict[str, Any]:
             positions = {}
             for name in sorted(entries):  # one order for everybody: no deadlocks
                 cursor.execute("INSERT INTO ledger_lists VALUES (%s, 1) ON DUPLICATE KEY UPDATE length = length + 1", (name,))
                 cursor.execute("SELECT length FROM ledger_lists WHERE name = %s FOR UPDATE", (name,))
-                positions[name] = cursor.fetchone()[0]
+                positions[name] = _row(cursor)[0]
                 cursor.execute("INSERT INTO ledger_entries VALUES (%s, %s, %s)", (name, positions[name], entries[name]))
             return {"positions": positions}
 
         return self.write(key, "append", change)
 
-    def transfer(self, key: str, body: dict) -> tuple[dict, str]:
+    def transfer(self, key: str, body: dict[str, Any]) -> tuple[dict[str, Any], str]:
         source, target, amount = str(body["from"]), str(body["to"]), int(body["amount"])
         if amount <= 0 or source == target:
             raise Refused(422, "an amount above zero, between two accounts")
 
-        def change(cursor) -> dict:
+        def change(cursor: Cursor) -> dict[str, Any]:
             cursor.execute("SELECT name, balance, version FROM ledger_accounts WHERE name IN (%s, %s) ORDER BY name FOR UPDATE",
                            (source, target))
             found = {name: (balance, version) for name, balance, version in cursor.fetchall()}
@@ -295,19 +305,26 @@ class Ledger:
         return self.write(key, "transfer", change)
 
 
-def _create(connection: pymysql.connections.Connection) -> None:
+def _create(connection: Connection) -> None:
     with connection.cursor() as cursor:
         for statement in SCHEMA:
             cursor.execute(statement)
 
 
-def _select_one(connection: pymysql.connections.Connection) -> None:
+def _row(cursor: Cursor) -> tuple[Any, ...]:
+    """The row that was asked for, and must be there."""
+    row = cursor.fetchone()
+    assert row is not None
+    return row
+
+
+def _select_one(connection: Connection) -> None:
     with connection.cursor() as cursor:
         cursor.execute("SELECT 1")
 
 
-def lists(names: list[str]) -> Callable:
-    def query(cursor) -> dict:
+def lists(names: list[str]) -> Query:
+    def query(cursor: Cursor) -> dict[str, Any]:
         found: dict[str, list[str]] = {}
         for name in names:
             cursor.execute("SELECT value FROM ledger_entries WHERE list = %s ORDER BY position", (name,))
@@ -317,7 +334,7 @@ def lists(names: list[str]) -> Callable:
     return query
 
 
-def accounts(cursor) -> dict:
+def accounts(cursor: Cursor) -> dict[str, Any]:
     cursor.execute("SELECT name, balance, version FROM ledger_accounts")
     return {"accounts": {name: [balance, version] for name, balance, version in cursor.fetchall()}}
 
@@ -347,7 +364,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self._counted(self._post)
 
-    def _counted(self, serve: Callable) -> None:
+    def _counted(self, serve: Callable[[], None]) -> None:
         with Handler.counting:
             Handler.running += 1
         try:
@@ -374,7 +391,7 @@ class Handler(BaseHTTPRequestHandler):
         # Also where nobody wants it: what is left would be taken for the next request.
         return self.rfile.read(int(self.headers.get("Content-Length", "0")))
 
-    def _read(self, query: Callable) -> None:
+    def _read(self, query: Query) -> None:
         try:
             answer, contains, by = self.ledger.read(self._seen(), query)
         except Unavailable as e:
@@ -403,7 +420,7 @@ class Handler(BaseHTTPRequestHandler):
             return self._say(503, {"code": "outcome_unknown" if e.unknown else "unavailable", "message": str(e)})
         self._say(200, answer, {"Trivet-Gtid": contains})
 
-    def _say(self, status: int, answer: dict, headers: dict[str, str] | None = None) -> None:
+    def _say(self, status: int, answer: dict[str, Any], headers: dict[str, str] | None = None) -> None:
         text = json.dumps(answer).encode()
         self.send_response(status)
         for name, value in ({"Content-Type": "application/json", "Content-Length": str(len(text)), "Cache-Control": "no-store"}
