@@ -47,7 +47,7 @@ let
   # addresses move for that: the holder counts as well until it has been found wanting for a while, the others only once they
   # have been found well for as long.
   state = name: "${folder}/${name}";
-  tries = 4;
+  tries = 3;
   steadily =
     name: path:
     pkgs.writeShellScript "trivet-${name}" ''
@@ -103,9 +103,9 @@ let
     vrrp_script has_backends {
       script "${steadily "has-backends" "/healthz/backends"}"
       interval ${toString failover.checkInterval}
-      timeout 2
+      timeout 5 # a busy machine is not a deaf one
       rise 1
-      fall 1
+      fall 2
       weight ${toString empty}
       user trivet-balancer trivet-balancer
     }
@@ -113,9 +113,9 @@ let
     vrrp_script hears_others {
       script "${steadily "hears-others" "/healthz/others"}"
       interval ${toString failover.checkInterval}
-      timeout 2
+      timeout 5 # a busy machine is not a deaf one
       rise 1
-      fall 1
+      fall 2
       weight ${toString alone}
       user trivet-balancer trivet-balancer
     }

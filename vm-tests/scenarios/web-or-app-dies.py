@@ -44,7 +44,7 @@ with subtest("web is stopped on all nodes: the address stays where it is, and vi
     for node in NODES:
         node.succeed("systemctl stop --no-block trivet-web")
     # Until every keepalived has found out, and the holder's has believed it.
-    noticed = "read -r bad _ < /run/trivet-failover/has-backends && test $bad -gt 5"
+    noticed = "read -r bad _ < /run/trivet-failover/has-backends && test $bad -gt 4"
     poll(lambda: all(node.execute(noticed)[0] == 0 for node in NODES), "every keepalived has noticed", 30)
     for _ in range(10):
         head = client.succeed(f"curl -sS --max-time 5 -D - -o /dev/null {SITE}/")
