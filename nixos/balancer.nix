@@ -94,6 +94,8 @@ in
           address = trivet.at ports.web n;
         }) trivet.apps;
         tls = trivet.nodeTls unit;
+        # The web tier reads, or ends the connection at, every body.
+        trusted_framing = true;
         health = {
           path = "/healthz";
           interval = "500ms";

@@ -4,7 +4,7 @@
 //! connect to it (**ejection**, until its next good check). Before its first check a back end is of unknown health and
 //! not used: [`Pool::first_round`] checks all of them once, and a program listens only after that.
 //!
-//! ```ignore
+//! ```text
 //! let pool = Pool::new("web", backends);          // Vec<(Spec, Arc<dyn Check>)>
 //! pool.first_round(timing).await;
 //! pool.run_checks(timing, &heartbeats);

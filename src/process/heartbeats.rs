@@ -1,6 +1,6 @@
 //! What the watchdog vouches for: the loops that do a program's work, not the program's ability to send a datagram.
 //!
-//! ```ignore
+//! ```text
 //! let heartbeats = Heartbeats::default();
 //! let beat = heartbeats.expect("checks of node1", Duration::from_secs(3));
 //! tokio::spawn(async move {
