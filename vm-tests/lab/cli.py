@@ -52,7 +52,7 @@ def parser() -> argparse.ArgumentParser:
     bench.add_options(command("bench", "Trivet's balancer measured against HAProxy and nginx (docs/benchmarks.md)"))
     database.add_options(command("bench-db", "the database through the gateway against a direct connection; reads with 1, 2, 3 members"))
     differential.add_options(command("differential", "the same bytes through Trivet, HAProxy and nginx: every difference is explained, or it fails"))
-    unread_bodies.add_options(command("unread-bodies", "bodies that a server leaves unread, through Trivet, HAProxy and nginx: no client meets another's"))
+    unread_bodies.add_options(command("unread-bodies", "bodies that a server leaves unread, through three proxies: no client meets another's"))
     chaos.add_options(command("chaos", "random faults under concurrent users, and a judge (docs/chaos.md)"))
     chaos.add_failover_options(command("bench-failover", "how long nobody can write while the primary moves (docs/chaos.md)"))
     command("install", "only install what the lab and the build need")

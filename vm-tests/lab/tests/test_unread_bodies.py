@@ -87,9 +87,9 @@ class Attacks(unittest.TestCase):
 
 
 class Command(unittest.TestCase):
-    def results(self, **ours: object) -> runner.Results:
+    def results(self, told: list[str] | None = None, reached: int = 10) -> runner.Results:
         fine = {proxy: runner.Outcome(attacks=10, reached=10) for proxy in NAMES}
-        return {"Node": {"reads": fine | {"trivet": runner.Outcome(**{"attacks": 10, "reached": 10} | ours)}}}
+        return {"Node": {"reads": fine | {"trivet": runner.Outcome(attacks=10, reached=reached, told=told or [])}}}
 
     def test_a_finding_about_trivet_fails_and_one_about_another_is_told(self) -> None:
         self.assertEqual(command.failed(self.results()), [])

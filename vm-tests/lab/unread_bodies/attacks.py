@@ -60,6 +60,12 @@ def _content(content: str, number: int) -> str:
     raise ValueError(content)
 
 
+def made(mode: str, line: str, content: str, manner: str, http2: bool = False) -> Attack:
+    """From a line such as `GET length`: method and framing."""
+    method, framing = line.split()
+    return Attack(mode, method, framing, content, manner, http2)
+
+
 def of(mode: str) -> list[Attack]:
     """All attacks on an application that treats bodies so."""
     if mode == "babbles":
@@ -67,8 +73,8 @@ def of(mode: str) -> list[Attack]:
     listed = [(line, content, "whole") for content in ("hello", "request", "head", "length") for line in EVERY_METHOD]
     listed += [(line, "large", "whole") for line in ("GET length", "POST chunked", "PUT length")]
     listed += [(line, "length", manner) for line in ("GET length", "POST length", "PUT chunked") for manner in ("early", "late", "expect")]
-    attacks = [Attack(mode, *line.split(), content, manner) for line, content, manner in listed]
+    attacks = [made(mode, line, content, manner) for line, content, manner in listed]
     over_http2 = [("GET length", "hello", "whole"), ("GET length", "length", "whole"), ("GET chunked", "length", "whole"),
                   ("POST chunked", "head", "whole"), ("PUT length", "large", "whole"), ("HEAD length", "request", "whole"),
                   ("POST length", "length", "early"), ("PUT chunked", "length", "late")]
-    return attacks + [Attack(mode, *line.split(), content, manner, http2=True) for line, content, manner in over_http2]
+    return attacks + [made(mode, line, content, manner, http2=True) for line, content, manner in over_http2]

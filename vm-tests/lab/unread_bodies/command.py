@@ -95,7 +95,7 @@ def table(results: runner.Results) -> str:
             cells = [_cell(by_proxy[proxy]) for proxy in reversed(servers.NAMES)]
             rows.append([server, mode, str(by_proxy["trivet"].attacks), *cells])
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     lines.insert(1, "  ".join("-" * width for width in widths))
     return "\n".join(lines)
 

@@ -9,6 +9,7 @@ from lab import arena, servers
 from lab.errors import LabError
 from lab.unread_bodies import attacks, client, judge
 from lab.unread_bodies.backends import Server
+from lab.unread_bodies.wire import Doors
 
 # How long an attacker waits for an answer (some will get none), and a visitor. One that waits behind Trivet is in the wrong
 # whatever the reason, so there it is surely no slow machine's fault; with the others it only costs time.
@@ -37,8 +38,9 @@ class Chain:
         self.proxy, self.server = proxy, server
         self.name = f"{proxy}-{server.name.replace(':', '')}"
         # Below the ports that connections take for themselves.
-        self.place = servers.Place(folder / self.name, *(2_000 + number * 10 + n for n in range(4)), trusted_framing=trusting)
-        self.doors = client.Doors(self.place.plain, self.place.tls)
+        first = 2_000 + number * 10
+        self.place = servers.Place(folder / self.name, first, first + 1, first + 2, first + 3, trusted_framing=trusting)
+        self.doors = Doors(self.place.plain, self.place.tls)
         self.attacks = [attack for mode in server.modes for attack in attacks.of(mode)]
         self.sent: dict[tuple[str, str], judge.Sent] = {}
         self.visits: list[judge.Visit] = []
@@ -61,7 +63,7 @@ class Chain:
 
     async def _visitors(self, number: int, http2: bool) -> None:
         count = 0
-        for n, requests in enumerate(VISITORS):
+        for requests in VISITORS:
             over_http2 = http2 and requests == 1
             asked = []
             for _ in range(requests):
@@ -70,7 +72,7 @@ class Chain:
             self.sent.update({(sent.method, sent.target): sent for sent in asked})
             patience = OURS if self.proxy == "trivet" else PATIENT
             heard = await client.visit(self.doors, over_http2, [(s.target, s.cookie) for s in asked], AGENT, patience)
-            self.visits += [judge.Visit(number, sent, h.status, h.body) for sent, h in zip(asked, heard)]
+            self.visits += [judge.Visit(number, sent, h.status, h.body) for sent, h in zip(asked, heard, strict=False)]
 
     def outcomes(self, processes: arena.Processes) -> dict[str, Outcome]:
         """By mode, when everything has ended."""

@@ -12,7 +12,7 @@ class Handler(BaseHTTPRequestHandler):
     # Head and content in one packet.
     wbufsize = -1
 
-    def exchange(self):
+    def exchange(self) -> None:
         mode, length = self.path.split("/")[1], int(self.headers.get("Content-Length", 0))
         if mode == "healthz":
             return self.say("")
@@ -32,14 +32,14 @@ class Handler(BaseHTTPRequestHandler):
 
     do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = do_OPTIONS = do_PATCH = exchange
 
-    def say(self, text):
+    def say(self, text: str) -> None:
         self.send_response(200)
         self.send_header("Content-Length", str(len(text)))
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(text.encode())
 
-    def log_message(self, *_):
+    def log_message(self, *_: object) -> None:
         pass
 
 

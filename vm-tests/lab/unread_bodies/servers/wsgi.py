@@ -3,9 +3,11 @@
 import json
 import os
 import sys
+from collections.abc import Callable
+from typing import Any
 
 
-def app(environ, start_response):
+def app(environ: dict[str, Any], start_response: Callable[..., object]) -> list[bytes]:
     method, target, cookie = environ["REQUEST_METHOD"], environ["PATH_INFO"], environ.get("HTTP_COOKIE", "")
     mode, body, text = target.split("/")[1], b"", f"{method} {target} {cookie}"
     if mode == "healthz":
@@ -22,6 +24,6 @@ def app(environ, start_response):
 
 
 if __name__ == "__main__":
-    import waitress
+    import waitress  # type: ignore[import-untyped]
 
     waitress.serve(app, listen=f"127.0.0.1:{sys.argv[1]}", threads=8)
