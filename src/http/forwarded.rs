@@ -113,7 +113,11 @@ pub fn tell_next_hop(admitted: &Admitted, mut emit: impl FnMut(&HeaderName, &str
     emit(&X_FORWARDED_PROTO, admitted.scheme);
     let host = admitted.shown_host();
     emit(&X_FORWARDED_HOST, &host);
-    emit(&X_FORWARDED_PORT, &admitted.port.to_string());
+    match admitted.port {
+        443 => emit(&X_FORWARDED_PORT, "443"),
+        80 => emit(&X_FORWARDED_PORT, "80"),
+        other => emit(&X_FORWARDED_PORT, &other.to_string()),
+    }
     // RFC 7239 section 6: an IPv6 address is quoted and in brackets.
     let node = std::mem::take(&mut text);
     text.push_str(if matches!(admitted.client, IpAddr::V6(_)) { "for=\"[" } else { "for=" });

@@ -51,10 +51,12 @@ impl Buckets {
         }
     }
 
+    #[inline]
     fn moment(&self, now: Instant) -> Moment {
         u64::try_from(now.saturating_duration_since(self.began).as_nanos()).unwrap_or(u64::MAX)
     }
 
+    #[inline]
     fn shard(&self, client: Prefix) -> MutexGuard<'_, HashMap<Prefix, Moment>> {
         self.shards[usize::try_from(self.hasher.hash_one(client) % SHARDS as u64).unwrap_or(0)].lock()
     }
