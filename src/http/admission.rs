@@ -63,7 +63,6 @@ fn usual_prefix() -> u8 {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{limit} connections are open from there already")]
 pub struct Refused {
-    /// The limit.
     pub limit: usize,
 }
 

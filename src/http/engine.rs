@@ -77,7 +77,6 @@ pub enum Route {
 
 /// An answer of our own.
 pub struct Answer {
-    /// The status.
     pub status: StatusCode,
     /// Fields. `Date`, `Connection`, and what [`super::steps::respond`] says are added, and `Content-Length` if it is
     /// missing.

@@ -27,7 +27,6 @@ pub struct Exchange {
     pub admitted: Option<Admitted>,
     /// The protocol version that the client spoke; none when the head could not be read.
     pub version: Option<Version>,
-    /// The client.
     pub client: Option<IpAddr>,
     /// Who answered; none for an answer of our own.
     pub backend: Option<Arc<Backend>>,

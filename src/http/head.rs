@@ -5,7 +5,6 @@ use http::{Method, Version};
 
 /// What the steps read.
 pub trait RequestHead {
-    /// The method.
     fn method(&self) -> &Method;
     /// The protocol version that the client spoke.
     fn version(&self) -> Version;

@@ -242,7 +242,6 @@ impl Board {
             .collect()
     }
 
-    /// The record.
     pub fn record(&self) -> Record {
         self.state.read().record.clone()
     }

@@ -93,7 +93,6 @@ pub struct Member {
     pub name: String,
     /// mysqld: the address of `report_host` and `group_replication_local_address`.
     pub mysql: SocketAddr,
-    /// Its keeper.
     pub keeper: SocketAddr,
 }
 

@@ -92,7 +92,6 @@ pub struct ViewMember {
     pub uuid: String,
     /// Its state as seen from here.
     pub state: MemberState,
-    /// Its role.
     pub role: Role,
 }
 
@@ -124,7 +123,6 @@ pub struct Observation {
     pub view_id: String,
     /// Whether more than half of the view is reachable, while in a group.
     pub majority: bool,
-    /// The view.
     pub view: Vec<ViewMember>,
     /// What is committed here.
     pub gtid_executed: GtidSet,

@@ -26,7 +26,6 @@ pub struct Facts {
     pub moving: bool,
 }
 
-/// A no.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct No {
     /// Why.

@@ -11,7 +11,6 @@ use crate::config::{self, Invalid, Validate};
 /// Where the NixOS modules put the file.
 pub const DEFAULT_FILE: &str = "/etc/trivet/cluster.json";
 
-/// The cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Cluster {
@@ -24,7 +23,6 @@ pub struct Cluster {
     /// The cluster CA's certificate on the nodes.
     #[serde(default)]
     pub ca: Option<PathBuf>,
-    /// The nodes.
     pub nodes: Vec<Node>,
 }
 

@@ -75,7 +75,6 @@ pub enum SecretsError {
     /// A file that is to be kept cannot be used.
     #[error("{file}: {reason}")]
     Unusable {
-        /// The file.
         file: String,
         /// Why not.
         reason: String,

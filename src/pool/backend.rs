@@ -39,7 +39,6 @@ impl fmt::Display for Health {
 /// What does not change about a back end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Spec {
-    /// Its name.
     pub name: String,
     /// Where it listens.
     pub address: SocketAddr,
@@ -110,7 +109,6 @@ impl Backend {
         self.answers.get_or_init(|| crate::http::exchange::answers_by_class(&self.spec.name))
     }
 
-    /// Its name.
     pub fn name(&self) -> &str {
         &self.spec.name
     }
@@ -120,7 +118,6 @@ impl Backend {
         self.spec.address
     }
 
-    /// Its tier.
     pub fn tier(&self) -> u8 {
         self.spec.tier
     }

@@ -38,7 +38,6 @@ pub enum Decision {
 /// An answer from the store.
 #[derive(Debug)]
 pub struct Reply {
-    /// The status.
     pub status: StatusCode,
     /// All fields but those that every answer of a server has (`Date`, `Connection`).
     pub headers: Vec<(HeaderName, HeaderValue)>,
@@ -55,7 +54,6 @@ pub enum Body {
     Memory(Bytes),
     /// Part of a file on disk.
     Disk {
-        /// The file.
         file: DiskFile,
         /// The first byte.
         offset: u64,

@@ -37,7 +37,6 @@ pub struct Asked {
     next: String,
 }
 
-/// The sign-in form.
 pub async fn sign_in_form(
     State(site): State<Shared>,
     client: Client,

@@ -99,7 +99,6 @@ fn minutes(article: &Article) -> u32 {
     article.words.unwrap_or_else(guessed).div_ceil(READING_SPEED).max(1)
 }
 
-/// The comment form.
 #[derive(Debug, Deserialize)]
 pub struct CommentForm {
     #[serde(default)]

@@ -88,7 +88,6 @@ impl Kind {
 /// One field line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Field {
-    /// Its name.
     pub name: Span,
     /// Its value, without white space around it.
     pub value: Span,

@@ -21,7 +21,6 @@ impl Outlet {
         Self { stream, held: Bytes::new() }
     }
 
-    /// The stream.
     pub(crate) fn stream(&mut self) -> &mut SendStream<Bytes> {
         &mut self.stream
     }

@@ -74,10 +74,8 @@ pub enum Severity {
     Notice,
 }
 
-/// A virtual address.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct VirtualAddress {
-    /// The address.
     pub address: IpAddr,
     /// The nodes that say they hold it. There should be one.
     pub holders: Vec<String>,
@@ -86,11 +84,8 @@ pub struct VirtualAddress {
 /// One node.
 #[derive(Debug, Clone, Serialize)]
 pub struct NodeReport {
-    /// Its name.
     pub name: String,
-    /// Its address.
     pub address: IpAddr,
-    /// Its roles.
     pub roles: Vec<Role>,
     /// What its programs say: `balancer`, `web`, `app`, `gateway`, `keeper`, as its roles have them.
     pub programs: BTreeMap<&'static str, Program>,
@@ -113,7 +108,6 @@ pub struct Program {
     pub answers: bool,
     /// Why it did not.
     pub error: Option<String>,
-    /// Its version.
     pub version: Option<String>,
     /// It was asked to stop, and finishes what it has begun.
     pub stopping: bool,
@@ -128,7 +122,6 @@ pub struct Program {
 pub struct Backend {
     /// The pool it is in: `web` (balancer), `app` (web tier), `write` and `read` (gateway).
     pub pool: String,
-    /// Its name.
     pub name: String,
     /// Whether requests are sent there.
     pub usable: bool,
@@ -163,7 +156,6 @@ pub struct Member {
     pub leaving: bool,
 }
 
-/// A certificate.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Certificate {
     /// When it stops being valid, RFC 3339.

@@ -34,7 +34,6 @@ pub struct LoadError {
 /// A store, and what could not be taken into it.
 #[derive(Debug)]
 pub struct Loaded {
-    /// The store.
     pub store: Store,
     /// Left out on purpose: hidden files, links that lead outside, names that are no text.
     pub skipped: Vec<String>,
