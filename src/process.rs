@@ -108,6 +108,11 @@ pub fn main<C: DeserializeOwned + Validate>(
 pub fn end_on_panic() {
     let tell = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
+        // Whoever reads our standard error may have stopped.
+        std::thread::spawn(|| {
+            std::thread::park_timeout(Duration::from_secs(2));
+            std::process::exit(i32::from(EX_SOFTWARE));
+        });
         tell(panic);
         tracing::error!(%panic, "this is a bug; the process ends");
         crate::telemetry::access::flush();

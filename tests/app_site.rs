@@ -815,6 +815,24 @@ async fn several_apps_start_at_once_on_an_empty_database_that_comes_late() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_replica_that_has_not_the_schema_yet_is_behind() {
+    let Some(mut database) = Database::fresh("a_replica_that_has_not_the_schema_yet_is_behind").await else {
+        return;
+    };
+    if database.replica.is_none() {
+        return eprintln!("SKIPPED: no TRIVET_TEST_MYSQL_REPLICA_URL");
+    }
+    let (write, read) = (database.write_gateway().await, database.read_gateway().await);
+    database.replica_catches_up().await;
+    database.on_replica("STOP REPLICA SQL_THREAD").await;
+    let site = Running::start(database.config(&write, &read)).await.ready().await;
+    for path in ["/", "/api/articles", "/api/search?q=x"] {
+        assert_eq!(site.get(path).await.status, 200, "{path}");
+    }
+    database.on_replica("START REPLICA SQL_THREAD").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_import_is_repeatable_and_all_or_nothing() {
     let (mut database, _write, _read, site) = site!("an_import_is_repeatable_and_all_or_nothing");
     let dir = tempfile::tempdir().unwrap();

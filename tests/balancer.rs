@@ -11,7 +11,7 @@ use support::backend::{Act, Backend};
 use support::balancer_config::{BalancerConfig, NO_CHECKS, SITE};
 use support::client::{Answer, Wire};
 use support::program::{Program, call};
-use support::until;
+use support::{PATIENCE, until};
 
 /// A cluster of back ends and the balancer in front of them.
 struct Scene {
@@ -694,8 +694,17 @@ async fn while_it_drains_connections_are_still_accepted_and_answers_say_close() 
     let mut kept = scene.open().await;
     kept.send(&get("/")).await;
     assert_ne!(kept.answer().await.unwrap().field("connection").as_deref(), Some("close"));
+    let wire =
+        Wire::tls(scene.balancer.address("https.listen"), SITE, scene.authority.browser(&[b"h2"])).await;
+    let (mut client, connection) = h2::client::handshake(wire.into_stream()).await.unwrap();
+    let http2 = tokio::spawn(connection);
+    let request = http::Request::get(format!("https://{SITE}/")).body(()).unwrap();
+    let (answer, _) = client.send_request(request, true).unwrap();
+    assert_eq!(answer.await.unwrap().status(), 200);
     scene.balancer.signal("TERM");
     until("the local check fails", || async { scene.local_check().await == 503 }).await;
+    // Before the virtual address moves: afterwards the client's side would not hear it.
+    tokio::time::timeout(PATIENCE, http2).await.expect("no GOAWAY").unwrap().unwrap();
     for wire in [&mut kept, &mut scene.open().await] {
         wire.send(&get("/")).await;
         let answer = wire.answer().await.unwrap();

@@ -211,8 +211,8 @@ impl FrameWatch {
     }
 }
 
-/// Follows what is sent to a client, for the streams that the library resets by itself: it answers a malformed request (RFC
-/// 9113 section 8.1.1) with PROTOCOL_ERROR, and nobody else hears of it. We reset none for that reason.
+/// Follows what is sent to a client, for the streams that the library resets by itself, for errors of the client's (RFC 9113
+/// section 5.4.2). We reset none for those reasons, and of a malformed request (section 8.1.1) nobody else hears.
 #[derive(Debug, Default)]
 pub struct ResetWatch {
     head: [u8; HEADER + 4],
@@ -221,11 +221,13 @@ pub struct ResetWatch {
 }
 
 impl ResetWatch {
-    /// Bytes were sent; how many malformed requests they reset.
-    pub fn sent(&mut self, mut bytes: &[u8]) -> usize {
+    /// Bytes were sent: for each stream that they reset for an error of the client's, its id and whether it is
+    /// PROTOCOL_ERROR.
+    pub fn sent(&mut self, mut bytes: &[u8], mut reset: impl FnMut(u32, bool)) {
         const RST_STREAM: u8 = 0x3;
         const PROTOCOL_ERROR: u32 = 1;
-        let mut resets = 0;
+        const FLOW_CONTROL_ERROR: u32 = 3;
+        const STREAM_CLOSED: u32 = 5;
         while !bytes.is_empty() {
             if self.skip > 0 {
                 let n = self.skip.min(bytes.len());
@@ -241,12 +243,15 @@ impl ResetWatch {
             if self.have == HEADER && (kind, length) != (RST_STREAM, 4) {
                 (self.have, self.skip) = (0, length);
             } else if self.have == self.head.len() {
-                let [.., d, e, f, g] = self.head;
-                resets += usize::from(u32::from_be_bytes([d, e, f, g]) == PROTOCOL_ERROR);
+                let [_, _, _, _, _, s, t, u, v, d, e, f, g] = self.head;
+                let (stream, code) =
+                    (u32::from_be_bytes([s & 0x7f, t, u, v]), u32::from_be_bytes([d, e, f, g]));
+                if matches!(code, PROTOCOL_ERROR | FLOW_CONTROL_ERROR | STREAM_CLOSED) {
+                    reset(stream, code == PROTOCOL_ERROR);
+                }
                 self.have = 0;
             }
         }
-        resets
     }
 }
 
@@ -266,13 +271,15 @@ mod tests {
             reset(1),
             frame(0x8, 0, 4),
             reset(8),
+            reset(5),
             reset(1),
         ]
         .concat();
         for size in [1, 2, 4, 9, 12, 13, 14, 100, stream.len()] {
             let mut watch = ResetWatch::default();
-            let seen: usize = stream.chunks(size).map(|piece| watch.sent(piece)).sum();
-            assert_eq!(seen, 3, "in pieces of {size}");
+            let mut seen = Vec::new();
+            stream.chunks(size).for_each(|piece| watch.sent(piece, |stream, is| seen.push((stream, is))));
+            assert_eq!(seen, [(1, true), (1, true), (1, false), (1, true)], "in pieces of {size}");
         }
     }
 

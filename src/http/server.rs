@@ -8,9 +8,10 @@
 //!         → engine: HTTP/2 as ALPN says, or as the client begins without TLS; else HTTP/1
 //! ```
 //!
-//! A stop has three parts: for `drain_delay` connections are still accepted while health checks say "draining" and every
-//! answer says `Connection: close`; then the listeners close and idle connections with them; then what is in flight has
-//! the rest of `shutdown_timeout`.
+//! A stop has three parts: for `drain_delay` connections are still accepted while health checks say "draining", every answer
+//! says `Connection: close`, and connections of HTTP/2 are told GOAWAY: once the virtual address has moved, whatever is said on
+//! them is acknowledged to another node, which resets them. Then the listeners close and idle connections with them; then what
+//! is in flight has the rest of `shutdown_timeout`.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -207,6 +208,7 @@ pub async fn serve<S: Service>(
         tasks: TaskTracker::new(),
         cut: CancellationToken::new(),
         closing: CancellationToken::new(),
+        going_away: CancellationToken::new(),
         connections,
     });
     let accepting = CancellationToken::new();
@@ -219,10 +221,11 @@ pub async fn serve<S: Service>(
 
     shutdown.wait().await;
     let deadline = tokio::time::Instant::now() + shutdown_timeout;
+    server.going_away.cancel();
     tokio::time::sleep(limits.drain_delay.min(shutdown_timeout)).await;
     accepting.cancel();
     loops.wait().await;
-    // HTTP/2 connections say GOAWAY; HTTP/1 connections that wait for a request are closed.
+    // Connections of HTTP/1 that wait for a request are closed.
     server.closing.cancel();
     server.tasks.close();
     let open = server.connections.open();
@@ -246,6 +249,7 @@ struct Server<S> {
     tasks: TaskTracker,
     cut: CancellationToken,
     closing: CancellationToken,
+    going_away: CancellationToken,
     connections: Arc<Connections>,
 }
 
@@ -302,15 +306,15 @@ async fn connection<S: Service>(
     let arriving = Box::pin(door.enter(admission, tcp, from, permit, limits.handshake_timeout));
     let Some(arrived) = arriving.await else { return };
     let Arrived { stream, peer, endpoints, permit } = arrived;
-    let (engine, closing) = (engine.clone(), server.closing.clone());
+    let (engine, closing, going_away) = (engine.clone(), server.closing.clone(), server.going_away.clone());
     if stream.selected_alpn_proto() == Some(ALPN::H2) {
-        Box::pin(engine.serve_http2(stream, peer, endpoints, closing, Vec::new())).await;
+        Box::pin(engine.serve_http2(stream, peer, endpoints, going_away, Vec::new())).await;
     } else if peer.tls {
         engine.serve(stream, peer, endpoints, closing).await;
     } else {
-        let begun = engine.clone().serve_or_hand_over(stream, peer.clone(), endpoints, closing.clone()).await;
+        let begun = engine.clone().serve_or_hand_over(stream, peer.clone(), endpoints, closing).await;
         if let Some((stream, begun)) = begun {
-            Box::pin(engine.serve_http2(stream, peer, endpoints, closing, begun)).await;
+            Box::pin(engine.serve_http2(stream, peer, endpoints, going_away, begun)).await;
         }
     }
     drop(permit);

@@ -87,6 +87,12 @@ impl Kind {
     }
 }
 
+/// Whether a server does not have what the statement names: on a replica, a migration that has not come yet. Unknown column,
+/// no such table, a table that has just been changed.
+pub(super) fn lacks_schema(e: &sqlx::Error) -> bool {
+    matches!(number(e), Some(1054 | 1146 | 1412))
+}
+
 fn number(e: &sqlx::Error) -> Option<u16> {
     match e {
         sqlx::Error::Database(d) => {

@@ -7,6 +7,7 @@ use metrics::{counter, histogram};
 use sqlx::MySqlConnection;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use super::error::lacks_schema;
 use super::pause::Pause;
 use super::{Db, DbError, Freshness, Kind, POOL_WAIT, Pool, Read};
 
@@ -117,7 +118,10 @@ impl Db {
             {
                 return Err(Miss::Behind);
             }
-            query.run(&mut connection).await.map_err(failed)
+            query.run(&mut connection).await.map_err(|e| match pool {
+                Pool::Read if lacks_schema(&e) => Miss::Behind,
+                _ => failed(e),
+            })
         })
         .await
         .unwrap_or(Err(Miss::TimedOut));

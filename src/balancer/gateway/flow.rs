@@ -46,7 +46,8 @@ impl Flow {
             && passed_on(Side::Member, Side::Client)
     }
 
-    /// Takes nothing more from the client. What it has sent meanwhile never reaches the member, so it was not done.
+    /// Takes no further statement from the client: one that has begun is finished and answered. What comes after it never
+    /// reaches the member, so it was not done.
     pub(super) fn hold(&self) {
         self.held.store(true, Ordering::SeqCst);
     }
@@ -58,7 +59,7 @@ impl Flow {
     }
 
     fn is_held(&self) -> bool {
-        self.held.load(Ordering::SeqCst)
+        self.held.load(Ordering::SeqCst) && self.answered.load(Ordering::Relaxed)
     }
 
     /// What was read before the member's stream was given to the copying, and is yet to be written.

@@ -259,7 +259,12 @@ impl<S: Service, D: Io> Connection<S, D> {
                 ready!(self.timer.poll(cx));
                 return Poll::Ready(Err(match late {
                     Late::Client
-                        if pace.excuses(self.peer.acknowledged(), limits.client_timeout, Instant::now()) =>
+                        if pace.excuses(
+                            self.peer.acknowledged(),
+                            limits.min_rate,
+                            limits.client_timeout,
+                            Instant::now(),
+                        ) =>
                     {
                         continue;
                     }

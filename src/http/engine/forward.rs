@@ -24,7 +24,7 @@ use super::response::{BadResponse, Response};
 use super::scan::Scan;
 use super::tunnel::tunnel;
 use super::upstream::http2::NoHead;
-use super::upstream::{Carrier, Link, is_local};
+use super::upstream::{Carrier, Link, is_local, is_out_of_ports};
 use crate::pool::{Backend, Tried};
 
 /// Content of a request that is kept, so that the request can be sent once more.
@@ -167,6 +167,12 @@ pub(super) async fn forward<S: Service, C: Client<S>>(
                     counter!("trivet_local_errors_total").increment(1);
                     let reason = format!("no connection can be made: {e}");
                     return fail(client, exchange, request, StatusCode::SERVICE_UNAVAILABLE, reason).await;
+                }
+                // Ports towards this one have run out (TIME_WAIT, tcp(7)); towards another there may be some.
+                Err(e) if is_out_of_ports(&e) => {
+                    tried.add(&backend);
+                    last = e.to_string();
+                    continue;
                 }
                 Err(e) => {
                     // Nothing was sent, so any request may go to another. This one is not used until its next good check.
@@ -471,11 +477,12 @@ async fn relay<S: Service, C: Client<S>>(
         }
         loop {
             let (mut deadline, mut late) = pace.deadline(limits.client_timeout, response_timeout);
+            let mut is_download = true;
             if !upload.pump.has_read_all() && upload.refused.is_none() {
                 let (other, who) = upload.pace.deadline(limits.client_timeout, response_timeout);
                 // While one direction moves, the other may rest.
                 if other > deadline {
-                    (deadline, late) = (other, who);
+                    (deadline, late, is_download) = (other, who, false);
                 }
             }
             let end = until.map_or(deadline, |until| deadline.min(until));
@@ -485,7 +492,15 @@ async fn relay<S: Service, C: Client<S>>(
             return Poll::Ready(Err(match late {
                 _ if end < deadline => Failure::RequestTimeout.to_string(),
                 Late::Backend => "the back end's answer paused for too long".into(),
-                Late::Client if pace.excuses(client.peer().acknowledged(), limits.client_timeout, now) => {
+                Late::Client if !is_download => "the body paused for too long".to_owned(),
+                Late::Client
+                    if pace.excuses(
+                        client.peer().acknowledged(),
+                        limits.min_rate,
+                        limits.client_timeout,
+                        now,
+                    ) =>
+                {
                     continue;
                 }
                 Late::Client => {

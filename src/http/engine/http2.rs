@@ -23,6 +23,7 @@ use self::stalls::Stalls;
 use self::stream::{Shared, Stream};
 use self::watched::{Watched, abused, pushed};
 use self::windows::{STREAM_WINDOW, Windows};
+use super::pace;
 use super::timer::Timer;
 use super::upstream::Io;
 use super::{Engine, Service};
@@ -51,8 +52,9 @@ fn options(limits: &Limits) -> Builder {
     h2.initial_window_size(STREAM_WINDOW);
     // Streams that either side reset are remembered for a while, for what was on its way.
     h2.max_concurrent_reset_streams(50);
-    // More malformed requests than this end the connection.
-    h2.max_local_error_reset_streams(Some(50));
+    // What the library resets by itself is held to a rate (`watched`): its own limit is for the whole of a connection's life,
+    // and that of a proxy in front may be long, with many clients on it.
+    h2.max_local_error_reset_streams(None);
     h2.reset_stream_duration(Duration::from_secs(1));
     // Answers wait for the client's window at the back end, not here.
     h2.max_send_buffer_size(64 * 1024);
@@ -108,10 +110,16 @@ impl<S: Service> Engine<S> {
         let (mut stuck_at, mut acknowledged) = (None, None);
         let mut idle_since = Instant::now();
         let end = poll_fn(|cx| {
+            if !is_closing && closing.as_mut().poll(cx).is_ready() {
+                // RFC 9113 section 6.8. What has begun is finished.
+                is_closing = true;
+                connection.graceful_shutdown();
+            }
             loop {
                 let mut more = false;
                 while let Poll::Ready(accepted) = connection.poll_accept(cx) {
                     let Some(Ok((request, respond))) = accepted else { return Poll::Ready(End::Over) };
+                    wire.lock().accepted(respond.stream_id());
                     let (parts, body) = request.into_parts();
                     requests.push(Stream::new(self.clone(), shared.clone(), body, respond).serve(parts));
                     more = true;
@@ -127,14 +135,6 @@ impl<S: Service> Engine<S> {
             windows.poll(cx, &mut connection, shared.taken.load(Ordering::Relaxed));
             if shared.stalls.are_too_many(Instant::now()) {
                 return Poll::Ready(End::Stalled);
-            }
-            if !is_closing && closing.as_mut().poll(cx).is_ready() {
-                // RFC 9113 section 6.8. What has begun is finished.
-                is_closing = true;
-                connection.graceful_shutdown();
-                if let Poll::Ready(None | Some(Err(_))) = connection.poll_accept(cx) {
-                    return Poll::Ready(End::Over);
-                }
             }
             let now = Instant::now();
             let signs = {
@@ -153,7 +153,9 @@ impl<S: Service> Engine<S> {
                 }
                 if *at <= now
                     && let Some(taken) = shared.peer.acknowledged()
-                    && acknowledged.replace(taken) != Some(taken)
+                    && acknowledged.replace((taken, now)).is_none_or(|(before, then): (u64, Instant)| {
+                        pace::takes(taken - before, limits.min_rate, now - then)
+                    })
                 {
                     *at = now + limits.client_timeout / 2;
                 }

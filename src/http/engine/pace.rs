@@ -17,8 +17,8 @@ pub struct Pace {
     since: Instant,
     waited: Duration,
     waiting: Option<Instant>,
-    /// What the client had acknowledged when it seemed late.
-    acknowledged: Option<u64>,
+    /// What the client had acknowledged when it seemed late, and when that was.
+    acknowledged: Option<(u64, Instant)>,
 }
 
 /// Who is late.
@@ -28,6 +28,11 @@ pub enum Late {
     Client,
     /// The back end made no progress in its time.
     Backend,
+}
+
+/// Whether so many octets in this time are `rate` a second, and some.
+pub fn takes(octets: u64, rate: u64, time: Duration) -> bool {
+    octets > 0 && octets as f64 >= rate as f64 * time.as_secs_f64()
 }
 
 impl Pace {
@@ -66,13 +71,19 @@ impl Pace {
 
     /// Whether a client that is past its [`deadline`](Self::deadline) takes octets all the same, as its acknowledgements
     /// tell ([`Peer::acknowledged`]): the kernel takes no more from us before much of what it holds has gone. It has half of
-    /// its time again to show it.
+    /// its time again to show it, and shows it by `rate` octets a second: now and then an octet is no progress.
     ///
     /// [`Peer::acknowledged`]: crate::http::steps::Peer::acknowledged
-    pub fn excuses(&mut self, acknowledged: Option<u64>, client_timeout: Duration, now: Instant) -> bool {
+    pub fn excuses(
+        &mut self,
+        acknowledged: Option<u64>,
+        rate: u64,
+        client_timeout: Duration,
+        now: Instant,
+    ) -> bool {
         let Some(acknowledged) = acknowledged else { return false };
-        let before = self.acknowledged.replace(acknowledged);
-        let excused = before.is_none_or(|before| before != acknowledged);
+        let before = self.acknowledged.replace((acknowledged, now));
+        let excused = before.is_none_or(|(before, then)| takes(acknowledged - before, rate, now - then));
         if excused {
             self.since = now.checked_sub(client_timeout / 2).unwrap_or(now);
         }
@@ -101,19 +112,20 @@ mod tests {
         for _ in 0..10 {
             let (late, who) = pace.deadline(timeout, timeout);
             assert_eq!(who, Late::Client);
-            acknowledged += 1;
-            assert!(pace.excuses(Some(acknowledged), timeout, late));
+            acknowledged += 15 * 500;
+            assert!(pace.excuses(Some(acknowledged), 500, timeout, late));
         }
         let (late, _) = pace.deadline(timeout, timeout);
-        assert!(!pace.excuses(Some(acknowledged), timeout, late), "it takes nothing any more");
+        acknowledged += 15 * 500 - 1;
+        assert!(!pace.excuses(Some(acknowledged), 500, timeout, late), "it takes less than it must");
         assert!(late - start < timeout * 6 + timeout / 2);
         // One that never took anything is late after half as much again.
         let mut pace = Pace::new(Side::Sink, start);
         pace.note(&pump, start);
-        assert!(pace.excuses(Some(0), timeout, start + timeout));
+        assert!(pace.excuses(Some(0), 0, timeout, start + timeout));
         assert_eq!(pace.deadline(timeout, timeout).0, start + timeout * 3 / 2);
-        assert!(!pace.excuses(Some(0), timeout, start + timeout * 3 / 2));
-        assert!(!Pace::new(Side::Sink, start).excuses(None, timeout, start));
+        assert!(!pace.excuses(Some(0), 0, timeout, start + timeout * 3 / 2));
+        assert!(!Pace::new(Side::Sink, start).excuses(None, 0, timeout, start));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use parking_lot::Mutex;
+use rustix::io::Errno;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
@@ -247,13 +248,15 @@ impl Upstreams {
     }
 }
 
-/// Whether a connection could not be made for want of something here, of which the back end knows nothing: descriptors,
-/// memory, ports (connect(2), socket(2)).
+/// Whether a connection could not be made for want of something here, of which no back end knows: descriptors, memory
+/// (socket(2)).
 pub fn is_local(e: &io::Error) -> bool {
-    use rustix::io::Errno;
-    const LOCAL: [Errno; 6] =
-        [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::ADDRNOTAVAIL, Errno::AGAIN];
-    Errno::from_io_error(e).is_some_and(|e| LOCAL.contains(&e))
+    matches!(Errno::from_io_error(e), Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM))
+}
+
+/// Whether there is no port left for another connection to this address (connect(2)). The back end knows nothing of it, either.
+pub fn is_out_of_ports(e: &io::Error) -> bool {
+    matches!(Errno::from_io_error(e), Some(Errno::ADDRNOTAVAIL | Errno::AGAIN))
 }
 
 /// Whether an unused connection is open and silent. What speaks unasked, or has closed, is of no use.
@@ -263,4 +266,23 @@ pub(super) fn is_quiet(carrier: &mut Carrier) -> bool {
     let mut room = ReadBuf::new(&mut room);
     let mut cx = Context::from_waker(Waker::noop());
     matches!(Pin::new(io).poll_read(&mut cx, &mut room), Poll::Pending)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_here_is_no_back_ends_fault() {
+        let os = |e: Errno| io::Error::from_raw_os_error(e.raw_os_error());
+        for e in [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM] {
+            assert!(is_local(&os(e)) && !is_out_of_ports(&os(e)), "{e}");
+        }
+        for e in [Errno::ADDRNOTAVAIL, Errno::AGAIN] {
+            assert!(is_out_of_ports(&os(e)) && !is_local(&os(e)), "{e}");
+        }
+        for e in [Errno::CONNREFUSED, Errno::TIMEDOUT, Errno::HOSTUNREACH, Errno::CONNRESET] {
+            assert!(!is_local(&os(e)) && !is_out_of_ports(&os(e)), "{e}");
+        }
+    }
 }

@@ -124,7 +124,11 @@ impl<S: Service> Stream<S> {
 
     /// Serves the request.
     pub(super) async fn serve(mut self, parts: http::request::Parts) {
-        let bodiless = self.inlet.stream.is_end_stream() || self.ends_at_once(&parts).await;
+        let bodiless = self.inlet.stream.is_end_stream()
+            || match self.ends_at_once(&parts).await {
+                Ok(ends) => ends,
+                Err(_) => return self.left(&parts),
+            };
         match Request::from_http2(&parts, bodiless, self.engine.limits.max_header_fields) {
             Ok(request) => {
                 if client::serve(&mut self, &request).await != After::Cut && request.has_body() {
@@ -143,22 +147,33 @@ impl<S: Service> Stream<S> {
 
     /// Whether a request that usually has no content has none although its stream goes on: some clients end it by an empty
     /// frame of its own, and to a back end it should look as from any other.
-    async fn ends_at_once(&mut self, parts: &http::request::Parts) -> bool {
+    async fn ends_at_once(&mut self, parts: &http::request::Parts) -> io::Result<bool> {
         let usual = parts.method.is_safe() || parts.method == Method::DELETE;
         let says = [CONTENT_LENGTH, EXPECT].iter().any(|name| parts.headers.contains_key(name));
         if !usual || says || parts.extensions.get::<Protocol>().is_some() {
-            return false;
+            return Ok(false);
         }
         self.timer.set(Instant::now() + self.engine.limits.header_timeout);
         let (inlet, buffer, timer) = (&mut self.inlet, &mut self.buffer, &mut self.timer);
         std::future::poll_fn(|cx| match inlet.poll_fill(cx, buffer) {
             // Trailers make it content that is merely empty.
-            Poll::Ready(Ok(0)) => Poll::Ready(inlet.trailer.is_empty()),
-            Poll::Ready(_) => Poll::Ready(false),
+            Poll::Ready(Ok(0)) => Poll::Ready(Ok(inlet.trailer.is_empty())),
+            Poll::Ready(Ok(_)) => Poll::Ready(Ok(false)),
+            Poll::Ready(Err(e)) => Poll::Ready(Err(e)),
             // Later than this it is content that pauses.
-            Poll::Pending => timer.poll(cx).map(|()| false),
+            Poll::Pending => timer.poll(cx).map(|()| Ok(false)),
         })
         .await
+    }
+
+    /// The client has taken its request back before all of it was there.
+    fn left(&self, parts: &http::request::Parts) {
+        let (method, peer) = (Some(parts.method.clone()), self.shared.peer.address);
+        let mut exchange = Exchange::start(method, Some(Version::HTTP_2), Some(peer));
+        let target = parts.uri.path_and_query().map_or("", |t| t.as_str());
+        exchange.path = exchange::shown(target.as_bytes());
+        exchange.reason = Some("the client has gone".into());
+        exchange.finish(Outcome { aborted: true, ..Outcome::default() });
     }
 
     /// Takes what the client still sends of a request that was answered before its end: some take the reset of their stream
@@ -224,7 +239,10 @@ impl<S: Service> Stream<S> {
                     ready!(timer.poll(cx));
                 }
                 let (taken, now) = (shared.peer.acknowledged(), Instant::now());
-                if !slow && late == Late::Client && pace.excuses(taken, limits.client_timeout, now) {
+                if !slow
+                    && late == Late::Client
+                    && pace.excuses(taken, limits.min_rate, limits.client_timeout, now)
+                {
                     continue;
                 }
                 if slow || late == Late::Client {

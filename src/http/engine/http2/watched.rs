@@ -6,7 +6,9 @@ use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
+use h2::StreamId;
 use http::Version;
 use metrics::counter;
 use parking_lot::Mutex;
@@ -29,6 +31,11 @@ pub(super) struct Signs {
     pub(super) stuck_since: Option<Instant>,
 }
 
+/// Streams that are reset for errors of the client's: five a second, and fifty at once. A proxy in front brings those of many
+/// clients.
+const EACH_FAULT: Duration = Duration::from_millis(200);
+const MOST_FAULTS: Duration = Duration::from_secs(10);
+
 /// What is gathered before it is written.
 const GATHER: usize = 64 * 1024;
 
@@ -46,6 +53,10 @@ pub(super) struct Wire<D> {
     peer: Peer,
     frames: FrameWatch,
     resets: ResetWatch,
+    /// The highest stream that was taken up.
+    accepted: u32,
+    /// When nothing of the errors that were reset counts any more.
+    faults_until: Instant,
     admission: Arc<Admission>,
     signs: Signs,
     /// What was read to find out the protocol, and is to be read again.
@@ -99,6 +110,36 @@ impl<D: Io> Wire<D> {
         Poll::Ready(Ok(()))
     }
 
+    /// A request has been taken up: its stream tells what becomes of it.
+    pub(super) fn accepted(&mut self, stream: StreamId) {
+        self.accepted = self.accepted.max(stream.into());
+    }
+
+    /// Looks for streams that the library has reset by itself. Each costs it a little, and the client nothing
+    /// (CVE-2025-8671).
+    fn resets(&mut self, sent: &[u8]) -> io::Result<()> {
+        let mut faults = 0;
+        let mut malformed = 0;
+        let accepted = self.accepted;
+        self.resets.sent(sent, |stream, is_malformed| {
+            faults += 1;
+            malformed += u32::from(is_malformed && stream > accepted);
+        });
+        for _ in 0..malformed {
+            self.malformed();
+        }
+        if faults == 0 {
+            return Ok(());
+        }
+        let now = Instant::now();
+        self.faults_until = self.faults_until.max(now) + EACH_FAULT * faults;
+        if self.faults_until - now <= MOST_FAULTS {
+            return Ok(());
+        }
+        abused(&self.peer, "reset", "too many streams had to be reset for errors of the client's");
+        Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the client abuses the connection"))
+    }
+
     /// The library has reset a malformed request, of which it tells nobody.
     fn malformed(&self) {
         counter!("trivet_http_refused_total", "reason" => "malformed").increment(1);
@@ -118,9 +159,7 @@ impl<D: Io> Wire<D> {
             self.out.reserve_exact(GATHER);
         }
         let n = buf.len().min(GATHER - self.out.len());
-        for _ in 0..self.resets.sent(&buf[..n]) {
-            self.malformed();
-        }
+        self.resets(&buf[..n])?;
         self.out.extend_from_slice(&buf[..n]);
         Poll::Ready(Ok(n))
     }
@@ -180,6 +219,8 @@ impl<D: Io> Watched<D> {
             peer,
             frames,
             resets: ResetWatch::default(),
+            accepted: 0,
+            faults_until: Instant::now(),
             admission,
             signs,
             begun,

@@ -20,6 +20,8 @@ pub(super) const STREAM_WINDOW: u32 = 128 * 1024;
 const MOST: u32 = 8 * 1024 * 1024;
 /// By how much the windows of all connections may have grown, in octets.
 const MOST_GROWN: u64 = 256 * 1024 * 1024;
+/// So much content makes it worth asking.
+const WORTH: u64 = 16 * 1024;
 /// After a PING that showed no need the next one waits, longer each time: each costs the client an answer.
 const PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(16);
@@ -32,15 +34,25 @@ pub(super) struct Windows {
     size: u32,
     /// Whether a PING is on its way.
     is_asking: bool,
-    /// What had been taken when the last PING was answered.
+    /// What had been taken when this was last looked at; while a PING is on its way, just before it was sent.
     taken: u64,
+    /// What had been taken when the last PING was answered.
+    answered: u64,
     pause: Duration,
     not_before: Option<Instant>,
 }
 
 impl Windows {
     pub(super) fn new(pings: Option<PingPong>) -> Self {
-        Self { pings, size: STREAM_WINDOW, is_asking: false, taken: 0, pause: PAUSE, not_before: None }
+        Self {
+            pings,
+            size: STREAM_WINDOW,
+            is_asking: false,
+            taken: 0,
+            answered: 0,
+            pause: PAUSE,
+            not_before: None,
+        }
     }
 
     /// Looks at how much content has been taken by now, and widens the windows if they hold it up.
@@ -52,13 +64,16 @@ impl Windows {
     ) {
         let Some(pings) = self.pings.as_mut().filter(|_| self.size < MOST) else { return };
         if !self.is_asking {
-            // A request that fits into the window is not held up.
-            let worth = taken - self.taken >= u64::from(self.size / 2);
+            // Most requests fit into the window, and are not held up by it.
+            let worth = taken - self.answered >= WORTH;
             if worth && self.not_before.is_none_or(|at| at <= Instant::now()) {
                 match pings.send_ping(Ping::opaque()) {
                     Ok(()) => self.is_asking = true,
                     Err(_) => self.pings = None,
                 }
+            }
+            if !self.is_asking {
+                self.taken = taken;
             }
             return;
         }
@@ -67,7 +82,7 @@ impl Windows {
             Poll::Ready(Err(_)) => self.pings = None,
             Poll::Ready(Ok(_)) => {
                 let came = taken - std::mem::replace(&mut self.taken, taken);
-                self.is_asking = false;
+                (self.is_asking, self.answered) = (false, taken);
                 let held_up = came * 3 >= u64::from(self.size) * 2;
                 if held_up && self.grow() {
                     connection.set_target_window_size(self.size * 2);
