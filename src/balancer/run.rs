@@ -118,7 +118,7 @@ async fn serve(
         let mut endpoints = Vec::new();
         for address in &https.listen {
             let endpoint = Endpoint::bind("https.listen", *address, Some(http.public.config.clone())).await?;
-            endpoints.push(endpoint.behind(https.proxy_protocol.clone()));
+            endpoints.push(endpoint.behind(https.proxy_protocol.clone()).verified_by(http.public.verifier()));
         }
         let https_port = endpoints.first().map_or(443, |e| e.address().port());
         let redirect = config.http.as_ref().is_none_or(|h| h.redirect).then_some(https_port);

@@ -23,6 +23,7 @@ use pingora::listeners::tls::Acceptor;
 use pingora::protocols::ALPN;
 use rustix::io::Errno;
 use rustls::ServerConfig;
+use rustls::server::danger::ClientCertVerifier;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -98,6 +99,7 @@ pub struct Endpoint {
     listener: TcpListener,
     tls: Option<Arc<ServerConfig>>,
     trust: Option<Trust>,
+    verifier: Option<Arc<dyn ClientCertVerifier>>,
     address: SocketAddr,
 }
 
@@ -112,12 +114,18 @@ impl Endpoint {
         let fail = |e: std::io::Error| Failure::run(format_args!("{key}: cannot listen on {address}: {e}"));
         let listener = or_ipv4(key, address, listen).map_err(fail)?;
         let address = listener.local_addr().map_err(fail)?;
-        Ok(Self { key: key.to_owned(), listener, tls, trust: None, address })
+        Ok(Self { key: key.to_owned(), listener, tls, trust: None, verifier: None, address })
     }
 
     /// Every connection begins with a PROXY header from one of these proxies; others are closed.
     pub fn behind(mut self, trust: Option<Trust>) -> Self {
         self.trust = trust;
+        self
+    }
+
+    /// A certificate that a client shows is verified once more after the handshake: a resumed session's was when it began.
+    pub fn verified_by(mut self, verifier: Option<Arc<dyn ClientCertVerifier>>) -> Self {
+        self.verifier = verifier;
         self
     }
 
@@ -255,7 +263,7 @@ struct Server<S> {
 
 async fn accept_loop<S: Service>(server: Arc<Server<S>>, endpoint: Endpoint, accepting: CancellationToken) {
     let acceptor = endpoint.tls.map(Acceptor::from_server_config);
-    let door = Arc::new(Door { acceptor, trust: endpoint.trust });
+    let door = Arc::new(Door { acceptor, trust: endpoint.trust, verifier: endpoint.verifier });
     loop {
         let (stream, from) = tokio::select! {
             accepted = endpoint.listener.accept() => match accepted {

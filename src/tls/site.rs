@@ -10,6 +10,7 @@ use arc_swap::ArcSwap;
 use metrics::{counter, gauge};
 use parking_lot::Mutex;
 use rustls::pki_types::CertificateDer;
+use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{ServerConfig, SupportedProtocolVersion, version};
@@ -242,6 +243,11 @@ pub struct PublicServer {
 }
 
 impl PublicServer {
+    /// Who says which clients' certificates are good now.
+    pub fn verifier(&self) -> Option<Arc<dyn ClientCertVerifier>> {
+        self.clients.clone().map(|clients| clients as _)
+    }
+
     /// Looks at the files every `interval`, and at SIGHUP reads them all again. Does not return.
     pub async fn follow_files(self, interval: std::time::Duration) {
         use tokio::signal::unix::{SignalKind, signal};
@@ -284,7 +290,8 @@ impl PublicServer {
         match clients.reload(all) {
             Outcome::Unchanged => {}
             Outcome::Reloaded(()) => {
-                // A resumed session's certificate is not verified again: whoever was revoked must not resume.
+                // A resumed session's certificate is not verified again in the handshake: whoever was revoked must not resume.
+                // (A handshake that is under way may still get a ticket; whoever comes with it is refused after the handshake.)
                 let forgotten = match &self.tickets {
                     _ if clients.digest() == before => Ok(()),
                     Tickets::OfCluster(_, tickets) => {

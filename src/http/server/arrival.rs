@@ -2,12 +2,15 @@
 
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use metrics::{counter, histogram};
 use pingora::listeners::tls::Acceptor;
 use pingora::protocols::l4::stream::Stream as TcpLayer;
 use pingora::protocols::{GetSocketDigest, SocketDigest, Stream};
+use rustls::pki_types::UnixTime;
+use rustls::server::danger::ClientCertVerifier;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
@@ -21,6 +24,8 @@ use crate::tls::clients::ClientVerified;
 pub(super) struct Door {
     pub(super) acceptor: Option<Acceptor>,
     pub(super) trust: Option<Trust>,
+    /// Of clients' certificates, as they are judged now.
+    pub(super) verifier: Option<Arc<dyn ClientCertVerifier>>,
 }
 
 /// A connection that may send requests.
@@ -82,6 +87,14 @@ impl Door {
             Some(acceptor) => handshake(acceptor, layer, &peer, deadline).await?,
         };
         if let Some(tls) = stream.get_ssl() {
+            if let (Some(verifier), Some([certificate, rest @ ..])) =
+                (&self.verifier, tls.peer_cert_chain_der())
+                && let Err(e) = verifier.verify_client_cert(certificate, rest, UnixTime::now())
+            {
+                counter!("trivet_tls_handshake_failures_total", "reason" => "refused").increment(1);
+                tracing::debug!(client = %peer.address, error = %e, "a certificate that is no longer good");
+                return None;
+            }
             peer.client_certificate = ClientVerified::of(tls.peer_certificate_der());
         }
         Some(Arrived { stream, peer, endpoints, permit })
