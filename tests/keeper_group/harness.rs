@@ -3,6 +3,7 @@
 //! mysqld comes from the lab's root file system, as for the other tests with MySQL (tests/mysql.py); without one a test says
 //! that it is skipped.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
@@ -256,7 +257,7 @@ fn certificates(home: &Path, name: &str, authority: &Issuer<'_, KeyPair>, ca: &s
     params.distinguished_name.push(DnType::CommonName, name);
     let certificate = params.signed_by(&key, authority).unwrap();
     let write = |file: &str, text: &str| {
-        std::fs::write(home.join(file), text).unwrap();
+        write_secret(&home.join(file), text);
         home.join(file)
     };
     TlsFiles {
@@ -405,8 +406,8 @@ impl Group {
             })
             .collect();
         let path = |file: &str| node.home.join(file).display().to_string();
-        std::fs::write(path("replication-password"), "replication").unwrap();
-        std::fs::write(path("app-password"), "app").unwrap();
+        write_secret(path("replication-password").as_ref(), "replication");
+        write_secret(path("app-password").as_ref(), "app");
         let mut config = json!({
             "node": node.name, "group_name": GROUP, "listen": format!("127.0.0.1:{}", node.keeper_port),
             "tls": node.files, "log": {"format": "text"},
@@ -585,4 +586,10 @@ impl Group {
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
     }
+}
+
+/// As `trivet secrets` writes it: a keeper warns of one that others may read.
+fn write_secret(path: &Path, text: &str) {
+    std::fs::write(path, text).unwrap();
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();
 }
