@@ -154,7 +154,7 @@ impl<S: Service> Engine<S> {
                 if *at <= now
                     && let Some(taken) = shared.peer.acknowledged()
                     && acknowledged.replace((taken, now)).is_none_or(|(before, then): (u64, Instant)| {
-                        pace::takes(taken - before, limits.min_rate, now - then)
+                        pace::takes(taken.saturating_sub(before), limits.min_rate, now - then)
                     })
                 {
                     *at = now + limits.client_timeout / 2;

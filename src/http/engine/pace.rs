@@ -83,7 +83,8 @@ impl Pace {
     ) -> bool {
         let Some(acknowledged) = acknowledged else { return false };
         let before = self.acknowledged.replace((acknowledged, now));
-        let excused = before.is_none_or(|(before, then)| takes(acknowledged - before, rate, now - then));
+        let excused =
+            before.is_none_or(|(before, then)| takes(acknowledged.saturating_sub(before), rate, now - then));
         if excused {
             self.since = now.checked_sub(client_timeout / 2).unwrap_or(now);
         }
