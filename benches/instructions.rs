@@ -19,10 +19,9 @@ use trivet::http::engine::request::Request;
 use trivet::http::engine::response::Response;
 use trivet::http::engine::scan::Scan;
 use trivet::http::steps::{self, Admitted, Peer, Policy};
-use trivet::pool::backend::Spec;
 use trivet::pool::check::{Check, Verdict};
 use trivet::pool::config::Timing;
-use trivet::pool::{Pool, Tried};
+use trivet::pool::{NewBackend, Pool, PoolLimits, Scope, Spec, Tried};
 use trivet::telemetry::{self, access};
 use trivet::tls::clients::ClientVerified;
 use trivet::web::config::Static;
@@ -179,9 +178,9 @@ impl Check for Good {
 fn pool_pick() {
     let back_ends = (1..=3u8).map(|n| {
         let address = SocketAddr::from(([192, 0, 2, n], 8443));
-        (Spec { name: format!("node{n}"), address, tier: 0 }, Arc::new(Good) as Arc<dyn Check>)
+        NewBackend { spec: Spec::new(format!("node{n}"), address), check: Arc::new(Good), transport: () }
     });
-    let pool = Pool::new("web", back_ends.collect());
+    let pool = Pool::new("web", back_ends.collect(), PoolLimits::NONE);
     let timing: Timing =
         Timing { interval: Duration::from_secs(1), timeout: Duration::from_secs(1), rise: 1, fall: 1 };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
@@ -189,7 +188,7 @@ fn pool_pick() {
     assert_eq!(pool.usable(), 3);
     let tried = Tried::default();
     run(|| {
-        black_box(pool.pick(&tried)).expect("a back end");
+        black_box(pool.pick(Scope::ANY, &tried)).expect("a back end");
     });
 }
 

@@ -67,6 +67,10 @@ impl Scene {
     }
 }
 
+fn reason(line: &serde_json::Value) -> &str {
+    line["reason"].as_str().unwrap_or_default()
+}
+
 fn get(path: &str) -> String {
     format!("GET {path} HTTP/1.1\r\nHost: {SITE}\r\n\r\n")
 }
@@ -104,6 +108,68 @@ async fn plain_http_is_redirected_and_a_post_keeps_its_method() {
         assert_eq!(answer.field("strict-transport-security"), None, "RFC 6797 section 7.2");
     }
     assert_eq!(scene.backends[0].served(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_above_max_in_flight_wait_their_turn_and_no_longer_than_queue_timeout() {
+    let limits = "max_in_flight_per_backend = 1\nmax_queued = 1\nqueue_timeout = \"1s\"";
+    let scene = Scene::tuned(1, "", "", limits).await;
+    scene.backends[0].does(Act::Late(Duration::from_secs(3600)));
+    let mut first = scene.open().await;
+    first.send(&get("/first")).await;
+    until("it is there", || async { scene.backends[0].seen().iter().any(|r| r.contains("/first")) }).await;
+    // One waits in vain, and one more may not even wait; each with its reason.
+    let mut late = scene.open().await;
+    late.send(&get("/late")).await;
+    until("it is there", || async {
+        scene.operator("/metrics").await.contains("trivet_pool_queued{pool=\"web\"} 1")
+    })
+    .await;
+    assert_eq!(scene.get("/too-many").await.status, 503);
+    assert_eq!(late.answer().await.unwrap().status, 503);
+    scene
+        .balancer
+        .logged(|l| l["path"] == "/too-many" && l["status"] == 503 && reason(l).contains("max_queued"));
+    scene.balancer.logged(|l| {
+        l["path"] == "/late" && reason(l).contains("queue_timeout") && l["queued_ms"].as_f64() >= Some(1000.0)
+    });
+    let metrics = scene.operator("/metrics").await;
+    for line in [
+        "trivet_http_refused_total{reason=\"queue_full\"} 1",
+        "trivet_http_refused_total{reason=\"queue_timeout\"} 1",
+        "trivet_backend_in_flight{pool=\"web\",backend=\"node0\"} 1",
+        "trivet_pool_queued{pool=\"web\"} 0",
+    ] {
+        assert!(metrics.contains(line), "{line} in\n{metrics}");
+    }
+    assert!(!scene.backends[0].seen().iter().any(|r| r.contains("/late")), "it was never asked");
+    // One that waits is served as soon as there is room: also when that is because a client has left.
+    scene.backends[0].does(Act::Name);
+    let mut next = scene.open().await;
+    next.send(&get("/next")).await;
+    until("it is there", || async {
+        scene.operator("/metrics").await.contains("trivet_pool_queued{pool=\"web\"} 1")
+    })
+    .await;
+    drop(first);
+    assert_eq!(next.answer().await.unwrap().status, 200);
+    // And whoever leaves the queue leaves nothing behind.
+    scene.backends[0].does(Act::Late(Duration::from_secs(3600)));
+    let mut one = scene.open().await;
+    one.send(&get("/one")).await;
+    until("it is there", || async { scene.backends[0].seen().iter().any(|r| r.contains("/one")) }).await;
+    let mut gone = scene.open().await;
+    gone.send(&get("/gone")).await;
+    until("it is there", || async {
+        scene.operator("/metrics").await.contains("trivet_pool_queued{pool=\"web\"} 1")
+    })
+    .await;
+    drop(gone);
+    until("it is there", || async {
+        scene.operator("/metrics").await.contains("trivet_pool_queued{pool=\"web\"} 0")
+    })
+    .await;
+    scene.balancer.logged(|l| l["path"] == "/gone" && l["aborted"] == true && l["backend"] == "-");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -12,10 +12,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
-use trivet::pool::Pool;
 use trivet::process::Shutdown;
 
-use super::connections::{client_from, engine, pool_of};
+use super::connections::{client_from, engine};
 
 /// Octets from here on are marks, one for each client.
 const MARKS: u8 = 0xf0;
@@ -168,7 +167,6 @@ async fn talk(mut stream: TcpStream, shared: Arc<Shared>) {
 
 struct Rig {
     runtime: Runtime,
-    pool: Arc<Pool>,
     address: SocketAddr,
     shared: Arc<Shared>,
 }
@@ -179,7 +177,7 @@ impl Rig {
             tokio::runtime::Builder::new_current_thread().event_interval(1).enable_all().build().unwrap();
         let shared = Arc::new(Shared::default());
         let server = shared.clone();
-        let (address, pool) = runtime.block_on(async {
+        let address = runtime.block_on(async {
             let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
             let address = listener.local_addr().unwrap();
             tokio::spawn(async move {
@@ -189,16 +187,16 @@ impl Rig {
                     tokio::spawn(talk(stream, server.clone()));
                 }
             });
-            (address, pool_of(address).await)
+            address
         });
-        Self { runtime, pool, address, shared }
+        Self { runtime, address, shared }
     }
 
     fn run(&self, exchanges: &[Exchange]) {
         self.shared.requests.lock().unwrap().clear();
         self.runtime.block_on(async {
             let (_stop, shutdown) = Shutdown::channel();
-            let engine = engine(self.pool.clone(), self.address, shutdown);
+            let engine = engine(self.address, shutdown).await;
             for exchange in exchanges {
                 *self.shared.manners.lock().unwrap() = exchange.manners;
                 let (client, server) = tokio::io::duplex(1 << 20);

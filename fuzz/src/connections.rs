@@ -12,13 +12,13 @@ use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 use trivet::http::admission::Admission;
 use trivet::http::engine::request::Request;
-use trivet::http::engine::upstream::{Reach, Upstreams};
-use trivet::http::engine::{Engine, Route, Service};
+use trivet::http::engine::upstream::{HttpPool, Reach, Upstream};
+use trivet::http::engine::{Destination, Engine, Route, Service};
 use trivet::http::exchange::Exchange;
 use trivet::http::server::Limits;
-use trivet::http::steps::{Admitted, Endpoints, Peer, Policy, Position};
+use trivet::http::steps::{Endpoints, Peer, Policy, Position};
 use trivet::pool::config::Timing;
-use trivet::pool::{Backend, Check, Pool, Spec, Tried, Verdict};
+use trivet::pool::{Check, NewBackend, Pool, PoolLimits, Scope, Spec, Verdict};
 use trivet::process::Shutdown;
 use trivet::tls::clients::ClientVerified;
 
@@ -45,33 +45,12 @@ impl Check for Well {
 }
 
 pub(super) struct All {
-    pool: Arc<Pool>,
-    upstreams: Upstreams,
+    pool: Arc<HttpPool>,
 }
 
 impl Service for All {
     async fn route(&self, _: &Request, _: &mut Exchange) -> Route {
-        Route::Forward
-    }
-
-    fn next(&self, _: &Admitted, tried: &Tried) -> Option<Arc<Backend>> {
-        self.pool.pick_any(tried)
-    }
-
-    fn has_next(&self, _: &Admitted, tried: &Tried) -> bool {
-        self.pool.has_any(tried)
-    }
-
-    fn has_usable(&self, _: &Admitted, tried: &Tried) -> bool {
-        self.pool.has_usable(tried)
-    }
-
-    fn upstreams(&self) -> &Upstreams {
-        &self.upstreams
-    }
-
-    fn retries(&self) -> usize {
-        1
+        Route::Forward(Destination { pool: self.pool.clone(), scope: Scope::ANY, retries: 1 })
     }
 }
 
@@ -84,7 +63,6 @@ struct Shared {
 
 struct Rig {
     runtime: Runtime,
-    pool: Arc<Pool>,
     shared: Arc<Shared>,
     address: SocketAddr,
 }
@@ -94,7 +72,7 @@ impl Rig {
         let runtime =
             tokio::runtime::Builder::new_current_thread().event_interval(1).enable_all().build().unwrap();
         let shared = Arc::new(Shared::default());
-        let (address, pool) = runtime.block_on(async {
+        let address = runtime.block_on(async {
             let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
             let address = listener.local_addr().unwrap();
             let shared = shared.clone();
@@ -103,9 +81,9 @@ impl Rig {
                     tokio::spawn(back_end(stream, shared.clone()));
                 }
             });
-            (address, pool_of(address).await)
+            address
         });
-        Self { runtime, pool, shared, address }
+        Self { runtime, shared, address }
     }
 
     /// What the back end saw, and what the client got, when the bytes come in these pieces.
@@ -118,7 +96,7 @@ impl Rig {
         self.shared.seen.lock().unwrap().clear();
         let told = self.runtime.block_on(async {
             let (_stop, shutdown) = Shutdown::channel();
-            let engine = engine(self.pool.clone(), self.address, shutdown);
+            let engine = engine(self.address, shutdown).await;
             let (client, server) = tokio::io::duplex(1 << 20);
             let (mut reader, mut writer) = tokio::io::split(client);
             let serving = tokio::spawn(async move {
@@ -164,16 +142,9 @@ impl Rig {
 }
 
 /// A pool with the back end at `address`, which is well.
-pub(super) async fn pool_of(address: SocketAddr) -> Arc<Pool> {
-    let spec = Spec { name: "node1".into(), address, tier: 0 };
-    let check: Arc<dyn Check> = Arc::new(Well);
-    let pool = Pool::new("web", vec![(spec, check)]);
-    pool.first_round(Timing { interval: LONG, timeout: LONG, rise: 1, fall: 1 }).await;
-    pool
-}
-
-/// An engine that forwards everything to the pool's back end, with small limits and no time-out.
-pub(super) fn engine(pool: Arc<Pool>, address: SocketAddr, shutdown: Shutdown) -> Arc<Engine<All>> {
+/// An engine that forwards everything to one back end, with small limits, no time-out, and no connection that an engine
+/// before it left.
+pub(super) async fn engine(address: SocketAddr, shutdown: Shutdown) -> Arc<Engine<All>> {
     let reach = Reach {
         address,
         tls: None,
@@ -184,7 +155,14 @@ pub(super) fn engine(pool: Arc<Pool>, address: SocketAddr, shutdown: Shutdown) -
         http2: false,
         trusted_framing: false,
     };
-    let service = All { pool, upstreams: Upstreams::new(vec![reach], 8) };
+    let one = NewBackend {
+        spec: Spec::new("node1", address),
+        check: Arc::new(Well),
+        transport: Upstream::new("node1", reach, 8),
+    };
+    let pool = Pool::new("web", vec![one], PoolLimits::NONE);
+    pool.first_round(Timing { interval: LONG, timeout: LONG, rise: 1, fall: 1 }).await;
+    let service = All { pool };
     let policy = Policy {
         position: Position::Edge,
         max_header_size: 4096,

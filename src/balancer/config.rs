@@ -193,6 +193,18 @@ pub struct Web {
     /// Unused connections kept, all back ends together.
     #[serde(default = "defaults::max_idle_connections")]
     pub max_idle_connections: usize,
+    /// Requests in flight at a time, all back ends together; further ones queue.
+    #[serde(default = "defaults::max_in_flight")]
+    pub max_in_flight: usize,
+    /// Requests in flight at one back end at a time; while all have as many, further ones queue.
+    #[serde(default = "defaults::max_in_flight_per_backend")]
+    pub max_in_flight_per_backend: usize,
+    /// Requests that queue at a time; a further one is answered 503 at once.
+    #[serde(default = "defaults::max_queued")]
+    pub max_queued: usize,
+    /// How long a request queues before it is answered 503.
+    #[serde(default = "defaults::queue_timeout", with = "humantime_serde")]
+    pub queue_timeout: Duration,
     /// What is spoken with them.
     #[serde(default)]
     pub protocol: Protocol,
@@ -390,6 +402,22 @@ pub mod defaults {
     /// Enough for a few thousand requests a second at usual latencies.
     pub fn max_idle_connections() -> usize {
         256
+    }
+    /// A WebSocket or a long poll of every client, and as much again beside.
+    pub fn max_in_flight() -> usize {
+        2 * max_connections()
+    }
+    /// One web tier may have to carry all clients.
+    pub fn max_in_flight_per_backend() -> usize {
+        max_connections()
+    }
+    /// What is worth waiting for, and costs some 10 MB.
+    pub fn max_queued() -> usize {
+        1000
+    }
+    /// Visitors wait that long for a page, and hardly longer.
+    pub fn queue_timeout() -> Duration {
+        Duration::from_secs(5)
     }
     /// A loaded node may take longer to accept than it takes to cross the network.
     pub fn database_connect_timeout() -> Duration {
@@ -612,7 +640,16 @@ impl Web {
         }
         self.health.validate("web.health")?;
         config::positive("web.connect_timeout", self.connect_timeout)?;
-        config::positive("web.response_timeout", self.response_timeout)
+        config::positive("web.response_timeout", self.response_timeout)?;
+        for (key, n) in [
+            ("web.max_in_flight", self.max_in_flight),
+            ("web.max_in_flight_per_backend", self.max_in_flight_per_backend),
+        ] {
+            if n == 0 {
+                return Invalid::err(key, "must be at least 1");
+            }
+        }
+        Ok(())
     }
 }
 

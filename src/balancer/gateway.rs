@@ -1,7 +1,7 @@
 //! The database gateway: two local addresses behind which the group's members change.
 //!
 //! * A connection to a **write** listener goes to the one member whose keeper answers `/primary` with 200. While none
-//!   does, or two do, it waits ([`Database::wait_for_primary`](super::config::Database::wait_for_primary)).
+//!   does, or two do, it waits ([`Database::wait_for_primary`](config::Database::wait_for_primary)).
 //! * A connection to a **read** listener goes to the next member whose keeper answers `/replica?max_lag=…` with 200, or to
 //!   the primary when there is no such replica.
 //!
@@ -27,10 +27,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-use super::config::Database;
+use super::config;
 use crate::config::ConfigError;
 use crate::pool::config::Timing;
-use crate::pool::{Backend, Check, HttpCheck, Pool, Spec};
+use crate::pool::{Backend, HttpCheck, NewBackend, Pool, PoolLimits, Spec};
 use crate::process::{Heartbeats, Shutdown};
 use crate::tls;
 
@@ -48,15 +48,20 @@ pub use route::Role;
 /// What the last connections get to come to the end of a statement, once nothing new is taken any more.
 const LAST: Duration = Duration::from_millis(500);
 
+/// What is kept with a member: the queue of those who are on the way to it, for whatever it is to be.
+pub struct Entrance(Arc<Semaphore>);
+
+/// A member of the group, as a pool of the gateway has it.
+pub type Server = Backend<Entrance>;
+type Members = Pool<Entrance>;
+
 /// The gateway of one node.
 pub struct Gateway {
-    config: Database,
+    config: config::Database,
     timing: Timing,
-    write: Arc<Pool>,
-    read: Arc<Pool>,
+    write: Arc<Members>,
+    read: Arc<Members>,
     slots: Arc<Semaphore>,
-    /// Who is on the way to a member, by its place in the configuration.
-    places: Vec<Arc<Semaphore>>,
     open: [AtomicUsize; 2],
     /// A stop was asked for: connections end between two statements, and new ones are still served.
     draining: CancellationToken,
@@ -68,19 +73,24 @@ pub struct Gateway {
 
 impl Gateway {
     /// Reads the certificate files of `[database]`.
-    pub fn prepare(config: &Database) -> Result<Arc<Self>, ConfigError> {
+    pub fn prepare(config: &config::Database) -> Result<Arc<Self>, ConfigError> {
         let client = tls::client_config(&config.tls, &[b"http/1.1"])?;
+        let mut entrances = Vec::new();
+        for member in &config.members {
+            let name = tls::verified_name(&member.name)?;
+            entrances.push((member, name, Arc::new(Semaphore::new(config.max_connecting))));
+        }
         let pool = |name: &str, path: &str| {
-            let members = config
-                .members
-                .iter()
-                .filter_map(|m| {
-                    let tls = Some((client.clone(), tls::server_name(&m.name)?));
-                    let check: Arc<dyn Check> = Arc::new(HttpCheck::new(m.keeper.to_string(), path, tls));
-                    Some((Spec { name: m.name.clone(), address: m.address, tier: 0 }, check))
-                })
-                .collect();
-            Pool::new(name, members)
+            let members = entrances.iter().map(|(m, tls_name, entrance)| NewBackend {
+                spec: Spec::new(&m.name, m.address),
+                check: Arc::new(HttpCheck::new(
+                    m.keeper.to_string(),
+                    path,
+                    Some((client.clone(), tls_name.clone())),
+                )),
+                transport: Entrance(entrance.clone()),
+            });
+            Pool::new(name, members.collect(), PoolLimits::NONE)
         };
         let replica = match config.max_lag {
             Duration::ZERO => "/replica".into(),
@@ -90,9 +100,8 @@ impl Gateway {
     }
 
     /// A gateway over pools made elsewhere.
-    pub fn new(config: Database, write: Arc<Pool>, read: Arc<Pool>) -> Arc<Self> {
+    pub fn new(config: config::Database, write: Arc<Members>, read: Arc<Members>) -> Arc<Self> {
         let slots = Arc::new(Semaphore::new(config.max_connections));
-        let places = config.members.iter().map(|_| Arc::new(Semaphore::new(config.max_connecting))).collect();
         let timing = config.health.timing();
         Arc::new(Self {
             config,
@@ -100,7 +109,6 @@ impl Gateway {
             write,
             read,
             slots,
-            places,
             open: [AtomicUsize::new(0), AtomicUsize::new(0)],
             draining: CancellationToken::new(),
             ending: CancellationToken::new(),
@@ -154,11 +162,6 @@ impl Gateway {
     /// Counts a connection that has a member, for those who wait for the former ones to end.
     fn carried(&self) -> Option<TaskTrackerToken> {
         (!self.draining.is_cancelled()).then(|| self.before.token())
-    }
-
-    /// The queue of those who connect to this member.
-    fn places(&self, member: &Backend) -> &Arc<Semaphore> {
-        &self.places[member.index()]
     }
 
     /// For `/status`.

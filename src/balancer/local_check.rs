@@ -8,7 +8,7 @@ use axum::routing::get;
 use tokio::net::TcpListener;
 
 use super::config::LocalCheck;
-use crate::pool::Pool;
+use crate::http::engine::upstream::HttpPool;
 use crate::process::{Failure, Shutdown};
 
 /// A bound listener for the check.
@@ -33,7 +33,7 @@ impl Listener {
     /// `GET /healthz/others`: 503 when there are back ends on other nodes than `node`, and nothing is heard of any of them. A
     /// node that hears nobody may be the last one, or one whose network is at fault: it should have the virtual address
     /// only while nobody else wants it.
-    pub async fn serve(self, node: String, pool: Arc<Pool>, shutdown: Shutdown) {
+    pub async fn serve(self, node: String, pool: Arc<HttpPool>, shutdown: Shutdown) {
         let others = pool.clone();
         let own = move || {
             std::future::ready(if shutdown.is_stopping() {
@@ -50,7 +50,8 @@ impl Listener {
             })
         };
         let others = move || {
-            let mut elsewhere = others.backends().iter().filter(|b| b.name() != node).peekable();
+            let all = others.backends();
+            let mut elsewhere = all.iter().filter(|b| b.name() != node).peekable();
             let answer = if elsewhere.peek().is_none() {
                 (StatusCode::OK, "there is no other node\n")
             } else if elsewhere.any(|b| !b.is_silent()) {

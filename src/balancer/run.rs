@@ -6,6 +6,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::task::JoinSet;
@@ -13,18 +14,20 @@ use tokio::task::JoinSet;
 use super::config::{Config, Https, Web};
 use super::gateway::Gateway;
 use super::local_check;
-use super::proxy::{Balancer, Upstreams};
+use super::proxy::{self, Balancer};
 use super::status::Status;
 use crate::config::ConfigError;
 use crate::http::admission::{Admission, Rules};
 use crate::http::engine::Engine;
+use crate::http::engine::upstream::{self, HttpPool};
 use crate::http::server::{self, Connections, Endpoint, Limits};
 use crate::http::steps::{self, Policy, Position};
-use crate::pool::{Check, HttpCheck, Pool, Spec};
 use crate::process::{self, Failure, Heartbeats, Shutdown};
 use crate::telemetry::{self, MetricsServer};
-use crate::tls;
 use crate::tls::site::{PublicServer, SiteCertificates};
+
+/// How often connections to back ends that are unused are looked at.
+const SWEEP: Duration = Duration::from_secs(5);
 
 /// Runs until a stop was asked for and everything in flight is done.
 pub fn run(config: Config) -> Result<(), Failure> {
@@ -42,8 +45,7 @@ pub fn run(config: Config) -> Result<(), Failure> {
 
 /// The HTTP half, with its files read.
 struct Http {
-    pool: Arc<Pool>,
-    upstreams: Arc<Upstreams>,
+    pool: Arc<HttpPool>,
     public: PublicServer,
 }
 
@@ -52,23 +54,7 @@ impl Http {
         let public =
             SiteCertificates::load_beside(&https.certificates(), web.tls.as_ref().map(|t| t.ca.clone()))?
                 .server_config(&https.tls)?;
-        let client =
-            web.tls.as_ref().map(|files| tls::client_config(files, &[web.protocol.alpn()])).transpose()?;
-        let backends = web
-            .backends
-            .iter()
-            .filter_map(|b| {
-                let tls = match &client {
-                    Some(client) => Some((client.clone(), tls::server_name(b.tls_name())?)),
-                    None => None,
-                };
-                let check = HttpCheck::new(b.address.to_string(), &web.health.path, tls);
-                let check: Arc<dyn Check> =
-                    Arc::new(check.with_proxy_protocol(web.send_proxy_protocol).with_protocol(web.protocol));
-                Some((Spec { name: b.name.clone(), address: b.address, tier: 0 }, check))
-            })
-            .collect();
-        Ok(Self { pool: Pool::new("web", backends), upstreams: Arc::new(Upstreams::new(web)?), public })
+        Ok(Self { pool: proxy::pool(web)?, public })
     }
 }
 
@@ -131,8 +117,8 @@ async fn serve(
             requests: https.request_rate,
             exempt: https.trusted_proxies.clone(),
         });
-        tokio::spawn(http.upstreams.clone().sweep());
-        let balancer = Balancer::new(http.pool.clone(), http.upstreams, redirect);
+        tokio::spawn(upstream::sweep(http.pool.clone(), SWEEP));
+        let balancer = Balancer::new(http.pool.clone(), web.retries, redirect);
         let policy = policy(&config, https);
         let engine = Engine::new(balancer, policy, limits, admission.clone(), shutdown.clone());
         if let Some(check) = local_check {

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 
 use super::gateway::Gateway;
+use crate::http::engine::upstream::HttpPool;
 use crate::http::server::Connections;
-use crate::pool::Pool;
 use crate::process::Shutdown;
 use crate::tls::site::{CertificateStatus, SiteCertificates};
 
@@ -20,7 +20,7 @@ pub struct Status {
     /// The cluster's virtual addresses.
     pub virtual_addresses: Vec<IpAddr>,
     /// The HTTP half, when there is one.
-    pub http: Option<(Arc<Pool>, Arc<Connections>, Arc<SiteCertificates>)>,
+    pub http: Option<(Arc<HttpPool>, Arc<Connections>, Arc<SiteCertificates>)>,
     /// The gateway, when there is one.
     pub gateway: Option<Arc<Gateway>>,
 }

@@ -21,12 +21,12 @@ use tokio_util::sync::CancellationToken;
 
 use self::connection::Connection;
 use self::request::Request;
-use self::upstream::{Io, Upstreams};
+use self::upstream::{HttpBackend, HttpPool, Io};
 use super::admission::Admission;
 use super::exchange::Exchange;
 use super::server::Limits;
-use super::steps::{Admitted, Endpoints, Peer, Policy};
-use crate::pool::{Backend, Tried};
+use super::steps::{Endpoints, Peer, Policy};
+use crate::pool::Scope;
 use crate::process::Shutdown;
 
 pub mod answer;
@@ -51,18 +51,8 @@ mod websocket;
 pub trait Service: Send + Sync + 'static {
     /// Decides who answers a request, whose [`Exchange::admitted`] is there.
     fn route(&self, request: &Request, exchange: &mut Exchange) -> impl Future<Output = Route> + Send;
-    /// The next back end to try; none when there is nobody left.
-    fn next(&self, admitted: &Admitted, tried: &Tried) -> Option<Arc<Backend>>;
-    /// Whether [`next`](Self::next) would find one. Asking has no effect.
-    fn has_next(&self, admitted: &Admitted, tried: &Tried) -> bool;
-    /// Whether it would find one that is known to be up.
-    fn has_usable(&self, admitted: &Admitted, tried: &Tried) -> bool;
-    /// How the back ends are reached.
-    fn upstreams(&self) -> &Upstreams;
-    /// Back ends tried for one request after the first.
-    fn retries(&self) -> usize;
     /// Adds fields to a request that goes to `backend`.
-    fn add_fields(&self, _backend: &Backend, _add: &mut dyn FnMut(&[u8], &[u8])) {}
+    fn add_fields(&self, _backend: &HttpBackend, _add: &mut dyn FnMut(&[u8], &[u8])) {}
 }
 
 /// Who answers.
@@ -72,7 +62,16 @@ pub enum Route {
     /// We do, with the error page of the status; the reason is for the log.
     Error(StatusCode, String),
     /// A back end.
-    Forward,
+    Forward(Destination),
+}
+
+/// Where a request is sent.
+pub struct Destination {
+    pub pool: Arc<HttpPool>,
+    /// Which of its back ends may get it.
+    pub scope: Scope,
+    /// Back ends tried after the first.
+    pub retries: usize,
 }
 
 /// An answer of our own.

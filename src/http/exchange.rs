@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 use http::{Method, Version};
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 
+use super::engine::upstream::{HttpBackend, Upstream};
 use super::steps::Admitted;
-use crate::pool::Backend;
+use crate::pool::Lease;
 use crate::telemetry::access;
 
 /// What is known about one request while it runs. [`Exchange::finish`] writes it down, once.
@@ -29,7 +30,11 @@ pub struct Exchange {
     pub version: Option<Version>,
     pub client: Option<IpAddr>,
     /// Who answered; none for an answer of our own.
-    pub backend: Option<Arc<Backend>>,
+    pub backend: Option<Arc<HttpBackend>>,
+    /// Has the request count as in flight there.
+    pub lease: Option<Lease<Upstream>>,
+    /// For how long it waited because all back ends were busy.
+    pub queued: Option<Duration>,
     /// Further attempts after the first.
     pub retries: u32,
     /// When a connection to the back end was there.
@@ -96,6 +101,8 @@ impl Exchange {
             version,
             client,
             backend: None,
+            lease: None,
+            queued: None,
             retries: 0,
             connected: None,
             first_byte: None,
@@ -126,7 +133,7 @@ impl Exchange {
             return;
         }
         let took = self.started.elapsed();
-        let answers = self.backend.as_ref().map_or(&meters.own, |b| b.answers());
+        let answers = self.backend.as_ref().map_or(&meters.own, |b| b.transport().answers());
         answers[class(outcome.status)].increment(1);
         meters.seconds.record(took.as_secs_f64());
         if let Some(first) = self.first_byte {
@@ -146,6 +153,9 @@ impl Exchange {
             line.number("sent", outcome.sent);
             line.number("received", outcome.received);
             line.millis("ms", took);
+            if let Some(queued) = self.queued {
+                line.millis("queued_ms", queued);
+            }
             if let Some(connected) = self.connected {
                 line.millis("connect_ms", connected);
             }

@@ -1,18 +1,19 @@
-//! One back end: what its checks and its requests say about it.
+//! One back end: what it is, what its checks and its requests say about it, and what it has in hand.
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::SystemTime;
 
-use metrics::{Counter, counter, gauge};
+use metrics::{Gauge, counter, gauge};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::check::Verdict;
+use super::balance::Load;
+use super::check::{Check, Verdict};
 use super::config::Timing;
 
 /// What the active checks say.
@@ -36,14 +37,52 @@ impl fmt::Display for Health {
     }
 }
 
-/// What does not change about a back end.
+/// What is said about a back end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Spec {
+    /// In logs, metrics and `/status`.
     pub name: String,
     /// Where it listens.
     pub address: SocketAddr,
     /// 0 is used first; a higher tier only when no lower one has a usable back end (HAProxy's `backup`).
     pub tier: u8,
+    /// Its share in comparison with others of its tier, to begin with; 0 is nothing.
+    pub weight: u32,
+    /// Requests, or connections, that it may have in hand (HAProxy's `maxconn` of a server).
+    pub max_in_flight: usize,
+    /// When none is known to be up, it is asked whatever its checks say, unless it is drained: its own error page says more
+    /// than ours.
+    pub fallback: bool,
+}
+
+impl Spec {
+    /// Of the first tier, with a weight of 1 and nothing else.
+    pub fn new(name: impl Into<String>, address: SocketAddr) -> Self {
+        Self { name: name.into(), address, tier: 0, weight: 1, max_in_flight: usize::MAX, fallback: false }
+    }
+}
+
+/// A back end that is to be.
+pub struct NewBackend<T> {
+    pub spec: Spec,
+    /// What it is asked again and again.
+    pub check: Arc<dyn Check>,
+    /// What its user keeps with it.
+    pub transport: T,
+}
+
+/// What may be expected of a back end, best first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub(super) enum Standing {
+    /// Its checks are good.
+    Usable = 1,
+    /// They are, but a request could not connect.
+    Ejected,
+    /// They are not, and it may be asked all the same.
+    Fallback,
+    /// It does not answer them, which may be our fault.
+    Silent,
 }
 
 #[derive(Debug)]
@@ -51,6 +90,7 @@ struct State {
     health: Health,
     ejected: Option<Instant>,
     drained: bool,
+    retired: bool,
     good: u32,
     silent: u32,
     refused: bool,
@@ -59,31 +99,36 @@ struct State {
     detail: Value,
 }
 
-/// A back end and its state.
-pub struct Backend {
+/// A back end and its state. `T` is what its user keeps with it: how it is reached, its connections.
+pub struct Backend<T> {
     pool: Arc<str>,
-    index: usize,
     spec: Spec,
+    check: Arc<dyn Check>,
+    transport: T,
+    load: Load,
+    in_flight: Gauge,
     state: Mutex<State>,
-    usable: watch::Sender<bool>,
+    /// [`Standing`], or 0 for a back end that is not used.
+    standing: AtomicU8,
     serving: watch::Sender<bool>,
     changed: watch::Sender<u64>,
     silent: AtomicBool,
-    answers: OnceLock<[Counter; 6]>,
 }
 
-impl fmt::Debug for Backend {
+impl<T> fmt::Debug for Backend<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.pool, self.spec.name)
     }
 }
 
-impl Backend {
-    pub(super) fn new(pool: Arc<str>, index: usize, spec: Spec, changed: watch::Sender<u64>) -> Self {
+impl<T> Backend<T> {
+    pub(super) fn new(pool: Arc<str>, member: NewBackend<T>, changed: watch::Sender<u64>) -> Self {
+        let NewBackend { spec, check, transport } = member;
         let state = Mutex::new(State {
             health: Health::Unknown,
             ejected: None,
             drained: false,
+            retired: false,
             good: 0,
             silent: 0,
             refused: false,
@@ -91,22 +136,21 @@ impl Backend {
             reason: "not checked yet".into(),
             detail: Value::Null,
         });
-        Self {
+        let backend = Self {
+            load: Load::new(spec.weight, spec.max_in_flight),
+            in_flight: gauge!("trivet_backend_in_flight", "pool" => pool.to_string(), "backend" => spec.name.clone()),
             pool,
-            index,
             spec,
+            check,
+            transport,
             state,
-            usable: watch::Sender::new(false),
+            standing: AtomicU8::new(0),
             serving: watch::Sender::new(false),
             changed,
             silent: AtomicBool::new(false),
-            answers: OnceLock::new(),
-        }
-    }
-
-    /// Counters of the answers that came from it, by class of status; see [`crate::http::exchange`].
-    pub(crate) fn answers(&self) -> &[Counter; 6] {
-        self.answers.get_or_init(|| crate::http::exchange::answers_by_class(&self.spec.name))
+        };
+        backend.set_standing(&backend.state.lock());
+        backend
     }
 
     pub fn name(&self) -> &str {
@@ -122,9 +166,28 @@ impl Backend {
         self.spec.tier
     }
 
-    /// Its place in the configuration.
-    pub fn index(&self) -> usize {
-        self.index
+    /// What its user keeps with it.
+    pub fn transport(&self) -> &T {
+        &self.transport
+    }
+
+    /// Its weight, and what it has in hand.
+    pub fn load(&self) -> &Load {
+        &self.load
+    }
+
+    /// Counts one more in flight, if there is room.
+    pub(super) fn take(&self) -> bool {
+        let taken = self.load.take();
+        if taken {
+            self.in_flight.increment(1.0);
+        }
+        taken
+    }
+
+    pub(super) fn put_back(&self) {
+        self.load.put_back();
+        self.in_flight.decrement(1.0);
     }
 
     /// What its checks say.
@@ -134,19 +197,27 @@ impl Backend {
 
     /// Whether requests may go there.
     pub fn is_usable(&self) -> bool {
-        *self.usable.borrow()
+        self.standing() == Some(Standing::Usable)
     }
 
-    /// Whether only a failed connect speaks against it.
-    pub(super) fn is_ejected_only(&self) -> bool {
-        let state = self.state.lock();
-        state.health == Health::Up && state.ejected.is_some() && !state.drained
+    /// What may be expected of it; none when it is not used.
+    pub(super) fn standing(&self) -> Option<Standing> {
+        use Standing::{Ejected, Fallback, Silent, Usable};
+        let now = self.standing.load(Ordering::Acquire);
+        [Usable, Ejected, Fallback, Silent].into_iter().find(|s| *s as u8 == now)
     }
 
-    /// Whether it was only not heard of: it did not say no, and nobody drained it.
-    pub(super) fn is_only_silent(&self) -> bool {
-        let state = self.state.lock();
-        state.health == Health::Down && !state.refused && !state.drained
+    fn set_standing(&self, state: &State) {
+        let standing = if state.drained || state.retired || self.load.weight() == 0 {
+            None
+        } else if state.health == Health::Up {
+            Some(if state.ejected.is_none() { Standing::Usable } else { Standing::Ejected })
+        } else if self.spec.fallback {
+            Some(Standing::Fallback)
+        } else {
+            (state.health == Health::Down && !state.refused).then_some(Standing::Silent)
+        };
+        self.standing.store(standing.map_or(0, |s| s as u8), Ordering::Release);
     }
 
     /// Whether its checks hear nothing from it: not even that it is on its way out.
@@ -188,6 +259,36 @@ impl Backend {
             tracing::info!(pool = %self.pool, backend = %self.spec.name, drained, "back end drained or enabled");
         }
         self.publish(&state);
+    }
+
+    /// How much it gets in comparison with others of its tier; 0 is nothing new.
+    pub fn set_weight(&self, weight: u32) {
+        let state = self.state.lock();
+        if self.load.weight() != weight {
+            tracing::info!(pool = %self.pool, backend = %self.spec.name, weight, "weight changed");
+            self.load.set_weight(weight);
+        }
+        self.publish(&state);
+    }
+
+    /// It is no longer one of its pool's.
+    pub(super) fn retire(&self) {
+        let mut state = self.state.lock();
+        state.retired = true;
+        self.publish(&state);
+        // Neither up nor down: it is nobody's trouble any more.
+        self.export(f64::NAN);
+    }
+
+    pub(super) fn is_retired(&self) -> bool {
+        self.state.lock().retired
+    }
+
+    /// Asks it, and takes in what it says.
+    pub(super) async fn check(&self, timing: &Timing) {
+        let began = Instant::now();
+        let verdict = self.check.check(timing.timeout).await;
+        self.record(verdict, began, timing);
     }
 
     /// Takes in what a check that began at `began` found.
@@ -251,24 +352,27 @@ impl Backend {
     }
 
     fn publish(&self, state: &State) {
-        let serving = state.health == Health::Up && !state.drained;
+        let serving = state.health == Health::Up && !state.drained && !state.retired;
         self.silent.store(state.health == Health::Down && !state.refused, Ordering::Relaxed);
-        let usable = serving && state.ejected.is_none();
+        let before = self.standing();
+        self.set_standing(state);
         let set = |to: &watch::Sender<bool>, new: bool| {
             to.send_if_modified(|old| std::mem::replace(old, new) != new)
         };
         // Both are set before anyone is told, so that who is told sees both.
-        let changed = set(&self.usable, usable) | set(&self.serving, serving);
-        // Also when nothing changed: the recorder may be younger than this back end.
-        self.export(usable);
+        let changed = set(&self.serving, serving) | (self.standing() != before);
+        if !state.retired {
+            // Also when nothing changed: the recorder may be younger than this back end.
+            self.export(if self.is_usable() { 1.0 } else { 0.0 });
+        }
         if changed {
             self.changed.send_modify(|n| *n += 1);
         }
     }
 
-    fn export(&self, usable: bool) {
+    fn export(&self, up: f64) {
         gauge!("trivet_backend_up", "pool" => self.pool.to_string(), "backend" => self.spec.name.clone())
-            .set(if usable { 1.0 } else { 0.0 });
+            .set(up);
     }
 
     /// For `/status`.
@@ -281,7 +385,9 @@ impl Backend {
             "name": self.spec.name,
             "address": self.spec.address.to_string(),
             "tier": self.spec.tier,
-            "usable": *self.usable.borrow(),
+            "weight": self.load.weight(),
+            "in_flight": self.load.in_flight(),
+            "usable": self.is_usable(),
             "health": state.health.to_string(),
             "ejected": state.ejected.is_some(),
             "drained": state.drained,

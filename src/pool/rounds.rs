@@ -7,54 +7,62 @@ use rand::RngExt;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::Pool;
 use super::config::Timing;
+use super::{Backend, Pool};
 use crate::process::Heartbeats;
 
 /// What a check may be late for by a busy machine's fault.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-impl Pool {
+impl<T: Send + Sync + 'static> Pool<T> {
     /// Checks every back end once, all at the same time, so that none is of unknown health afterwards. Takes as long as
     /// the slowest answer, at most the timeout.
-    pub async fn first_round(self: &Arc<Self>, timing: Timing) {
+    pub async fn first_round(&self, timing: Timing) {
         let mut checks = JoinSet::new();
-        for i in 0..self.backends.len() {
-            let pool = self.clone();
-            checks.spawn(async move { pool.check_one(i, &timing).await });
+        for backend in self.backends().iter().cloned() {
+            checks.spawn(async move { backend.check(&timing).await });
         }
         while checks.join_next().await.is_some() {}
     }
 
-    /// Goes on checking every back end at its interval for as long as the pool is in use. A stop does not end it: what
-    /// drains still needs to know where to send its last requests. `heartbeats` expects each of them to go on.
-    pub fn run_checks(self: &Arc<Self>, timing: Timing, heartbeats: &Heartbeats) {
-        for (i, backend) in self.backends.iter().enumerate() {
-            let pool = Arc::downgrade(self);
-            let name = format!("the checks of {}/{}", self.name(), backend.name());
-            let beat = heartbeats.expect(name, (timing.interval + timing.timeout) * 2 + PATIENCE);
-            tokio::spawn(async move {
-                // Nodes that start together would otherwise ask together, for ever.
-                let offset = timing.interval.mul_f64(rand::rng().random_range(0.0..1.0));
-                tokio::time::sleep(offset).await;
-                loop {
-                    beat.beat();
-                    let Some(pool) = pool.upgrade() else { return };
-                    let began = Instant::now();
-                    pool.check_one(i, &timing).await;
-                    drop(pool);
-                    tokio::time::sleep_until(began + spread(timing.interval)).await;
-                }
-            });
+    /// Goes on checking every back end at its interval for as long as it is one of the pool's, those that are added later as
+    /// well. A stop does not end it: what drains still needs to know where to send its last requests. `heartbeats` expects
+    /// each of them to go on. A second call changes nothing.
+    pub fn run_checks(&self, timing: Timing, heartbeats: &Heartbeats) {
+        let _changing = self.changing.lock();
+        if self.checking.set((timing, heartbeats.clone())).is_ok() {
+            for backend in self.backends().iter() {
+                check_from_now_on(backend, timing, heartbeats, false);
+            }
         }
     }
+}
 
-    async fn check_one(&self, i: usize, timing: &Timing) {
-        let (Some(backend), Some(check)) = (self.backends.get(i), self.checks.get(i)) else { return };
-        let began = Instant::now();
-        let verdict = check.check(timing.timeout).await;
-        backend.record(verdict, began, timing);
-    }
+/// Has a back end checked for as long as it is one of its pool's; `at_once` when it never was.
+pub(super) fn check_from_now_on<T: Send + Sync + 'static>(
+    backend: &Arc<Backend<T>>,
+    timing: Timing,
+    heartbeats: &Heartbeats,
+    at_once: bool,
+) {
+    let name = format!("the checks of {backend:?}");
+    let beat = heartbeats.expect(name, (timing.interval + timing.timeout) * 2 + PATIENCE);
+    let backend = Arc::downgrade(backend);
+    tokio::spawn(async move {
+        if !at_once {
+            // Nodes that start together would otherwise ask together, for ever.
+            let offset = timing.interval.mul_f64(rand::rng().random_range(0.0..1.0));
+            tokio::time::sleep(offset).await;
+        }
+        loop {
+            beat.beat();
+            let Some(backend) = backend.upgrade().filter(|b| !b.is_retired()) else { return beat.finish() };
+            let began = Instant::now();
+            backend.check(&timing).await;
+            drop(backend);
+            tokio::time::sleep_until(began + spread(timing.interval)).await;
+        }
+    });
 }
 
 /// The interval, up to 10 % longer or shorter.

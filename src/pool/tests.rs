@@ -1,4 +1,5 @@
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -35,36 +36,47 @@ fn refused() -> Verdict {
     Verdict::Refused("draining".into(), Value::Null)
 }
 
-fn pool(backends: &[(&str, u8, Verdict)]) -> Arc<Pool> {
-    let backends = backends
-        .iter()
-        .map(|(name, tier, verdict)| {
-            let spec = Spec { name: (*name).into(), address: "192.0.2.1:1".parse().unwrap(), tier: *tier };
-            let check: Arc<dyn Check> = Arc::new(Script(Mutex::new([verdict.clone()].into())));
-            (spec, check)
-        })
-        .collect();
-    Pool::new("web", backends)
+const LIMITS: PoolLimits =
+    PoolLimits { max_in_flight: 100, max_queued: 2, queue_timeout: Duration::from_secs(5) };
+
+/// A back end that says this for ever; its address follows from its name.
+fn member(name: &str, tier: u8, verdict: Verdict) -> NewBackend<()> {
+    let address = SocketAddr::from(([192, 0, 2, 1], name.bytes().map(u16::from).sum()));
+    let check = Arc::new(Script(Mutex::new([verdict].into())));
+    NewBackend { spec: Spec { tier, ..Spec::new(name, address) }, check, transport: () }
 }
 
-async fn checked(backends: &[(&str, u8, Verdict)]) -> Arc<Pool> {
+fn pool(backends: &[(&str, u8, Verdict)]) -> Arc<Pool<()>> {
+    let backends = backends.iter().map(|(name, tier, verdict)| member(name, *tier, verdict.clone()));
+    Pool::new("web", backends.collect(), LIMITS)
+}
+
+async fn checked(backends: &[(&str, u8, Verdict)]) -> Arc<Pool<()>> {
     let pool = pool(backends);
     pool.first_round(TIMING).await;
     pool
 }
 
-fn picked(pool: &Pool, n: usize) -> Vec<String> {
-    (0..n).map(|_| pool.pick(&Tried::default()).map_or_else(|| "-".into(), |b| b.name().into())).collect()
+fn pick(pool: &Arc<Pool<()>>, tried: &Tried<()>) -> Option<Arc<Backend<()>>> {
+    pool.pick(Scope::ANSWERING, tried).ok().map(|lease| lease.backend().clone())
 }
 
-fn record(pool: &Pool, verdict: Verdict) {
+fn pick_any(pool: &Arc<Pool<()>>, tried: &Tried<()>) -> Option<Arc<Backend<()>>> {
+    pool.pick(Scope::ANY, tried).ok().map(|lease| lease.backend().clone())
+}
+
+fn picked(pool: &Arc<Pool<()>>, n: usize) -> Vec<String> {
+    (0..n).map(|_| pick(pool, &Tried::default()).map_or_else(|| "-".into(), |b| b.name().into())).collect()
+}
+
+fn record(pool: &Pool<()>, verdict: Verdict) {
     pool.backends()[0].record(verdict, Instant::now(), &TIMING);
 }
 
 #[tokio::test]
 async fn nothing_is_used_before_its_first_check() {
     let pool = pool(&[("a", 0, good())]);
-    assert!(pool.pick(&Tried::default()).is_none());
+    assert!(pick(&pool, &Tried::default()).is_none());
     pool.first_round(TIMING).await;
     assert_eq!(picked(&pool, 1), ["a"]);
 }
@@ -79,12 +91,12 @@ async fn healthy_back_ends_take_turns_and_the_others_are_skipped() {
 async fn a_request_does_not_meet_the_same_back_end_twice() {
     let pool = checked(&[("a", 0, good()), ("b", 0, good())]).await;
     let mut tried = Tried::default();
-    let first = pool.pick(&tried).unwrap();
+    let first = pick(&pool, &tried).unwrap();
     tried.add(&first);
-    let second = pool.pick(&tried).unwrap();
+    let second = pick(&pool, &tried).unwrap();
     assert_ne!(first.name(), second.name());
     tried.add(&second);
-    assert!(pool.pick(&tried).is_none());
+    assert!(pick(&pool, &tried).is_none());
 }
 
 #[tokio::test]
@@ -93,13 +105,15 @@ async fn every_back_end_is_asked_first_in_turn_also_when_one_fails_each_request(
     let mut first = Vec::new();
     for _ in 0..30 {
         let mut tried = Tried::default();
-        let asked = pool.pick(&tried).unwrap();
+        let asked = pick(&pool, &tried).unwrap();
         first.push(asked.name().to_owned());
         tried.add(&asked);
         if asked.name() == "a" {
             // Asking whether there is another has no effect, however often.
-            assert!((0..7).all(|_| pool.has_any(&tried) && pool.has_usable(&tried)));
-            assert_ne!(pool.pick(&tried).unwrap().name(), "a");
+            assert!(
+                (0..7).all(|_| pool.has_other(Scope::ANY, &tried) && pool.has_usable(Scope::ANY, &tried))
+            );
+            assert_ne!(pick(&pool, &tried).unwrap().name(), "a");
         }
     }
     for name in ["a", "b", "c"] {
@@ -111,13 +125,13 @@ async fn every_back_end_is_asked_first_in_turn_also_when_one_fails_each_request(
 async fn whether_there_is_another_is_asked_as_it_is_picked() {
     let pool = checked(&[("a", 0, good()), ("b", 1, silent()), ("c", 0, refused())]).await;
     let mut tried = Tried::default();
-    assert!(pool.has_usable(&tried) && pool.has_any(&tried));
-    tried.add(&pool.pick_any(&tried).unwrap());
-    assert!(!pool.has_usable(&tried), "b does not answer");
-    assert!(pool.has_any(&tried));
-    tried.add(&pool.pick_any(&tried).unwrap());
-    assert!(!pool.has_any(&tried), "c says no");
-    assert!(pool.pick_any(&tried).is_none());
+    assert!(pool.has_usable(Scope::ANY, &tried) && pool.has_other(Scope::ANY, &tried));
+    tried.add(&pick_any(&pool, &tried).unwrap());
+    assert!(!pool.has_usable(Scope::ANY, &tried), "b does not answer");
+    assert!(pool.has_other(Scope::ANY, &tried));
+    tried.add(&pick_any(&pool, &tried).unwrap());
+    assert!(!pool.has_other(Scope::ANY, &tried), "c says no");
+    assert!(pick_any(&pool, &tried).is_none());
 }
 
 #[tokio::test]
@@ -170,16 +184,16 @@ async fn when_all_are_ejected_one_is_tried_all_the_same() {
 #[tokio::test]
 async fn when_nobody_answers_checks_one_that_did_not_say_no_may_be_tried() {
     let pool = checked(&[("a", 0, silent()), ("b", 0, refused()), ("c", 0, silent())]).await;
-    assert!(pool.pick(&Tried::default()).is_none());
+    assert!(pick(&pool, &Tried::default()).is_none());
     let mut tried = Tried::default();
     for _ in 0..2 {
-        let backend = pool.pick_any(&tried).unwrap();
+        let backend = pick_any(&pool, &tried).unwrap();
         assert_ne!(backend.name(), "b");
         tried.add(&backend);
     }
-    assert!(pool.pick_any(&tried).is_none());
+    assert!(pick_any(&pool, &tried).is_none());
     pool.backends()[0].set_drained(true);
-    assert_eq!(pool.pick_any(&Tried::default()).unwrap().name(), "c");
+    assert_eq!(pick_any(&pool, &Tried::default()).unwrap().name(), "c");
 }
 
 #[tokio::test]
@@ -225,9 +239,8 @@ impl Check for Stuck {
 
 #[tokio::test]
 async fn checks_that_stand_still_are_missed() {
-    let spec = Spec { name: "a".into(), address: "192.0.2.1:1".parse().unwrap(), tier: 0 };
-    let check: Arc<dyn Check> = Arc::new(Stuck);
-    let pool = Pool::new("web", vec![(spec, check)]);
+    let stuck = NewBackend { check: Arc::new(Stuck), ..member("a", 0, good()) };
+    let pool = Pool::new("web", vec![stuck], LIMITS);
     let heartbeats = Heartbeats::default();
     pool.run_checks(TIMING, &heartbeats);
     assert_eq!(heartbeats.missed(std::time::Instant::now()), None);
@@ -241,4 +254,156 @@ async fn checks_repeat_at_their_interval() {
     pool.run_checks(TIMING, &Heartbeats::default());
     tokio::time::sleep(TIMING.interval + Duration::from_millis(1)).await;
     assert_eq!(picked(&pool, 1), ["a"]);
+}
+
+#[tokio::test]
+async fn a_fallback_is_asked_when_nobody_is_up_and_not_when_it_is_drained() {
+    let app = NewBackend {
+        spec: Spec { fallback: true, ..member("app", 0, good()).spec },
+        ..member("app", 0, refused())
+    };
+    let pool = Pool::new("app", vec![app, member("peer", 1, silent()), member("other", 1, good())], LIMITS);
+    pool.first_round(TIMING).await;
+    let mut tried = Tried::default();
+    let mut order = Vec::new();
+    while let Some(backend) = pick_any(&pool, &tried) {
+        order.push(backend.name().to_owned());
+        tried.add(&backend);
+    }
+    assert_eq!(order, ["other", "app", "peer"]);
+    let first =
+        |pool: &Arc<Pool<()>>| pool.pick(Scope::FIRST_TIER, &Tried::default()).map(|l| l.name().to_owned());
+    assert_eq!(first(&pool), Ok("app".into()), "whatever it says");
+    pool.set_drained("app", true);
+    assert_eq!(first(&pool), Err(Unavailable::None));
+}
+
+#[tokio::test]
+async fn a_lease_counts_until_it_is_dropped_and_room_is_kept_for_nobody() {
+    let few = |name| NewBackend {
+        spec: Spec { max_in_flight: 2, ..member(name, 0, good()).spec },
+        ..member(name, 0, good())
+    };
+    let pool = Pool::new("web", vec![few("a"), few("b")], PoolLimits { max_in_flight: 3, ..LIMITS });
+    pool.first_round(TIMING).await;
+    let take = || pool.pick(Scope::ANY, &Tried::default());
+    let (a, b) = (take().unwrap(), take().unwrap());
+    assert_eq!([a.name(), b.name()], ["a", "b"]);
+    let third = take().unwrap();
+    assert_eq!(pool.status()[0]["in_flight"], 2);
+    assert_eq!(take().map(|_| ()), Err(Unavailable::Busy), "three in all");
+    drop(a);
+    assert_eq!(take().unwrap().name(), "b", "it is its turn");
+    let mut tried = Tried::default();
+    tried.add(b.backend());
+    let second = pool.pick(Scope::ANY, &tried).unwrap();
+    assert_eq!(second.name(), "a");
+    assert_eq!(pool.pick(Scope::ANY, &tried).map(|_| ()), Err(Unavailable::Busy));
+    assert!(pool.has_other(Scope::ANY, &tried), "busy is not gone");
+    drop((b, third, second));
+    assert_eq!(pool.status()[0]["in_flight"], 0);
+}
+
+/// One back end that may have one request in hand, and that request.
+async fn busy() -> (Arc<Pool<()>>, Lease<()>) {
+    let one = NewBackend {
+        spec: Spec { max_in_flight: 1, ..member("a", 0, good()).spec },
+        ..member("a", 0, good())
+    };
+    let pool = Pool::new("web", vec![one], LIMITS);
+    pool.first_round(TIMING).await;
+    let lease = pool.pick(Scope::ANY, &Tried::default()).unwrap();
+    (pool, lease)
+}
+
+type Waiting = tokio::task::JoinHandle<Result<Lease<()>, Unavailable>>;
+
+async fn wait(pool: &Arc<Pool<()>>) -> Waiting {
+    let pool = pool.clone();
+    let waiting = tokio::spawn(async move { pool.lease(Scope::ANY, &Tried::default()).await });
+    tokio::task::yield_now().await;
+    waiting
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_came_first_is_served_first_and_who_left_is_passed_over() {
+    let (pool, lease) = busy().await;
+    let (first, second) = (wait(&pool).await, wait(&pool).await);
+    assert_eq!(pool.lease(Scope::ANY, &Tried::default()).await.map(|_| ()), Err(Unavailable::QueueFull));
+    first.abort();
+    assert!(first.await.unwrap_err().is_cancelled());
+    let third = wait(&pool).await;
+    drop(lease);
+    let lease = second.await.unwrap().unwrap();
+    assert!(!third.is_finished());
+    drop(lease);
+    drop(third.await.unwrap().unwrap());
+    assert_eq!(pool.status()[0]["in_flight"], 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_waits_longer_than_queue_timeout() {
+    let (pool, lease) = busy().await;
+    let waiting = wait(&pool).await;
+    let began = Instant::now();
+    assert_eq!(waiting.await.unwrap().map(|_| ()), Err(Unavailable::QueueTimeout));
+    assert_eq!(began.elapsed(), LIMITS.queue_timeout);
+    // Nothing is left of it.
+    drop(lease);
+    assert!(pool.pick(Scope::ANY, &Tried::default()).is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_is_told_when_there_is_nobody_left_to_wait_for() {
+    let (pool, _lease) = busy().await;
+    let waiting = wait(&pool).await;
+    record(&pool, refused());
+    assert_eq!(waiting.await.unwrap().map(|_| ()), Err(Unavailable::None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_back_end_that_is_added_serves_those_who_wait() {
+    let (pool, _lease) = busy().await;
+    pool.run_checks(TIMING, &Heartbeats::default());
+    let waiting = wait(&pool).await;
+    pool.add(member("b", 0, good())).unwrap();
+    assert_eq!(waiting.await.unwrap().unwrap().name(), "b");
+}
+
+#[tokio::test(start_paused = true)]
+async fn back_ends_come_and_go_and_what_is_in_flight_is_finished() {
+    let pool = checked(&[("a", 0, good())]).await;
+    let heartbeats = Heartbeats::default();
+    pool.run_checks(TIMING, &heartbeats);
+    let mut changes = pool.subscribe();
+    let b = pool.add(member("b", 0, good())).unwrap();
+    assert!(pool.add(member("b", 0, good())).is_err(), "it is there");
+    assert_eq!(picked(&pool, 2), ["a", "a"], "it has not been checked");
+    changes.wait_for(|_| b.is_usable()).await.unwrap();
+    let mut turns = picked(&pool, 2);
+    turns.sort();
+    assert_eq!(turns, ["a", "b"]);
+    let lease = pool.hold(&b).unwrap();
+    assert!(pool.remove("b").is_some() && pool.remove("b").is_none());
+    assert_eq!(picked(&pool, 2), ["a", "a"]);
+    lease.lost().await;
+    assert_eq!(lease.load().in_flight(), 1);
+    drop((lease, b));
+    // Its checks have ended, and nobody misses them.
+    tokio::time::sleep(TIMING.interval * 3).await;
+    let long_after = std::time::Instant::now();
+    assert_eq!(heartbeats.missed(long_after), None);
+    assert!(pool.add(member("b", 0, good())).is_ok(), "its name is free again");
+}
+
+#[tokio::test]
+async fn weights_may_change_and_none_is_nothing() {
+    let pool = checked(&[("a", 0, good()), ("b", 0, good())]).await;
+    assert!(pool.set_weight("b", 3) && !pool.set_weight("nobody", 3));
+    assert_eq!(picked(&pool, 40).iter().filter(|name| *name == "b").count(), 30);
+    pool.set_weight("b", 0);
+    assert_eq!(picked(&pool, 3), ["a", "a", "a"]);
+    assert_eq!(pool.status()[1]["usable"], false);
+    pool.set_weight("b", 1);
+    assert_eq!(pool.usable(), 2);
 }

@@ -15,6 +15,7 @@
 //! A loop that has not beaten for as long as it said, or that has ended (a panic ends it), is not vouched for, and nothing
 //! else is as long as it is not: systemd restarts the program (`WatchdogSec=`, systemd.service(5)).
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -22,7 +23,13 @@ use parking_lot::Mutex;
 
 /// All loops that are vouched for. Clones are the same.
 #[derive(Debug, Clone, Default)]
-pub struct Heartbeats(Arc<Mutex<Vec<Expected>>>);
+pub struct Heartbeats(Arc<Mutex<All>>);
+
+#[derive(Debug, Default)]
+struct All {
+    expected: BTreeMap<u64, Expected>,
+    next: u64,
+}
 
 #[derive(Debug)]
 struct Expected {
@@ -38,7 +45,7 @@ struct Expected {
 #[derive(Debug)]
 pub struct Beat {
     all: Heartbeats,
-    index: usize,
+    id: u64,
 }
 
 /// As long as it lives, no beat is expected.
@@ -48,14 +55,17 @@ pub struct Rest<'a>(&'a Beat);
 impl Heartbeats {
     /// Expects a beat at least so often, the first one from now on.
     pub fn expect(&self, name: impl Into<String>, within: Duration) -> Beat {
+        let expected = Expected { name: name.into(), within, last: Instant::now(), resting: 0, ended: false };
         let mut all = self.0.lock();
-        all.push(Expected { name: name.into(), within, last: Instant::now(), resting: 0, ended: false });
-        Beat { all: self.clone(), index: all.len() - 1 }
+        let id = all.next;
+        all.next += 1;
+        all.expected.insert(id, expected);
+        Beat { all: self.clone(), id }
     }
 
     /// The loop that is missed, and in which way; `None` when all are well.
     pub fn missed(&self, now: Instant) -> Option<String> {
-        self.0.lock().iter().find_map(|e| {
+        self.0.lock().expected.values().find_map(|e| {
             let quiet = now.saturating_duration_since(e.last);
             if e.ended {
                 Some(format!("{} has ended", e.name))
@@ -80,8 +90,13 @@ impl Beat {
         Rest(self)
     }
 
+    /// The loop has ended because there is nothing left to do: it is no longer expected.
+    pub fn finish(self) {
+        self.all.0.lock().expected.remove(&self.id);
+    }
+
     fn with(&self, change: impl FnOnce(&mut Expected)) {
-        if let Some(expected) = self.all.0.lock().get_mut(self.index) {
+        if let Some(expected) = self.all.0.lock().expected.get_mut(&self.id) {
             change(expected);
         }
     }
@@ -130,6 +145,13 @@ mod tests {
         });
         assert!(task.join().is_err());
         assert_eq!(all.missed(Instant::now()).as_deref(), Some("observer has ended"));
+    }
+
+    #[test]
+    fn a_loop_that_has_nothing_left_to_do_is_not_missed() {
+        let all = Heartbeats::default();
+        all.expect("observer", SECOND).finish();
+        assert_eq!(all.missed(Instant::now() + 3600 * SECOND), None);
     }
 
     #[test]

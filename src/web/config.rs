@@ -118,6 +118,15 @@ pub struct App {
     /// How its health is checked.
     #[serde(default)]
     pub health: HealthConfig,
+    /// Requests in flight at a time, to the app or to peers in its place; further ones queue.
+    #[serde(default = "default_max_in_flight")]
+    pub max_in_flight: usize,
+    /// Requests that queue at a time; a further one is answered 503 at once.
+    #[serde(default = "default_max_queued")]
+    pub max_queued: usize,
+    /// How long a request queues before it is answered 503.
+    #[serde(default = "default_queue_timeout", with = "humantime_serde")]
+    pub queue_timeout: Duration,
     /// Connecting, to the app or to a peer.
     #[serde(default = "default_connect_timeout", with = "humantime_serde")]
     pub connect_timeout: Duration,
@@ -161,6 +170,21 @@ fn default_index() -> String {
 
 fn default_cache_control() -> String {
     "public, max-age=3600".into()
+}
+
+/// As many as there are connections: an app that can do less at a time says so.
+fn default_max_in_flight() -> usize {
+    Limits::default().max_connections
+}
+
+/// As the balancer's.
+fn default_max_queued() -> usize {
+    1000
+}
+
+/// As the balancer's.
+fn default_queue_timeout() -> Duration {
+    Duration::from_secs(5)
 }
 
 fn default_connect_timeout() -> Duration {
@@ -250,6 +274,9 @@ impl App {
             return Invalid::err("app.address", "has port 0");
         }
         self.health.validate("app.health")?;
+        if self.max_in_flight == 0 {
+            return Invalid::err("app.max_in_flight", "must be at least 1");
+        }
         config::positive("app.connect_timeout", self.connect_timeout)?;
         config::positive("app.response_timeout", self.response_timeout)
     }

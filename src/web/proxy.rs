@@ -13,12 +13,11 @@ use super::send;
 use super::site::Site;
 use super::upstreams::{APP_HEALTH, Upstreams};
 use crate::http::engine::request::Request;
-use crate::http::engine::{self, Answer, Content, Route, Service};
+use crate::http::engine::upstream::HttpBackend;
+use crate::http::engine::{Answer, Content, Destination, Route, Service};
 use crate::http::exchange::Exchange;
 use crate::http::forwarded::{TRIVET_HOP, X_FORWARDED_FOR};
 use crate::http::head::RequestHead as _;
-use crate::http::steps::Admitted;
-use crate::pool::{Backend, Tried};
 use crate::process::Shutdown;
 
 /// Back ends tried for one request after the first: the app beside us and two peers.
@@ -70,7 +69,9 @@ impl Web {
 
 impl Service for Web {
     async fn route(&self, request: &Request, exchange: &mut Exchange) -> Route {
-        let Some(admitted) = &exchange.admitted else { return Route::Forward };
+        let Some(admitted) = &exchange.admitted else {
+            return Route::Error(StatusCode::BAD_REQUEST, "not admitted".into());
+        };
         let method = request.method();
         if matches!(*method, Method::GET | Method::HEAD) {
             let about_app = match admitted.target.as_str() {
@@ -86,7 +87,11 @@ impl Service for Web {
         let store = self.site.store();
         let fields = request.header_map(&files::FIELDS);
         match files::answer(&store, self.site.cache_control(), method, &admitted.target, &fields) {
-            Decision::App => Route::Forward,
+            Decision::App => Route::Forward(Destination {
+                pool: self.upstreams.pool().clone(),
+                scope: Upstreams::scope(admitted.hop),
+                retries: RETRIES,
+            }),
             Decision::Reply(reply) => {
                 counter!("trivet_web_static_total").increment(1);
                 send::answer(&self.site, reply).await
@@ -95,32 +100,9 @@ impl Service for Web {
         }
     }
 
-    fn next(&self, admitted: &Admitted, tried: &Tried) -> Option<Arc<Backend>> {
-        let next = self.upstreams.next(tried, admitted.hop)?;
-        if !self.upstreams.is_app(&next) {
-            counter!("trivet_web_handed_over_total").increment(1);
-        }
-        Some(next)
-    }
-
-    fn has_next(&self, admitted: &Admitted, tried: &Tried) -> bool {
-        self.upstreams.has_next(tried, admitted.hop)
-    }
-
-    fn has_usable(&self, admitted: &Admitted, tried: &Tried) -> bool {
-        self.upstreams.has_usable(tried, admitted.hop)
-    }
-
-    fn upstreams(&self) -> &engine::upstream::Upstreams {
-        self.upstreams.links()
-    }
-
-    fn retries(&self) -> usize {
-        RETRIES
-    }
-
-    fn add_fields(&self, backend: &Backend, add: &mut dyn FnMut(&[u8], &[u8])) {
+    fn add_fields(&self, backend: &HttpBackend, add: &mut dyn FnMut(&[u8], &[u8])) {
         if !self.upstreams.is_app(backend) {
+            counter!("trivet_web_handed_over_total").increment(1);
             add(TRIVET_HOP.as_str().as_bytes(), b"1");
         }
     }

@@ -10,9 +10,9 @@ use serde_json::Value;
 
 use super::config::Config;
 use crate::config::ConfigError;
-use crate::http::engine::upstream::{Reach, Upstreams as Links};
+use crate::http::engine::upstream::{self, HttpBackend, HttpPool, Reach, Upstream};
 use crate::pool::config::{Protocol, Timing};
-use crate::pool::{Backend, Check, HttpCheck, Pool, Spec, Tried};
+use crate::pool::{HttpCheck, NewBackend, Pool, PoolLimits, Scope, Spec};
 use crate::process::Heartbeats;
 use crate::tls;
 
@@ -31,9 +31,8 @@ const MAX_IDLE: usize = 256;
 
 /// The app and the peers.
 pub struct Upstreams {
-    pool: Arc<Pool>,
-    app: Arc<Backend>,
-    links: Links,
+    pool: Arc<HttpPool>,
+    app: Arc<HttpBackend>,
     timing: Timing,
 }
 
@@ -51,45 +50,47 @@ impl Upstreams {
             http2: false,
             trusted_framing: true,
         };
-        let spec = Spec { name: APP.into(), address: app.address, tier: 0 };
-        let check: Arc<dyn Check> = Arc::new(
-            HttpCheck::new(app.address.to_string(), &app.health.path, None).with_protocol(app.protocol),
-        );
-        let mut backends = vec![(spec, check)];
+        let check = HttpCheck::new(app.address.to_string(), &app.health.path, None);
         let http2 = app.protocol == Protocol::Http2;
-        let trusted_framing = app.trusted_framing;
-        let mut reaches = vec![Reach { http2, trusted_framing, ..reach(app.address, None) }];
+        let most_idle = MAX_IDLE / (1 + config.peers.backends.len());
+        let reached = Reach { http2, trusted_framing: app.trusted_framing, ..reach(app.address, None) };
+        let mut backends = vec![NewBackend {
+            // Its own error page says more than ours.
+            spec: Spec { fallback: true, ..Spec::new(APP, app.address) },
+            check: Arc::new(check.with_protocol(app.protocol)),
+            transport: Upstream::new(APP, reached, most_idle),
+        }];
         for b in &config.peers.backends {
             let tls = Some((client.clone(), tls::verified_name(b.tls_name())?));
             let send_proxy_protocol = config.peers.send_proxy_protocol;
-            reaches.push(Reach { send_proxy_protocol, ..reach(b.address, tls.clone()) });
-            let check = HttpCheck::new(b.address.to_string(), APP_HEALTH, tls)
-                .with_proxy_protocol(send_proxy_protocol);
-            backends.push((Spec { name: b.name.clone(), address: b.address, tier: 1 }, Arc::new(check)));
+            let check = HttpCheck::new(b.address.to_string(), APP_HEALTH, tls.clone());
+            let reached = Reach { send_proxy_protocol, ..reach(b.address, tls) };
+            backends.push(NewBackend {
+                spec: Spec { tier: 1, ..Spec::new(&b.name, b.address) },
+                check: Arc::new(check.with_proxy_protocol(send_proxy_protocol)),
+                transport: Upstream::new(&b.name, reached, most_idle),
+            });
         }
-        let pool = Pool::new("app", backends);
+        let limits = PoolLimits {
+            max_in_flight: app.max_in_flight,
+            max_queued: app.max_queued,
+            queue_timeout: app.queue_timeout,
+        };
+        let pool = Pool::new("app", backends, limits);
         let app = pool.backends()[0].clone();
-        let links = Links::new(reaches, MAX_IDLE);
-        Ok(Self { pool, app, links, timing: config.app.health.timing() })
+        Ok(Self { pool, app, timing: config.app.health.timing() })
     }
 
     /// Checks everyone once, and goes on checking; closes connections that have been unused for too long.
     pub async fn watch(self: &Arc<Self>, heartbeats: &Heartbeats) {
         self.pool.first_round(self.timing).await;
         self.pool.run_checks(self.timing, heartbeats);
-        let upstreams = self.clone();
-        tokio::spawn(async move {
-            let mut ticks = tokio::time::interval(Duration::from_secs(1));
-            loop {
-                ticks.tick().await;
-                upstreams.links.sweep();
-            }
-        });
+        tokio::spawn(upstream::sweep(self.pool.clone(), Duration::from_secs(1)));
     }
 
-    /// The connections to them.
-    pub fn links(&self) -> &Links {
-        &self.links
+    /// All of them.
+    pub fn pool(&self) -> &Arc<HttpPool> {
+        &self.pool
     }
 
     /// Whether the app beside us can be used.
@@ -98,26 +99,14 @@ impl Upstreams {
     }
 
     /// Whether `backend` is the app beside us.
-    pub fn is_app(&self, backend: &Backend) -> bool {
-        backend.index() == self.app.index()
+    pub fn is_app(&self, backend: &HttpBackend) -> bool {
+        std::ptr::eq(backend, &raw const *self.app)
     }
 
-    /// Whom to ask next; a request that came from a peer (`hop`) goes no further, or two nodes whose apps are down would
-    /// play ball with it. When nobody is known to be up, the app beside us is asked all the same: its own error page
-    /// says more than ours. Last of all comes a peer that is silent: it may be us who are slow to hear.
-    pub fn next(&self, tried: &Tried, hop: bool) -> Option<Arc<Backend>> {
-        let app = || (!tried.has(&self.app)).then(|| self.app.clone());
-        if hop { app() } else { self.pool.pick(tried).or_else(app).or_else(|| self.pool.pick_any(tried)) }
-    }
-
-    /// Whether [`next`](Self::next) would find one.
-    pub fn has_next(&self, tried: &Tried, hop: bool) -> bool {
-        !tried.has(&self.app) || (!hop && self.pool.has_any(tried))
-    }
-
-    /// Whether it would find one that is known to be up.
-    pub fn has_usable(&self, tried: &Tried, hop: bool) -> bool {
-        if hop { self.app.is_usable() && !tried.has(&self.app) } else { self.pool.has_usable(tried) }
+    /// Who may get a request; one that came from a peer (`hop`) goes no further, or two nodes whose apps are down would play
+    /// ball with it. Last of all comes a peer that is silent: it may be us who are slow to hear.
+    pub fn scope(hop: bool) -> Scope {
+        if hop { Scope::FIRST_TIER } else { Scope::ANY }
     }
 
     /// Of the app beside us, for `/healthz`.

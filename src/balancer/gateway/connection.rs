@@ -159,7 +159,7 @@ async fn search(gateway: &Gateway, role: Role) -> Opened {
             continue;
         };
         let place = tokio::select! {
-            place = Place::queue(gateway.places(&choice.member)) => place,
+            place = Place::queue(choice.member.transport()) => place,
             // While it queued, the role went elsewhere.
             () = gateway.role_lost(&choice) => continue,
         };

@@ -15,10 +15,10 @@ use parking_lot::Mutex;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::OwnedSemaphorePermit;
 
-use super::mysql;
 use super::route::Choice;
+use super::{Entrance, mysql};
 use crate::balancer::config::Database;
 
 /// What the member has said when a client is let in over TLS 1.3: greeting, its half of the handshake, OK.
@@ -38,9 +38,9 @@ pub(super) struct Place(Arc<Mutex<Option<OwnedSemaphorePermit>>>);
 
 impl Place {
     /// Waits in the queue of a member.
-    pub(super) async fn queue(places: &Arc<Semaphore>) -> Self {
+    pub(super) async fn queue(entrance: &Entrance) -> Self {
         // The semaphore is never closed.
-        Self(Arc::new(Mutex::new(places.clone().acquire_owned().await.ok())))
+        Self(Arc::new(Mutex::new(entrance.0.clone().acquire_owned().await.ok())))
     }
 
     /// Lets the next one go.

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use futures_util::FutureExt as _;
 use metrics::gauge;
 
-use super::Gateway;
-use crate::pool::{Backend, Pool, Tried};
+use super::{Entrance, Gateway, Members, Server};
+use crate::pool::{Lease, Scope, Tried};
 
 /// What a listener is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,8 +38,10 @@ impl Role {
 /// A member, and what it was chosen as.
 #[derive(Clone)]
 pub(super) struct Choice {
-    pub member: Arc<Backend>,
+    pub member: Arc<Server>,
     as_primary: bool,
+    /// The connection counts as the member's.
+    _lease: Option<Arc<Lease<Entrance>>>,
 }
 
 impl Choice {
@@ -62,13 +64,16 @@ pub(super) enum Standing {
 
 impl Gateway {
     /// The member for a new connection.
-    pub(super) fn choose(&self, role: Role, tried: &Tried) -> Option<Choice> {
+    pub(super) fn choose(&self, role: Role, tried: &Tried<Entrance>) -> Option<Choice> {
         if role == Role::Read
-            && let Some(member) = self.read.pick(tried)
+            && let Ok(lease) = self.read.pick(Scope::ANSWERING, tried)
         {
-            return Some(Choice { member, as_primary: false });
+            let member = lease.backend().clone();
+            return Some(Choice { member, as_primary: false, _lease: Some(Arc::new(lease)) });
         }
-        self.write.only().map(|member| Choice { member, as_primary: true })
+        let member = self.write.only()?;
+        let lease = self.write.hold(&member).ok().map(Arc::new);
+        Some(Choice { member, as_primary: true, _lease: lease })
     }
 
     /// Waits until the member no longer has the role that it was chosen for, or is about to give it away.
@@ -112,7 +117,7 @@ impl Gateway {
 }
 
 /// Says in words and in a metric who is primary, and when several claim to be.
-pub(super) async fn watch_claims(write: Arc<Pool>) {
+pub(super) async fn watch_claims(write: Arc<Members>) {
     let mut changes = write.subscribe();
     let mut last = None;
     loop {

@@ -19,7 +19,7 @@ use super::pump::{Pump, PumpError};
 use super::request::Request;
 use super::response::{BadResponse, Response};
 use super::timer::Timer;
-use super::upstream::{Carrier, Link};
+use super::upstream::{Carrier, HttpBackend, Link};
 use super::{Answer, Engine, Route, Service};
 
 /// Whether the connection can carry another request. To a stream of HTTP/2 only [`After::Cut`] differs from the rest.
@@ -52,10 +52,10 @@ pub(super) trait Client<S: Service>: Send {
     fn endpoints(&self) -> Endpoints;
     fn timer(&mut self) -> &mut Timer;
 
-    /// A kept connection that speaks for this client alone, to the back end with this index.
-    fn own_link(&mut self, index: usize) -> Option<Link>;
+    /// A kept connection to this back end that speaks for this client alone.
+    fn own_link(&mut self, backend: &Arc<HttpBackend>) -> Option<Link>;
     /// Keeps it.
-    fn keep_own_link(&mut self, index: usize, link: Link);
+    fn keep_own_link(&mut self, backend: &Arc<HttpBackend>, link: Link);
 
     /// How the content of a request comes, once its head says how it is framed.
     fn framing(&self, request: &Request) -> Framing;
@@ -134,7 +134,9 @@ pub(super) async fn serve<S: Service>(client: &mut impl Client<S>, request: &Req
         }
     }
     match engine.service.route(request, &mut exchange).await {
-        Route::Forward => super::forward::forward(client, request, &mut exchange).await,
+        Route::Forward(destination) => {
+            super::forward::forward(client, request, &mut exchange, &destination).await
+        }
         Route::Answer(answer) => client.answer(&mut exchange, answer, Some(request)).await,
         Route::Error(status, reason) => {
             exchange.reason.get_or_insert(reason);

@@ -31,7 +31,7 @@ use super::request::{self, Request};
 use super::response::{BadResponse, Response};
 use super::scan::Scan;
 use super::timer::Timer;
-use super::upstream::{Carrier, Io, Link, is_quiet};
+use super::upstream::{Carrier, HttpBackend, Io, Link, is_quiet};
 use super::{Answer, Content, Engine, Service};
 
 /// Room for a request head; most fit.
@@ -49,7 +49,7 @@ pub(super) struct Connection<S, D> {
     pub(super) peer: Peer,
     pub(super) endpoints: Endpoints,
     /// A connection to a back end that speaks for this client alone.
-    pub(super) own_link: Option<(usize, Link)>,
+    pub(super) own_link: Option<(Arc<HttpBackend>, Link)>,
     /// Whether the preface of HTTP/2 ends the engine's part.
     pub(super) hands_over: bool,
     /// What was read and not yet used.
@@ -317,14 +317,14 @@ impl<S: Service, D: Io> Client<S> for Connection<S, D> {
         &mut self.timer
     }
 
-    fn own_link(&mut self, index: usize) -> Option<Link> {
+    fn own_link(&mut self, backend: &Arc<HttpBackend>) -> Option<Link> {
         let (of, mut link) = self.own_link.take()?;
         link.reused = true;
-        (of == index && is_quiet(&mut link.carrier)).then_some(link)
+        (Arc::ptr_eq(&of, backend) && is_quiet(&mut link.carrier)).then_some(link)
     }
 
-    fn keep_own_link(&mut self, index: usize, link: Link) {
-        self.own_link = Some((index, link));
+    fn keep_own_link(&mut self, backend: &Arc<HttpBackend>, link: Link) {
+        self.own_link = Some((backend.clone(), link));
     }
 
     fn framing(&self, request: &Request) -> Framing {

@@ -9,6 +9,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
+use metrics::Counter;
 use parking_lot::Mutex;
 use rustix::io::Errno;
 use rustls::ClientConfig;
@@ -18,9 +19,11 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use self::http2::{Http2, Session};
+use super::super::exchange;
 use super::super::proxy_protocol;
 use super::super::steps::Endpoints;
 use super::pump::{Sink, Source};
+use crate::pool::{Backend, Pool};
 
 pub(super) mod http2;
 
@@ -151,54 +154,59 @@ struct Idle {
     since: Instant,
 }
 
-struct End {
+/// What is kept with a back end: how it is reached, and the connections to it that wait for their next request.
+pub struct Upstream {
     reach: Reach,
     idle: Mutex<VecDeque<Idle>>,
+    most_idle: usize,
     /// The connections of HTTP/2, where that is spoken.
     http2: Option<Http2>,
+    answers: [Counter; 6],
 }
 
-/// The connections to all back ends of a pool, by [`crate::pool::Backend::index`].
-pub struct Upstreams {
-    ends: Vec<End>,
-    most_idle: usize,
-}
+/// A back end of HTTP.
+pub type HttpBackend = Backend<Upstream>;
+/// Those that do the same work.
+pub type HttpPool = Pool<Upstream>;
 
-impl Upstreams {
-    /// Keeps at most `most_idle` unused connections, all back ends together.
-    pub fn new(ends: Vec<Reach>, most_idle: usize) -> Self {
-        let most_idle = (most_idle / ends.len().max(1)).max(1);
-        let ends = ends.into_iter().map(|reach| {
-            let http2 = reach.http2.then(|| Http2::new(reach.clone()));
-            End { reach, idle: Mutex::default(), http2 }
-        });
-        let ends = ends.collect();
-        Self { ends, most_idle }
+impl Upstream {
+    /// Of the back end with this name; keeps at most `most_idle` unused connections, and at least one.
+    pub fn new(name: &str, reach: Reach, most_idle: usize) -> Self {
+        Self {
+            http2: reach.http2.then(|| Http2::new(reach.clone())),
+            reach,
+            idle: Mutex::default(),
+            most_idle: most_idle.max(1),
+            answers: exchange::answers_by_class(name),
+        }
     }
 
-    /// How the back end is reached.
-    pub fn reach(&self, index: usize) -> Option<&Reach> {
-        self.ends.get(index).map(|e| &e.reach)
+    pub(super) fn reach(&self) -> &Reach {
+        &self.reach
+    }
+
+    /// Counters of the answers that came from it, by class of status.
+    pub(in crate::http) fn answers(&self) -> &[Counter; 6] {
+        &self.answers
     }
 
     /// Whether this back end certainly sees the messages on a connection end where we do; HTTP/2 frames each (RFC 9113
     /// section 8.1).
-    pub(super) fn frames_surely(&self, index: usize) -> bool {
-        self.ends.get(index).is_some_and(|e| e.reach.trusted_framing || e.reach.http2)
+    pub(super) fn frames_surely(&self) -> bool {
+        self.reach.trusted_framing || self.reach.http2
     }
 
     /// Whether a connection to this back end may carry requests of one client only.
-    pub(super) fn is_personal(&self, index: usize) -> bool {
-        self.ends.get(index).is_some_and(|e| e.reach.send_proxy_protocol.is_some())
+    pub(super) fn is_personal(&self) -> bool {
+        self.reach.send_proxy_protocol.is_some()
     }
 
     /// A kept connection that its other side has not closed, as far as can be known.
-    pub(super) fn kept(&self, index: usize) -> Option<Link> {
-        let end = self.ends.get(index)?;
+    pub(super) fn kept(&self) -> Option<Link> {
         loop {
             // The youngest: the least likely to be closed just now.
-            let Idle { mut link, since } = end.idle.lock().pop_back()?;
-            if since.elapsed() < end.reach.idle_timeout && is_quiet(&mut link.carrier) {
+            let Idle { mut link, since } = self.idle.lock().pop_back()?;
+            if since.elapsed() < self.reach.idle_timeout && is_quiet(&mut link.carrier) {
                 link.reused = true;
                 return Some(link);
             }
@@ -207,24 +215,22 @@ impl Upstreams {
 
     /// A way that is not kept: a new connection, or, for HTTP/2, a stream; of a `new` connection, too, when that is asked
     /// for.
-    pub(super) async fn connect(&self, index: usize, client: Endpoints, new: bool) -> io::Result<Link> {
-        let end = self.ends.get(index).ok_or_else(|| io::Error::other("a back end without an address"))?;
-        let (carrier, reused) = match &end.http2 {
+    pub(super) async fn connect(&self, client: Endpoints, new: bool) -> io::Result<Link> {
+        let (carrier, reused) = match &self.http2 {
             Some(http2) => {
                 let (session, reused) = http2.open(client, new).await?;
                 (Carrier::Http2(Box::new(session)), reused)
             }
-            None => (Carrier::Stream(end.reach.dial(client).await?), false),
+            None => (Carrier::Stream(self.reach.dial(client).await?), false),
         };
         Ok(Link { carrier, buffer: BytesMut::new(), reused })
     }
 
     /// Keeps a connection for the next request. (Those of HTTP/2 are kept where they are shared.)
-    pub(super) fn keep(&self, index: usize, link: Link) {
-        let Some(end) = self.ends.get(index) else { return };
+    pub(super) fn keep(&self, link: Link) {
         let now = Instant::now();
-        let mut idle = end.idle.lock();
-        while idle.front().is_some_and(|i| now - i.since >= end.reach.idle_timeout)
+        let mut idle = self.idle.lock();
+        while idle.front().is_some_and(|i| now - i.since >= self.reach.idle_timeout)
             || idle.len() >= self.most_idle
         {
             idle.pop_front();
@@ -232,18 +238,27 @@ impl Upstreams {
         idle.push_back(Idle { link, since: now });
     }
 
-    /// Closes what has been unused for too long. To be called now and then: a site at rest makes no calls of its own.
-    pub fn sweep(&self) {
+    /// Closes what has been unused for too long.
+    fn sweep(&self) {
         let now = Instant::now();
-        for end in &self.ends {
-            let mut idle = end.idle.lock();
-            while idle.front().is_some_and(|i| now - i.since >= end.reach.idle_timeout) {
-                idle.pop_front();
-            }
-            drop(idle);
-            if let Some(http2) = &end.http2 {
-                http2.sweep(self.most_idle);
-            }
+        let mut idle = self.idle.lock();
+        while idle.front().is_some_and(|i| now - i.since >= self.reach.idle_timeout) {
+            idle.pop_front();
+        }
+        drop(idle);
+        if let Some(http2) = &self.http2 {
+            http2.sweep(self.most_idle);
+        }
+    }
+}
+
+/// Closes connections to back ends that have been unused for too long, for ever: a site at rest makes no calls of its own.
+pub async fn sweep(pool: Arc<HttpPool>, every: Duration) {
+    let mut ticks = tokio::time::interval(every);
+    loop {
+        ticks.tick().await;
+        for backend in pool.backends().iter() {
+            backend.transport().sweep();
         }
     }
 }

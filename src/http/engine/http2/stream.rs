@@ -25,7 +25,7 @@ use super::super::pump::{Pump, PumpError, Side, Source};
 use super::super::request::Request;
 use super::super::response::{BadResponse, Response};
 use super::super::timer::Timer;
-use super::super::upstream::{Carrier, Link};
+use super::super::upstream::{Carrier, HttpBackend, Link};
 use super::super::websocket;
 use super::super::{Answer, Content, Engine, Service};
 use super::own_links::OwnLinks;
@@ -277,13 +277,12 @@ impl<S: Service> Client<S> for Stream<S> {
         &mut self.timer
     }
 
-    fn own_link(&mut self, index: usize) -> Option<Link> {
-        self.shared.own_links.take(index)
+    fn own_link(&mut self, backend: &Arc<HttpBackend>) -> Option<Link> {
+        self.shared.own_links.take(backend)
     }
 
-    fn keep_own_link(&mut self, index: usize, link: Link) {
-        let idle_timeout = self.engine.service.upstreams().reach(index).map(|r| r.idle_timeout);
-        self.shared.own_links.keep(index, link, idle_timeout.unwrap_or_default());
+    fn keep_own_link(&mut self, backend: &Arc<HttpBackend>, link: Link) {
+        self.shared.own_links.keep(backend, link);
     }
 
     fn framing(&self, request: &Request) -> Framing {

@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::future::poll_fn;
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -15,6 +16,8 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
+use super::super::connection::{LINGER, LINGER_OCTETS};
+use super::super::timer::Timer;
 use super::super::upstream::Io;
 use crate::http::admission::Admission;
 use crate::http::exchange::{Exchange, Outcome};
@@ -66,6 +69,8 @@ pub(super) struct Wire<D> {
     out: Vec<u8>,
     out_at: usize,
     unflushed: bool,
+    /// From when our side is closed: until when the client is listened to, and for how many octets more.
+    lingering: Option<(Timer, usize)>,
 }
 
 impl<D: Io> Wire<D> {
@@ -189,6 +194,31 @@ impl<D: Io> Wire<D> {
         Poll::Ready(Ok(()))
     }
 
+    /// Closes our side, and listens until the client has closed its own: closed with octets on their way to us, the connection
+    /// would be reset, and the client might never read the GOAWAY that tells it why (RFC 9113 section 6.8).
+    fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_push(cx))?;
+        if self.lingering.is_none() {
+            ready!(Pin::new(&mut self.inner).poll_shutdown(cx))?;
+        }
+        let (timer, left) = self.lingering.get_or_insert_with(|| {
+            let mut timer = Timer::new(LINGER);
+            timer.set(Instant::now() + LINGER);
+            (timer, LINGER_OCTETS)
+        });
+        let mut waste = [MaybeUninit::uninit(); 4096];
+        loop {
+            let mut waste = ReadBuf::uninit(&mut waste);
+            match Pin::new(&mut self.inner).poll_read(cx, &mut waste) {
+                Poll::Pending => return timer.poll(cx).map(Ok),
+                Poll::Ready(Ok(())) if (1..=*left).contains(&waste.filled().len()) => {
+                    *left -= waste.filled().len();
+                }
+                Poll::Ready(_) => return Poll::Ready(Ok(())),
+            }
+        }
+    }
+
     /// Writes what was gathered, as far as the client takes it.
     pub(super) fn poll_push(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_write_out(cx))?;
@@ -228,6 +258,7 @@ impl<D: Io> Watched<D> {
             out,
             out_at: 0,
             unflushed: false,
+            lingering: None,
         };
         let wire = Arc::new(Mutex::new(wire));
         (Self(wire.clone()), wire)
@@ -299,9 +330,7 @@ impl<D: Io> AsyncWrite for Watched<D> {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut wire = self.0.lock();
-        ready!(wire.poll_push(cx))?;
-        Pin::new(&mut wire.inner).poll_shutdown(cx)
+        self.0.lock().poll_shutdown(cx)
     }
 }
 
@@ -362,12 +391,33 @@ mod tests {
             }
             let mut got = Vec::new();
             far.read_to_end(&mut got).await.unwrap();
+            drop(far);
             got
         };
         let (done, got) = tokio::join!(pushed(&wire, sent), client);
         assert!(done.is_some());
         assert_eq!(got, content);
         assert!(wire.lock().signs().stuck_since.is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_still_sends_when_we_close_is_listened_to_and_not_for_ever() {
+        let (mut watched, wire, mut far) = wire(100);
+        let began = Instant::now();
+        let closing = pushed(&wire, async { watched.shutdown().await.unwrap() });
+        let client = async {
+            let mut got = Vec::new();
+            far.read_to_end(&mut got).await.unwrap();
+            // More than there is room for: it goes only when somebody takes it.
+            far.write_all(&[0; 1000]).await.unwrap();
+            drop(far);
+        };
+        let (done, ()) = tokio::join!(closing, client);
+        assert!(done.is_some() && began.elapsed() < LINGER);
+
+        let (mut watched, wire, _far) = self::wire(100);
+        assert!(pushed(&wire, async { watched.shutdown().await.unwrap() }).await.is_some());
+        assert!(began.elapsed() >= LINGER);
     }
 
     #[tokio::test]

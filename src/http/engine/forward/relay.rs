@@ -1,0 +1,152 @@
+//! The answer's way to the client.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::{Poll, ready};
+
+use http::{Method, StatusCode};
+use tokio::time::Instant;
+
+use super::super::super::exchange::Outcome;
+use super::super::super::head::RequestHead as _;
+use super::super::Service;
+use super::super::body::Framing;
+use super::super::client::{After, Begun, Client};
+use super::super::pace::{Late, Pace};
+use super::super::pump::{Pump, PumpError, Side};
+use super::super::response::Response;
+use super::super::upstream::{Carrier, HttpBackend, Link};
+use super::{Failure, Forwarding};
+
+impl<S: Service, C: Client<S>> Forwarding<'_, S, C> {
+    /// Sends the answer to the client, while the rest of the request still goes to the back end.
+    pub(super) async fn relay(
+        &mut self,
+        backend: &Arc<HttpBackend>,
+        mut link: Link,
+        mut response: Response,
+    ) -> After {
+        let Self { engine, client, request, exchange, until, .. } = self;
+        let Some(upload) = &mut self.upload else { return After::Cut };
+        let limits = &engine.limits;
+        exchange.first_byte = Some(exchange.elapsed());
+        // An answer that does not wait for its request's end is the last: where the next request begins is not yet known.
+        let early = !upload.pump.has_read_all();
+        let from = match link.carrier {
+            Carrier::Http2(_) if response.framing != Framing::None => Framing::Close,
+            _ => response.framing,
+        };
+        let Begun { head, framing: to, after } = client.begin(request, exchange, &mut response, early);
+        let mut download = Pump::new(head, from, to, u64::MAX);
+        // What is wrong with the beginning can still be told.
+        if let Err(e) = download.look(&mut link.buffer) {
+            *client.room() = response.recycle();
+            return self.fail(StatusCode::BAD_GATEWAY, e.to_string()).await;
+        }
+        let (status, is_stream) = (response.status, response.is_stream());
+        if client.commit().is_err() {
+            exchange.reason = Some(Failure::ClientGone.to_string());
+            exchange.finish(Outcome { status, received: upload.pump.content, sent: 0, aborted: true });
+            client.ended(true, false);
+            return After::Cut;
+        }
+        // A stream of events rests for as long as nothing happens, and ends when one side wants.
+        let (response_timeout, until) = match is_stream {
+            true => (limits.stream_timeout, None),
+            false => (backend.transport().reach().response_timeout, Some(*until)),
+        };
+        let mut pace = Pace::new(Side::Sink, Instant::now());
+        let mut stalled = false;
+        let result: Result<(), String> = poll_fn(|cx| {
+            match client.poll_download(cx, &mut download, &mut link) {
+                Poll::Ready(Ok(())) => return Poll::Ready(Ok(())),
+                Poll::Ready(Err(PumpError::Sink(_))) => {
+                    return Poll::Ready(Err(Failure::ClientGone.to_string()));
+                }
+                Poll::Ready(Err(e)) => {
+                    return Poll::Ready(Err(format!("the back end's answer broke off: {e}")));
+                }
+                Poll::Pending => {}
+            }
+            if let Err(e) = upload.poll(cx, *client, &mut link.carrier) {
+                return Poll::Ready(Err(e.to_string()));
+            }
+            let mut now = Instant::now();
+            pace.note(&download, now);
+            if pace.is_too_slow(download.content, limits.min_rate) {
+                stalled = true;
+                return Poll::Ready(Err("the client takes the answer too slowly".into()));
+            }
+            if !upload.pump.has_read_all() && upload.refused.is_none() {
+                upload.pace.note(&upload.pump, now);
+            } else if download.waiting == Side::Source && client.poll_gone(cx) {
+                return Poll::Ready(Err(Failure::ClientGone.to_string()));
+            }
+            loop {
+                let (mut deadline, mut late) = pace.deadline(limits.client_timeout, response_timeout);
+                let mut is_download = true;
+                if !upload.pump.has_read_all() && upload.refused.is_none() {
+                    let (other, who) = upload.pace.deadline(limits.client_timeout, response_timeout);
+                    // While one direction moves, the other may rest.
+                    if other > deadline {
+                        (deadline, late, is_download) = (other, who, false);
+                    }
+                }
+                let end = until.map_or(deadline, |until| deadline.min(until));
+                client.timer().set(end);
+                ready!(client.timer().poll(cx));
+                now = Instant::now();
+                return Poll::Ready(Err(match late {
+                    _ if end < deadline => Failure::RequestTimeout.to_string(),
+                    Late::Backend => "the back end's answer paused for too long".into(),
+                    Late::Client if !is_download => "the body paused for too long".to_owned(),
+                    Late::Client
+                        if pace.excuses(
+                            client.peer().acknowledged(),
+                            limits.min_rate,
+                            limits.client_timeout,
+                            now,
+                        ) =>
+                    {
+                        continue;
+                    }
+                    Late::Client => {
+                        stalled = true;
+                        "the client does not take the answer".to_owned()
+                    }
+                }));
+            }
+        })
+        .await;
+        let complete = upload.pump.has_read_all();
+        if let Err(why) = &result {
+            exchange.reason = Some(why.clone());
+        }
+        exchange.finish(Outcome {
+            status,
+            sent: download.content,
+            received: upload.pump.content,
+            aborted: result.is_err(),
+        });
+        client.ended(result.is_err(), stalled);
+        let upstream = backend.transport();
+        // An answer without content by rule (RFC 9112 section 6.3) that has some after all, and late, would be the next one's.
+        let is_sure = upstream.frames_surely()
+            || !(request.has_body()
+                || *request.method() == Method::HEAD
+                || matches!(response.status, 204 | 304));
+        if result.is_ok() && response.keep_alive && upload.done && link.buffer.is_empty() && is_sure {
+            if upstream.is_personal() {
+                client.keep_own_link(backend, link);
+            } else {
+                upstream.keep(link);
+            }
+        }
+        *client.room() = response.recycle();
+        match result {
+            Err(_) => After::Cut,
+            Ok(()) if complete => after,
+            Ok(()) => After::Linger,
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! The request on its way to the back end.
+
+use std::io;
+use std::task::{Context, Poll};
+
+use tokio::time::Instant;
+
+use super::super::super::refusal::Refusal;
+use super::super::Service;
+use super::super::body::BadBody;
+use super::super::client::Client;
+use super::super::pace::Pace;
+use super::super::pump::{Pump, PumpError, Side};
+use super::super::upstream::Carrier;
+use super::Failure;
+
+/// What has gone of it, and what is still to go.
+pub(super) struct Upload {
+    pub(super) pump: Pump,
+    pub(super) pace: Pace,
+    pub(super) done: bool,
+    /// The back end no longer takes it; it may still answer.
+    pub(super) refused: Option<io::Error>,
+}
+
+impl Upload {
+    pub(super) fn new(pump: Pump, now: Instant) -> Self {
+        Self { pump, pace: Pace::new(Side::Source, now), done: false, refused: None }
+    }
+
+    /// Moves what can be moved of the request.
+    pub(super) fn poll<S: Service>(
+        &mut self,
+        cx: &mut Context<'_>,
+        client: &mut impl Client<S>,
+        to: &mut Carrier,
+    ) -> Result<(), Failure> {
+        if self.done || self.refused.is_some() {
+            return Ok(());
+        }
+        match client.poll_upload(cx, &mut self.pump, to) {
+            Poll::Pending => {}
+            Poll::Ready(Ok(())) => self.done = true,
+            // It may have answered before it closed.
+            Poll::Ready(Err(PumpError::Sink(e))) => self.refused = Some(e),
+            Poll::Ready(Err(PumpError::Source(_) | PumpError::Body(BadBody::Incomplete))) => {
+                return Err(Failure::ClientGone);
+            }
+            Poll::Ready(Err(PumpError::Body(e))) => return Err(Failure::Refused(Refusal::Body(e))),
+            Poll::Ready(Err(PumpError::TooLarge)) => return Err(Failure::Refused(Refusal::BodyTooLarge)),
+        }
+        Ok(())
+    }
+}
