@@ -1,7 +1,7 @@
 //! The engine: strict about what it reads, and plain about what it writes.
 //!
 //! One task a connection. HTTP/1 has one request at a time in its hands ([`connection`]), HTTP/2 many side by side
-//! ([`http2`]); what becomes of a request is the same ([`client`]):
+//! ([`http2`]); what becomes of a request is the same ([`serve`]):
 //!
 //! ```text
 //! head (scan, request) → steps::admit → Service::route ─┬→ an answer of our own
@@ -31,17 +31,19 @@ use crate::process::Shutdown;
 
 pub mod answer;
 pub mod body;
-mod client;
 mod connection;
+mod downstream;
 pub mod field;
 mod forward;
 mod http2;
 mod outlet;
+mod own_links;
 mod pace;
 pub mod pump;
 pub mod request;
 pub mod response;
 pub mod scan;
+mod serve;
 mod timer;
 mod tunnel;
 pub mod upstream;

@@ -87,6 +87,33 @@ async fn rfc9112_7_a_stream_of_events_may_rest_and_no_other_answer() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn rfc9113_8_1_a_stream_of_events_begins_at_once_and_may_rest_over_http_2_as_well() {
+    let scene = Scene::tuned(1, "", "response_timeout = \"300ms\"").await;
+    scene.origin().waits();
+    let (client, connection) = h2::client::handshake(scene.open_h2().await).await.unwrap();
+    tokio::spawn(connection);
+    let mut client = client.ready().await.unwrap();
+    for (kind, rests) in [("text/event-stream", true), ("text/plain", false)] {
+        let request = http::Request::get(format!("https://{SITE}/events")).body(()).unwrap();
+        let (answer, _) = client.send_request(request, true).unwrap();
+        let (_, mut upstream) = scene.origin().next().await;
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nTransfer-Encoding: chunked\r\n\r\n");
+        upstream.send(head).await;
+        // Its head goes out before there is any content.
+        let mut content = answer.await.unwrap().into_body();
+        if !rests {
+            assert!(content.data().await.unwrap().is_err(), "{kind}");
+            continue;
+        }
+        let early = tokio::time::timeout(Duration::from_millis(1000), content.data()).await;
+        assert!(early.is_err(), "{early:?}");
+        upstream.send("4\r\ntwo\n\r\n0\r\n\r\n").await;
+        assert_eq!(content.data().await.unwrap().unwrap(), "two\n");
+        assert!(content.data().await.is_none());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_takes_an_answer_steadily_is_not_late_however_much_the_kernel_holds() {
     // The kernel holds megabytes, and says that it has room again when a third of them has gone: for seconds nothing moves.
     let scene = Scene::tuned(1, "client_timeout = \"1s\"", "").await;

@@ -9,30 +9,28 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
-use http::header::{DATE, STRICT_TRANSPORT_SECURITY};
-use http::{Method, StatusCode, Version};
-use tokio::io::{AsyncRead, AsyncReadExt as _, ReadBuf};
+use http::{Method, Version};
+use tokio::io::{AsyncReadExt as _, ReadBuf};
 use tokio::time::Instant;
 use tokio_util::io::poll_read_buf;
 use tokio_util::sync::CancellationToken;
 
-use super::super::exchange::{self, Exchange, Outcome};
+use super::super::exchange::{self, Exchange};
 use super::super::head::RequestHead as _;
 use super::super::refusal::Refusal;
 use super::super::steps::{Endpoints, Peer};
 use super::super::strict::is_token;
-use super::answer::{self, End};
+use super::answer::{End, Head as AnswerHead};
 use super::body::Framing;
-use super::client::{self, After, Begun, Client};
+use super::downstream::{After, ClientConnection, Common, Downstream, Ending, Interim, Started};
 use super::field::Field;
-use super::pace::{Late, Pace};
-use super::pump::{Pump, PumpError, Side};
 use super::request::{self, Request};
-use super::response::{BadResponse, Response};
+use super::response::BadResponse;
 use super::scan::Scan;
+use super::serve;
 use super::timer::Timer;
-use super::upstream::{Carrier, HttpBackend, Io, Link, is_quiet};
-use super::{Answer, Content, Engine, Service};
+use super::upstream::Io;
+use super::{Engine, Service};
 
 /// Room for a request head; most fit.
 const HEAD_ROOM: usize = 4096;
@@ -44,18 +42,12 @@ pub(super) const LINGER: Duration = Duration::from_secs(2);
 pub(super) const LINGER_OCTETS: usize = 1024 * 1024;
 
 pub(super) struct Connection<S, D> {
-    pub(super) engine: Arc<Engine<S>>,
-    pub(super) io: D,
-    pub(super) peer: Peer,
-    pub(super) endpoints: Endpoints,
-    /// A connection to a back end that speaks for this client alone.
-    pub(super) own_link: Option<(Arc<HttpBackend>, Link)>,
+    common: Common<S>,
+    io: D,
     /// Whether the preface of HTTP/2 ends the engine's part.
     pub(super) hands_over: bool,
     /// What was read and not yet used.
-    pub(super) buffer: BytesMut,
-    pub(super) timer: Timer,
-    answer_fields: Vec<Field>,
+    buffer: BytesMut,
     fields: Vec<Field>,
     /// Interim answers that are not yet sent.
     interim: Vec<u8>,
@@ -78,16 +70,13 @@ impl<S: Service, D: Io> Connection<S, D> {
     ) -> Self {
         let limits = &engine.limits;
         let step = limits.idle_timeout.min(limits.header_timeout).min(limits.client_timeout);
+        let timer = Timer::new(step.max(Duration::from_millis(1)));
+        let connection = ClientConnection::new(peer, endpoints);
         Self {
-            engine,
+            common: Common { engine, connection, timer, fields: Vec::new() },
             io,
-            peer,
-            endpoints,
-            own_link: None,
             hands_over: false,
             buffer: BytesMut::new(),
-            timer: Timer::new(step.max(Duration::from_millis(1))),
-            answer_fields: Vec::new(),
             fields: Vec::new(),
             interim: Vec::new(),
             closing: Box::pin(closing.cancelled_owned()),
@@ -99,7 +88,7 @@ impl<S: Service, D: Io> Connection<S, D> {
         let after = loop {
             let after = match self.head().await {
                 Head::Request(request) => {
-                    let after = client::serve(&mut self, &request).await;
+                    let after = serve::serve(&mut self, &request).await;
                     self.fields = request.recycle();
                     after
                 }
@@ -129,11 +118,11 @@ impl<S: Service, D: Io> Connection<S, D> {
 
     /// Waits for the head of a request.
     async fn head(&mut self) -> Head {
-        let limits = self.engine.limits;
+        let limits = self.common.engine.limits;
         let mut scan = Scan::default();
         let (mut skipped, mut checked) = (false, false);
         let mut began = None;
-        self.timer.set(Instant::now() + limits.idle_timeout);
+        self.common.timer.set(Instant::now() + limits.idle_timeout);
         poll_fn(|cx| {
             loop {
                 if self.buffer.first().is_some_and(|b| !is_token(*b) && *b != b'\r' && *b != b'\n') {
@@ -182,7 +171,7 @@ impl<S: Service, D: Io> Connection<S, D> {
                         if began.is_none() {
                             let now = Instant::now();
                             began = Some(now);
-                            self.timer.set(now + limits.header_timeout);
+                            self.common.timer.set(now + limits.header_timeout);
                         }
                     }
                     Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Head::Over),
@@ -190,9 +179,9 @@ impl<S: Service, D: Io> Connection<S, D> {
                         if began.is_none() && !self.buffer.is_empty() {
                             let now = Instant::now();
                             began = Some(now);
-                            self.timer.set(now + limits.header_timeout);
+                            self.common.timer.set(now + limits.header_timeout);
                         }
-                        if self.timer.poll(cx).is_ready() {
+                        if self.common.timer.poll(cx).is_ready() {
                             return Poll::Ready(if began.is_some() {
                                 self.refused(Refusal::HeaderTimeout)
                             } else {
@@ -219,9 +208,9 @@ impl<S: Service, D: Io> Connection<S, D> {
         let line = raw.split(|b| matches!(b, b'\r' | b'\n')).next().unwrap_or_default();
         let mut words = line.split(|b| *b == b' ');
         let method = words.next().and_then(|m| Method::from_bytes(m).ok());
-        let mut exchange = Exchange::start(method, None, Some(self.peer.address));
+        let mut exchange = Exchange::start(method, None, Some(self.common.connection.peer.address));
         exchange.path = exchange::shown(words.next().unwrap_or_default());
-        match client::refuse(self, &mut exchange, &refusal, None).await {
+        match serve::refuse(self, &mut exchange, &refusal, None).await {
             After::Cut => After::Cut,
             _ => After::Linger,
         }
@@ -229,52 +218,7 @@ impl<S: Service, D: Io> Connection<S, D> {
 
     /// Whether the server was asked to stop: then every answer is its connection's last.
     pub(super) fn is_stopping(&self) -> bool {
-        self.engine.shutdown.is_stopping()
-    }
-
-    /// Sends `head` and `len` octets of `source`; how many were sent, and why it ended early.
-    async fn send(
-        &mut self,
-        head: Vec<u8>,
-        source: &mut (impl AsyncRead + Unpin),
-        len: u64,
-    ) -> (u64, Result<(), String>) {
-        let limits = &self.engine.limits;
-        let mut pump = Pump::new(head, Framing::Length(len), Framing::Length(len), u64::MAX);
-        let mut pace = Pace::new(Side::Sink, Instant::now());
-        let mut buffer = BytesMut::new();
-        let result = poll_fn(|cx| {
-            match pump.poll(cx, source, &mut buffer, &mut self.io) {
-                Poll::Ready(result) => return Poll::Ready(result.map_err(|e: PumpError| e.to_string())),
-                Poll::Pending => {}
-            }
-            pace.note(&pump, Instant::now());
-            if pace.is_too_slow(pump.content, limits.min_rate) {
-                return Poll::Ready(Err("the client takes the answer too slowly".into()));
-            }
-            loop {
-                // A disk has no deadline here.
-                let (deadline, late) = pace.deadline(limits.client_timeout, limits.request_timeout);
-                self.timer.set(deadline);
-                ready!(self.timer.poll(cx));
-                return Poll::Ready(Err(match late {
-                    Late::Client
-                        if pace.excuses(
-                            self.peer.acknowledged(),
-                            limits.min_rate,
-                            limits.client_timeout,
-                            Instant::now(),
-                        ) =>
-                    {
-                        continue;
-                    }
-                    Late::Client => "the client does not take the answer".to_owned(),
-                    Late::Backend => "the file could not be read in time".to_owned(),
-                }));
-            }
-        })
-        .await;
-        (pump.content, result)
+        self.common.engine.shutdown.is_stopping()
     }
 
     async fn shut(&mut self) {
@@ -300,53 +244,25 @@ impl<S: Service, D: Io> Connection<S, D> {
     }
 }
 
-impl<S: Service, D: Io> Client<S> for Connection<S, D> {
-    fn engine(&self) -> &Arc<Engine<S>> {
-        &self.engine
+impl<S: Service, D: Io> Downstream<S> for Connection<S, D> {
+    type Content = D;
+    type Sink = D;
+
+    fn common(&mut self) -> &mut Common<S> {
+        &mut self.common
     }
 
-    fn peer(&self) -> &Peer {
-        &self.peer
+    fn content(&mut self) -> (&mut D, &mut BytesMut) {
+        (&mut self.io, &mut self.buffer)
     }
 
-    fn endpoints(&self) -> Endpoints {
-        self.endpoints
-    }
-
-    fn timer(&mut self) -> &mut Timer {
-        &mut self.timer
-    }
-
-    fn own_link(&mut self, backend: &Arc<HttpBackend>) -> Option<Link> {
-        let (of, mut link) = self.own_link.take()?;
-        link.reused = true;
-        (Arc::ptr_eq(&of, backend) && is_quiet(&mut link.carrier)).then_some(link)
-    }
-
-    fn keep_own_link(&mut self, backend: &Arc<HttpBackend>, link: Link) {
-        self.own_link = Some((backend.clone(), link));
-    }
-
-    fn framing(&self, request: &Request) -> Framing {
-        request.framing
-    }
-
-    fn poll_upload(
-        &mut self,
-        cx: &mut Context<'_>,
-        pump: &mut Pump,
-        to: &mut Carrier,
-    ) -> Poll<Result<(), PumpError>> {
-        pump.poll(cx, &mut self.io, &mut self.buffer, to)
-    }
-
-    fn again(&mut self, pump: &mut Pump, head: Vec<u8>, to: Framing) -> bool {
-        pump.again(head, to, &mut self.buffer)
+    fn sink(&mut self) -> &mut D {
+        &mut self.io
     }
 
     /// Reads what the client sends ahead (pipelining).
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> bool {
-        while self.buffer.len() < self.engine.limits.max_header_size {
+        while self.buffer.len() < self.common.engine.limits.max_header_size {
             match poll_read(&mut self.io, cx, &mut self.buffer) {
                 Poll::Ready(Ok(1..)) => {}
                 Poll::Ready(Ok(0) | Err(_)) => return true,
@@ -356,17 +272,20 @@ impl<S: Service, D: Io> Client<S> for Connection<S, D> {
         false
     }
 
-    fn tell(&mut self, request: &Request, interim: Response) {
+    fn tell(&mut self, request: &Request, interim: Interim) {
         // RFC 9110 section 15.2: HTTP/1.0 has none.
-        if request.version() == Version::HTTP_11 {
-            interim.forward(Framing::None, |_| false, &mut self.interim);
-            self.interim.extend_from_slice(b"\r\n");
+        let has = request.version() == Version::HTTP_11;
+        match interim {
+            Interim::Continue if has => self.interim.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n"),
+            Interim::Continue => {}
+            Interim::Of(response) => {
+                if has {
+                    response.forward(Framing::None, |_| false, &mut self.interim);
+                    self.interim.extend_from_slice(b"\r\n");
+                }
+                self.common.fields = response.recycle();
+            }
         }
-        self.answer_fields = interim.recycle();
-    }
-
-    fn tell_continue(&mut self, _: &Request) {
-        self.interim.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
     }
 
     fn poll_told(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -380,96 +299,45 @@ impl<S: Service, D: Io> Client<S> for Connection<S, D> {
         Pin::new(&mut self.io).poll_flush(cx)
     }
 
-    fn begin(
+    fn start(
         &mut self,
-        request: &Request,
+        request: Option<&Request>,
         exchange: &Exchange,
-        response: &mut Response,
-        early: bool,
-    ) -> Begun {
-        let policy = &self.engine.policy;
-        let to = response.framing_for(request.version());
-        let early = early && response.status >= 300;
-        let keep = request.keep_alive && to != Framing::Close && !early && !self.is_stopping();
-        let mut head = Vec::new();
-        response.forward(to, |_| false, &mut head);
-        if !response.has(&DATE) {
-            answer::write_date(&mut head);
-        }
-        let end = if keep { End::KeepAlive(request.version()) } else { End::Close };
-        let has_hsts = response.has(&STRICT_TRANSPORT_SECURITY);
-        answer::finish(exchange.admitted.as_ref(), exchange.id(), policy, has_hsts, end, &mut head);
-        Begun { head, framing: to, after: if keep { After::Next } else { After::Close } }
-    }
-
-    fn commit(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn poll_download(
-        &mut self,
-        cx: &mut Context<'_>,
-        pump: &mut Pump,
-        link: &mut Link,
-    ) -> Poll<Result<(), PumpError>> {
-        pump.poll(cx, &mut link.carrier, &mut link.buffer, &mut self.io)
-    }
-
-    fn ended(&mut self, _cut: bool, _stalled: bool) {}
-
-    fn room(&mut self) -> &mut Vec<Field> {
-        &mut self.answer_fields
-    }
-
-    fn switch(
-        &mut self,
-        _: &Request,
-        exchange: &Exchange,
-        response: &mut Response,
-    ) -> Result<(Vec<u8>, u16), BadResponse> {
-        let mut head = Vec::new();
-        response.forward(Framing::None, |_| false, &mut head);
-        let policy = &self.engine.policy;
-        let has_hsts = response.has(&STRICT_TRANSPORT_SECURITY);
-        answer::finish(exchange.admitted.as_ref(), exchange.id(), policy, has_hsts, End::Upgrade, &mut head);
-        Ok((head, response.status))
-    }
-
-    fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        // The other direction may go on; whether it does is seen there.
-        Pin::new(&mut self.io).poll_shutdown(cx).map(|_| ())
-    }
-
-    async fn answer(&mut self, exchange: &mut Exchange, answer: Answer, request: Option<&Request>) -> After {
-        let has_body = request.is_some_and(Request::has_body);
-        let keep = request.is_some_and(|r| r.keep_alive) && !answer.close && !has_body && !self.is_stopping();
+        head: AnswerHead<'_>,
+    ) -> Result<Started, BadResponse> {
         let version = request.map_or(Version::HTTP_11, |r| r.version());
-        let end = if keep { End::KeepAlive(version) } else { End::Close };
-        let head = answer::head(&answer, exchange.admitted.as_ref(), exchange.id(), &self.engine.policy, end);
-        let bodiless = request.is_some_and(|r| *r.method() == Method::HEAD)
-            || matches!(answer.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-        let len = if bodiless { 0 } else { answer.content.len() };
-        let sent = match answer.content {
-            Content::Memory(bytes) => self.send(head, &mut &bytes[..], len).await,
-            Content::File(mut file, _) => self.send(head, &mut file, len).await,
+        let may_keep = request.is_some_and(|r| r.keep_alive) && !self.is_stopping();
+        let (framing, after) = match &head {
+            AnswerHead::Relayed { response, early } => {
+                let framing = response.framing_for(version);
+                // An answer that does not wait for its request's end is the last: where the next request begins is not yet
+                // known.
+                let early = *early && response.status >= 300;
+                let keep = may_keep && framing != Framing::Close && !early;
+                (framing, if keep { After::Next } else { After::Close })
+            }
+            AnswerHead::Switch(_) => (Framing::None, After::Close),
+            AnswerHead::Own(answer) => {
+                let len = if answer.is_bodiless(request) { 0 } else { answer.content.len() };
+                let has_body = request.is_some_and(Request::has_body);
+                let after = match may_keep && !answer.close && !has_body {
+                    true => After::Next,
+                    false if has_body => After::Linger,
+                    false => After::Close,
+                };
+                (Framing::Length(len), after)
+            }
         };
-        let (content, result) = sent;
-        if let Err(why) = &result {
-            exchange.reason.get_or_insert_with(|| why.clone());
-        }
-        exchange.finish(Outcome {
-            status: answer.status.as_u16(),
-            sent: content,
-            received: 0,
-            aborted: result.is_err(),
-        });
-        match result {
-            Err(_) => After::Cut,
-            Ok(()) if keep => After::Next,
-            Ok(()) if has_body => After::Linger,
-            Ok(()) => After::Close,
-        }
+        let end = match (&head, after) {
+            (AnswerHead::Switch(_), _) => End::Upgrade,
+            (_, After::Next) => End::KeepAlive(version),
+            _ => End::Close,
+        };
+        let head = head.to_http1(framing, exchange, &self.common.engine.policy, end);
+        Ok(Started { head, framing, after })
     }
+
+    fn ended(&mut self, _: Ending) {}
 }
 
 /// Reads what is there of a head. Nothing is allocated to wait: an idle connection is cheap.

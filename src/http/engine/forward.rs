@@ -20,9 +20,10 @@ use self::upload::Upload;
 use super::super::exchange::{Exchange, Outcome};
 use super::super::refusal::Refusal;
 use super::super::steps;
-use super::client::{After, Client, fail, refuse};
+use super::downstream::{After, Downstream, Ending};
 use super::request::Request;
 use super::response::{BadResponse, Response};
+use super::serve::{fail, refuse};
 use super::tunnel::tunnel;
 use super::upstream::http2::NoHead;
 use super::upstream::{Carrier, HttpBackend, Link, Upstream, is_local, is_out_of_ports};
@@ -97,13 +98,13 @@ enum NoConnection {
 }
 
 /// Sends `request` to a back end, to another if that fails and may be tried, and the answer to the client.
-pub(super) async fn forward<S: Service, C: Client<S>>(
+pub(super) async fn forward<S: Service, C: Downstream<S>>(
     client: &mut C,
     request: &Request,
     exchange: &mut Exchange,
     destination: &Destination,
 ) -> After {
-    let engine = client.engine().clone();
+    let engine = client.common().engine.clone();
     let mut forwarding = Forwarding {
         until: Instant::now() + engine.limits.request_timeout,
         engine,
@@ -119,7 +120,7 @@ pub(super) async fn forward<S: Service, C: Client<S>>(
     forwarding.run().await
 }
 
-impl<S: Service, C: Client<S>> Forwarding<'_, S, C> {
+impl<S: Service, C: Downstream<S>> Forwarding<'_, S, C> {
     /// Attempt after attempt.
     async fn run(&mut self) -> After {
         let mut last = String::new();
@@ -209,14 +210,14 @@ impl<S: Service, C: Client<S>> Forwarding<'_, S, C> {
         let upstream = backend.transport();
         let kept = match is_second || !self.repeatable {
             true => None,
-            false if upstream.is_personal() => self.client.own_link(backend),
+            false if upstream.is_personal() => self.client.common().connection.own_links.take(backend),
             false => upstream.kept(),
         };
         if let Some(link) = kept {
             return Ok(link);
         }
         // A handshake's state is large, and seldom needed: on its own, it is no part of every connection's.
-        match Box::pin(upstream.connect(self.client.endpoints(), is_second)).await {
+        match Box::pin(upstream.connect(self.client.common().connection.endpoints, is_second)).await {
             Ok(link) => Ok(link),
             Err(e) if is_local(&e) => {
                 counter!("trivet_local_errors_total").increment(1);
@@ -244,7 +245,7 @@ impl<S: Service, C: Client<S>> Forwarding<'_, S, C> {
         }
         // RFC 8441 section 5: any 2xx would tell the client that its WebSocket is open.
         if self.request.websocket().is_some() && (200..300).contains(&response.status) {
-            *self.client.room() = response.recycle();
+            self.client.common().fields = response.recycle();
             return Err(BadResponse::WebSocket.into());
         }
         Ok(self.relay(backend, link, response).await)
@@ -294,7 +295,7 @@ impl<S: Service, C: Client<S>> Forwarding<'_, S, C> {
             Failure::ClientGone => {
                 self.exchange.reason = Some(failure.to_string());
                 self.exchange.finish(Outcome { aborted: true, ..Outcome::default() });
-                self.client.ended(true, false);
+                self.client.ended(Ending::Cut);
                 return After::Cut;
             }
             Failure::Refused(refusal) => {

@@ -18,11 +18,11 @@ use metrics::counter;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
-use self::own_links::OwnLinks;
 use self::stalls::Stalls;
 use self::stream::{Shared, Stream};
 use self::watched::{Watched, abused, pushed};
 use self::windows::{STREAM_WINDOW, Windows};
+use super::downstream::ClientConnection;
 use super::pace;
 use super::timer::Timer;
 use super::upstream::Io;
@@ -30,7 +30,6 @@ use super::{Engine, Service};
 use crate::http::server::Limits;
 use crate::http::steps::{Endpoints, Peer};
 
-mod own_links;
 mod stalls;
 mod stream;
 mod watched;
@@ -90,7 +89,7 @@ impl<S: Service> Engine<S> {
         let (io, wire) = Watched::new(io, peer.clone(), limits.http2_frames, begun, self.admission.clone());
         let options = options(limits);
         let handshake = pushed(&wire, options.handshake::<_, Bytes>(io));
-        let mut connection = match timeout(limits.header_timeout, handshake).await {
+        let mut http2 = match timeout(limits.header_timeout, handshake).await {
             Ok(Some(Ok(connection))) => connection,
             Ok(Some(Err(e))) => {
                 return tracing::debug!(client = %peer.address, error = %e, "HTTP/2 handshake");
@@ -98,10 +97,10 @@ impl<S: Service> Engine<S> {
             Ok(None) => return,
             Err(_) => return late(),
         };
-        let own_links = OwnLinks::default();
         let stalls = Stalls::new(limits.client_timeout * 2);
-        let shared = Arc::new(Shared { peer, endpoints, stalls, taken: AtomicU64::new(0), own_links });
-        let mut windows = Windows::new(connection.ping_pong());
+        let connection = ClientConnection::new(peer, endpoints);
+        let shared = Arc::new(Shared { connection, stalls, taken: AtomicU64::new(0) });
+        let mut windows = Windows::new(http2.ping_pong());
         let mut requests = FuturesUnordered::new();
         let mut closing = pin!(closing.cancelled_owned());
         let mut is_closing = false;
@@ -113,11 +112,11 @@ impl<S: Service> Engine<S> {
             if !is_closing && closing.as_mut().poll(cx).is_ready() {
                 // RFC 9113 section 6.8. What has begun is finished.
                 is_closing = true;
-                connection.graceful_shutdown();
+                http2.graceful_shutdown();
             }
             loop {
                 let mut more = false;
-                while let Poll::Ready(accepted) = connection.poll_accept(cx) {
+                while let Poll::Ready(accepted) = http2.poll_accept(cx) {
                     let Some(Ok((request, respond))) = accepted else { return Poll::Ready(End::Over) };
                     wire.lock().accepted(respond.stream_id());
                     let (parts, body) = request.into_parts();
@@ -132,7 +131,7 @@ impl<S: Service> Engine<S> {
                     break;
                 }
             }
-            windows.poll(cx, &mut connection, shared.taken.load(Ordering::Relaxed));
+            windows.poll(cx, &mut http2, shared.taken.load(Ordering::Relaxed));
             if shared.stalls.are_too_many(Instant::now()) {
                 return Poll::Ready(End::Stalled);
             }
@@ -152,7 +151,7 @@ impl<S: Service> Engine<S> {
                     (*of, *at, acknowledged) = (since, since + limits.client_timeout, None);
                 }
                 if *at <= now
-                    && let Some(taken) = shared.peer.acknowledged()
+                    && let Some(taken) = shared.connection.peer.acknowledged()
                     && acknowledged.replace((taken, now)).is_none_or(|(before, then): (u64, Instant)| {
                         pace::takes(taken.saturating_sub(before), limits.min_rate, now - then)
                     })
@@ -177,23 +176,27 @@ impl<S: Service> Engine<S> {
         match end {
             End::Over | End::Stuck => {
                 // Each request notices, and says in the log how far it came.
-                drop(connection);
+                drop(http2);
                 let _ = timeout(LINGER, async { while requests.next().await.is_some() {} }).await;
                 return;
             }
-            End::Idle => connection.graceful_shutdown(),
+            End::Idle => http2.graceful_shutdown(),
             End::HeadTimeout => {
                 late();
-                connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+                http2.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
             }
             End::Stalled => {
-                abused(&shared.peer, "slow_reader", "the answers of too many requests are not taken");
-                connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+                abused(
+                    &shared.connection.peer,
+                    "slow_reader",
+                    "the answers of too many requests are not taken",
+                );
+                http2.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
             }
         }
         drop(requests);
         let over = poll_fn(|cx| {
-            while let Poll::Ready(accepted) = connection.poll_accept(cx) {
+            while let Poll::Ready(accepted) = http2.poll_accept(cx) {
                 if !matches!(accepted, Some(Ok(_))) {
                     return Poll::Ready(());
                 }

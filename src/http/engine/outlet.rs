@@ -80,6 +80,11 @@ impl Sink for Outlet {
         self.release()?;
         Poll::Ready(self.stream.send_trailers(body::trailer_map(trailer)).map_err(error))
     }
+
+    fn poll_close(&mut self, _: &mut Context<'_>) -> Poll<()> {
+        // The stream's end went with the last octets.
+        Poll::Ready(())
+    }
 }
 
 fn error(e: h2::Error) -> io::Error {

@@ -58,6 +58,14 @@ pub trait Sink {
 
     /// Nothing more comes. The trailer is for those that carry it beside the octets.
     fn poll_end(&mut self, cx: &mut Context<'_>, trailer: &[u8]) -> Poll<io::Result<()>>;
+
+    /// Ready when the other side has said that it takes no more, where that is heard beside the octets.
+    fn poll_reset(&mut self, _: &mut Context<'_>) -> Poll<()> {
+        Poll::Pending
+    }
+
+    /// After the end: closes this direction, where the end alone has not done it. Ready once the other side is told.
+    fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<()>;
 }
 
 impl<T: AsyncWrite + Unpin + ?Sized> Sink for T {
@@ -71,6 +79,11 @@ impl<T: AsyncWrite + Unpin + ?Sized> Sink for T {
 
     fn poll_end(&mut self, cx: &mut Context<'_>, _trailer: &[u8]) -> Poll<io::Result<()>> {
         Pin::new(self).poll_flush(cx)
+    }
+
+    fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        // The other direction may go on; whether it does is seen there.
+        Pin::new(self).poll_shutdown(cx).map(|_| ())
     }
 }
 
@@ -135,7 +148,8 @@ impl Pump {
             direct: 0,
             ended: false,
             finished: false,
-            unflushed: false,
+            // Where the head goes by itself, it does not wait for content.
+            unflushed: true,
             trailer: Vec::new(),
             most,
             kept: None,

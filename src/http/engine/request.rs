@@ -39,6 +39,9 @@ pub struct Request {
     size: usize,
     /// How long the body is.
     pub framing: Framing,
+    /// How its end is known where it comes from: in HTTP/2 the frames say so (RFC 9113 section 8.1), and the library holds it to
+    /// its Content-Length.
+    pub content: Framing,
     /// Whether the client wants the connection to go on.
     pub keep_alive: bool,
     /// Whether the client asks to change protocols, and may.
@@ -65,6 +68,7 @@ impl Request {
                 authority: None,
                 size: raw.len(),
                 framing: read.framing,
+                content: read.framing,
                 keep_alive: read.keep_alive,
                 upgrade: read.upgrade,
                 te_trailers: read.te_trailers,
@@ -157,6 +161,11 @@ impl Request {
             authority,
             size,
             framing,
+            content: if matches!(framing, Framing::None | Framing::Length(0)) {
+                Framing::None
+            } else {
+                Framing::Close
+            },
             keep_alive: true,
             upgrade: websocket.is_some(),
             te_trailers,

@@ -139,6 +139,13 @@ impl Sink for Carrier {
             Self::Http2(session) => session.poll_end(cx, trailer),
         }
     }
+
+    fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match self {
+            Self::Stream(io) => io.poll_close(cx),
+            Self::Http2(session) => session.poll_close(cx),
+        }
+    }
 }
 
 /// A way to a back end, for one request at a time.

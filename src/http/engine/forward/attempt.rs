@@ -12,7 +12,7 @@ use super::super::super::head::RequestHead as _;
 use super::super::super::refusal::Refusal;
 use super::super::Service;
 use super::super::body::Framing;
-use super::super::client::Client;
+use super::super::downstream::{Downstream, Interim};
 use super::super::field::Field;
 use super::super::pace::{Late, Pace};
 use super::super::pump::{Pump, Side, Source as _};
@@ -34,7 +34,7 @@ const MOST_INTERIM: u32 = 100;
 /// How often a request that waits for its answer looks at the back end's health.
 const LOOK: Duration = Duration::from_millis(250);
 
-impl<S: Service, C: Client<S>> Forwarding<'_, S, C> {
+impl<S: Service, C: Downstream<S>> Forwarding<'_, S, C> {
     /// Sends the request over `link`, and waits for what comes back.
     pub(super) async fn attempt(
         &mut self,
@@ -44,7 +44,7 @@ impl<S: Service, C: Client<S>> Forwarding<'_, S, C> {
         let (head, to) = self.head(backend, link).await?;
         self.prepare(head, to, link)?;
         if matches!(link.carrier, Carrier::Http2(_)) && self.request.expects_continue() {
-            self.client.tell_continue(self.request);
+            self.client.tell(self.request, Interim::Continue);
         }
         self.answer_head(backend, link).await
     }
@@ -92,7 +92,7 @@ impl<S: Service, C: Client<S>> Forwarding<'_, S, C> {
         let now = Instant::now();
         match &mut self.upload {
             None => {
-                let from = self.client.framing(self.request);
+                let from = self.request.content;
                 let mut pump = Pump::new(head, from, to, self.engine.policy.max_body_size);
                 // What HTTP/2 takes back unprocessed may be sent again, whatever it is (RFC 9113 section 8.7).
                 if self.has_body && (self.repeatable || matches!(link.carrier, Carrier::Http2(_))) {
@@ -104,7 +104,7 @@ impl<S: Service, C: Client<S>> Forwarding<'_, S, C> {
                 upload.done = false;
                 upload.refused = None;
                 upload.pace = Pace::new(Side::Source, now);
-                if !self.client.again(&mut upload.pump, head, to) {
+                if !upload.pump.again(head, to, self.client.content().1) {
                     return Err(Failure::NotKept);
                 }
             }
@@ -132,8 +132,15 @@ impl<S: Service, C: Client<S>> Forwarding<'_, S, C> {
                 return Poll::Ready(Err(Failure::ClientGone));
             }
             loop {
-                let response = match poll_head(cx, link, &mut scan, request, client.room(), upload, told > 0)
-                {
+                let response = match poll_head(
+                    cx,
+                    link,
+                    &mut scan,
+                    request,
+                    &mut client.common().fields,
+                    upload,
+                    told > 0,
+                ) {
                     Poll::Ready(head) => head?,
                     Poll::Pending => break,
                 };
@@ -147,7 +154,7 @@ impl<S: Service, C: Client<S>> Forwarding<'_, S, C> {
                 if told > MOST_INTERIM {
                     return Poll::Ready(Err(Failure::Interim));
                 }
-                client.tell(request, response);
+                client.tell(request, Interim::Of(response));
                 scan = Scan::default();
                 ready!(client.poll_told(cx)).map_err(|_| Failure::ClientGone)?;
             }
@@ -170,8 +177,8 @@ impl<S: Service, C: Client<S>> Forwarding<'_, S, C> {
                     return Poll::Ready(Err(Failure::Silent));
                 }
             }
-            client.timer().set_and_wake(deadline.min(*until), LOOK);
-            ready!(client.timer().poll(cx));
+            client.common().timer.set_and_wake(deadline.min(*until), LOOK);
+            ready!(client.common().timer.poll(cx));
             Poll::Ready(Err(if *until <= deadline {
                 Failure::RequestTimeout
             } else if late == Late::Backend {

@@ -10,15 +10,16 @@ use tokio::time::Instant;
 use super::super::super::exchange::Outcome;
 use super::super::super::head::RequestHead as _;
 use super::super::Service;
+use super::super::answer::Head;
 use super::super::body::Framing;
-use super::super::client::{After, Begun, Client};
+use super::super::downstream::{After, Downstream, Ending, Started};
 use super::super::pace::{Late, Pace};
 use super::super::pump::{Pump, PumpError, Side};
 use super::super::response::Response;
 use super::super::upstream::{Carrier, HttpBackend, Link};
 use super::{Failure, Forwarding};
 
-impl<S: Service, C: Client<S>> Forwarding<'_, S, C> {
+impl<S: Service, C: Downstream<S>> Forwarding<'_, S, C> {
     /// Sends the answer to the client, while the rest of the request still goes to the back end.
     pub(super) async fn relay(
         &mut self,
@@ -36,19 +37,18 @@ impl<S: Service, C: Client<S>> Forwarding<'_, S, C> {
             Carrier::Http2(_) if response.framing != Framing::None => Framing::Close,
             _ => response.framing,
         };
-        let Begun { head, framing: to, after } = client.begin(request, exchange, &mut response, early);
+        // Afterwards the fields may be gone.
+        let (status, is_stream) = (response.status, response.is_stream());
+        let relayed = Head::Relayed { response: &mut response, early };
+        let Started { head, framing: to, after } = match client.start(Some(request), exchange, relayed) {
+            Ok(started) => started,
+            Err(e) => return self.fail(StatusCode::BAD_GATEWAY, e.to_string()).await,
+        };
         let mut download = Pump::new(head, from, to, u64::MAX);
         // What is wrong with the beginning can still be told.
         if let Err(e) = download.look(&mut link.buffer) {
-            *client.room() = response.recycle();
+            client.common().fields = response.recycle();
             return self.fail(StatusCode::BAD_GATEWAY, e.to_string()).await;
-        }
-        let (status, is_stream) = (response.status, response.is_stream());
-        if client.commit().is_err() {
-            exchange.reason = Some(Failure::ClientGone.to_string());
-            exchange.finish(Outcome { status, received: upload.pump.content, sent: 0, aborted: true });
-            client.ended(true, false);
-            return After::Cut;
         }
         // A stream of events rests for as long as nothing happens, and ends when one side wants.
         let (response_timeout, until) = match is_stream {
@@ -58,7 +58,7 @@ impl<S: Service, C: Client<S>> Forwarding<'_, S, C> {
         let mut pace = Pace::new(Side::Sink, Instant::now());
         let mut stalled = false;
         let result: Result<(), String> = poll_fn(|cx| {
-            match client.poll_download(cx, &mut download, &mut link) {
+            match download.poll(cx, &mut link.carrier, &mut link.buffer, client.sink()) {
                 Poll::Ready(Ok(())) => return Poll::Ready(Ok(())),
                 Poll::Ready(Err(PumpError::Sink(_))) => {
                     return Poll::Ready(Err(Failure::ClientGone.to_string()));
@@ -93,8 +93,8 @@ impl<S: Service, C: Client<S>> Forwarding<'_, S, C> {
                     }
                 }
                 let end = until.map_or(deadline, |until| deadline.min(until));
-                client.timer().set(end);
-                ready!(client.timer().poll(cx));
+                client.common().timer.set(end);
+                ready!(client.common().timer.poll(cx));
                 now = Instant::now();
                 return Poll::Ready(Err(match late {
                     _ if end < deadline => Failure::RequestTimeout.to_string(),
@@ -102,7 +102,7 @@ impl<S: Service, C: Client<S>> Forwarding<'_, S, C> {
                     Late::Client if !is_download => "the body paused for too long".to_owned(),
                     Late::Client
                         if pace.excuses(
-                            client.peer().acknowledged(),
+                            client.common().connection.peer.acknowledged(),
                             limits.min_rate,
                             limits.client_timeout,
                             now,
@@ -128,7 +128,11 @@ impl<S: Service, C: Client<S>> Forwarding<'_, S, C> {
             received: upload.pump.content,
             aborted: result.is_err(),
         });
-        client.ended(result.is_err(), stalled);
+        client.ended(match &result {
+            Ok(()) => Ending::Whole,
+            Err(_) if stalled => Ending::Stalled,
+            Err(_) => Ending::Cut,
+        });
         let upstream = backend.transport();
         // An answer without content by rule (RFC 9112 section 6.3) that has some after all, and late, would be the next one's.
         let is_sure = upstream.frames_surely()
@@ -137,12 +141,12 @@ impl<S: Service, C: Client<S>> Forwarding<'_, S, C> {
                 || matches!(response.status, 204 | 304));
         if result.is_ok() && response.keep_alive && upload.done && link.buffer.is_empty() && is_sure {
             if upstream.is_personal() {
-                client.keep_own_link(backend, link);
+                client.common().connection.own_links.keep(backend, link);
             } else {
                 upstream.keep(link);
             }
         }
-        *client.room() = response.recycle();
+        client.common().fields = response.recycle();
         match result {
             Err(_) => After::Cut,
             Ok(()) if complete => after,

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::super::super::refusal::Refusal;
 use super::super::Service;
 use super::super::body::BadBody;
-use super::super::client::Client;
+use super::super::downstream::Downstream;
 use super::super::pace::Pace;
 use super::super::pump::{Pump, PumpError, Side};
 use super::super::upstream::Carrier;
@@ -32,13 +32,14 @@ impl Upload {
     pub(super) fn poll<S: Service>(
         &mut self,
         cx: &mut Context<'_>,
-        client: &mut impl Client<S>,
+        client: &mut impl Downstream<S>,
         to: &mut Carrier,
     ) -> Result<(), Failure> {
         if self.done || self.refused.is_some() {
             return Ok(());
         }
-        match client.poll_upload(cx, &mut self.pump, to) {
+        let (content, buffer) = client.content();
+        match self.pump.poll(cx, content, buffer, to) {
             Poll::Pending => {}
             Poll::Ready(Ok(())) => self.done = true,
             // It may have answered before it closed.

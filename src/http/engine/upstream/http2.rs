@@ -224,6 +224,10 @@ impl Sink for Session {
     fn poll_end(&mut self, cx: &mut Context<'_>, trailer: &[u8]) -> Poll<io::Result<()>> {
         self.outlet.as_mut().map_or(Poll::Ready(Ok(())), |o| o.poll_end(cx, trailer))
     }
+
+    fn poll_close(&mut self, _: &mut Context<'_>) -> Poll<()> {
+        Poll::Ready(())
+    }
 }
 
 fn closed() -> io::Error {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::super::upstream::{HttpBackend, Link, is_quiet};
+use super::upstream::{HttpBackend, Link, is_quiet};
 
 /// Kept for one back end at most: as many requests as a page has side by side, about.
 const MOST: usize = 6;
