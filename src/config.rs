@@ -188,6 +188,15 @@ pub fn positive(key: &str, d: Duration) -> Result<(), Invalid> {
     if d.is_zero() { Invalid::err(key, "must be longer than zero") } else { Ok(()) }
 }
 
+/// The key `threads`.
+pub fn threads(threads: Option<usize>) -> Result<(), Invalid> {
+    // More than any machine has cores; each costs a runtime.
+    match threads {
+        Some(n) if !(1..=1024).contains(&n) => Invalid::err("threads", "must be from 1 to 1024"),
+        _ => Ok(()),
+    }
+}
+
 /// Networks, `"10.0.0.0/8"`, and single addresses, `"192.0.2.1"`, for `#[serde(deserialize_with)]`. A network whose address
 /// has bits behind the prefix is refused: it is rarely what was meant.
 pub fn networks<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<IpNet>, D::Error> {

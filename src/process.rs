@@ -14,7 +14,10 @@ use tokio::sync::watch;
 use crate::config::{self, ConfigError, Validate};
 
 mod heartbeats;
+pub mod server;
+pub mod sockets;
 pub mod warnings;
+pub mod workers;
 
 pub use heartbeats::{Beat, Heartbeats, Rest};
 

@@ -13,6 +13,7 @@ use tokio::net::TcpListener;
 
 use self::queue::{ProgramLog, QUEUE, Source};
 use crate::config::{Log, LogFormat, Metrics};
+use crate::process::server::Server;
 use crate::process::{Failure, Shutdown};
 
 pub mod access;
@@ -28,8 +29,9 @@ pub const SECONDS: &[f64] =
 pub fn init_log(log: &Log) {
     let mut level = log.level.clone();
     if !level.contains("pingora") {
-        // It logs an error for every client that breaks a connection off; what matters of that is in our own lines.
-        level.push_str(",pingora_proxy=off,pingora_core=off");
+        // It logs an error for every client that breaks a connection off; what matters of that is in our own lines, and so is
+        // every step of a start and of a stop. What its server cannot do is news.
+        level.push_str(",pingora_core=off,pingora_core::server=warn,pingora_core::services=warn");
     }
     let filter = level.parse::<tracing_subscriber::EnvFilter>().unwrap_or_else(|_| "info".into());
     let base = tracing_subscriber::fmt().with_env_filter(filter).with_writer(ProgramLog);
@@ -95,6 +97,18 @@ impl MetricsServer {
         let address = listener.local_addr().unwrap_or(config.listen);
         tracing::info!(key = "metrics.listen", %address, "listening");
         Ok(Self { listener })
+    }
+
+    /// Adds it to a server, until the end of the process: it answers while the process drains.
+    pub fn add(server: &mut Server, config: &Metrics, handle: PrometheusHandle, status: StatusFn) {
+        let socket = server.listen("metrics.listen", config.listen);
+        server.service("metrics", &[], move |start| async move {
+            let (listener, _entry) = socket.take_for_tokio()?;
+            start.ready();
+            let (_running, until_the_end) = Shutdown::channel();
+            Self { listener }.serve(handle, status, until_the_end).await;
+            Ok(())
+        });
     }
 
     /// Serves `/metrics` and `/status` until stopping is asked for.

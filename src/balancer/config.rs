@@ -15,6 +15,7 @@ use crate::http::engine::request::MOST_FIELDS;
 use crate::http::frames::FrameRates;
 use crate::http::proxy_protocol::{self, Trust};
 use crate::pool::config::{BackendConfig, HealthConfig, Protocol, Timing, validate_backends};
+use crate::process::workers;
 use crate::tls::options::{CertificateFiles, PublicTls};
 
 /// The whole file. HTTP needs `[https]` and `[web]`; the gateway needs `[database]`; a process runs either or both.
@@ -33,6 +34,9 @@ pub struct Config {
     /// 503, so that the virtual address can move before anyone is refused.
     #[serde(default = "defaults::drain_delay", with = "humantime_serde")]
     pub drain_delay: Duration,
+    /// Threads that carry connections; as many as there are cores for this process when absent.
+    #[serde(default)]
+    pub threads: Option<usize>,
     /// What is logged, and how.
     #[serde(default)]
     pub log: Log,
@@ -448,6 +452,11 @@ impl Config {
         self.metrics.clone().unwrap_or(Metrics { listen: SocketAddr::from(([127, 0, 0, 1], port)) })
     }
 
+    /// Threads that carry connections.
+    pub fn threads(&self) -> usize {
+        self.threads.unwrap_or_else(workers::cores)
+    }
+
     /// The names the site answers to, lower case.
     pub fn server_names(&self) -> Vec<String> {
         let names = self.https.as_ref().map(|h| h.server_names.as_slice()).unwrap_or_default();
@@ -477,6 +486,7 @@ impl Validate for Config {
             return Invalid::err("node", "is empty");
         }
         self.log.validate("log")?;
+        config::threads(self.threads)?;
         config::positive("shutdown_timeout", self.shutdown_timeout)?;
         if self.drain_delay > self.shutdown_timeout {
             return Invalid::err("drain_delay", "is longer than shutdown_timeout, of which it is a part");

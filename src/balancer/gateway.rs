@@ -31,6 +31,7 @@ use super::config;
 use crate::config::ConfigError;
 use crate::pool::config::Timing;
 use crate::pool::{Backend, HttpCheck, NewBackend, Pool, PoolLimits, Spec};
+use crate::process::workers::Workers;
 use crate::process::{Heartbeats, Shutdown};
 use crate::tls;
 
@@ -42,7 +43,7 @@ mod mysql;
 mod opening;
 mod route;
 
-pub use listeners::Listener;
+pub use listeners::{Listener, Wanted};
 pub use route::Role;
 
 /// What the last connections get to come to the end of a statement, once nothing new is taken any more.
@@ -133,13 +134,14 @@ impl Gateway {
     pub async fn serve(
         self: Arc<Self>,
         listeners: Vec<Listener>,
+        workers: Arc<Workers>,
         mut shutdown: Shutdown,
         shutdown_timeout: Duration,
     ) {
         let watching = tokio::spawn(route::watch_claims(self.write.clone()));
         let (tasks, cut) = (TaskTracker::new(), CancellationToken::new());
         for listener in listeners {
-            tokio::spawn(accept_loop(self.clone(), listener, tasks.clone(), cut.clone()));
+            tokio::spawn(accept_loop(self.clone(), listener, workers.clone(), tasks.clone(), cut.clone()));
         }
         shutdown.wait().await;
         self.draining.cancel();
@@ -178,7 +180,13 @@ impl Gateway {
     }
 }
 
-async fn accept_loop(gateway: Arc<Gateway>, listener: Listener, tasks: TaskTracker, cut: CancellationToken) {
+async fn accept_loop(
+    gateway: Arc<Gateway>,
+    listener: Listener,
+    workers: Arc<Workers>,
+    tasks: TaskTracker,
+    cut: CancellationToken,
+) {
     let role = listener.role;
     loop {
         let client = tokio::select! {
@@ -207,8 +215,9 @@ async fn accept_loop(gateway: Arc<Gateway>, listener: Listener, tasks: TaskTrack
             continue;
         };
         let (gateway, cut) = (gateway.clone(), cut.clone());
-        tasks.spawn(async move {
-            let _slot = slot;
+        let counts = tasks.token();
+        workers.place().serve(client, move |client| async move {
+            let (_slot, _counts) = (slot, counts);
             let _open = Open::new(&gateway, role);
             let end = tokio::select! {
                 end = connection::run(&gateway, role, client) => end,

@@ -7,24 +7,13 @@ use axum::http::StatusCode;
 use axum::routing::get;
 use tokio::net::TcpListener;
 
-use super::config::LocalCheck;
 use crate::http::engine::upstream::HttpPool;
-use crate::process::{Failure, Shutdown};
+use crate::process::Shutdown;
 
-/// A bound listener for the check.
-pub struct Listener(TcpListener);
+/// Serves the check on a bound socket.
+pub struct LocalCheck(pub TcpListener);
 
-impl Listener {
-    /// Binds `[local_check]`.
-    pub async fn bind(config: &LocalCheck) -> Result<Self, Failure> {
-        let fail =
-            |e| Failure::run(format_args!("local_check.listen: cannot listen on {}: {e}", config.listen));
-        let listener = TcpListener::bind(config.listen).await.map_err(fail)?;
-        let address = listener.local_addr().map_err(fail)?;
-        tracing::info!(key = "local_check.listen", %address, "listening");
-        Ok(Self(listener))
-    }
-
+impl LocalCheck {
     /// `GET /healthz`: 200 while this process answers clients, 503 while it drains; it ends with the process. A balancer
     /// without a back end answers too: with the page that says so.
     ///

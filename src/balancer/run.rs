@@ -1,28 +1,23 @@
-//! From a checked configuration to a running process and its end.
-//!
-//! The process runs on a plain tokio runtime, not on Pingora's `Server`: that one sleeps its whole grace period at every
-//! stop, cannot tell systemd when it is ready, and hands listeners over as raw descriptors. Pingora's are the streams, the
-//! TLS under them, and the connections to back ends that speak HTTP/2.
+//! From a checked configuration to a running process and its end: the balancer's services, and which of them wait for which.
 
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use metrics_exporter_prometheus::PrometheusHandle;
-use tokio::task::JoinSet;
-
 use super::config::{Config, Https, Web};
 use super::gateway::Gateway;
-use super::local_check;
+use super::local_check::LocalCheck;
 use super::proxy::{self, Balancer};
 use super::status::Status;
 use crate::config::ConfigError;
 use crate::http::admission::{Admission, Rules};
 use crate::http::engine::Engine;
 use crate::http::engine::upstream::{self, HttpPool};
-use crate::http::server::{self, Connections, Endpoint, Limits};
+use crate::http::server::{self as listeners, Connections, Endpoint, Limits, Serving};
 use crate::http::steps::{self, Policy, Position};
-use crate::process::{self, Failure, Heartbeats, Shutdown};
+use crate::process::Failure;
+use crate::process::server::{Server, ServiceHandle};
+use crate::process::workers::Workers;
 use crate::telemetry::{self, MetricsServer};
 use crate::tls::site::{PublicServer, SiteCertificates};
 
@@ -40,7 +35,51 @@ pub fn run(config: Config) -> Result<(), Failure> {
         _ => None,
     };
     let gateway = config.database.as_ref().map(Gateway::prepare).transpose()?;
-    process::block_on(serve(config, metrics, http, gateway))
+
+    let mut server = Server::new();
+    let (workers, working) = Workers::add(&mut server, config.threads());
+    let connections = Arc::new(Connections::default());
+    let status = Status {
+        node: config.node.clone(),
+        shutdown: server.shutdown(),
+        virtual_addresses: config.virtual_addresses.clone(),
+        http: http.as_ref().map(|h| (h.pool.clone(), connections.clone(), h.public.certificates.clone())),
+        gateway: gateway.clone(),
+        workers: workers.clone(),
+    };
+    MetricsServer::add(&mut server, &config.metrics(), metrics, Arc::new(move || status.json()));
+    if let Some(gateway) = gateway {
+        add_gateway(&mut server, gateway, &config, workers.clone(), &working)?;
+    }
+    if let (Some(http), Some(https), Some(web)) = (http, &config.https, &config.web) {
+        http.add(&mut server, &config, https, web, (workers, connections), &working);
+    }
+    server.run(&config.node)
+}
+
+/// The database gateway: nobody is served before every keeper has been asked once.
+fn add_gateway(
+    server: &mut Server,
+    gateway: Arc<Gateway>,
+    config: &Config,
+    workers: Arc<Workers>,
+    working: &[ServiceHandle],
+) -> Result<(), Failure> {
+    let (checked, heartbeats) = (gateway.clone(), server.heartbeats());
+    let checks = server.service("keeper checks", &[], move |_| async move {
+        checked.first_round().await;
+        checked.run_checks(&heartbeats);
+        Ok(())
+    });
+    let wanted = gateway.listen(server)?;
+    let (shutdown, timeout) = (server.shutdown(), config.shutdown_timeout);
+    server.serves_clients("gateway", &[working, &[checks][..]].concat(), move |start| async move {
+        let listeners = wanted.iter().map(|w| w.take()).collect::<Result<_, _>>()?;
+        start.ready();
+        gateway.serve(listeners, workers, shutdown, timeout).await;
+        Ok(())
+    });
+    Ok(())
 }
 
 /// The HTTP half, with its files read.
@@ -56,91 +95,74 @@ impl Http {
                 .server_config(&https.tls)?;
         Ok(Self { pool: proxy::pool(web)?, public })
     }
-}
 
-async fn serve(
-    config: Config,
-    metrics: PrometheusHandle,
-    http: Option<Http>,
-    gateway: Option<Arc<Gateway>>,
-) -> Result<(), Failure> {
-    let shutdown = Shutdown::on_signals()?;
-    let connections = Arc::new(Connections::default());
-    let status = Status {
-        node: config.node.clone(),
-        shutdown: shutdown.clone(),
-        virtual_addresses: config.virtual_addresses.clone(),
-        http: http.as_ref().map(|h| (h.pool.clone(), connections.clone(), h.public.certificates.clone())),
-        gateway: gateway.clone(),
-    };
-    let metrics_server = MetricsServer::bind(&config.metrics()).await?;
-    // What answers while the process drains, and ends with it.
-    let (_running, until_the_end) = Shutdown::channel();
-    tokio::spawn(metrics_server.serve(metrics, Arc::new(move || status.json()), until_the_end));
-
-    let heartbeats = Heartbeats::default();
-    // Servers of clients: the process ends when they have.
-    let mut servers = JoinSet::new();
-    if let Some(gateway) = gateway {
-        let listeners = gateway.clone().bind().await?;
-        gateway.first_round().await;
-        gateway.run_checks(&heartbeats);
-        servers.spawn(gateway.serve(listeners, shutdown.clone(), config.shutdown_timeout));
-    }
-    if let (Some(http), Some(https), Some(web)) = (http, &config.https, &config.web) {
-        let local_check = match &config.local_check {
-            Some(check) => Some(local_check::Listener::bind(check).await?),
-            None => None,
-        };
-        let limits = limits(&config, https);
-        // Checked before the first client: nobody is told 503 only because we have not asked yet.
-        http.pool.first_round(web.health.timing()).await;
-        http.pool.run_checks(web.health.timing(), &heartbeats);
-        for name in config.server_names().iter().filter(|n| !http.public.certificates.covers(n)) {
+    fn add(
+        self,
+        server: &mut Server,
+        config: &Config,
+        https: &Https,
+        web: &Web,
+        (workers, connections): (Arc<Workers>, Arc<Connections>),
+        working: &[ServiceHandle],
+    ) {
+        let Self { pool, public } = self;
+        for name in config.server_names().iter().filter(|n| !public.certificates.covers(n)) {
             tracing::warn!(%name, "no certificate carries this name of the site: clients will refuse the first one");
         }
-        tokio::spawn(http.public.clone().follow_files(https.tls.reload_interval));
+        // Checked before the first client: nobody is told 503 only because we have not asked yet.
+        let (checked, timing, heartbeats) = (pool.clone(), web.health.timing(), server.heartbeats());
+        let checks = server.service("checks", &[], move |_| async move {
+            checked.first_round(timing).await;
+            checked.run_checks(timing, &heartbeats);
+            Ok(())
+        });
+        server.background("certificates", public.clone().follow_files(https.tls.reload_interval));
+        server.background("sweep", upstream::sweep(pool.clone(), SWEEP));
 
-        let mut endpoints = Vec::new();
-        for address in &https.listen {
-            let endpoint = Endpoint::bind("https.listen", *address, Some(http.public.config.clone())).await?;
-            endpoints.push(endpoint.behind(https.proxy_protocol.clone()).verified_by(http.public.verifier()));
-        }
-        let https_port = endpoints.first().map_or(443, |e| e.address().port());
-        let redirect = config.http.as_ref().is_none_or(|h| h.redirect).then_some(https_port);
-        for (plain, address) in config.http.iter().flat_map(|h| h.listen.iter().map(move |a| (h, a))) {
-            let endpoint = Endpoint::bind("http.listen", *address, None).await?;
-            endpoints.push(endpoint.behind(plain.proxy_protocol.clone()));
-        }
+        let encrypted: Vec<_> = https.listen.iter().map(|a| server.listen("https.listen", *a)).collect();
+        let plain = config.http.clone();
+        let plain: Vec<_> = (plain.iter().flat_map(|h| h.listen.iter().map(move |a| (h, a))))
+            .map(|(h, a)| (server.listen("http.listen", *a), h.proxy_protocol.clone()))
+            .collect();
+        let redirects = config.http.as_ref().is_none_or(|h| h.redirect);
+        let trust = https.proxy_protocol.clone();
+        let (limits, policy) = (limits(config, https), policy(config, https));
         let admission = Admission::new(&Rules {
             connections: https.max_connections_per_address,
             requests: https.request_rate,
             exempt: https.trusted_proxies.clone(),
         });
-        tokio::spawn(upstream::sweep(http.pool.clone(), SWEEP));
-        let balancer = Balancer::new(http.pool.clone(), web.retries, redirect);
-        let policy = policy(&config, https);
-        let engine = Engine::new(balancer, policy, limits, admission.clone(), shutdown.clone());
-        if let Some(check) = local_check {
-            tokio::spawn(check.serve(config.node.clone(), http.pool.clone(), shutdown.clone()));
+        let (shutdown, timeout) = (server.shutdown(), config.shutdown_timeout);
+        let (served, retries) = (pool.clone(), web.retries);
+        let serving =
+            server.serves_clients("http", &[working, &[checks][..]].concat(), move |start| async move {
+                let mut endpoints = Vec::new();
+                for socket in &encrypted {
+                    let endpoint = Endpoint::new(socket, Some(public.config.clone()))?;
+                    endpoints.push(endpoint.behind(trust.clone()).verified_by(public.verifier()));
+                }
+                let https_port = endpoints.first().map_or(443, |e| e.address().port());
+                for (socket, trust) in plain {
+                    endpoints.push(Endpoint::new(&socket, None)?.behind(trust));
+                }
+                let balancer = Balancer::new(served, retries, redirects.then_some(https_port));
+                let engine = Engine::new(balancer, policy, limits, admission.clone(), shutdown.clone());
+                let serving = Serving { engine, limits, admission, workers, connections };
+                listeners::serve(endpoints, serving, || start.ready(), shutdown, timeout).await;
+                Ok(())
+            });
+        if let Some(check) = &config.local_check {
+            let socket = server.listen("local_check.listen", check.listen);
+            let (node, shutdown) = (config.node.clone(), server.shutdown());
+            // It says that clients are answered, so it says nothing before they are.
+            server.service("local check", &[serving], move |start| async move {
+                let (listener, _entry) = socket.take_for_tokio()?;
+                start.ready();
+                LocalCheck(listener).serve(node, pool, shutdown).await;
+                Ok(())
+            });
         }
-        servers.spawn(server::serve(
-            endpoints,
-            engine,
-            limits,
-            admission,
-            shutdown.clone(),
-            config.shutdown_timeout,
-            connections,
-        ));
     }
-    process::notify_ready_while(heartbeats);
-    tracing::info!(node = %config.node, "serving");
-    while let Some(ended) = servers.join_next().await {
-        ended.map_err(|e| Failure::run(format_args!("a server broke down: {e}")))?;
-    }
-    tracing::info!("stopped");
-    Ok(())
 }
 
 fn limits(config: &Config, https: &Https) -> Limits {

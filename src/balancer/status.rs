@@ -9,6 +9,7 @@ use super::gateway::Gateway;
 use crate::http::engine::upstream::HttpPool;
 use crate::http::server::Connections;
 use crate::process::Shutdown;
+use crate::process::workers::Workers;
 use crate::tls::site::{CertificateStatus, SiteCertificates};
 
 /// Everything `/status` is made of.
@@ -23,6 +24,8 @@ pub struct Status {
     pub http: Option<(Arc<HttpPool>, Arc<Connections>, Arc<SiteCertificates>)>,
     /// The gateway, when there is one.
     pub gateway: Option<Arc<Gateway>>,
+    /// Those that carry connections, of either half.
+    pub workers: Arc<Workers>,
 }
 
 impl Status {
@@ -41,6 +44,7 @@ impl Status {
             out.insert("connections".into(), connections.open().into());
             out.insert("certificates".into(), certificates.status().iter().map(certificate).collect());
         }
+        out.insert("workers".into(), self.workers.status());
         if let Some(gateway) = &self.gateway {
             out.insert("database".into(), gateway.status());
         }

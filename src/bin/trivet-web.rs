@@ -2,7 +2,6 @@
 
 use std::process::ExitCode;
 
-use trivet::web::config::Config;
 use trivet::web::serve;
 use trivet::{process, tls};
 
@@ -17,5 +16,5 @@ fn main() -> ExitCode {
         Ok(args) => args,
         Err(code) => return code,
     };
-    process::main("trivet-web", &args, |config: Config| process::block_on(serve::run(config)))
+    process::main("trivet-web", &args, serve::run)
 }

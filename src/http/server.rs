@@ -1,19 +1,24 @@
 //! Accept loops: TLS, limits, deadlines, graceful stop; what is accepted goes to the protocol that the client speaks.
 //!
-//! Pingora's own listeners have no deadline for the TLS handshake, no connection limit and no way to finish early once
-//! the last request is done, so sockets are accepted here and handed to the application as streams:
+//! Pingora runs the threads and keeps the sockets ([`crate::process::server`]); its listening service has no connection limit, no
+//! even spread and no way to go on accepting while it drains, so sockets are accepted here, and handed to the application as
+//! Pingora's streams:
 //!
 //! ```text
-//! accept → connections of this address → max_connections → PROXY header, TLS handshake (handshake_timeout, together)
-//!         → engine: HTTP/2 as ALPN says, or as the client begins without TLS; else HTTP/1
+//! accept → connections of this address → max_connections → the worker with the fewest connections
+//!        → PROXY header, TLS handshake (handshake_timeout, together)
+//!        → engine: HTTP/2 as ALPN says, or as the client begins without TLS; else HTTP/1
 //! ```
+//!
+//! One loop accepts for all workers. With a socket for each (`SO_REUSEPORT`) the kernel would choose by chance, a worker that is
+//! busy would keep its clients waiting, and whoever waits in a socket that closes would be refused.
 //!
 //! A stop has three parts: for `drain_delay` connections are still accepted while health checks say "draining", every answer
 //! says `Connection: close`, and connections of HTTP/2 are told GOAWAY: once the virtual address has moved, whatever is said on
 //! them is acknowledged to another node, which resets them. Then the listeners close and idle connections with them; then what
 //! is in flight has the rest of `shutdown_timeout`.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -21,11 +26,9 @@ use std::time::Duration;
 use metrics::{counter, gauge};
 use pingora::listeners::tls::Acceptor;
 use pingora::protocols::ALPN;
-use rustix::io::Errno;
 use rustls::ServerConfig;
 use rustls::server::danger::ClientCertVerifier;
-use socket2::{Domain, Protocol, Socket, Type};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -34,6 +37,9 @@ use super::admission::{Admission, ConnectionPermit};
 use super::engine::{Engine, Service};
 use super::frames::FrameRates;
 use super::proxy_protocol::Trust;
+use crate::process::server::Listener;
+use crate::process::sockets::{Entry, Listening};
+use crate::process::workers::Workers;
 use crate::process::{Failure, Shutdown};
 use arrival::{Arrived, Door};
 
@@ -95,26 +101,19 @@ impl Default for Limits {
 
 /// A bound address, with or without TLS.
 pub struct Endpoint {
-    key: String,
     listener: TcpListener,
     tls: Option<Arc<ServerConfig>>,
     trust: Option<Trust>,
     verifier: Option<Arc<dyn ClientCertVerifier>>,
     address: SocketAddr,
+    entry: Entry,
 }
 
 impl Endpoint {
-    /// Binds `address`; `key` is the configuration's key, for the error. With `tls` (its ALPN names the protocols) the
-    /// endpoint speaks HTTPS, without it plain HTTP/1.
-    pub async fn bind(
-        key: &str,
-        address: SocketAddr,
-        tls: Option<Arc<ServerConfig>>,
-    ) -> Result<Self, Failure> {
-        let fail = |e: std::io::Error| Failure::run(format_args!("{key}: cannot listen on {address}: {e}"));
-        let listener = or_ipv4(key, address, listen).map_err(fail)?;
-        let address = listener.local_addr().map_err(fail)?;
-        Ok(Self { key: key.to_owned(), listener, tls, trust: None, verifier: None, address })
+    /// Accepts from a socket. With `tls` (its ALPN names the protocols) the endpoint speaks HTTPS, without it plain HTTP.
+    pub fn new(socket: &Listener, tls: Option<Arc<ServerConfig>>) -> Result<Self, Failure> {
+        let Listening { listener, address, entry, .. } = socket.take()?;
+        Ok(Self { listener, tls, trust: None, verifier: None, address, entry })
     }
 
     /// Every connection begins with a PROXY header from one of these proxies; others are closed.
@@ -133,39 +132,6 @@ impl Endpoint {
     pub fn address(&self) -> SocketAddr {
         self.address
     }
-}
-
-/// Where a machine has no IPv6 (turned off in the kernel, or kept from the unit), `[::]` is IPv4 alone: a site that half of
-/// the world can reach is better than none. An address of IPv6 that was asked for by itself is still missed.
-fn or_ipv4<T>(
-    key: &str,
-    address: SocketAddr,
-    listen: impl Fn(SocketAddr) -> std::io::Result<T>,
-) -> std::io::Result<T> {
-    let is_any = address.is_ipv6() && address.ip().is_unspecified();
-    listen(address).or_else(|e| {
-        let missing = matches!(Errno::from_io_error(&e), Some(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL));
-        if !(is_any && missing) {
-            return Err(e);
-        }
-        tracing::warn!(key, %address, "this machine has no IPv6; listening on IPv4 alone: {e}");
-        listen((Ipv4Addr::UNSPECIFIED, address.port()).into())
-    })
-}
-
-/// `[::]` takes IPv4 as well, whatever the system's `bindv6only` says.
-fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    if address.is_ipv6() {
-        socket.set_only_v6(false)?;
-    }
-    // A restart must not wait for connections of the process before to time out.
-    socket.set_reuse_address(true)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    // The kernel takes the lesser of this and net.core.somaxconn, whose default it is.
-    socket.listen(4096)?;
-    TcpListener::from_std(socket.into())
 }
 
 /// Numbers of open connections, for `/status`.
@@ -197,35 +163,46 @@ impl Drop for Counted {
     }
 }
 
-/// Serves until `shutdown`, and then until everything in flight is done or `shutdown_timeout` is over. `connections` are
-/// counted where others can read them.
+/// Whom connections are served by, and with which limits.
+pub struct Serving<S> {
+    /// The application.
+    pub engine: Arc<Engine<S>>,
+    /// Of one connection, and of all.
+    pub limits: Limits,
+    /// Of one client.
+    pub admission: Arc<Admission>,
+    /// The threads.
+    pub workers: Arc<Workers>,
+    /// Counts them where others can read it.
+    pub connections: Arc<Connections>,
+}
+
+/// Serves until `shutdown`, and then until everything in flight is done or `shutdown_timeout` is over.
 pub async fn serve<S: Service>(
     endpoints: Vec<Endpoint>,
-    engine: Arc<Engine<S>>,
-    limits: Limits,
-    admission: Arc<Admission>,
+    serving: Serving<S>,
+    started: impl FnOnce(),
     mut shutdown: Shutdown,
     shutdown_timeout: Duration,
-    connections: Arc<Connections>,
 ) {
+    let limits = serving.limits;
     let server = Arc::new(Server {
-        engine,
-        limits,
-        admission,
         slots: Arc::new(Semaphore::new(limits.max_connections)),
         tasks: TaskTracker::new(),
         cut: CancellationToken::new(),
         closing: CancellationToken::new(),
         going_away: CancellationToken::new(),
-        connections,
+        serving,
     });
     let accepting = CancellationToken::new();
     let loops = TaskTracker::new();
-    for endpoint in endpoints {
-        tracing::info!(key = %endpoint.key, address = %endpoint.address, tls = endpoint.tls.is_some(), "listening");
-        loops.spawn(accept_loop(server.clone(), endpoint, accepting.clone()));
+    for (number, endpoint) in endpoints.into_iter().enumerate() {
+        let accept = accept_loop(server.clone(), endpoint, accepting.clone());
+        // On a worker: for its share of the connections nobody needs to be woken up.
+        server.serving.workers.spawn(number, loops.track_future(accept));
     }
     loops.close();
+    started();
 
     shutdown.wait().await;
     let deadline = tokio::time::Instant::now() + shutdown_timeout;
@@ -236,11 +213,11 @@ pub async fn serve<S: Service>(
     // Connections of HTTP/1 that wait for a request are closed.
     server.closing.cancel();
     server.tasks.close();
-    let open = server.connections.open();
+    let open = server.serving.connections.open();
     tracing::info!(connections = open, "no longer listening; finishing what is in flight");
     if tokio::time::timeout_at(deadline, server.tasks.wait()).await.is_err() {
         tracing::warn!(
-            connections = server.connections.open(),
+            connections = server.serving.connections.open(),
             ?shutdown_timeout,
             "cut off at shutdown_timeout"
         );
@@ -250,27 +227,33 @@ pub async fn serve<S: Service>(
 }
 
 struct Server<S> {
-    engine: Arc<Engine<S>>,
-    limits: Limits,
-    admission: Arc<Admission>,
+    serving: Serving<S>,
     slots: Arc<Semaphore>,
     tasks: TaskTracker,
     cut: CancellationToken,
     closing: CancellationToken,
     going_away: CancellationToken,
-    connections: Arc<Connections>,
 }
 
 async fn accept_loop<S: Service>(server: Arc<Server<S>>, endpoint: Endpoint, accepting: CancellationToken) {
-    let acceptor = endpoint.tls.map(Acceptor::from_server_config);
-    let door = Arc::new(Door { acceptor, trust: endpoint.trust, verifier: endpoint.verifier });
+    let Endpoint { listener, tls, trust, verifier, address, entry: _entry } = endpoint;
+    let Serving { admission, workers, .. } = &server.serving;
+    let acceptor = tls.map(Acceptor::from_server_config);
+    let door = Arc::new(Door { acceptor, trust, verifier });
+    let failed = |e: std::io::Error| {
+        counter!("trivet_accept_errors_total").increment(1);
+        tracing::warn!(error = %e, %address, "cannot accept a connection");
+    };
+    let listener = match tokio::net::TcpListener::from_std(listener) {
+        Ok(listener) => listener,
+        Err(e) => return failed(e),
+    };
     loop {
         let (stream, from) = tokio::select! {
-            accepted = endpoint.listener.accept() => match accepted {
+            accepted = listener.accept() => match accepted {
                 Ok(accepted) => accepted,
                 Err(e) => {
-                    counter!("trivet_accept_errors_total").increment(1);
-                    tracing::warn!(error = %e, address = %endpoint.address, "cannot accept a connection");
+                    failed(e);
                     // Out of descriptors: accepting again at once would spin.
                     tokio::time::sleep(Duration::from_millis(50)).await;
                     continue;
@@ -279,7 +262,7 @@ async fn accept_loop<S: Service>(server: Arc<Server<S>>, endpoint: Endpoint, acc
             () = accepting.cancelled() => return,
         };
         // Before a slot is waited for: one client alone cannot take them all.
-        let Ok(permit) = door.knock(&server.admission, from) else { continue };
+        let Ok(permit) = door.knock(admission, from) else { continue };
         // Without a free slot this connection waits here and the next ones in the kernel's queue, where they cost
         // nothing. (Were the slot taken before the accept, an idle endpoint would keep one from the busy ones.)
         let slot = tokio::select! {
@@ -290,9 +273,10 @@ async fn accept_loop<S: Service>(server: Arc<Server<S>>, endpoint: Endpoint, acc
             () = accepting.cancelled() => return,
         };
         let (server_of_task, door) = (server.clone(), door.clone());
-        server.tasks.spawn(async move {
-            let _slot = slot;
-            let _counted = Counted::new(&server_of_task.connections);
+        let counts = server.tasks.token();
+        workers.place().serve(stream, move |stream| async move {
+            let (_slot, _counts) = (slot, counts);
+            let _counted = Counted::new(&server_of_task.serving.connections);
             let cut = server_of_task.cut.clone();
             tokio::select! {
                 () = connection(server_of_task, &door, stream, from, permit) => {}
@@ -309,7 +293,7 @@ async fn connection<S: Service>(
     from: SocketAddr,
     permit: Option<ConnectionPermit>,
 ) {
-    let Server { engine, limits, admission, .. } = &*server;
+    let Serving { engine, limits, admission, .. } = &server.serving;
     // What is needed for a while only has room of its own: a connection that waits holds little.
     let arriving = Box::pin(door.enter(admission, tcp, from, permit, limits.handshake_timeout));
     let Some(arrived) = arriving.await else { return };
@@ -326,23 +310,4 @@ async fn connection<S: Service>(
         }
     }
     drop(permit);
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn without_ipv6_any_address_is_any_of_ipv4() {
-        let without_ipv6 = |address: SocketAddr| match address.is_ipv6() {
-            true => Err(std::io::Error::from_raw_os_error(Errno::AFNOSUPPORT.raw_os_error())),
-            false => Ok(address),
-        };
-        let bound = |address: &str| or_ipv4("https.listen", address.parse().unwrap(), without_ipv6).ok();
-        assert_eq!(bound("[::]:443"), Some("0.0.0.0:443".parse().unwrap()));
-        assert_eq!(bound("192.0.2.1:443"), Some("192.0.2.1:443".parse().unwrap()));
-        assert_eq!(bound("[2001:db8::1]:443"), None, "that one was asked for");
-        let taken = |_| Err::<(), _>(std::io::Error::from_raw_os_error(Errno::ADDRINUSE.raw_os_error()));
-        assert!(or_ipv4("https.listen", "[::]:443".parse().unwrap(), taken).is_err());
-    }
 }

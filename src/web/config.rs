@@ -10,6 +10,7 @@ use serde::Deserialize;
 use crate::config::{self, Invalid, Log, Metrics, TlsFiles, Validate};
 use crate::http::proxy_protocol::{self, Trust};
 use crate::pool::config::{BackendConfig, HealthConfig, Protocol, validate_backends};
+use crate::process::workers;
 
 /// The whole configuration of `trivet-web`.
 #[derive(Debug, Clone, Deserialize)]
@@ -17,6 +18,9 @@ use crate::pool::config::{BackendConfig, HealthConfig, Protocol, validate_backen
 pub struct Config {
     /// The name of this node; answers carry it in logs and `/healthz`.
     pub node: String,
+    /// Threads that carry connections; as many as there are cores for this process when absent.
+    #[serde(default)]
+    pub threads: Option<usize>,
     /// Logs.
     #[serde(default)]
     pub log: Log,
@@ -199,12 +203,20 @@ fn yes() -> bool {
     true
 }
 
+impl Config {
+    /// Threads that carry connections.
+    pub fn threads(&self) -> usize {
+        self.threads.unwrap_or_else(workers::cores)
+    }
+}
+
 impl Validate for Config {
     fn validate(&self) -> Result<(), Invalid> {
         if self.node.is_empty() {
             return Invalid::err("node", "is empty; write the node's name");
         }
         self.log.validate("log")?;
+        config::threads(self.threads)?;
         config::positive("shutdown_timeout", self.shutdown_timeout)?;
         if self.drain_delay >= self.shutdown_timeout {
             return Invalid::err(

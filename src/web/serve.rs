@@ -14,14 +14,16 @@ use super::upstreams::Upstreams;
 use crate::config::ConfigError;
 use crate::http::admission::Admission;
 use crate::http::engine::Engine;
-use crate::http::server::{self, Connections, Endpoint, Limits};
+use crate::http::server::{self as listeners, Connections, Endpoint, Limits, Serving};
 use crate::http::steps::Policy;
-use crate::process::{self, Failure, Heartbeats, Shutdown};
+use crate::process::Failure;
+use crate::process::server::Server;
+use crate::process::workers::Workers;
 use crate::telemetry::{self, MetricsServer};
 use crate::tls;
 
 /// Runs until SIGTERM or SIGINT, and then until what is in flight is done.
-pub async fn run(config: Config) -> Result<(), Failure> {
+pub fn run(config: Config) -> Result<(), Failure> {
     telemetry::init_log(&config.log);
     let metrics = telemetry::init_metrics("trivet-web")?;
     // Everything that can be wrong with files is found before anything is bound.
@@ -31,29 +33,17 @@ pub async fn run(config: Config) -> Result<(), Failure> {
     let ends = tls::expiry(&config.tls.certificate)?;
     let expires = ends.format(&Rfc3339).ok();
     let certificate = config.tls.certificate.display().to_string();
-    let (node, files) = (config.node.clone(), config.files.clone());
-    let site = tokio::task::spawn_blocking(move || Site::load(files))
-        .await
-        .map_err(Failure::run)?
+    let site = Site::load(config.files.clone())
         .map_err(|e| ConfigError::at(&config.files.root, "static.root", e.source))?;
     let site = Arc::new(site);
 
-    let shutdown = Shutdown::on_signals()?;
-    let limits = limits(&config);
-    // The balancers are the clients here, and each carries many of the public's.
-    let admission = Admission::unlimited();
-    let web = Web::new(config.node.clone(), shutdown.clone(), site.clone(), upstreams.clone());
-    let engine = Engine::new(web, Policy::inner(), limits, admission.clone(), shutdown.clone());
-
-    let mut endpoints = Vec::new();
-    for address in &config.listen {
-        let endpoint = Endpoint::bind("listen", *address, Some(server_tls.clone())).await?;
-        endpoints.push(endpoint.behind(config.proxy_protocol.clone()));
-    }
+    let mut server = Server::new();
+    let (workers, working) = Workers::add(&mut server, config.threads());
     let connections = Arc::new(Connections::default());
     let status = {
         let (site, upstreams, connections, shutdown) =
-            (site.clone(), upstreams.clone(), connections.clone(), shutdown.clone());
+            (site.clone(), upstreams.clone(), connections.clone(), server.shutdown());
+        let (workers, node) = (workers.clone(), config.node.clone());
         Arc::new(move || {
             let store = site.store();
             json!({
@@ -64,22 +54,36 @@ pub async fn run(config: Config) -> Result<(), Failure> {
                 "backends": upstreams.status(),
                 "static": {"files": store.files(), "memory_bytes": store.memory()},
                 "connections": connections.open(),
+                "workers": workers.status(),
                 "certificates": [{"file": certificate, "not_after": expires, "days_left": days_left(ends)}],
             })
         })
     };
-    let metrics_server = MetricsServer::bind(&config.metrics).await?;
-    // It answers while the process drains, and ends with it.
-    let (_running, until_the_end) = Shutdown::channel();
-    tokio::spawn(metrics_server.serve(metrics, status, until_the_end));
-    let heartbeats = Heartbeats::default();
-    upstreams.watch(&heartbeats).await;
-    tokio::spawn(site.reload_when_told(shutdown.clone()));
-    process::notify_ready_while(heartbeats);
-    tracing::info!(node = %config.node, "serving");
-    server::serve(endpoints, engine, limits, admission, shutdown, config.shutdown_timeout, connections).await;
-    tracing::info!("stopped");
-    Ok(())
+    MetricsServer::add(&mut server, &config.metrics, metrics, status);
+    let (checked, heartbeats) = (upstreams.clone(), server.heartbeats());
+    let checks = server.service("checks", &[], move |_| async move {
+        checked.watch(&heartbeats).await;
+        Ok(())
+    });
+    server.background("static files", site.clone().reload_when_told(server.shutdown()));
+
+    let sockets: Vec<_> = config.listen.iter().map(|a| server.listen("listen", *a)).collect();
+    let (limits, trust) = (limits(&config), config.proxy_protocol.clone());
+    let (shutdown, timeout) = (server.shutdown(), config.shutdown_timeout);
+    // The balancers are the clients here, and each carries many of the public's.
+    let admission = Admission::unlimited();
+    let web = Web::new(config.node.clone(), shutdown.clone(), site, upstreams);
+    let engine = Engine::new(web, Policy::inner(), limits, admission.clone(), shutdown.clone());
+    let serving = Serving { engine, limits, admission, workers, connections };
+    server.serves_clients("http", &[&working[..], &[checks]].concat(), move |start| async move {
+        let mut endpoints = Vec::new();
+        for socket in &sockets {
+            endpoints.push(Endpoint::new(socket, Some(server_tls.clone()))?.behind(trust.clone()));
+        }
+        listeners::serve(endpoints, serving, || start.ready(), shutdown, timeout).await;
+        Ok(())
+    });
+    server.run(&config.node)
 }
 
 fn days_left(ends: OffsetDateTime) -> i64 {

@@ -4,48 +4,53 @@
 //! instead of being refused (systemd.socket(5), sd_listen_fds(3)).
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 
 use listenfd::ListenFd;
 use tokio::net::TcpListener;
 
 use super::{Gateway, Role};
-use crate::process::Failure;
+use crate::process::sockets::Entry;
+use crate::process::{self, Failure};
+
+/// A socket to be listened on, and the role behind it.
+pub struct Wanted {
+    role: Role,
+    socket: process::server::Listener,
+}
 
 /// A bound listener and the role behind it.
 pub struct Listener {
     pub(super) role: Role,
     pub(super) listener: TcpListener,
+    /// Keeps the socket for whoever comes after us.
+    _entry: Entry,
 }
 
-impl Listener {
-    /// Where it listens.
-    pub fn address(&self) -> std::io::Result<SocketAddr> {
-        self.listener.local_addr()
+impl Wanted {
+    /// The listener, once its server has bound it.
+    pub fn take(&self) -> Result<Listener, Failure> {
+        let (listener, entry) = self.socket.take_for_tokio()?;
+        Ok(Listener { role: self.role, listener, _entry: entry })
     }
 }
 
 impl Gateway {
-    /// Takes every listener that systemd passes, by its address, and binds the others.
-    pub async fn bind(self: Arc<Self>) -> Result<Vec<Listener>, Failure> {
+    /// Takes every listener that systemd passes, by its address, and has `server` bind the others.
+    pub fn listen(&self, server: &mut process::server::Server) -> Result<Vec<Wanted>, Failure> {
         let mut passed = Passed::take()?;
-        let mut bound = Vec::new();
+        let mut wanted = Vec::new();
         for (role, list) in [(Role::Write, &self.config.write_listen), (Role::Read, &self.config.read_listen)]
         {
             for address in list {
-                let key = role.key();
-                let fail = |e| Failure::run(format_args!("{key}: cannot listen on {address}: {e}"));
-                let (listener, from) = match passed.at(*address) {
-                    Some(listener) => (TcpListener::from_std(listener).map_err(fail)?, "systemd"),
-                    None => (TcpListener::bind(address).await.map_err(fail)?, "own"),
+                let socket = match passed.at(*address) {
+                    Some(listener) => server.listen_with(role.key(), *address, listener),
+                    None => server.listen(role.key(), *address),
                 };
-                let at = listener.local_addr().map_err(fail)?;
-                tracing::info!(key, address = %at, socket = from, "listening");
-                bound.push(Listener { role, listener });
+                wanted.push(Wanted { role, socket });
             }
         }
         passed.none_left()?;
-        Ok(bound)
+        Ok(wanted)
     }
 }
 

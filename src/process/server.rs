@@ -1,0 +1,368 @@
+//! The life of a program that carries traffic: Pingora's `Server` runs it as services, each on a thread and a runtime of its own.
+//!
+//! ```text
+//! sockets ── bound, all of them, before anything else
+//!    └─ workers, checks (first round), files, sweeps, metrics
+//!          └─ what serves clients, and what says that it does
+//!                └─ READY=1, once every service has said that it is ready
+//! ```
+//!
+//! A stop is ours: Pingora is told to end when nothing is left to do, so it neither waits a grace period nor cuts anything off.
+//! A service that cannot start ends the process with its reason, before READY. A panic anywhere ends it, too
+//! ([`end_on_panic`](super::end_on_panic)).
+
+use std::future::Future;
+use std::net::{SocketAddr, TcpListener};
+use std::pin::Pin;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use pingora::server::configuration::ServerConf;
+use pingora::server::{ListenFds, RunArgs, ShutdownSignal, ShutdownSignalWatch, ShutdownWatch};
+use pingora::services::background::{BackgroundService, GenBackgroundService};
+use pingora::services::{ServiceReadyNotifier, ServiceWithDependents};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
+
+pub use pingora::services::ServiceHandle;
+
+use super::sockets::{Listening, Sockets};
+use super::{Failure, Heartbeats, Shutdown};
+
+/// A server that is being put together.
+pub struct Server {
+    pingora: pingora::server::Server,
+    life: Arc<Life>,
+    shutdown: Shutdown,
+    heartbeats: Heartbeats,
+    wanted: Vec<Wanted>,
+    /// Those that are to bind sockets first have no number yet, so these wait for them by hand; see [`Server::run`].
+    services: Vec<ServiceHandle>,
+}
+
+/// What ends it.
+struct Life {
+    stop: watch::Sender<bool>,
+    /// The services that have clients: it ends when they have.
+    serving: TaskTracker,
+    failure: Mutex<Option<Failure>>,
+    failed: CancellationToken,
+}
+
+/// A socket to be listened on once the server runs.
+struct Wanted {
+    key: String,
+    address: SocketAddr,
+    passed: Option<TcpListener>,
+    bound: Arc<Mutex<Option<Listening>>>,
+}
+
+/// A socket that a service takes when it starts.
+pub struct Listener {
+    key: String,
+    bound: Arc<Mutex<Option<Listening>>>,
+}
+
+impl Listener {
+    /// Takes it; a second time there is none.
+    pub fn take(&self) -> Result<Listening, Failure> {
+        let missing = || Failure::run(format_args!("{}: the socket was not bound", self.key));
+        self.bound.lock().take().ok_or_else(missing)
+    }
+
+    /// As [`take`](Self::take), for tokio. The second of the two is to be kept as long as the first.
+    pub fn take_for_tokio(&self) -> Result<(tokio::net::TcpListener, super::sockets::Entry), Failure> {
+        let Listening { listener, entry, .. } = self.take()?;
+        let listener = tokio::net::TcpListener::from_std(listener)
+            .map_err(|e| Failure::run(format_args!("{}: {e}", self.key)))?;
+        Ok((listener, entry))
+    }
+}
+
+/// What a service starts with.
+#[derive(Clone)]
+pub struct Start(Arc<Mutex<Option<ServiceReadyNotifier>>>);
+
+impl Start {
+    /// Those that depend on the service may start.
+    pub fn ready(&self) {
+        drop(self.0.lock().take());
+    }
+}
+
+impl Server {
+    /// Without services yet.
+    pub fn new() -> Self {
+        // No work stealing: what a service runs stays on its thread. The rest of Pingora's configuration is about what it is
+        // not asked to do here: daemons, users, files with process numbers.
+        let conf = ServerConf { threads: 1, work_stealing: false, ..ServerConf::default() };
+        let (stop, shutdown) = Shutdown::channel();
+        let life = Life {
+            stop,
+            serving: TaskTracker::new(),
+            failure: Mutex::default(),
+            failed: CancellationToken::new(),
+        };
+        Self {
+            pingora: pingora::server::Server::new_with_opt_and_conf(None, conf),
+            life: Arc::new(life),
+            shutdown,
+            heartbeats: Heartbeats::default(),
+            wanted: Vec::new(),
+            services: Vec::new(),
+        }
+    }
+
+    /// Told when a stop is asked for.
+    pub fn shutdown(&self) -> Shutdown {
+        self.shutdown.clone()
+    }
+
+    /// What the watchdog is to vouch for.
+    pub fn heartbeats(&self) -> Heartbeats {
+        self.heartbeats.clone()
+    }
+
+    /// A socket that is bound before any service starts, so that nothing is served by halves. `key` is the configuration's.
+    pub fn listen(&mut self, key: &str, address: SocketAddr) -> Listener {
+        self.want(key, address, None)
+    }
+
+    /// As [`listen`](Self::listen), with a socket that listens already.
+    pub fn listen_with(&mut self, key: &str, address: SocketAddr, passed: TcpListener) -> Listener {
+        self.want(key, address, Some(passed))
+    }
+
+    fn want(&mut self, key: &str, address: SocketAddr, passed: Option<TcpListener>) -> Listener {
+        let bound = Arc::new(Mutex::new(None));
+        self.wanted.push(Wanted { key: key.into(), address, passed, bound: bound.clone() });
+        Listener { key: key.into(), bound }
+    }
+
+    /// A service that starts when those in `after` are ready, and says so itself. An error ends the process.
+    pub fn service<F>(
+        &mut self,
+        name: &str,
+        after: &[ServiceHandle],
+        run: impl FnOnce(Start) -> F + Send + 'static,
+    ) -> ServiceHandle
+    where
+        F: Future<Output = Result<(), Failure>> + Send + 'static,
+    {
+        self.add(name, after, None, run)
+    }
+
+    /// As [`service`](Self::service), for one that has clients: a stop waits for its end.
+    pub fn serves_clients<F>(
+        &mut self,
+        name: &str,
+        after: &[ServiceHandle],
+        run: impl FnOnce(Start) -> F + Send + 'static,
+    ) -> ServiceHandle
+    where
+        F: Future<Output = Result<(), Failure>> + Send + 'static,
+    {
+        let serving = self.life.serving.token();
+        self.add(name, after, Some(serving), run)
+    }
+
+    /// Work that goes on for as long as the process does, and for which nobody waits.
+    pub fn background(&mut self, name: &str, work: impl Future<Output = ()> + Send + 'static) {
+        let work = Arc::new(Background(Mutex::new(Some(Box::pin(work)))));
+        let handle = self.pingora.add_service(GenBackgroundService::new(name.into(), work));
+        self.services.push(handle);
+    }
+
+    fn add<F>(
+        &mut self,
+        name: &str,
+        after: &[ServiceHandle],
+        serving: Option<TaskTrackerToken>,
+        run: impl FnOnce(Start) -> F + Send + 'static,
+    ) -> ServiceHandle
+    where
+        F: Future<Output = Result<(), Failure>> + Send + 'static,
+    {
+        let run: Run = Box::new(move |_, start| Box::pin(run(start)));
+        let handle = self.add_task(name, Vec::new(), serving, run);
+        handle.add_dependencies(after);
+        self.services.push(handle.clone());
+        handle
+    }
+
+    fn add_task(
+        &mut self,
+        name: &str,
+        listens: Vec<String>,
+        serving: Option<TaskTrackerToken>,
+        run: Run,
+    ) -> ServiceHandle {
+        let life = self.life.clone();
+        self.pingora.add_service(Task {
+            name: name.into(),
+            listens,
+            run: Mutex::new(Some(run)),
+            life,
+            serving,
+        })
+    }
+
+    /// Runs until a stop was asked for and everything in flight is done, or until something cannot go on.
+    pub fn run(mut self, node: &str) -> Result<(), Failure> {
+        let wanted = std::mem::take(&mut self.wanted);
+        let addresses = wanted.iter().map(|w| w.address.to_string()).collect();
+        let bind: Run = Box::new(move |sockets, start| {
+            Box::pin(async move {
+                wanted.into_iter().try_for_each(|w| w.bind(&sockets))?;
+                start.ready();
+                Ok(())
+            })
+        });
+        let sockets = self.add_task("sockets", addresses, None, bind);
+        let services = std::mem::take(&mut self.services);
+        for service in &services {
+            service.add_dependency(&sockets);
+        }
+        let (heartbeats, node) = (self.heartbeats.clone(), node.to_owned());
+        self.service("ready", &services, move |_| async move {
+            super::notify_ready_while(heartbeats);
+            tracing::info!(%node, "serving");
+            Ok(())
+        });
+        let life = self.life.clone();
+        // Where a new process would fetch the sockets of the one before.
+        self.pingora.bootstrap();
+        self.pingora.run(RunArgs { shutdown_signal: Box::new(End(life.clone())) });
+        match life.failure.lock().take() {
+            Some(failure) => Err(failure),
+            None => {
+                tracing::info!("stopped");
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Wanted {
+    fn bind(self, sockets: &Sockets) -> Result<(), Failure> {
+        let Self { key, address, passed, bound } = self;
+        let listening = match passed {
+            Some(listener) => sockets.enter(address, listener, "systemd"),
+            None => sockets.listen(&key, address),
+        };
+        let listening =
+            listening.map_err(|e| Failure::run(format_args!("{key}: cannot listen on {address}: {e}")))?;
+        tracing::info!(key, address = %listening.address, socket = listening.from, "listening");
+        *bound.lock() = Some(listening);
+        Ok(())
+    }
+}
+
+/// When Pingora is to end the process.
+struct End(Arc<Life>);
+
+#[async_trait]
+impl ShutdownSignalWatch for End {
+    async fn recv(&self) -> ShutdownSignal {
+        tokio::select! {
+            () = self.0.stopped() => {}
+            () = self.0.failed.cancelled() => {}
+        }
+        // Nothing is left that could be waited for.
+        ShutdownSignal::FastShutdown
+    }
+}
+
+impl Life {
+    /// Returns once a stop was asked for, and whoever has clients has finished with them.
+    async fn stopped(&self) {
+        let (mut term, mut int) = match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
+            (Ok(term), Ok(int)) => (term, int),
+            (Err(e), _) | (_, Err(e)) => {
+                return self.fail(Failure::run(format_args!("cannot listen for signals: {e}")));
+            }
+        };
+        tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
+        tracing::info!("stopping");
+        super::notify_stopping();
+        self.stop.send_replace(true);
+        self.serving.close();
+        // Further signals are taken and do nothing: what is draining must not die of impatience.
+        self.serving.wait().await;
+    }
+
+    fn fail(&self, failure: Failure) {
+        self.failure.lock().get_or_insert(failure);
+        self.failed.cancel();
+    }
+}
+
+type Run =
+    Box<dyn FnOnce(Sockets, Start) -> Pin<Box<dyn Future<Output = Result<(), Failure>> + Send>> + Send>;
+
+/// A service that runs once.
+struct Task {
+    name: String,
+    listens: Vec<String>,
+    /// The lock makes it shareable, which Pingora wants; nobody shares it.
+    run: Mutex<Option<Run>>,
+    life: Arc<Life>,
+    serving: Option<TaskTrackerToken>,
+}
+
+#[async_trait]
+impl ServiceWithDependents for Task {
+    async fn start_service(
+        &mut self,
+        fds: Option<ListenFds>,
+        _: ShutdownWatch,
+        _: usize,
+        ready: ServiceReadyNotifier,
+    ) {
+        let start = Start(Arc::new(Mutex::new(Some(ready))));
+        let (Some(run), Some(fds)) = (self.run.get_mut().take(), fds) else { return };
+        match run(Sockets::new(fds), start.clone()).await {
+            Ok(()) => start.ready(),
+            Err(failure) => {
+                self.life.fail(failure);
+                // A notifier that is dropped says "ready", and what depends on this service must not start.
+                std::future::pending::<()>().await;
+            }
+        }
+        self.serving = None;
+    }
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn threads(&self) -> Option<usize> {
+        Some(1)
+    }
+
+    fn listen_addresses(&self) -> Option<Vec<String>> {
+        Some(self.listens.clone())
+    }
+}
+
+struct Background(Mutex<Option<Pin<Box<dyn Future<Output = ()> + Send>>>>);
+
+#[async_trait]
+impl BackgroundService for Background {
+    async fn start(&self, _: ShutdownWatch) {
+        let work = self.0.lock().take();
+        if let Some(work) = work {
+            work.await;
+        }
+    }
+}
