@@ -36,14 +36,19 @@ impl Program {
     }
 
     /// Runs a command that becomes one of the programs, and waits until it serves.
-    pub fn spawn(mut command: Command) -> Self {
+    pub fn spawn(command: Command) -> Self {
+        let program = Self::begin(command);
+        program.logged(|line| line["message"] == "serving");
+        program
+    }
+
+    /// As [`spawn`](Self::spawn), but waits for nothing.
+    pub fn begin(mut command: Command) -> Self {
         let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let log = Arc::new(Mutex::new(Vec::new()));
         let (lines, to) = (BufReader::new(child.stderr.take().unwrap()).lines(), log.clone());
         std::thread::spawn(move || lines.map_while(Result::ok).for_each(|line| to.lock().push(line)));
-        let program = Self { child, log };
-        program.logged(|line| line["message"] == "serving");
-        program
+        Self { child, log }
     }
 
     /// Waits for a log line.
