@@ -25,8 +25,8 @@ pub fn provider() -> Arc<CryptoProvider> {
     PROVIDER.clone()
 }
 
-/// Makes [`provider`] what libraries use that do not ask us. To be called first in every program: Pingora's connector
-/// installs ring when nothing is installed yet.
+/// Makes [`provider`] what libraries use that do not ask us. To be called first in every program: parts of Pingora install
+/// ring where nothing is installed yet.
 pub fn install_provider() {
     // An error says that there is one already; tests in one process may come here more than once.
     let _ = (*provider()).clone().install_default();

@@ -40,7 +40,7 @@ pub struct Server {
     shutdown: Shutdown,
     heartbeats: Heartbeats,
     wanted: Vec<Wanted>,
-    /// Those that are to bind sockets first have no number yet, so these wait for them by hand; see [`Server::run`].
+    /// All of them: for these READY=1 waits.
     services: Vec<ServiceHandle>,
 }
 

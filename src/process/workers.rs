@@ -168,6 +168,8 @@ impl Drop for Place {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
     use super::*;
 
     fn loads(workers: &Workers) -> Vec<usize> {
@@ -193,6 +195,51 @@ mod tests {
         let next: Vec<_> = (0..4).map(|_| workers.place()).collect();
         assert!(next.iter().all(|p| p.index == 1), "{:?}", loads(&workers));
         assert_eq!(rest.len(), 8);
+    }
+
+    #[test]
+    fn a_worker_that_stands_still_is_missed() {
+        let (workers, heartbeats) = (Workers::new(1), Heartbeats::default());
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(async { workers.start(0, &heartbeats, "worker 0".into()) });
+        let in_time = |seconds| std::time::Instant::now() + Duration::from_secs(seconds);
+        assert_eq!(heartbeats.missed(in_time(5)), None);
+        let missed = heartbeats.missed(in_time(15)).unwrap();
+        assert!(missed.starts_with("worker 0 has not come round"), "{missed}");
+    }
+
+    #[tokio::test]
+    async fn what_is_accepted_on_another_thread_is_served_on_the_workers() {
+        let workers = Workers::new(2);
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (stop, stopped) = std::sync::mpsc::channel::<()>();
+        let (told, started) = tokio::sync::oneshot::channel();
+        let of_thread = workers.clone();
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                of_thread.start(1, &Heartbeats::default(), "worker 1".into());
+                told.send(std::thread::current().id()).unwrap();
+                while stopped.try_recv() == Err(std::sync::mpsc::TryRecvError::Empty) {
+                    tokio::task::yield_now().await;
+                }
+            });
+        });
+        let other = started.await.unwrap();
+        workers.start(0, &Heartbeats::default(), "worker 0".into());
+        for expected in [std::thread::current().id(), other] {
+            let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+            let (accepted, _) = listener.accept().await.unwrap();
+            let (tell, served) = tokio::sync::oneshot::channel();
+            workers.place().serve(accepted, |mut tcp| async move {
+                tcp.write_all(b"x").await.unwrap();
+                let _ = tell.send(std::thread::current().id());
+            });
+            assert_eq!(client.read_u8().await.unwrap(), b'x');
+            assert_eq!(served.await.unwrap(), expected);
+        }
+        drop(stop);
+        thread.join().unwrap();
     }
 
     #[test]
