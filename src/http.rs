@@ -1,24 +1,26 @@
-//! HTTP as balancer and web tier share it.
+//! What a message of HTTP is, as balancer and web tier share it. Nothing here knows of back ends.
 //!
-//! * [`server`]: accept loops, TLS, deadlines and graceful stop around the engine.
-//! * [`engine`]: HTTP/1.1 and HTTP/2, to clients and to back ends.
-//! * [`steps`]: what every request passes, over a neutral [`head`]; [`strict`] and [`forwarded`] are its larger steps.
-//! * [`exchange`]: the access log line and the metrics of one request. [`pages`]: what a client sees when it fails.
+//! * [`steps`]: what every request passes, over a neutral [`head`]; [`strict`] and [`forwarded`] are its larger steps,
+//!   [`refusal`] is why a request gets no further, [`pages`] what a client sees then.
+//! * The codec of HTTP/1.1: [`scan`], [`field`], [`request`], [`response`], [`body`]; [`pump`] moves content from one framing into
+//!   another. [`websocket`]: upgrades between HTTP/1.1 and HTTP/2.
 //! * [`frames`]: HTTP/2 frames that nobody needs so many of.
-//! * [`proxy_protocol`]: who the client is behind another load balancer. [`admission`]: how much one client may ask for.
+//! * [`proxy_protocol`]: who the client is behind another load balancer.
 //! * [`client`]: a small client for checks.
 
-pub mod admission;
+pub mod body;
 pub mod client;
-pub mod engine;
-pub mod exchange;
+pub mod field;
 pub mod forwarded;
 pub mod frames;
 pub mod head;
 pub mod pages;
 pub mod proxy_protocol;
-pub mod quiet;
+pub mod pump;
 pub mod refusal;
-pub mod server;
+pub mod request;
+pub mod response;
+pub mod scan;
 pub mod steps;
 pub mod strict;
+pub mod websocket;

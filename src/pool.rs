@@ -34,18 +34,18 @@ use crate::process::Heartbeats;
 pub mod backend;
 pub mod balance;
 pub mod check;
-pub mod config;
 mod queue;
 mod rounds;
+pub mod timing;
 
 pub use backend::{Backend, Health, NewBackend, Spec};
 pub use balance::{Balance, Load, RoundRobin};
-pub use check::{Check, HttpCheck, Verdict};
+pub use check::{Check, Verdict};
 pub use queue::PoolLimits;
 
 use backend::Standing;
-use config::Timing;
 use queue::Queue;
+use timing::Timing;
 
 /// The back ends that one request has tried already.
 pub struct Tried<T>(Vec<Arc<Backend<T>>>);

@@ -4,10 +4,10 @@ use std::net::IpAddr;
 
 use bytes::BytesMut;
 use http::Method;
-use trivet::http::engine::body::Framing;
-use trivet::http::engine::request::Request;
-use trivet::http::engine::response::Response;
-use trivet::http::engine::scan::Scan;
+use trivet::http::body::Framing;
+use trivet::http::request::Request;
+use trivet::http::response::Response;
+use trivet::http::scan::Scan;
 use trivet::http::steps::{self, Peer, Policy};
 use trivet::tls::clients::ClientVerified;
 

@@ -10,12 +10,13 @@ use ipnet::IpNet;
 use serde::Deserialize;
 
 use crate::config::{self, Invalid, Log, Metrics, TlsFiles, Validate};
-use crate::http::admission::RequestRate;
-use crate::http::engine::request::MOST_FIELDS;
 use crate::http::frames::FrameRates;
 use crate::http::proxy_protocol::{self, Trust};
-use crate::pool::config::{BackendConfig, HealthConfig, Protocol, Timing, validate_backends};
+use crate::http::request::MOST_FIELDS;
+use crate::pool::timing::Timing;
 use crate::process::workers;
+use crate::proxy::admission::RequestRate;
+use crate::proxy::config::{BackendConfig, HealthConfig, Protocol, validate_backends};
 use crate::tls::options::{CertificateFiles, PublicTls};
 
 /// The whole file. HTTP needs `[https]` and `[web]`; the gateway needs `[database]`; a process runs either or both.

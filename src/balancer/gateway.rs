@@ -29,10 +29,11 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::config;
 use crate::config::ConfigError;
-use crate::pool::config::Timing;
-use crate::pool::{Backend, HttpCheck, NewBackend, Pool, PoolLimits, Spec};
+use crate::pool::timing::Timing;
+use crate::pool::{Backend, NewBackend, Pool, PoolLimits, Spec};
 use crate::process::workers::Workers;
 use crate::process::{Heartbeats, Shutdown};
+use crate::proxy::check::HttpCheck;
 use crate::tls;
 
 mod connection;

@@ -7,8 +7,8 @@ use axum::http::StatusCode;
 use axum::routing::get;
 use tokio::net::TcpListener;
 
-use crate::http::engine::upstream::HttpPool;
 use crate::process::Shutdown;
+use crate::proxy::upstream::HttpPool;
 
 /// Serves the check on a bound socket.
 pub struct LocalCheck(pub TcpListener);

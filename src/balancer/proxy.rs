@@ -8,14 +8,15 @@ use http::{Method, StatusCode};
 
 use super::config::Web;
 use crate::config::ConfigError;
-use crate::http::engine::request::Request;
-use crate::http::engine::upstream::{HttpPool, Reach, Upstream};
-use crate::http::engine::{self, Destination, Route};
-use crate::http::exchange::Exchange;
 use crate::http::head::RequestHead as _;
+use crate::http::request::Request;
 use crate::http::steps::{self, Admitted};
-use crate::pool::config::Protocol;
-use crate::pool::{HttpCheck, NewBackend, Pool, PoolLimits, Scope, Spec};
+use crate::pool::{NewBackend, Pool, PoolLimits, Scope, Spec};
+use crate::proxy::check::HttpCheck;
+use crate::proxy::config::Protocol;
+use crate::proxy::exchange::Exchange;
+use crate::proxy::upstream::{HttpPool, Reach, Upstream};
+use crate::proxy::{Answer, Content, Destination, Route, Service};
 use crate::tls;
 
 /// What the balancer does with a request.
@@ -44,16 +45,13 @@ impl Balancer {
     }
 }
 
-impl engine::Service for Balancer {
+impl Service for Balancer {
     async fn route(&self, request: &Request, exchange: &mut Exchange) -> Route {
         match exchange.admitted.as_ref().and_then(|a| self.redirect(request.method(), a)) {
             // What a client sends in plain text beside the head is not read.
-            Some((status, fields)) => Route::Answer(engine::Answer {
-                status,
-                fields,
-                content: engine::Content::Memory(Bytes::new()),
-                close: true,
-            }),
+            Some((status, fields)) => {
+                Route::Answer(Answer { status, fields, content: Content::Memory(Bytes::new()), close: true })
+            }
             None => Route::Forward(Destination {
                 pool: self.pool.clone(),
                 scope: Scope::ANY,

@@ -10,14 +10,14 @@ use super::local_check::LocalCheck;
 use super::proxy::{self, Balancer};
 use super::status::Status;
 use crate::config::ConfigError;
-use crate::http::admission::{Admission, Rules};
-use crate::http::engine::Engine;
-use crate::http::engine::upstream::{self, HttpPool};
-use crate::http::server::{self as listeners, Connections, Endpoint, Limits, Serving};
 use crate::http::steps::{self, Policy, Position};
 use crate::process::Failure;
 use crate::process::server::{Server, ServiceHandle};
 use crate::process::workers::Workers;
+use crate::proxy::Engine;
+use crate::proxy::admission::{Admission, Rules};
+use crate::proxy::server::{self as listeners, Connections, Endpoint, Limits, Serving};
+use crate::proxy::upstream::{self, HttpPool};
 use crate::telemetry::{self, MetricsServer};
 use crate::tls::site::{PublicServer, SiteCertificates};
 

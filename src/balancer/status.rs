@@ -6,10 +6,10 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 
 use super::gateway::Gateway;
-use crate::http::engine::upstream::HttpPool;
-use crate::http::server::Connections;
 use crate::process::Shutdown;
 use crate::process::workers::Workers;
+use crate::proxy::server::Connections;
+use crate::proxy::upstream::HttpPool;
 use crate::tls::site::{CertificateStatus, SiteCertificates};
 
 /// Everything `/status` is made of.

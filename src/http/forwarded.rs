@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use http::Version;
 use http::header::{HeaderName, VIA};
 
-use super::steps::Admitted;
+use crate::http::steps::Admitted;
 use crate::tls::clients::ClientVerified;
 
 /// `X-Forwarded-For`

@@ -1,9 +1,21 @@
 //! Why a request is not served, and the one place where that becomes a status.
 
+use std::time::Duration;
+
 use http::StatusCode;
 
-use super::admission::RetryAfter;
-use super::engine::body::BadBody;
+use crate::http::body::BadBody;
+
+/// The client has sent as many requests as it may; after this time it may send one (RFC 9110 section 10.2.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RetryAfter(pub Duration);
+
+impl RetryAfter {
+    /// The value of the field `Retry-After`: whole seconds, at least one.
+    pub fn seconds(self) -> u64 {
+        self.0.as_secs() + u64::from(self.0.subsec_nanos() > 0 || self.0.is_zero())
+    }
+}
 
 /// A request that is answered here and goes no further. The words are for the log; the client sees the status's page.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

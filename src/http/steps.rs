@@ -14,12 +14,12 @@ use http::{Method, StatusCode, Version};
 use ipnet::IpNet;
 use pingora::protocols::l4::ext::get_tcp_info;
 
-use super::forwarded::{
+use crate::http::forwarded::{
     self, TRIVET_HOP, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PORT, X_FORWARDED_PROTO, X_REQUEST_ID,
 };
-use super::head::RequestHead;
-use super::refusal::Refusal;
-use super::strict;
+use crate::http::head::RequestHead;
+use crate::http::refusal::Refusal;
+use crate::http::strict;
 use crate::tls::clients::ClientVerified;
 
 /// Who sends the requests.
@@ -158,7 +158,7 @@ impl Admitted {
 }
 
 /// The steps before a request is served. That the head itself is well formed is its parser's affair: the engine's for
-/// HTTP/1 ([`super::strict`]), the protocol's own for HTTP/2.
+/// HTTP/1 ([`crate::http::strict`]), the protocol's own for HTTP/2.
 pub fn admit(head: &impl RequestHead, peer: &Peer, policy: &Policy) -> Result<Admitted, Refusal> {
     // Size first: nothing else is worth reading in an oversized head.
     if head.size() > policy.max_header_size {

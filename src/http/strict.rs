@@ -1,12 +1,12 @@
 //! Strict HTTP: what is refused so that no request can be read in two ways, by us and by a back end. Here stands what any
-//! version can carry; where the messages of HTTP/1 begin and end is in [`super::engine`].
+//! version can carry; where the messages of HTTP/1 begin and end is in [`crate::proxy`].
 
 use std::borrow::Cow;
 
 use http::Method;
 
-use super::head::RequestHead;
-use super::refusal::Refusal;
+use crate::http::head::RequestHead;
+use crate::http::refusal::Refusal;
 
 /// The value of Content-Length (RFC 9110 section 8.6): digits and nothing else. Eighteen of them cannot overflow, and are
 /// an exabyte.

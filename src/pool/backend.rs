@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::balance::Load;
 use super::check::{Check, Verdict};
-use super::config::Timing;
+use super::timing::Timing;
 
 /// What the active checks say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use rand::RngExt;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::config::Timing;
+use super::timing::Timing;
 use super::{Backend, Pool};
 use crate::process::Heartbeats;
 

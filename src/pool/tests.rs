@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::config::Timing;
+use super::timing::Timing;
 use super::*;
 use crate::process::Heartbeats;
 

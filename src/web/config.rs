@@ -9,8 +9,8 @@ use serde::Deserialize;
 
 use crate::config::{self, Invalid, Log, Metrics, TlsFiles, Validate};
 use crate::http::proxy_protocol::{self, Trust};
-use crate::pool::config::{BackendConfig, HealthConfig, Protocol, validate_backends};
 use crate::process::workers;
+use crate::proxy::config::{BackendConfig, HealthConfig, Protocol, validate_backends};
 
 /// The whole configuration of `trivet-web`.
 #[derive(Debug, Clone, Deserialize)]

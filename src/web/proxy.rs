@@ -12,13 +12,13 @@ use super::files::{self, Decision};
 use super::send;
 use super::site::Site;
 use super::upstreams::{APP_HEALTH, Upstreams};
-use crate::http::engine::request::Request;
-use crate::http::engine::upstream::HttpBackend;
-use crate::http::engine::{Answer, Content, Destination, Route, Service};
-use crate::http::exchange::Exchange;
 use crate::http::forwarded::{TRIVET_HOP, X_FORWARDED_FOR};
 use crate::http::head::RequestHead as _;
+use crate::http::request::Request;
 use crate::process::Shutdown;
+use crate::proxy::exchange::Exchange;
+use crate::proxy::upstream::HttpBackend;
+use crate::proxy::{Answer, Content, Destination, Route, Service};
 
 /// Back ends tried for one request after the first: the app beside us and two peers.
 const RETRIES: usize = 3;

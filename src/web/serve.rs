@@ -12,13 +12,13 @@ use super::proxy::Web;
 use super::site::Site;
 use super::upstreams::Upstreams;
 use crate::config::ConfigError;
-use crate::http::admission::Admission;
-use crate::http::engine::Engine;
-use crate::http::server::{self as listeners, Connections, Endpoint, Limits, Serving};
 use crate::http::steps::Policy;
 use crate::process::Failure;
 use crate::process::server::Server;
 use crate::process::workers::Workers;
+use crate::proxy::Engine;
+use crate::proxy::admission::Admission;
+use crate::proxy::server::{self as listeners, Connections, Endpoint, Limits, Serving};
 use crate::telemetry::{self, MetricsServer};
 use crate::tls;
 

@@ -10,10 +10,12 @@ use serde_json::Value;
 
 use super::config::Config;
 use crate::config::ConfigError;
-use crate::http::engine::upstream::{self, HttpBackend, HttpPool, Reach, Upstream};
-use crate::pool::config::{Protocol, Timing};
-use crate::pool::{HttpCheck, NewBackend, Pool, PoolLimits, Scope, Spec};
+use crate::pool::timing::Timing;
+use crate::pool::{NewBackend, Pool, PoolLimits, Scope, Spec};
 use crate::process::Heartbeats;
+use crate::proxy::check::HttpCheck;
+use crate::proxy::config::Protocol;
+use crate::proxy::upstream::{self, HttpBackend, HttpPool, Reach, Upstream};
 use crate::tls;
 
 /// A path on a web tier that is 200 while the app beside it is healthy, and 503 otherwise.

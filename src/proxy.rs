@@ -1,0 +1,161 @@
+//! What happens to a request: the engine of balancer and web tier, strict about what it reads, and plain about what it writes.
+//!
+//! [`server`] accepts connections, within what one client may have ([`admission`]). One task a connection: HTTP/1 has one
+//! request at a time in its hands ([`http1`]), HTTP/2 many side by side
+//! ([`http2`]); what becomes of a request is the same ([`serve`]):
+//!
+//! ```text
+//! head (scan, request) → steps::admit → Service::route ─┬→ an answer of our own
+//!                                                       └→ forward: back end (upstream) → head (response) → relay (pump)
+//! ```
+//!
+//! A message is taken apart and put together anew: what leaves here has one reading. What every request passes, whatever its
+//! protocol, is in [`crate::http::steps`]; what a program adds is its [`Service`]. [`exchange`] is one request's line in the access log,
+//! and its metrics.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::StatusCode;
+use http::header::{HeaderName, HeaderValue};
+use tokio_util::sync::CancellationToken;
+
+use crate::http::request::Request;
+use crate::http::steps::{Endpoints, Peer, Policy};
+use crate::pool::Scope;
+use crate::process::Shutdown;
+use crate::proxy::admission::Admission;
+use crate::proxy::exchange::Exchange;
+use crate::proxy::http1::Connection;
+use crate::proxy::server::Limits;
+use crate::proxy::upstream::{HttpBackend, HttpPool, Io};
+
+pub mod admission;
+mod answer;
+pub mod check;
+pub mod config;
+mod downstream;
+pub mod exchange;
+mod forward;
+mod http1;
+mod http2;
+mod outlet;
+mod own_links;
+mod pace;
+mod quiet;
+mod serve;
+pub mod server;
+mod timer;
+mod tunnel;
+pub mod upstream;
+
+/// What a program does with the requests that the engine reads.
+pub trait Service: Send + Sync + 'static {
+    /// Decides who answers a request, whose [`Exchange::admitted`] is there.
+    fn route(&self, request: &Request, exchange: &mut Exchange) -> impl Future<Output = Route> + Send;
+    /// Adds fields to a request that goes to `backend`.
+    fn add_fields(&self, _backend: &HttpBackend, _add: &mut dyn FnMut(&[u8], &[u8])) {}
+}
+
+/// Who answers.
+pub enum Route {
+    /// We do.
+    Answer(Answer),
+    /// We do, with the error page of the status; the reason is for the log.
+    Error(StatusCode, String),
+    /// A back end.
+    Forward(Destination),
+}
+
+/// Where a request is sent.
+pub struct Destination {
+    pub pool: Arc<HttpPool>,
+    /// Which of its back ends may get it.
+    pub scope: Scope,
+    /// Back ends tried after the first.
+    pub retries: usize,
+}
+
+/// An answer of our own.
+pub struct Answer {
+    pub status: StatusCode,
+    /// Fields. `Date`, `Connection`, and what [`crate::http::steps::respond`] says are added, and `Content-Length` if it is
+    /// missing.
+    pub fields: Vec<(HeaderName, HeaderValue)>,
+    /// The body; left out for HEAD.
+    pub content: Content,
+    /// Whether the connection ends with it.
+    pub close: bool,
+}
+
+/// The body of an [`Answer`].
+pub enum Content {
+    /// From memory.
+    Memory(Bytes),
+    /// So many octets of a file, from where it stands.
+    File(tokio::fs::File, u64),
+}
+
+impl Content {
+    /// Its length in octets.
+    pub fn len(&self) -> u64 {
+        match self {
+            Self::Memory(bytes) => bytes.len() as u64,
+            Self::File(_, len) => *len,
+        }
+    }
+
+    /// Whether it has none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// One server's HTTP.
+pub struct Engine<S> {
+    service: S,
+    policy: Policy,
+    limits: Limits,
+    admission: Arc<Admission>,
+    shutdown: Shutdown,
+}
+
+impl<S: Service> Engine<S> {
+    /// An engine for `service`.
+    pub fn new(
+        service: S,
+        policy: Policy,
+        limits: Limits,
+        admission: Arc<Admission>,
+        shutdown: Shutdown,
+    ) -> Arc<Self> {
+        Arc::new(Self { service, policy, limits, admission, shutdown })
+    }
+
+    /// Serves one connection until it ends; `endpoints` are its two ends, as a PROXY header tells them to back ends. Once
+    /// `closing` is cancelled, a connection that waits for a request ends.
+    pub async fn serve(
+        self: Arc<Self>,
+        io: impl Io,
+        peer: Peer,
+        endpoints: Endpoints,
+        closing: CancellationToken,
+    ) {
+        Connection::new(self, io, peer, endpoints, closing).serve().await;
+    }
+
+    /// As [`serve`](Self::serve), but a connection that begins with the preface of HTTP/2 (RFC 9113 section 3.3, prior
+    /// knowledge) is handed back, with what was read of it.
+    pub async fn serve_or_hand_over<D: Io>(
+        self: Arc<Self>,
+        io: D,
+        peer: Peer,
+        endpoints: Endpoints,
+        closing: CancellationToken,
+    ) -> Option<(D, Vec<u8>)> {
+        let mut connection = Connection::new(self, io, peer, endpoints, closing);
+        connection.hands_over = true;
+        connection.serve().await
+    }
+}

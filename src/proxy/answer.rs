@@ -1,0 +1,199 @@
+//! Writing the head of an answer, in whatever protocol.
+
+use std::cell::RefCell;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use http::header::{
+    ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, DATE, HeaderName, HeaderValue, RETRY_AFTER,
+    STRICT_TRANSPORT_SECURITY,
+};
+use http::{Method, StatusCode, Version};
+
+use crate::http::body::Framing;
+use crate::http::field;
+use crate::http::head::RequestHead as _;
+use crate::http::pages;
+use crate::http::request::Request;
+use crate::http::response::Response;
+use crate::http::steps::{self, Admitted, Policy};
+use crate::proxy::exchange::Exchange;
+use crate::proxy::{Answer, Content};
+
+/// The methods that are served at all. RFC 9110 section 15.5.6 demands the list.
+pub const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
+
+/// The error page of a status.
+pub fn error(status: StatusCode, request_id: &str, accept: Option<&[u8]>) -> Answer {
+    let (kind, body) = pages::page(status, request_id, accept);
+    let mut fields = vec![(CONTENT_TYPE, kind), (CACHE_CONTROL, HeaderValue::from_static("no-store"))];
+    match status {
+        StatusCode::METHOD_NOT_ALLOWED => fields.push((ALLOW, METHODS)),
+        StatusCode::SERVICE_UNAVAILABLE => {
+            fields.push((RETRY_AFTER, HeaderValue::from_static("1")));
+        }
+        _ => {}
+    }
+    Answer { status, fields, content: Content::Memory(body), close: false }
+}
+
+/// The head of an answer, before it is said in a protocol.
+pub(super) enum Head<'a> {
+    /// Of a back end. `early` says that the request has not been read to its end.
+    Relayed { response: &'a mut Response, early: bool },
+    /// Of a back end, which switches to what the request asked for.
+    Switch(&'a mut Response),
+    /// Of our own.
+    Own(&'a Answer),
+}
+
+impl Answer {
+    /// Whether it is sent without its content.
+    pub(super) fn is_bodiless(&self, request: Option<&Request>) -> bool {
+        request.is_some_and(|r| *r.method() == Method::HEAD) || self.has_no_content()
+    }
+
+    /// By its status (RFC 9110 sections 15.3.5 and 15.4.5).
+    fn has_no_content(&self) -> bool {
+        matches!(self.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+    }
+}
+
+impl Head<'_> {
+    fn has(&self, name: &HeaderName) -> bool {
+        match self {
+            Self::Relayed { response, .. } | Self::Switch(response) => response.has(name),
+            // Date and Strict-Transport-Security are set for all.
+            Self::Own(_) => false,
+        }
+    }
+
+    /// All of it as HTTP/1 has it (RFC 9112 section 4); `framing` is that towards the client.
+    pub(super) fn to_http1(
+        &self,
+        framing: Framing,
+        exchange: &Exchange,
+        policy: &Policy,
+        end: End,
+    ) -> Vec<u8> {
+        let mut out = Vec::new();
+        match self {
+            Self::Relayed { response, .. } | Self::Switch(response) => {
+                response.forward(framing, |_| false, &mut out);
+            }
+            Self::Own(answer) => {
+                out.reserve(512);
+                out.extend_from_slice(b"HTTP/1.1 ");
+                out.extend_from_slice(answer.status.as_str().as_bytes());
+                out.push(b' ');
+                out.extend_from_slice(answer.status.canonical_reason().unwrap_or_default().as_bytes());
+                out.extend_from_slice(b"\r\n");
+                let mut has_length = answer.has_no_content();
+                for (name, value) in &answer.fields {
+                    has_length |= name == CONTENT_LENGTH;
+                    field::write(&mut out, name.as_str().as_bytes(), value.as_bytes());
+                }
+                if !has_length {
+                    out.extend_from_slice(b"content-length: ");
+                    field::write_number(&mut out, answer.content.len());
+                    out.extend_from_slice(b"\r\n");
+                }
+            }
+        }
+        if !matches!(self, Self::Switch(_)) && !self.has(&DATE) {
+            write_date(&mut out);
+        }
+        let has_hsts = self.has(&STRICT_TRANSPORT_SECURITY);
+        finish(exchange.admitted.as_ref(), exchange.id(), policy, has_hsts, end, &mut out);
+        out
+    }
+
+    /// All of it as HTTP/2 has it (RFC 9113 section 8.3.2), without the fields of a back end that `dropped` names. Of a back
+    /// end's nothing is left here afterwards.
+    pub(super) fn to_http2(
+        self,
+        exchange: &Exchange,
+        policy: &Policy,
+        dropped: impl Fn(&[u8]) -> bool,
+    ) -> http::Response<()> {
+        let mut head = match self {
+            Self::Relayed { response, .. } | Self::Switch(response) => response.take_http2(dropped),
+            Self::Own(answer) => {
+                let mut head = http::Response::new(());
+                *head.status_mut() = answer.status;
+                for (name, value) in &answer.fields {
+                    head.headers_mut().append(name, value.clone());
+                }
+                if !answer.has_no_content() && !head.headers().contains_key(CONTENT_LENGTH) {
+                    head.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(answer.content.len()));
+                }
+                head
+            }
+        };
+        let map = head.headers_mut();
+        if !map.contains_key(DATE) {
+            map.insert(DATE, date());
+        }
+        let has_hsts = map.contains_key(STRICT_TRANSPORT_SECURITY);
+        steps::respond(exchange.admitted.as_ref(), exchange.id(), policy, has_hsts, |name, value| {
+            // What is set here is always a field value.
+            if let Ok(value) = HeaderValue::from_bytes(value) {
+                map.insert(name.clone(), value);
+            }
+        });
+        head
+    }
+}
+
+/// What becomes of the connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    /// It goes on, as is usual for the version.
+    KeepAlive(Version),
+    /// It ends with this answer.
+    Close,
+    /// It becomes something else.
+    Upgrade,
+}
+
+/// Adds what we say on every answer, and the empty line.
+/// `has_hsts`: see [`steps::respond`].
+fn finish(
+    admitted: Option<&Admitted>,
+    request_id: &str,
+    policy: &Policy,
+    has_hsts: bool,
+    end: End,
+    out: &mut Vec<u8>,
+) {
+    steps::respond(admitted, request_id, policy, has_hsts, |name, value| {
+        field::write(out, name.as_str().as_bytes(), value);
+    });
+    match end {
+        End::Close => out.extend_from_slice(b"connection: close\r\n"),
+        End::KeepAlive(Version::HTTP_10) => out.extend_from_slice(b"connection: keep-alive\r\n"),
+        End::KeepAlive(_) | End::Upgrade => {}
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Adds Date (RFC 9110 section 6.6.1).
+fn write_date(out: &mut Vec<u8>) {
+    field::write(out, b"date", date().as_bytes());
+}
+
+/// The value of Date now.
+fn date() -> HeaderValue {
+    thread_local! {
+        static TEXT: RefCell<(u64, HeaderValue)> = const { RefCell::new((0, HeaderValue::from_static(""))) };
+    }
+    let now = SystemTime::now();
+    let second = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    TEXT.with_borrow_mut(|(at, text)| {
+        if *at != second {
+            *at = second;
+            *text =
+                HeaderValue::from_str(&httpdate::fmt_http_date(now)).unwrap_or(HeaderValue::from_static(""));
+        }
+        text.clone()
+    })
+}

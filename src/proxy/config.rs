@@ -1,0 +1,120 @@
+//! The parts of a configuration that describe back ends of HTTP and their checks, shared by balancer, gateway and web.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use crate::config::{self, Invalid};
+use crate::pool::timing::Timing;
+
+/// One back end of an HTTP pool.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BackendConfig {
+    /// Its name: in logs, metrics and `/status`, and in its certificate unless `server_name` says otherwise.
+    pub name: String,
+    /// Address and port. Never a host name: a resolver that hangs must not be able to stop the site.
+    pub address: SocketAddr,
+    /// The DNS name its certificate must carry; its `name` when absent.
+    #[serde(default)]
+    pub server_name: Option<String>,
+}
+
+impl BackendConfig {
+    /// The name its certificate must carry.
+    pub fn tls_name(&self) -> &str {
+        self.server_name.as_deref().unwrap_or(&self.name)
+    }
+}
+
+/// What is spoken with the back ends of an HTTP pool, by their checks, too.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+pub enum Protocol {
+    /// `"http/1.1"`
+    #[default]
+    #[serde(rename = "http/1.1")]
+    Http1,
+    /// `"h2"`: over TLS by ALPN, in plain text by prior knowledge (RFC 9113 section 3.3).
+    #[serde(rename = "h2")]
+    Http2,
+}
+
+impl Protocol {
+    /// Its name in ALPN (RFC 7301).
+    pub fn alpn(self) -> &'static [u8] {
+        match self {
+            Self::Http1 => b"http/1.1",
+            Self::Http2 => b"h2",
+        }
+    }
+}
+
+/// Checks a list of back ends: not empty, names and addresses unique, names usable in certificates when TLS is spoken.
+pub fn validate_backends(key: &str, backends: &[BackendConfig], tls: bool) -> Result<(), Invalid> {
+    config::not_empty(key, backends)?;
+    config::unique(key, backends.iter().map(|b| b.name.as_str()))?;
+    let addresses: Vec<String> = backends.iter().map(|b| b.address.to_string()).collect();
+    config::unique(key, addresses.iter().map(String::as_str))?;
+    for (i, backend) in backends.iter().enumerate() {
+        if backend.name.is_empty() {
+            return Invalid::err(format!("{key}[{i}].name"), "is empty");
+        }
+        if tls && crate::tls::server_name(backend.tls_name()).is_none() {
+            return Invalid::err(
+                format!("{key}[{i}]"),
+                format_args!("\"{}\" cannot stand in a certificate as a DNS name", backend.tls_name()),
+            );
+        }
+    }
+    Ok(())
+}
+
+/// `health = { … }` of an HTTP pool.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct HealthConfig {
+    /// What is asked for; status 200 to 299 is good.
+    pub path: String,
+    /// See [`Timing::interval`].
+    #[serde(with = "humantime_serde")]
+    pub interval: Duration,
+    /// See [`Timing::timeout`].
+    #[serde(with = "humantime_serde")]
+    pub timeout: Duration,
+    /// See [`Timing::rise`].
+    pub rise: u32,
+    /// See [`Timing::fall`].
+    pub fall: u32,
+}
+
+impl Default for HealthConfig {
+    fn default() -> Self {
+        Self {
+            path: "/healthz".into(),
+            interval: Duration::from_millis(500),
+            // Below the interval, so that checks of one back end do not pile up.
+            timeout: Duration::from_millis(400),
+            rise: 2,
+            fall: 2,
+        }
+    }
+}
+
+impl HealthConfig {
+    /// The timing alone.
+    pub fn timing(&self) -> Timing {
+        Timing { interval: self.interval, timeout: self.timeout, rise: self.rise, fall: self.fall }
+    }
+
+    /// Checks path and timing.
+    pub fn validate(&self, key: &str) -> Result<(), Invalid> {
+        if !self.path.starts_with('/') || self.path.contains(|c: char| c.is_whitespace() || c.is_control()) {
+            return Invalid::err(
+                format!("{key}.path"),
+                format_args!("\"{}\" is no path; write for example \"/healthz\"", self.path),
+            );
+        }
+        self.timing().validate(key)
+    }
+}

@@ -1,0 +1,319 @@
+//! A request's way to a back end and its answer's way to the client.
+//!
+//! ```text
+//! a back end (Pool::lease) → a connection → request out, head of the answer in (attempt) ─┬→ relay, or tunnel
+//!       ↑                                                                                 │
+//!       └────────────── another one, or the same once more, where it may (retry) ─────────┘
+//! ```
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+
+use http::StatusCode;
+use metrics::counter;
+use tokio::time::Instant;
+
+use crate::http::refusal::Refusal;
+use crate::http::request::Request;
+use crate::http::response::{BadResponse, Response};
+use crate::http::steps;
+use crate::pool::{Tried, Unavailable};
+use crate::proxy::downstream::{After, Downstream, Ending};
+use crate::proxy::exchange::{Exchange, Outcome};
+use crate::proxy::forward::upload::Upload;
+use crate::proxy::serve::{fail, refuse};
+use crate::proxy::tunnel::tunnel;
+use crate::proxy::upstream::http2::NoHead;
+use crate::proxy::upstream::{Carrier, HttpBackend, Link, Upstream, is_local, is_out_of_ports};
+use crate::proxy::{Destination, Engine, Service};
+
+mod attempt;
+mod relay;
+mod upload;
+
+/// Why there is no answer from a back end.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error("{0}")]
+    Unavailable(#[from] Unavailable),
+    #[error("the client has gone")]
+    ClientGone,
+    #[error("{0}")]
+    Refused(Refusal),
+    #[error("the back end closed the connection without an answer: {0}")]
+    Broken(io::Error),
+    #[error("the back end closed the connection or took the request back, unread")]
+    Unprocessed,
+    #[error("the request cannot be sent again: what was read of its body is not kept")]
+    NotKept,
+    #[error("the back end's answer ended within its head")]
+    CutShort,
+    #[error("the back end is down: it answers neither this nor its checks")]
+    Silent,
+    #[error("the back end did not answer in time")]
+    Late,
+    #[error("{0}")]
+    Bad(#[from] BadResponse),
+    #[error("more interim answers than anyone needs")]
+    Interim,
+    #[error("the request took longer than request_timeout")]
+    RequestTimeout,
+}
+
+impl From<NoHead> for Failure {
+    fn from(e: NoHead) -> Self {
+        match e {
+            NoHead::Unprocessed => Self::Unprocessed,
+            NoHead::Broken(e) => Self::Broken(e),
+            NoHead::Bad(e) => Self::Bad(e),
+        }
+    }
+}
+
+/// A request on its way, and what its attempts have in common.
+struct Forwarding<'a, S, C> {
+    engine: Arc<Engine<S>>,
+    client: &'a mut C,
+    request: &'a Request,
+    exchange: &'a mut Exchange,
+    destination: &'a Destination,
+    /// Whether it may be sent again after it has been sent (RFC 9110 section 9.2.2).
+    repeatable: bool,
+    has_body: bool,
+    /// `request_timeout`.
+    until: Instant,
+    tried: Tried<Upstream>,
+    upload: Option<Upload>,
+}
+
+/// Why there is no connection to a back end.
+enum NoConnection {
+    /// Nobody can be connected to.
+    Local(io::Error),
+    /// Another one may be.
+    There(io::Error),
+}
+
+/// Sends `request` to a back end, to another if that fails and may be tried, and the answer to the client.
+pub(super) async fn forward<S: Service, C: Downstream<S>>(
+    client: &mut C,
+    request: &Request,
+    exchange: &mut Exchange,
+    destination: &Destination,
+) -> After {
+    let engine = client.common().engine.clone();
+    let mut forwarding = Forwarding {
+        until: Instant::now() + engine.limits.request_timeout,
+        engine,
+        client,
+        request,
+        exchange,
+        destination,
+        repeatable: steps::is_repeatable(request) && !request.upgrade,
+        has_body: request.has_body(),
+        tried: Tried::default(),
+        upload: None,
+    };
+    forwarding.run().await
+}
+
+impl<S: Service, C: Downstream<S>> Forwarding<'_, S, C> {
+    /// Attempt after attempt.
+    async fn run(&mut self) -> After {
+        let mut last = String::new();
+        // The back end that is asked once more, on a new connection.
+        let mut same: Option<Arc<HttpBackend>> = None;
+        loop {
+            let is_second = same.is_some();
+            let backend = match same.take() {
+                Some(same) => same,
+                None => match self.choose().await {
+                    Ok(backend) => backend,
+                    Err(failure) => return self.nobody(failure, &last).await,
+                },
+            };
+            if self.exchange.backend.is_some() {
+                self.exchange.retries += 1;
+                counter!("trivet_http_retries_total", "backend" => backend.name().to_owned()).increment(1);
+            }
+            self.exchange.backend = Some(backend.clone());
+            let mut link = match self.connect(&backend, is_second).await {
+                Ok(link) => link,
+                Err(NoConnection::Local(e)) => {
+                    return self
+                        .fail(StatusCode::SERVICE_UNAVAILABLE, format!("no connection can be made: {e}"))
+                        .await;
+                }
+                Err(NoConnection::There(e)) => {
+                    self.tried.add(&backend);
+                    last = e.to_string();
+                    continue;
+                }
+            };
+            self.exchange.connected = Some(self.exchange.elapsed());
+            let failure = match self.attempt(&backend, &mut link).await {
+                Ok(response) => match self.deliver(&backend, link, response).await {
+                    Ok(after) => return after,
+                    Err(failure) => return self.no_answer(failure).await,
+                },
+                Err(failure) => failure,
+            };
+            if let (Failure::Silent | Failure::Late, Carrier::Http2(session)) = (&failure, &link.carrier) {
+                session.give_up();
+            }
+            if !self.may_go_again(&backend, &failure, link.reused) {
+                return self.no_answer(failure).await;
+            }
+            last = failure.to_string();
+            same = (!self.tried.has(&backend)).then_some(backend);
+        }
+    }
+
+    /// The back end to try next, in whose hands the request is from now on. While all are busy it waits for one.
+    async fn choose(&mut self) -> Result<Arc<HttpBackend>, Failure> {
+        let Destination { pool, scope, retries } = self.destination;
+        if self.tried.len() > *retries {
+            return Err(Unavailable::None.into());
+        }
+        self.exchange.lease = None;
+        let began = self.exchange.elapsed();
+        let lease = {
+            let mut lease = pin!(pool.lease(*scope, &self.tried));
+            let (client, mut waits) = (&mut *self.client, false);
+            poll_fn(|cx| match lease.as_mut().poll(cx) {
+                Poll::Ready(lease) => Poll::Ready(Ok((lease, waits))),
+                Poll::Pending if client.poll_gone(cx) => Poll::Ready(Err(Failure::ClientGone)),
+                Poll::Pending => {
+                    waits = true;
+                    Poll::Pending
+                }
+            })
+            .await
+        };
+        let (lease, waited) = lease?;
+        if waited {
+            let queued = self.exchange.elapsed() - began;
+            *self.exchange.queued.get_or_insert_default() += queued;
+        }
+        let lease = lease?;
+        let backend = lease.backend().clone();
+        self.exchange.lease = Some(lease);
+        Ok(backend)
+    }
+
+    /// A way to the back end. A kept connection may be closed by its other side just now. What may be sent twice is then sent
+    /// again; for the rest only a new connection leaves no doubt.
+    async fn connect(&mut self, backend: &Arc<HttpBackend>, is_second: bool) -> Result<Link, NoConnection> {
+        let upstream = backend.transport();
+        let kept = match is_second || !self.repeatable {
+            true => None,
+            false if upstream.is_personal() => self.client.common().connection.own_links.take(backend),
+            false => upstream.kept(),
+        };
+        if let Some(link) = kept {
+            return Ok(link);
+        }
+        // A handshake's state is large, and seldom needed: on its own, it is no part of every connection's.
+        match Box::pin(upstream.connect(self.client.common().connection.endpoints, is_second)).await {
+            Ok(link) => Ok(link),
+            Err(e) if is_local(&e) => {
+                counter!("trivet_local_errors_total").increment(1);
+                Err(NoConnection::Local(e))
+            }
+            // Ports towards this one have run out (TIME_WAIT, tcp(7)); towards another there may be some.
+            Err(e) if is_out_of_ports(&e) => Err(NoConnection::There(e)),
+            Err(e) => {
+                // Nothing was sent, so any request may go to another. This one is not used until its next good check.
+                backend.eject(&e.to_string());
+                Err(NoConnection::There(e))
+            }
+        }
+    }
+
+    /// Gives the client what the back end answers. An error is an answer that cannot be given.
+    async fn deliver(
+        &mut self,
+        backend: &Arc<HttpBackend>,
+        link: Link,
+        response: Response,
+    ) -> Result<After, Failure> {
+        if response.status == 101 {
+            return Ok(tunnel(self.client, self.request, self.exchange, link, response).await);
+        }
+        // RFC 8441 section 5: any 2xx would tell the client that its WebSocket is open.
+        if self.request.websocket().is_some() && (200..300).contains(&response.status) {
+            self.client.common().fields = response.recycle();
+            return Err(BadResponse::WebSocket.into());
+        }
+        Ok(self.relay(backend, link, response).await)
+    }
+
+    /// Whether the request is sent once more after `failure`, and to whom: to another, or, where `backend` is not among those
+    /// that were tried, to it.
+    fn may_go_again(&mut self, backend: &Arc<HttpBackend>, failure: &Failure, reused: bool) -> bool {
+        let may = match failure {
+            Failure::Broken(_) | Failure::Silent => self.repeatable,
+            // Whatever it is, it was not done.
+            Failure::Unprocessed => true,
+            _ => false,
+        };
+        if !may {
+            return false;
+        }
+        // A kept connection that was closed says nothing about its back end, which may have it once more.
+        let same = reused && !matches!(failure, Failure::Silent);
+        if !same {
+            self.tried.add(backend);
+        }
+        let can = !self.has_body || self.upload.as_ref().is_none_or(|u| u.pump.can_go_again());
+        can && (same || self.destination.pool.has_other(self.destination.scope, &self.tried))
+    }
+
+    /// There is no back end for it; the `last` one that was tried failed for this reason.
+    async fn nobody(&mut self, failure: Failure, last: &str) -> After {
+        match failure {
+            Failure::Unavailable(Unavailable::None) if last.is_empty() => {}
+            Failure::Unavailable(Unavailable::None) => {
+                let reason = format!("no back end could be reached; the last: {last}");
+                return self.fail(StatusCode::SERVICE_UNAVAILABLE, reason).await;
+            }
+            Failure::Unavailable(why) => {
+                let label = if why == Unavailable::QueueFull { "queue_full" } else { "queue_timeout" };
+                counter!("trivet_http_refused_total", "reason" => label).increment(1);
+            }
+            _ => {}
+        }
+        self.no_answer(failure).await
+    }
+
+    /// Answers in the place of a back end.
+    async fn no_answer(&mut self, failure: Failure) -> After {
+        let status = match &failure {
+            Failure::ClientGone => {
+                self.exchange.reason = Some(failure.to_string());
+                self.exchange.finish(Outcome { aborted: true, ..Outcome::default() });
+                self.client.ended(Ending::Cut);
+                return After::Cut;
+            }
+            Failure::Refused(refusal) => {
+                return refuse(self.client, self.exchange, refusal, Some(self.request)).await;
+            }
+            Failure::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Failure::Late | Failure::Silent | Failure::RequestTimeout => StatusCode::GATEWAY_TIMEOUT,
+            Failure::Broken(_)
+            | Failure::Unprocessed
+            | Failure::NotKept
+            | Failure::CutShort
+            | Failure::Bad(_)
+            | Failure::Interim => StatusCode::BAD_GATEWAY,
+        };
+        self.fail(status, failure.to_string()).await
+    }
+
+    async fn fail(&mut self, status: StatusCode, reason: String) -> After {
+        fail(self.client, self.exchange, self.request, status, reason).await
+    }
+}

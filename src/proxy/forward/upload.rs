@@ -1,0 +1,55 @@
+//! The request on its way to the back end.
+
+use std::io;
+use std::task::{Context, Poll};
+
+use tokio::time::Instant;
+
+use crate::http::body::BadBody;
+use crate::http::pump::{Pump, PumpError, Side};
+use crate::http::refusal::Refusal;
+use crate::proxy::Service;
+use crate::proxy::downstream::Downstream;
+use crate::proxy::forward::Failure;
+use crate::proxy::pace::Pace;
+use crate::proxy::upstream::Carrier;
+
+/// What has gone of it, and what is still to go.
+pub(super) struct Upload {
+    pub(super) pump: Pump,
+    pub(super) pace: Pace,
+    pub(super) done: bool,
+    /// The back end no longer takes it; it may still answer.
+    pub(super) refused: Option<io::Error>,
+}
+
+impl Upload {
+    pub(super) fn new(pump: Pump, now: Instant) -> Self {
+        Self { pump, pace: Pace::new(Side::Source, now), done: false, refused: None }
+    }
+
+    /// Moves what can be moved of the request.
+    pub(super) fn poll<S: Service>(
+        &mut self,
+        cx: &mut Context<'_>,
+        client: &mut impl Downstream<S>,
+        to: &mut Carrier,
+    ) -> Result<(), Failure> {
+        if self.done || self.refused.is_some() {
+            return Ok(());
+        }
+        let (content, buffer) = client.content();
+        match self.pump.poll(cx, content, buffer, to) {
+            Poll::Pending => {}
+            Poll::Ready(Ok(())) => self.done = true,
+            // It may have answered before it closed.
+            Poll::Ready(Err(PumpError::Sink(e))) => self.refused = Some(e),
+            Poll::Ready(Err(PumpError::Source(_) | PumpError::Body(BadBody::Incomplete))) => {
+                return Err(Failure::ClientGone);
+            }
+            Poll::Ready(Err(PumpError::Body(e))) => return Err(Failure::Refused(Refusal::Body(e))),
+            Poll::Ready(Err(PumpError::TooLarge)) => return Err(Failure::Refused(Refusal::BodyTooLarge)),
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,313 @@
+//! Accept loops: TLS, limits, deadlines, graceful stop; what is accepted goes to the protocol that the client speaks.
+//!
+//! Pingora runs the threads and keeps the sockets ([`crate::process::server`]); its listening service has no connection limit, no
+//! even spread and no way to go on accepting while it drains, so sockets are accepted here, and handed to the application as
+//! Pingora's streams:
+//!
+//! ```text
+//! accept → connections of this address → max_connections → the worker with the fewest connections
+//!        → PROXY header, TLS handshake (handshake_timeout, together)
+//!        → engine: HTTP/2 as ALPN says, or as the client begins without TLS; else HTTP/1
+//! ```
+//!
+//! One loop accepts for all workers. With a socket for each (`SO_REUSEPORT`) the kernel would choose by chance, a worker that is
+//! busy would keep its clients waiting, and whoever waits in a socket that closes would be refused.
+//!
+//! A stop has three parts: for `drain_delay` connections are still accepted while health checks say "draining", every answer
+//! says `Connection: close`, and connections of HTTP/2 are told GOAWAY: once the virtual address has moved, whatever is said on
+//! them is acknowledged to another node, which resets them. Then the listeners close and idle connections with them; then what
+//! is in flight has the rest of `shutdown_timeout`.
+
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use metrics::{counter, gauge};
+use pingora::listeners::tls::Acceptor;
+use pingora::protocols::ALPN;
+use rustls::ServerConfig;
+use rustls::server::danger::ClientCertVerifier;
+use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::http::frames::FrameRates;
+use crate::http::proxy_protocol::Trust;
+use crate::process::server::Listener;
+use crate::process::sockets::{Entry, Listening};
+use crate::process::workers::Workers;
+use crate::process::{Failure, Shutdown};
+use crate::proxy::admission::{Admission, ConnectionPermit};
+use crate::proxy::{Engine, Service};
+use arrival::{Arrived, Door};
+
+mod arrival;
+
+/// What one server allows its clients. The defaults are those of docs/balancer.md.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// From accept to the end of the TLS handshake.
+    pub handshake_timeout: Duration,
+    /// From the first byte of a request head to its last; then 408 and close.
+    pub header_timeout: Duration,
+    /// Without a request; then close.
+    pub idle_timeout: Duration,
+    /// A pause while a body is sent or an answer is taken; then close.
+    pub client_timeout: Duration,
+    /// As `client_timeout`, for a connection that was upgraded (WebSocket).
+    pub tunnel_timeout: Duration,
+    /// Bytes a second below which a body (408) or an answer (close) is given up, from the tenth second on.
+    pub min_rate: u64,
+    /// Connections at a time, all endpoints together; further ones wait in the kernel's queue.
+    pub max_connections: usize,
+    /// Concurrent requests on one HTTP/2 connection.
+    pub max_streams: u32,
+    /// HTTP/2 frames that are no requests.
+    pub http2_frames: FrameRates,
+    /// Bytes of a request head.
+    pub max_header_size: usize,
+    /// Field lines of a request head.
+    pub max_header_fields: usize,
+    /// From a request's head to the last byte of its answer.
+    pub request_timeout: Duration,
+    /// How long an answer that is a stream (events, gRPC) may rest; `request_timeout` does not apply to it.
+    pub stream_timeout: Duration,
+    /// How long a server that was asked to stop goes on accepting.
+    pub drain_delay: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            handshake_timeout: Duration::from_secs(5),
+            header_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(60),
+            client_timeout: Duration::from_secs(30),
+            tunnel_timeout: Duration::from_secs(3600),
+            min_rate: 500,
+            max_connections: 10_000,
+            max_streams: 100,
+            http2_frames: FrameRates::default(),
+            max_header_size: 32 * 1024,
+            max_header_fields: 100,
+            request_timeout: Duration::from_secs(3600),
+            stream_timeout: Duration::from_secs(3600),
+            drain_delay: Duration::ZERO,
+        }
+    }
+}
+
+/// A bound address, with or without TLS.
+pub struct Endpoint {
+    listener: TcpListener,
+    tls: Option<Arc<ServerConfig>>,
+    trust: Option<Trust>,
+    verifier: Option<Arc<dyn ClientCertVerifier>>,
+    address: SocketAddr,
+    entry: Entry,
+}
+
+impl Endpoint {
+    /// Accepts from a socket. With `tls` (its ALPN names the protocols) the endpoint speaks HTTPS, without it plain HTTP.
+    pub fn new(socket: &Listener, tls: Option<Arc<ServerConfig>>) -> Result<Self, Failure> {
+        let Listening { listener, address, entry, .. } = socket.take()?;
+        Ok(Self { listener, tls, trust: None, verifier: None, address, entry })
+    }
+
+    /// Every connection begins with a PROXY header from one of these proxies; others are closed.
+    pub fn behind(mut self, trust: Option<Trust>) -> Self {
+        self.trust = trust;
+        self
+    }
+
+    /// A certificate that a client shows is verified once more after the handshake: a resumed session's was when it began.
+    pub fn verified_by(mut self, verifier: Option<Arc<dyn ClientCertVerifier>>) -> Self {
+        self.verifier = verifier;
+        self
+    }
+
+    /// Where it listens; the port that the system chose when 0 was asked for.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+/// Numbers of open connections, for `/status`.
+#[derive(Debug, Default)]
+pub struct Connections(AtomicUsize);
+
+impl Connections {
+    /// Connections that are open now.
+    pub fn open(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+struct Counted(Arc<Connections>);
+
+impl Counted {
+    fn new(connections: &Arc<Connections>) -> Self {
+        connections.0.fetch_add(1, Ordering::Relaxed);
+        gauge!("trivet_connections").increment(1.0);
+        counter!("trivet_connections_total").increment(1);
+        Self(connections.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::Relaxed);
+        gauge!("trivet_connections").decrement(1.0);
+    }
+}
+
+/// Whom connections are served by, and with which limits.
+pub struct Serving<S> {
+    /// The application.
+    pub engine: Arc<Engine<S>>,
+    /// Of one connection, and of all.
+    pub limits: Limits,
+    /// Of one client.
+    pub admission: Arc<Admission>,
+    /// The threads.
+    pub workers: Arc<Workers>,
+    /// Counts them where others can read it.
+    pub connections: Arc<Connections>,
+}
+
+/// Serves until `shutdown`, and then until everything in flight is done or `shutdown_timeout` is over.
+pub async fn serve<S: Service>(
+    endpoints: Vec<Endpoint>,
+    serving: Serving<S>,
+    started: impl FnOnce(),
+    mut shutdown: Shutdown,
+    shutdown_timeout: Duration,
+) {
+    let limits = serving.limits;
+    let server = Arc::new(Server {
+        slots: Arc::new(Semaphore::new(limits.max_connections)),
+        tasks: TaskTracker::new(),
+        cut: CancellationToken::new(),
+        closing: CancellationToken::new(),
+        going_away: CancellationToken::new(),
+        serving,
+    });
+    let accepting = CancellationToken::new();
+    let loops = TaskTracker::new();
+    for (number, endpoint) in endpoints.into_iter().enumerate() {
+        let accept = accept_loop(server.clone(), endpoint, accepting.clone());
+        // On a worker: for its share of the connections nobody needs to be woken up.
+        server.serving.workers.spawn(number, loops.track_future(accept));
+    }
+    loops.close();
+    started();
+
+    shutdown.wait().await;
+    let deadline = tokio::time::Instant::now() + shutdown_timeout;
+    server.going_away.cancel();
+    tokio::time::sleep(limits.drain_delay.min(shutdown_timeout)).await;
+    accepting.cancel();
+    loops.wait().await;
+    // Connections of HTTP/1 that wait for a request are closed.
+    server.closing.cancel();
+    server.tasks.close();
+    let open = server.serving.connections.open();
+    tracing::info!(connections = open, "no longer listening; finishing what is in flight");
+    if tokio::time::timeout_at(deadline, server.tasks.wait()).await.is_err() {
+        tracing::warn!(
+            connections = server.serving.connections.open(),
+            ?shutdown_timeout,
+            "cut off at shutdown_timeout"
+        );
+        server.cut.cancel();
+        server.tasks.wait().await;
+    }
+}
+
+struct Server<S> {
+    serving: Serving<S>,
+    slots: Arc<Semaphore>,
+    tasks: TaskTracker,
+    cut: CancellationToken,
+    closing: CancellationToken,
+    going_away: CancellationToken,
+}
+
+async fn accept_loop<S: Service>(server: Arc<Server<S>>, endpoint: Endpoint, accepting: CancellationToken) {
+    let Endpoint { listener, tls, trust, verifier, address, entry: _entry } = endpoint;
+    let Serving { admission, workers, .. } = &server.serving;
+    let acceptor = tls.map(Acceptor::from_server_config);
+    let door = Arc::new(Door { acceptor, trust, verifier });
+    let failed = |e: std::io::Error| {
+        counter!("trivet_accept_errors_total").increment(1);
+        tracing::warn!(error = %e, %address, "cannot accept a connection");
+    };
+    let listener = match tokio::net::TcpListener::from_std(listener) {
+        Ok(listener) => listener,
+        Err(e) => return failed(e),
+    };
+    loop {
+        let (stream, from) = tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok(accepted) => accepted,
+                Err(e) => {
+                    failed(e);
+                    // Out of descriptors: accepting again at once would spin.
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    continue;
+                }
+            },
+            () = accepting.cancelled() => return,
+        };
+        // Before a slot is waited for: one client alone cannot take them all.
+        let Ok(permit) = door.knock(admission, from) else { continue };
+        // Without a free slot this connection waits here and the next ones in the kernel's queue, where they cost
+        // nothing. (Were the slot taken before the accept, an idle endpoint would keep one from the busy ones.)
+        let slot = tokio::select! {
+            slot = server.slots.clone().acquire_owned() => match slot {
+                Ok(slot) => slot,
+                Err(_) => return,
+            },
+            () = accepting.cancelled() => return,
+        };
+        let (server_of_task, door) = (server.clone(), door.clone());
+        let counts = server.tasks.token();
+        workers.place().serve(stream, move |stream| async move {
+            let (_slot, _counts) = (slot, counts);
+            let _counted = Counted::new(&server_of_task.serving.connections);
+            let cut = server_of_task.cut.clone();
+            tokio::select! {
+                () = connection(server_of_task, &door, stream, from, permit) => {}
+                () = cut.cancelled() => {}
+            }
+        });
+    }
+}
+
+async fn connection<S: Service>(
+    server: Arc<Server<S>>,
+    door: &Door,
+    tcp: TcpStream,
+    from: SocketAddr,
+    permit: Option<ConnectionPermit>,
+) {
+    let Serving { engine, limits, admission, .. } = &server.serving;
+    // What is needed for a while only has room of its own: a connection that waits holds little.
+    let arriving = Box::pin(door.enter(admission, tcp, from, permit, limits.handshake_timeout));
+    let Some(arrived) = arriving.await else { return };
+    let Arrived { stream, peer, endpoints, permit } = arrived;
+    let (engine, closing, going_away) = (engine.clone(), server.closing.clone(), server.going_away.clone());
+    if stream.selected_alpn_proto() == Some(ALPN::H2) {
+        Box::pin(engine.serve_http2(stream, peer, endpoints, going_away, Vec::new())).await;
+    } else if peer.tls {
+        engine.serve(stream, peer, endpoints, closing).await;
+    } else {
+        let begun = engine.clone().serve_or_hand_over(stream, peer.clone(), endpoints, closing).await;
+        if let Some((stream, begun)) = begun {
+            Box::pin(engine.serve_http2(stream, peer, endpoints, going_away, begun)).await;
+        }
+    }
+    drop(permit);
+}

@@ -1,0 +1,154 @@
+//! From an accepted socket to a stream whose client is known: PROXY header, limit per address, TLS.
+
+use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use metrics::{counter, histogram};
+use pingora::listeners::tls::Acceptor;
+use pingora::protocols::l4::stream::Stream as TcpLayer;
+use pingora::protocols::{GetSocketDigest, SocketDigest, Stream};
+use rustls::pki_types::UnixTime;
+use rustls::server::danger::ClientCertVerifier;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout_at};
+
+use crate::http::proxy_protocol::{self, Header, Trust};
+use crate::http::steps::{Endpoints, Peer};
+use crate::proxy::admission::{Admission, ConnectionPermit};
+use crate::proxy::quiet::Quiet;
+use crate::tls::clients::ClientVerified;
+
+/// What the connections of one endpoint pass.
+pub(super) struct Door {
+    pub(super) acceptor: Option<Acceptor>,
+    pub(super) trust: Option<Trust>,
+    /// Of clients' certificates, as they are judged now.
+    pub(super) verifier: Option<Arc<dyn ClientCertVerifier>>,
+}
+
+/// A connection that may send requests.
+pub(super) struct Arrived {
+    pub(super) stream: Stream,
+    pub(super) peer: Peer,
+    pub(super) endpoints: Endpoints,
+    /// Counts the connection as its client's.
+    pub(super) permit: ConnectionPermit,
+}
+
+impl Door {
+    /// Counts a connection as its client's, when the client is known already: before it costs anything. An error is a
+    /// connection to be closed.
+    pub(super) fn knock(
+        &self,
+        admission: &Admission,
+        from: SocketAddr,
+    ) -> Result<Option<ConnectionPermit>, ()> {
+        // Behind a proxy the client is not known before the proxy's header.
+        if self.trust.is_some() { Ok(None) } else { permit(admission, from).map(Some) }
+    }
+
+    /// Everything between accept and the first byte of HTTP, in `within`; none for a connection to be closed.
+    pub(super) async fn enter(
+        &self,
+        admission: &Admission,
+        mut tcp: TcpStream,
+        from: SocketAddr,
+        permitted: Option<ConnectionPermit>,
+        within: Duration,
+    ) -> Option<Arrived> {
+        let deadline = Instant::now() + within;
+        let _ = tcp.set_nodelay(true);
+        let mut endpoints = Endpoints { source: from, destination: tcp.local_addr().ok()? };
+        if let Some(trust) = &self.trust {
+            endpoints = proxied(trust, &mut tcp, endpoints, deadline).await?;
+        }
+        let permit = match permitted {
+            Some(permit) => permit,
+            None => permit(admission, endpoints.source).ok()?,
+        };
+        let penance = admission.penance(endpoints.source.ip());
+        if !penance.is_zero() {
+            counter!("trivet_connections_delayed_total").increment(1);
+            timeout_at(deadline, tokio::time::sleep(penance)).await.ok()?;
+        }
+        let mut peer = Peer {
+            address: endpoints.source.ip().to_canonical(),
+            tls: self.acceptor.is_some(),
+            client_certificate: ClientVerified::NotAsked,
+            socket: Some(tcp.as_raw_fd()),
+        };
+        let mut layer = TcpLayer::from(tcp);
+        let digest = SocketDigest::from_raw_fd(layer.as_raw_fd());
+        layer.set_socket_digest(digest);
+        let stream: Stream = match &self.acceptor {
+            None => Box::new(layer),
+            Some(acceptor) => handshake(acceptor, layer, &peer, deadline).await?,
+        };
+        if let Some(tls) = stream.get_ssl() {
+            if let (Some(verifier), Some([certificate, rest @ ..])) =
+                (&self.verifier, tls.peer_cert_chain_der())
+                && let Err(e) = verifier.verify_client_cert(certificate, rest, UnixTime::now())
+            {
+                counter!("trivet_tls_handshake_failures_total", "reason" => "refused").increment(1);
+                tracing::debug!(client = %peer.address, error = %e, "a certificate that is no longer good");
+                return None;
+            }
+            peer.client_certificate = ClientVerified::of(tls.peer_certificate_der());
+        }
+        Some(Arrived { stream, peer, endpoints, permit })
+    }
+}
+
+fn permit(admission: &Admission, client: SocketAddr) -> Result<ConnectionPermit, ()> {
+    static QUIET: Quiet = Quiet::new();
+    admission.connection(client.ip()).map_err(|refused| {
+        counter!("trivet_connections_refused_total", "reason" => "per_address").increment(1);
+        if let Some(left_out) = QUIET.speak() {
+            tracing::warn!(client = %client.ip().to_canonical(), left_out, "connection refused: {refused}");
+        }
+    })
+}
+
+/// The addresses that the proxy in front tells.
+async fn proxied(trust: &Trust, tcp: &mut TcpStream, own: Endpoints, deadline: Instant) -> Option<Endpoints> {
+    static QUIET: Quiet = Quiet::new();
+    let refuse = |reason: &'static str, why: &dyn std::fmt::Display| {
+        counter!("trivet_connections_refused_total", "reason" => reason).increment(1);
+        if let Some(left_out) = QUIET.speak() {
+            let from = own.source.ip().to_canonical();
+            tracing::warn!(%from, left_out, "connection refused: PROXY protocol: {why}");
+        }
+        None
+    };
+    if !trust.covers(own.source.ip()) {
+        return refuse("proxy_untrusted", &"not from one of the networks in proxy_protocol.from");
+    }
+    match timeout_at(deadline, proxy_protocol::read(tcp)).await {
+        Ok(Ok(Header::Direct)) => Some(own),
+        Ok(Ok(Header::Proxied { source, destination })) => Some(Endpoints { source, destination }),
+        Ok(Err(e)) => refuse("proxy_malformed", &e),
+        Err(_) => refuse("proxy_timeout", &"no complete header in time"),
+    }
+}
+
+async fn handshake(acceptor: &Acceptor, layer: TcpLayer, peer: &Peer, deadline: Instant) -> Option<Stream> {
+    let started = Instant::now();
+    match timeout_at(deadline, acceptor.tls_handshake(layer)).await {
+        Ok(Ok(stream)) => {
+            histogram!("trivet_tls_handshake_seconds").record(started.elapsed().as_secs_f64());
+            Some(Box::new(stream))
+        }
+        Ok(Err(e)) => {
+            counter!("trivet_tls_handshake_failures_total", "reason" => "refused").increment(1);
+            tracing::debug!(client = %peer.address, error = %e, "TLS handshake failed");
+            None
+        }
+        Err(_) => {
+            counter!("trivet_tls_handshake_failures_total", "reason" => "timeout").increment(1);
+            tracing::debug!(client = %peer.address, "TLS handshake took too long");
+            None
+        }
+    }
+}

@@ -1,0 +1,310 @@
+//! Connections to back ends: made under a deadline, kept for the next request, and looked at before they are used again.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use metrics::Counter;
+use parking_lot::Mutex;
+use rustix::io::Errno;
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use crate::http::proxy_protocol;
+use crate::http::pump::{Sink, Source};
+use crate::http::steps::Endpoints;
+use crate::pool::{Backend, Pool};
+use crate::proxy::exchange;
+use crate::proxy::upstream::http2::{Http2, Session};
+
+pub(super) mod http2;
+
+/// A stream of octets in both directions.
+pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin + ?Sized> Io for T {}
+
+/// How one back end is reached.
+#[derive(Clone)]
+pub struct Reach {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// How its certificate is verified, and under which name; `None` for plain TCP.
+    pub tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
+    /// For the TCP connect and for the TLS handshake, each.
+    pub connect_timeout: Duration,
+    /// From the last octet of a request to the first of its answer, and between any two parts of the answer.
+    pub response_timeout: Duration,
+    /// Whether a new connection begins with a PROXY header. It then serves one client only.
+    pub send_proxy_protocol: Option<proxy_protocol::Version>,
+    /// How long a connection is kept unused. Below the back end's own idle time-out.
+    pub idle_timeout: Duration,
+    /// Whether it is spoken to in HTTP/2: over TLS when it agrees to (`tls` offers it), else by prior knowledge.
+    pub http2: bool,
+    /// Whether it is known to see the same ends of messages as we do, on HTTP/1.1: it reads or discards the body of every
+    /// request (RFC 9112 section 9.3), and sends none where there is none (section 6.3). Where it is not, a connection is
+    /// used again only after messages that leave no doubt.
+    pub trusted_framing: bool,
+}
+
+impl Reach {
+    /// A new connection, which begins with what tells the back end of `client` if it is to be told.
+    async fn dial(&self, client: Endpoints) -> io::Result<Box<dyn Io>> {
+        let Self { address, tls, connect_timeout, send_proxy_protocol, .. } = self;
+        let late = |what: &str| {
+            io::Error::new(io::ErrorKind::TimedOut, format!("{what} took longer than {connect_timeout:?}"))
+        };
+        let mut tcp = tokio::time::timeout(*connect_timeout, TcpStream::connect(address))
+            .await
+            .map_err(|_| late("the connect"))??;
+        tcp.set_nodelay(true)?;
+        if let Some(version) = send_proxy_protocol {
+            tcp.write_all(&proxy_protocol::write(*version, client.source, client.destination)).await?;
+        }
+        let Some((config, name)) = tls else { return Ok(Box::new(tcp)) };
+        let connector = TlsConnector::from(config.clone());
+        let handshake = connector.connect(name.clone(), tcp);
+        let stream = tokio::time::timeout(*connect_timeout, handshake)
+            .await
+            .map_err(|_| late("the TLS handshake"))??;
+        // RFC 9113 section 3.2.
+        if self.http2 && stream.get_ref().1.alpn_protocol() != Some(b"h2") {
+            return Err(io::Error::other("the back end does not speak HTTP/2"));
+        }
+        Ok(Box::new(stream))
+    }
+}
+
+/// What carries a request to a back end.
+pub(super) enum Carrier {
+    /// A connection of its own: HTTP/1.1.
+    Stream(Box<dyn Io>),
+    /// A stream of a shared connection: HTTP/2.
+    Http2(Box<Session>),
+}
+
+impl Source for Carrier {
+    fn poll_fill(&mut self, cx: &mut Context<'_>, buffer: &mut BytesMut) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Stream(io) => io.poll_fill(cx, buffer),
+            Self::Http2(session) => session.poll_fill(cx, buffer),
+        }
+    }
+
+    fn trailer(&mut self) -> Vec<u8> {
+        match self {
+            Self::Stream(_) => Vec::new(),
+            Self::Http2(session) => session.trailer(),
+        }
+    }
+}
+
+impl Sink for Carrier {
+    fn poll_put(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Stream(io) => io.poll_put(cx, bytes),
+            Self::Http2(session) => session.poll_put(cx, bytes),
+        }
+    }
+
+    fn poll_take(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffer: &mut BytesMut,
+        n: usize,
+    ) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Stream(io) => io.poll_take(cx, buffer, n),
+            Self::Http2(session) => session.poll_take(cx, buffer, n),
+        }
+    }
+
+    fn poll_push(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Stream(io) => io.poll_push(cx),
+            Self::Http2(session) => session.poll_push(cx),
+        }
+    }
+
+    fn poll_end(&mut self, cx: &mut Context<'_>, trailer: &[u8]) -> Poll<io::Result<()>> {
+        match self {
+            Self::Stream(io) => io.poll_end(cx, trailer),
+            Self::Http2(session) => session.poll_end(cx, trailer),
+        }
+    }
+
+    fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match self {
+            Self::Stream(io) => io.poll_close(cx),
+            Self::Http2(session) => session.poll_close(cx),
+        }
+    }
+}
+
+/// A way to a back end, for one request at a time.
+pub struct Link {
+    pub(super) carrier: Carrier,
+    pub(super) buffer: BytesMut,
+    /// Whether a request has gone over it before.
+    pub(super) reused: bool,
+}
+
+struct Idle {
+    link: Link,
+    since: Instant,
+}
+
+/// What is kept with a back end: how it is reached, and the connections to it that wait for their next request.
+pub struct Upstream {
+    reach: Reach,
+    idle: Mutex<VecDeque<Idle>>,
+    most_idle: usize,
+    /// The connections of HTTP/2, where that is spoken.
+    http2: Option<Http2>,
+    answers: [Counter; 6],
+}
+
+/// A back end of HTTP.
+pub type HttpBackend = Backend<Upstream>;
+/// Those that do the same work.
+pub type HttpPool = Pool<Upstream>;
+
+impl Upstream {
+    /// Of the back end with this name; keeps at most `most_idle` unused connections, and at least one.
+    pub fn new(name: &str, reach: Reach, most_idle: usize) -> Self {
+        Self {
+            http2: reach.http2.then(|| Http2::new(reach.clone())),
+            reach,
+            idle: Mutex::default(),
+            most_idle: most_idle.max(1),
+            answers: exchange::answers_by_class(name),
+        }
+    }
+
+    pub(super) fn reach(&self) -> &Reach {
+        &self.reach
+    }
+
+    /// Counters of the answers that came from it, by class of status.
+    pub(super) fn answers(&self) -> &[Counter; 6] {
+        &self.answers
+    }
+
+    /// Whether this back end certainly sees the messages on a connection end where we do; HTTP/2 frames each (RFC 9113
+    /// section 8.1).
+    pub(super) fn frames_surely(&self) -> bool {
+        self.reach.trusted_framing || self.reach.http2
+    }
+
+    /// Whether a connection to this back end may carry requests of one client only.
+    pub(super) fn is_personal(&self) -> bool {
+        self.reach.send_proxy_protocol.is_some()
+    }
+
+    /// A kept connection that its other side has not closed, as far as can be known.
+    pub(super) fn kept(&self) -> Option<Link> {
+        loop {
+            // The youngest: the least likely to be closed just now.
+            let Idle { mut link, since } = self.idle.lock().pop_back()?;
+            if since.elapsed() < self.reach.idle_timeout && is_quiet(&mut link.carrier) {
+                link.reused = true;
+                return Some(link);
+            }
+        }
+    }
+
+    /// A way that is not kept: a new connection, or, for HTTP/2, a stream; of a `new` connection, too, when that is asked
+    /// for.
+    pub(super) async fn connect(&self, client: Endpoints, new: bool) -> io::Result<Link> {
+        let (carrier, reused) = match &self.http2 {
+            Some(http2) => {
+                let (session, reused) = http2.open(client, new).await?;
+                (Carrier::Http2(Box::new(session)), reused)
+            }
+            None => (Carrier::Stream(self.reach.dial(client).await?), false),
+        };
+        Ok(Link { carrier, buffer: BytesMut::new(), reused })
+    }
+
+    /// Keeps a connection for the next request. (Those of HTTP/2 are kept where they are shared.)
+    pub(super) fn keep(&self, link: Link) {
+        let now = Instant::now();
+        let mut idle = self.idle.lock();
+        while idle.front().is_some_and(|i| now - i.since >= self.reach.idle_timeout)
+            || idle.len() >= self.most_idle
+        {
+            idle.pop_front();
+        }
+        idle.push_back(Idle { link, since: now });
+    }
+
+    /// Closes what has been unused for too long.
+    fn sweep(&self) {
+        let now = Instant::now();
+        let mut idle = self.idle.lock();
+        while idle.front().is_some_and(|i| now - i.since >= self.reach.idle_timeout) {
+            idle.pop_front();
+        }
+        drop(idle);
+        if let Some(http2) = &self.http2 {
+            http2.sweep(self.most_idle);
+        }
+    }
+}
+
+/// Closes connections to back ends that have been unused for too long, for ever: a site at rest makes no calls of its own.
+pub async fn sweep(pool: Arc<HttpPool>, every: Duration) {
+    let mut ticks = tokio::time::interval(every);
+    loop {
+        ticks.tick().await;
+        for backend in pool.backends().iter() {
+            backend.transport().sweep();
+        }
+    }
+}
+
+/// Whether a connection could not be made for want of something here, of which no back end knows: descriptors, memory
+/// (socket(2)).
+pub fn is_local(e: &io::Error) -> bool {
+    matches!(Errno::from_io_error(e), Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM))
+}
+
+/// Whether there is no port left for another connection to this address (connect(2)). The back end knows nothing of it, either.
+pub fn is_out_of_ports(e: &io::Error) -> bool {
+    matches!(Errno::from_io_error(e), Some(Errno::ADDRNOTAVAIL | Errno::AGAIN))
+}
+
+/// Whether an unused connection is open and silent. What speaks unasked, or has closed, is of no use.
+pub(super) fn is_quiet(carrier: &mut Carrier) -> bool {
+    let Carrier::Stream(io) = carrier else { return false };
+    let mut room = [0; 1];
+    let mut room = ReadBuf::new(&mut room);
+    let mut cx = Context::from_waker(Waker::noop());
+    matches!(Pin::new(io).poll_read(&mut cx, &mut room), Poll::Pending)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_here_is_no_back_ends_fault() {
+        let os = |e: Errno| io::Error::from_raw_os_error(e.raw_os_error());
+        for e in [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM] {
+            assert!(is_local(&os(e)) && !is_out_of_ports(&os(e)), "{e}");
+        }
+        for e in [Errno::ADDRNOTAVAIL, Errno::AGAIN] {
+            assert!(is_out_of_ports(&os(e)) && !is_local(&os(e)), "{e}");
+        }
+        for e in [Errno::CONNREFUSED, Errno::TIMEDOUT, Errno::HOSTUNREACH, Errno::CONNRESET] {
+            assert!(!is_local(&os(e)) && !is_out_of_ports(&os(e)), "{e}");
+        }
+    }
+}
