@@ -214,6 +214,22 @@ async fn writes_go_to_the_primary_and_reads_round_the_replicas() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn its_connections_are_spread_over_all_threads() {
+    let scene = Scene::with("").await;
+    let mut wires = Vec::new();
+    for _ in 0..7 {
+        let (mut writer, mut reader) = (scene.write().await, scene.read().await);
+        greeting(&mut writer).await;
+        greeting(&mut reader).await;
+        wires.push((writer, reader));
+    }
+    let status = scene.status().await;
+    let each = status["workers"].as_array().unwrap().iter().map(|w| w["connections"].as_u64().unwrap());
+    let (least, most) = (each.clone().min().unwrap(), each.clone().max().unwrap());
+    assert!(each.sum::<u64>() == 14 && most - least <= 1, "{status}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_half_close_is_passed_on_and_the_answer_still_comes() {
     let scene = Scene::with("").await;
     let address = scene.gateway.address("database.write_listen");
