@@ -3,7 +3,8 @@
 mod app_support;
 
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 use app_support::{Database, PASSWORD, Request, Running, Token, execute};
 use serde_json::{Value, json};

@@ -5,7 +5,8 @@ mod support;
 
 use std::net::IpAddr;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 use support::authority::Authority;
 use support::backend::{Act, Backend};

@@ -161,7 +161,7 @@ async fn a_header_that_drips_has_the_handshakes_deadline() {
     let https = format!("{HERE}\nhandshake_timeout = \"500ms\"");
     let scene = Scene::start(Keys { https: &https, ..Keys::default() }).await;
     let mut wire = Wire::plain(scene.https()).await;
-    let began = std::time::Instant::now();
+    let began = tokio::time::Instant::now();
     // The longest line, byte by byte, would take ten seconds.
     let mut open = wire.try_send("PROXY UNKNOWN ").await;
     while open && began.elapsed() < Duration::from_secs(9) {

@@ -18,7 +18,7 @@ use trivet::process::Shutdown;
 use trivet::proxy::admission::Admission;
 use trivet::proxy::exchange::Exchange;
 use trivet::proxy::server::Limits;
-use trivet::proxy::upstream::{HttpPool, Reach, Upstream};
+use trivet::proxy::upstream::{HttpPool, Upstream, UpstreamConfig};
 use trivet::proxy::{Destination, Engine, Route, Service};
 use trivet::tls::clients::ClientVerified;
 
@@ -145,7 +145,7 @@ impl Rig {
 /// An engine that forwards everything to one back end, with small limits, no time-out, and no connection that an engine
 /// before it left.
 pub(super) async fn engine(address: SocketAddr, shutdown: Shutdown) -> Arc<Engine<All>> {
-    let reach = Reach {
+    let config = UpstreamConfig {
         address,
         tls: None,
         connect_timeout: LONG,
@@ -158,7 +158,7 @@ pub(super) async fn engine(address: SocketAddr, shutdown: Shutdown) -> Arc<Engin
     let one = NewBackend {
         spec: Spec::new("node1", address),
         check: Arc::new(Well),
-        transport: Upstream::new("node1", reach, 8),
+        transport: Upstream::new("node1", config, 8),
     };
     let pool = Pool::new("web", vec![one], PoolLimits::NONE);
     pool.first_round(Timing { interval: LONG, timeout: LONG, rise: 1, fall: 1 }).await;

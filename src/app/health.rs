@@ -5,7 +5,8 @@
 //! Writes are not asked for: while there is no primary the site is readable, and no other node could write either.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 use axum::Json;
 use axum::extract::State;

@@ -1,6 +1,7 @@
 //! Signing in, for pages and API alike.
 
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
+use tokio::time::Instant;
 
 use metrics::counter;
 

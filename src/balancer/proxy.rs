@@ -15,7 +15,7 @@ use crate::pool::{NewBackend, Pool, PoolLimits, Scope, Spec};
 use crate::proxy::check::HttpCheck;
 use crate::proxy::config::Protocol;
 use crate::proxy::exchange::Exchange;
-use crate::proxy::upstream::{HttpPool, Reach, Upstream};
+use crate::proxy::upstream::{HttpPool, Upstream, UpstreamConfig};
 use crate::proxy::{Answer, Content, Destination, Route, Service};
 use crate::tls;
 
@@ -74,7 +74,7 @@ pub fn pool(web: &Web) -> Result<Arc<HttpPool>, ConfigError> {
             Some(client) => Some((client.clone(), tls::verified_name(b.tls_name())?)),
         };
         let check = HttpCheck::new(b.address.to_string(), &web.health.path, tls.clone());
-        let reach = Reach {
+        let config = UpstreamConfig {
             address: b.address,
             tls,
             connect_timeout: web.connect_timeout,
@@ -87,7 +87,7 @@ pub fn pool(web: &Web) -> Result<Arc<HttpPool>, ConfigError> {
         backends.push(NewBackend {
             spec: Spec { max_in_flight: web.max_in_flight_per_backend, ..Spec::new(&b.name, b.address) },
             check: Arc::new(check.with_proxy_protocol(web.send_proxy_protocol).with_protocol(web.protocol)),
-            transport: Upstream::new(&b.name, reach, most_idle),
+            transport: Upstream::new(&b.name, config, most_idle),
         });
     }
     let limits = PoolLimits {

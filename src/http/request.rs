@@ -85,7 +85,7 @@ impl Request {
         let Parts { method, uri, headers, .. } = parts;
         let websocket = match parts.extensions.get::<Protocol>() {
             Some(protocol) if !websocket::is_carried(protocol.as_str()) => return Err(Refusal::Protocol),
-            protocol => protocol.map(|_| Challenge::new()),
+            protocol => protocol.map(|_| Challenge::random()),
         };
         let method = if websocket.is_some() { &Method::GET } else { method };
         let target = uri.path_and_query().map_or("/", PathAndQuery::as_str);

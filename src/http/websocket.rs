@@ -30,7 +30,7 @@ pub struct Challenge {
 
 impl Challenge {
     /// Another one each time.
-    pub fn new() -> Self {
+    pub fn random() -> Self {
         Self::of(BASE64_STANDARD.encode(rand::random::<[u8; 16]>()))
     }
 
@@ -115,7 +115,7 @@ mod tests {
 
     #[test]
     fn rfc6455_4_1_a_key_is_sixteen_octets_and_new_each_time() {
-        let (one, other) = (Challenge::new(), Challenge::new());
+        let (one, other) = (Challenge::random(), Challenge::random());
         assert_eq!(BASE64_STANDARD.decode(&one.key).unwrap().len(), 16);
         assert_ne!(one, other);
     }

@@ -1,6 +1,7 @@
 //! Attempts that failed, and how long the next one waits.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 use super::model::Retry;
 

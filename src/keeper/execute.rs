@@ -1,7 +1,8 @@
 //! Doing what was decided: statements in the right order, each under a deadline. One action at a time.
 
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 use super::accounts;
 use super::config::Config;

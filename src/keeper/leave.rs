@@ -3,7 +3,8 @@
 //! The unit of mysqld asks for it before each stop. Whatever goes wrong, the stop goes on: the worst that can happen then is
 //! what happens when a primary dies.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 use super::board::Board;
 use super::report::MemberState;

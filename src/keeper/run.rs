@@ -1,7 +1,8 @@
 //! Building the keeper from its configuration, and its life.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 use metrics::gauge;
 use sha2::{Digest, Sha256};

@@ -1,7 +1,8 @@
 //! The loop: look at what is known, decide, act, remember.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 use metrics::{counter, gauge};
 

@@ -1,7 +1,8 @@
 //! The keeper's HTTP over mutual TLS. Every answer comes from the board; nothing here waits for mysqld.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 use axum::extract::{Query, State};
 use axum::http::StatusCode;

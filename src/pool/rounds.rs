@@ -19,7 +19,8 @@ impl<T: Send + Sync + 'static> Pool<T> {
     /// the slowest answer, at most the timeout.
     pub async fn first_round(&self, timing: Timing) {
         let mut checks = JoinSet::new();
-        for backend in self.backends().iter().cloned() {
+        for backend in self.backends().iter() {
+            let backend = backend.clone();
             checks.spawn(async move { backend.check(&timing).await });
         }
         while checks.join_next().await.is_some() {}

@@ -243,8 +243,8 @@ async fn checks_that_stand_still_are_missed() {
     let pool = Pool::new("web", vec![stuck], LIMITS);
     let heartbeats = Heartbeats::default();
     pool.run_checks(TIMING, &heartbeats);
-    assert_eq!(heartbeats.missed(std::time::Instant::now()), None);
-    let later = std::time::Instant::now() + Duration::from_secs(5);
+    assert_eq!(heartbeats.missed(tokio::time::Instant::now()), None);
+    let later = tokio::time::Instant::now() + Duration::from_secs(5);
     assert!(heartbeats.missed(later).unwrap().starts_with("the checks of web/a has not come round"));
 }
 
@@ -391,7 +391,7 @@ async fn back_ends_come_and_go_and_what_is_in_flight_is_finished() {
     drop((lease, b));
     // Its checks have ended, and nobody misses them.
     tokio::time::sleep(TIMING.interval * 3).await;
-    let long_after = std::time::Instant::now();
+    let long_after = tokio::time::Instant::now();
     assert_eq!(heartbeats.missed(long_after), None);
     assert!(pool.add(member("b", 0, good())).is_ok(), "its name is free again");
 }

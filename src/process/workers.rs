@@ -202,7 +202,7 @@ mod tests {
         let (workers, heartbeats) = (Workers::new(1), Heartbeats::default());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         runtime.block_on(async { workers.start(0, &heartbeats, "worker 0".into()) });
-        let in_time = |seconds| std::time::Instant::now() + Duration::from_secs(seconds);
+        let in_time = |seconds| tokio::time::Instant::now() + Duration::from_secs(seconds);
         assert_eq!(heartbeats.missed(in_time(5)), None);
         let missed = heartbeats.missed(in_time(15)).unwrap();
         assert!(missed.starts_with("worker 0 has not come round"), "{missed}");

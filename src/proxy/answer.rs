@@ -109,7 +109,7 @@ impl Head<'_> {
 
     /// All of it as HTTP/2 has it (RFC 9113 section 8.3.2), without the fields of a back end that `dropped` names. Of a back
     /// end's nothing is left here afterwards.
-    pub(super) fn to_http2(
+    pub(super) fn into_http2(
         self,
         exchange: &Exchange,
         policy: &Policy,

@@ -14,7 +14,7 @@ use crate::http::response::{BadResponse, Response};
 use crate::http::steps::{Endpoints, Peer};
 use crate::proxy::answer::Head;
 use crate::proxy::exchange::Exchange;
-use crate::proxy::own_links::OwnLinks;
+use crate::proxy::personal::PersonalConnections;
 use crate::proxy::timer::Timer;
 use crate::proxy::{Engine, Service};
 
@@ -64,12 +64,12 @@ pub(super) enum Ending {
 pub(super) struct ClientConnection {
     pub(super) peer: Peer,
     pub(super) endpoints: Endpoints,
-    pub(super) own_links: OwnLinks,
+    pub(super) personal: PersonalConnections,
 }
 
 impl ClientConnection {
     pub(super) fn new(peer: Peer, endpoints: Endpoints) -> Arc<Self> {
-        Arc::new(Self { peer, endpoints, own_links: OwnLinks::default() })
+        Arc::new(Self { peer, endpoints, personal: PersonalConnections::default() })
     }
 }
 

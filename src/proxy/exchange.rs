@@ -2,7 +2,8 @@
 
 use std::net::IpAddr;
 use std::sync::{Arc, LazyLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 use http::{Method, Version};
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};

@@ -27,7 +27,7 @@ use crate::proxy::forward::upload::Upload;
 use crate::proxy::serve::{fail, refuse};
 use crate::proxy::tunnel::tunnel;
 use crate::proxy::upstream::http2::NoHead;
-use crate::proxy::upstream::{Carrier, HttpBackend, Link, Upstream, is_local, is_out_of_ports};
+use crate::proxy::upstream::{Checkout, HttpBackend, Upstream, UpstreamIo, is_local, is_out_of_ports};
 use crate::proxy::{Destination, Engine, Service};
 
 mod attempt;
@@ -140,8 +140,8 @@ impl<S: Service, C: Downstream<S>> Forwarding<'_, S, C> {
                 counter!("trivet_http_retries_total", "backend" => backend.name().to_owned()).increment(1);
             }
             self.exchange.backend = Some(backend.clone());
-            let mut link = match self.connect(&backend, is_second).await {
-                Ok(link) => link,
+            let mut checkout = match self.connect(&backend, is_second).await {
+                Ok(checkout) => checkout,
                 Err(NoConnection::Local(e)) => {
                     return self
                         .fail(StatusCode::SERVICE_UNAVAILABLE, format!("no connection can be made: {e}"))
@@ -154,17 +154,17 @@ impl<S: Service, C: Downstream<S>> Forwarding<'_, S, C> {
                 }
             };
             self.exchange.connected = Some(self.exchange.elapsed());
-            let failure = match self.attempt(&backend, &mut link).await {
-                Ok(response) => match self.deliver(&backend, link, response).await {
+            let failure = match self.attempt(&backend, &mut checkout).await {
+                Ok(response) => match self.deliver(&backend, checkout, response).await {
                     Ok(after) => return after,
                     Err(failure) => return self.no_answer(failure).await,
                 },
                 Err(failure) => failure,
             };
-            if let (Failure::Silent | Failure::Late, Carrier::Http2(session)) = (&failure, &link.carrier) {
+            if let (Failure::Silent | Failure::Late, UpstreamIo::Http2(session)) = (&failure, &checkout.io) {
                 session.give_up();
             }
-            if !self.may_go_again(&backend, &failure, link.reused) {
+            if !self.may_go_again(&backend, &failure, checkout.reused) {
                 return self.no_answer(failure).await;
             }
             last = failure.to_string();
@@ -206,19 +206,23 @@ impl<S: Service, C: Downstream<S>> Forwarding<'_, S, C> {
 
     /// A way to the back end. A kept connection may be closed by its other side just now. What may be sent twice is then sent
     /// again; for the rest only a new connection leaves no doubt.
-    async fn connect(&mut self, backend: &Arc<HttpBackend>, is_second: bool) -> Result<Link, NoConnection> {
+    async fn connect(
+        &mut self,
+        backend: &Arc<HttpBackend>,
+        is_second: bool,
+    ) -> Result<Checkout, NoConnection> {
         let upstream = backend.transport();
         let kept = match is_second || !self.repeatable {
             true => None,
-            false if upstream.is_personal() => self.client.common().connection.own_links.take(backend),
+            false if upstream.is_personal() => self.client.common().connection.personal.take(backend),
             false => upstream.kept(),
         };
-        if let Some(link) = kept {
-            return Ok(link);
+        if let Some(checkout) = kept {
+            return Ok(checkout);
         }
         // A handshake's state is large, and seldom needed: on its own, it is no part of every connection's.
         match Box::pin(upstream.connect(self.client.common().connection.endpoints, is_second)).await {
-            Ok(link) => Ok(link),
+            Ok(checkout) => Ok(checkout),
             Err(e) if is_local(&e) => {
                 counter!("trivet_local_errors_total").increment(1);
                 Err(NoConnection::Local(e))
@@ -237,18 +241,18 @@ impl<S: Service, C: Downstream<S>> Forwarding<'_, S, C> {
     async fn deliver(
         &mut self,
         backend: &Arc<HttpBackend>,
-        link: Link,
+        checkout: Checkout,
         response: Response,
     ) -> Result<After, Failure> {
         if response.status == 101 {
-            return Ok(tunnel(self.client, self.request, self.exchange, link, response).await);
+            return Ok(tunnel(self.client, self.request, self.exchange, checkout, response).await);
         }
         // RFC 8441 section 5: any 2xx would tell the client that its WebSocket is open.
         if self.request.websocket().is_some() && (200..300).contains(&response.status) {
             self.client.common().fields = response.recycle();
             return Err(BadResponse::WebSocket.into());
         }
-        Ok(self.relay(backend, link, response).await)
+        Ok(self.relay(backend, checkout, response).await)
     }
 
     /// Whether the request is sent once more after `failure`, and to whom: to another, or, where `backend` is not among those

@@ -1,7 +1,8 @@
 //! Log lines that an attacker could cause: the first is written, the next ones are counted until a second has passed.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 use parking_lot::Mutex;
 

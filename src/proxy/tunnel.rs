@@ -17,7 +17,7 @@ use crate::proxy::downstream::{After, Downstream, Ending};
 use crate::proxy::exchange::{Exchange, Outcome};
 use crate::proxy::http1::LINGER;
 use crate::proxy::serve::fail;
-use crate::proxy::upstream::Link;
+use crate::proxy::upstream::Checkout;
 
 /// Tells the client of the switch and carries octets until both sides have closed, one fails, or nothing has moved for
 /// `tunnel_timeout`.
@@ -25,7 +25,7 @@ pub(super) async fn tunnel<S: Service>(
     client: &mut impl Downstream<S>,
     request: &Request,
     exchange: &mut Exchange,
-    mut link: Link,
+    mut checkout: Checkout,
     mut response: Response,
 ) -> After {
     exchange.first_byte = Some(exchange.elapsed());
@@ -45,7 +45,7 @@ pub(super) async fn tunnel<S: Service>(
     let (mut down_closed, mut up_closed) = (false, false);
     let result: Result<(), String> = poll_fn(|cx| {
         if !down_ended {
-            match down.poll(cx, &mut link.carrier, &mut link.buffer, client.sink()) {
+            match down.poll(cx, &mut checkout.io, &mut checkout.buffer, client.sink()) {
                 Poll::Ready(result) => {
                     result.map_err(|e| e.to_string())?;
                     down_ended = true;
@@ -60,11 +60,11 @@ pub(super) async fn tunnel<S: Service>(
         // The end of one direction is told, when there is room for it; the other may go on.
         down_closed = down_closed || (down_ended && client.sink().poll_close(cx).is_ready());
         let (content, buffer) = client.content();
-        if !up_ended && let Poll::Ready(result) = up.poll(cx, content, buffer, &mut link.carrier) {
+        if !up_ended && let Poll::Ready(result) = up.poll(cx, content, buffer, &mut checkout.io) {
             result.map_err(|e| e.to_string())?;
             up_ended = true;
         }
-        up_closed = up_closed || (up_ended && link.carrier.poll_close(cx).is_ready());
+        up_closed = up_closed || (up_ended && checkout.io.poll_close(cx).is_ready());
         if down_closed && up_closed {
             return Poll::Ready(Ok(()));
         }

@@ -6,7 +6,8 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 use bytes::BytesMut;
 use metrics::Counter;
@@ -33,7 +34,7 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin + ?Sized> Io for T {}
 
 /// How one back end is reached.
 #[derive(Clone)]
-pub struct Reach {
+pub struct UpstreamConfig {
     /// Where it listens.
     pub address: SocketAddr,
     /// How its certificate is verified, and under which name; `None` for plain TCP.
@@ -54,7 +55,7 @@ pub struct Reach {
     pub trusted_framing: bool,
 }
 
-impl Reach {
+impl UpstreamConfig {
     /// A new connection, which begins with what tells the back end of `client` if it is to be told.
     async fn dial(&self, client: Endpoints) -> io::Result<Box<dyn Io>> {
         let Self { address, tls, connect_timeout, send_proxy_protocol, .. } = self;
@@ -83,14 +84,14 @@ impl Reach {
 }
 
 /// What carries a request to a back end.
-pub(super) enum Carrier {
+pub(super) enum UpstreamIo {
     /// A connection of its own: HTTP/1.1.
     Stream(Box<dyn Io>),
     /// A stream of a shared connection: HTTP/2.
     Http2(Box<Session>),
 }
 
-impl Source for Carrier {
+impl Source for UpstreamIo {
     fn poll_fill(&mut self, cx: &mut Context<'_>, buffer: &mut BytesMut) -> Poll<io::Result<usize>> {
         match self {
             Self::Stream(io) => io.poll_fill(cx, buffer),
@@ -106,7 +107,7 @@ impl Source for Carrier {
     }
 }
 
-impl Sink for Carrier {
+impl Sink for UpstreamIo {
     fn poll_put(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match self {
             Self::Stream(io) => io.poll_put(cx, bytes),
@@ -149,21 +150,21 @@ impl Sink for Carrier {
 }
 
 /// A way to a back end, for one request at a time.
-pub struct Link {
-    pub(super) carrier: Carrier,
+pub struct Checkout {
+    pub(super) io: UpstreamIo,
     pub(super) buffer: BytesMut,
     /// Whether a request has gone over it before.
     pub(super) reused: bool,
 }
 
 struct Idle {
-    link: Link,
+    checkout: Checkout,
     since: Instant,
 }
 
 /// What is kept with a back end: how it is reached, and the connections to it that wait for their next request.
 pub struct Upstream {
-    reach: Reach,
+    config: UpstreamConfig,
     idle: Mutex<VecDeque<Idle>>,
     most_idle: usize,
     /// The connections of HTTP/2, where that is spoken.
@@ -178,18 +179,18 @@ pub type HttpPool = Pool<Upstream>;
 
 impl Upstream {
     /// Of the back end with this name; keeps at most `most_idle` unused connections, and at least one.
-    pub fn new(name: &str, reach: Reach, most_idle: usize) -> Self {
+    pub fn new(name: &str, config: UpstreamConfig, most_idle: usize) -> Self {
         Self {
-            http2: reach.http2.then(|| Http2::new(reach.clone())),
-            reach,
+            http2: config.http2.then(|| Http2::new(config.clone())),
+            config,
             idle: Mutex::default(),
             most_idle: most_idle.max(1),
             answers: exchange::answers_by_class(name),
         }
     }
 
-    pub(super) fn reach(&self) -> &Reach {
-        &self.reach
+    pub(super) fn config(&self) -> &UpstreamConfig {
+        &self.config
     }
 
     /// Counters of the answers that came from it, by class of status.
@@ -200,56 +201,56 @@ impl Upstream {
     /// Whether this back end certainly sees the messages on a connection end where we do; HTTP/2 frames each (RFC 9113
     /// section 8.1).
     pub(super) fn frames_surely(&self) -> bool {
-        self.reach.trusted_framing || self.reach.http2
+        self.config.trusted_framing || self.config.http2
     }
 
     /// Whether a connection to this back end may carry requests of one client only.
     pub(super) fn is_personal(&self) -> bool {
-        self.reach.send_proxy_protocol.is_some()
+        self.config.send_proxy_protocol.is_some()
     }
 
     /// A kept connection that its other side has not closed, as far as can be known.
-    pub(super) fn kept(&self) -> Option<Link> {
+    pub(super) fn kept(&self) -> Option<Checkout> {
         loop {
             // The youngest: the least likely to be closed just now.
-            let Idle { mut link, since } = self.idle.lock().pop_back()?;
-            if since.elapsed() < self.reach.idle_timeout && is_quiet(&mut link.carrier) {
-                link.reused = true;
-                return Some(link);
+            let Idle { mut checkout, since } = self.idle.lock().pop_back()?;
+            if since.elapsed() < self.config.idle_timeout && is_quiet(&mut checkout.io) {
+                checkout.reused = true;
+                return Some(checkout);
             }
         }
     }
 
     /// A way that is not kept: a new connection, or, for HTTP/2, a stream; of a `new` connection, too, when that is asked
     /// for.
-    pub(super) async fn connect(&self, client: Endpoints, new: bool) -> io::Result<Link> {
-        let (carrier, reused) = match &self.http2 {
+    pub(super) async fn connect(&self, client: Endpoints, new: bool) -> io::Result<Checkout> {
+        let (io, reused) = match &self.http2 {
             Some(http2) => {
                 let (session, reused) = http2.open(client, new).await?;
-                (Carrier::Http2(Box::new(session)), reused)
+                (UpstreamIo::Http2(Box::new(session)), reused)
             }
-            None => (Carrier::Stream(self.reach.dial(client).await?), false),
+            None => (UpstreamIo::Stream(self.config.dial(client).await?), false),
         };
-        Ok(Link { carrier, buffer: BytesMut::new(), reused })
+        Ok(Checkout { io, buffer: BytesMut::new(), reused })
     }
 
     /// Keeps a connection for the next request. (Those of HTTP/2 are kept where they are shared.)
-    pub(super) fn keep(&self, link: Link) {
+    pub(super) fn keep(&self, checkout: Checkout) {
         let now = Instant::now();
         let mut idle = self.idle.lock();
-        while idle.front().is_some_and(|i| now - i.since >= self.reach.idle_timeout)
+        while idle.front().is_some_and(|i| now - i.since >= self.config.idle_timeout)
             || idle.len() >= self.most_idle
         {
             idle.pop_front();
         }
-        idle.push_back(Idle { link, since: now });
+        idle.push_back(Idle { checkout, since: now });
     }
 
     /// Closes what has been unused for too long.
     fn sweep(&self) {
         let now = Instant::now();
         let mut idle = self.idle.lock();
-        while idle.front().is_some_and(|i| now - i.since >= self.reach.idle_timeout) {
+        while idle.front().is_some_and(|i| now - i.since >= self.config.idle_timeout) {
             idle.pop_front();
         }
         drop(idle);
@@ -282,8 +283,8 @@ pub fn is_out_of_ports(e: &io::Error) -> bool {
 }
 
 /// Whether an unused connection is open and silent. What speaks unasked, or has closed, is of no use.
-pub(super) fn is_quiet(carrier: &mut Carrier) -> bool {
-    let Carrier::Stream(io) = carrier else { return false };
+pub(super) fn is_quiet(io: &mut UpstreamIo) -> bool {
+    let UpstreamIo::Stream(io) = io else { return false };
     let mut room = [0; 1];
     let mut room = ReadBuf::new(&mut room);
     let mut cx = Context::from_waker(Waker::noop());

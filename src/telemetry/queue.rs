@@ -8,10 +8,11 @@
 //! that were lost before them.
 
 use std::io::{ErrorKind, Write};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use metrics::counter;
 use parking_lot::{Condvar, Mutex};
+use tokio::time::Instant;
 use tracing_subscriber::fmt::MakeWriter;
 
 /// How long a line of the access log may wait for others.
@@ -127,7 +128,7 @@ impl Queue {
 
     /// Waits until everything is written, `limit` at most: nobody may ever read it.
     pub(super) fn flush(&self, limit: Duration) {
-        let until = Instant::now() + limit;
+        let until = (Instant::now() + limit).into_std();
         let mut state = self.state.lock();
         while state.writing || !state.lines.is_empty() {
             state.hurry = true;

@@ -15,7 +15,7 @@ use crate::pool::{NewBackend, Pool, PoolLimits, Scope, Spec};
 use crate::process::Heartbeats;
 use crate::proxy::check::HttpCheck;
 use crate::proxy::config::Protocol;
-use crate::proxy::upstream::{self, HttpBackend, HttpPool, Reach, Upstream};
+use crate::proxy::upstream::{self, HttpBackend, HttpPool, Upstream, UpstreamConfig};
 use crate::tls;
 
 /// A path on a web tier that is 200 while the app beside it is healthy, and 503 otherwise.
@@ -42,7 +42,7 @@ impl Upstreams {
     /// From the configuration; nothing is checked yet. `client` is how the peers are checked.
     pub fn new(config: &Config, client: &Arc<ClientConfig>) -> Result<Self, ConfigError> {
         let app = &config.app;
-        let reach = |address, tls| Reach {
+        let reach = |address, tls| UpstreamConfig {
             address,
             tls,
             connect_timeout: app.connect_timeout,
@@ -55,7 +55,8 @@ impl Upstreams {
         let check = HttpCheck::new(app.address.to_string(), &app.health.path, None);
         let http2 = app.protocol == Protocol::Http2;
         let most_idle = MAX_IDLE / (1 + config.peers.backends.len());
-        let reached = Reach { http2, trusted_framing: app.trusted_framing, ..reach(app.address, None) };
+        let reached =
+            UpstreamConfig { http2, trusted_framing: app.trusted_framing, ..reach(app.address, None) };
         let mut backends = vec![NewBackend {
             // Its own error page says more than ours.
             spec: Spec { fallback: true, ..Spec::new(APP, app.address) },
@@ -66,7 +67,7 @@ impl Upstreams {
             let tls = Some((client.clone(), tls::verified_name(b.tls_name())?));
             let send_proxy_protocol = config.peers.send_proxy_protocol;
             let check = HttpCheck::new(b.address.to_string(), APP_HEALTH, tls.clone());
-            let reached = Reach { send_proxy_protocol, ..reach(b.address, tls) };
+            let reached = UpstreamConfig { send_proxy_protocol, ..reach(b.address, tls) };
             backends.push(NewBackend {
                 spec: Spec { tier: 1, ..Spec::new(&b.name, b.address) },
                 check: Arc::new(check.with_proxy_protocol(send_proxy_protocol)),

@@ -14,7 +14,8 @@ pub mod program;
 pub mod scene;
 
 use std::future::Future;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// Long enough for any machine; nothing waits this long when all is well.
 pub const PATIENCE: Duration = Duration::from_secs(20);

@@ -1,7 +1,8 @@
 //! The balancer between clients and back ends of which every byte is known.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 use futures_util::future::join_all;
 use rustls::ClientConfig;

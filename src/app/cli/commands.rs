@@ -2,7 +2,8 @@
 
 use std::io::{BufRead, IsTerminal, Read};
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 use super::User;
 use crate::app::auth::hash_password;

@@ -21,7 +21,7 @@ use crate::proxy::downstream::{Downstream, Interim};
 use crate::proxy::forward::upload::Upload;
 use crate::proxy::forward::{Failure, Forwarding};
 use crate::proxy::pace::{Late, Pace};
-use crate::proxy::upstream::{Carrier, HttpBackend, Link};
+use crate::proxy::upstream::{Checkout, HttpBackend, UpstreamIo};
 
 /// Content of a request that is kept, so that the request can be sent once more.
 const KEEP_FOR_RETRY: usize = 64 * 1024;
@@ -35,18 +35,18 @@ const MOST_INTERIM: u32 = 100;
 const LOOK: Duration = Duration::from_millis(250);
 
 impl<S: Service, C: Downstream<S>> Forwarding<'_, S, C> {
-    /// Sends the request over `link`, and waits for what comes back.
+    /// Sends the request over `checkout`, and waits for what comes back.
     pub(super) async fn attempt(
         &mut self,
         backend: &Arc<HttpBackend>,
-        link: &mut Link,
+        checkout: &mut Checkout,
     ) -> Result<Response, Failure> {
-        let (head, to) = self.head(backend, link).await?;
-        self.prepare(head, to, link)?;
-        if matches!(link.carrier, Carrier::Http2(_)) && self.request.expects_continue() {
+        let (head, to) = self.head(backend, checkout).await?;
+        self.prepare(head, to, checkout)?;
+        if matches!(checkout.io, UpstreamIo::Http2(_)) && self.request.expects_continue() {
             self.client.tell(self.request, Interim::Continue);
         }
-        self.answer_head(backend, link).await
+        self.answer_head(backend, checkout).await
     }
 
     /// The head for this back end, where it is part of the octets to come, and how the content is framed. Towards HTTP/2 it
@@ -54,13 +54,13 @@ impl<S: Service, C: Downstream<S>> Forwarding<'_, S, C> {
     async fn head(
         &mut self,
         backend: &Arc<HttpBackend>,
-        link: &mut Link,
+        checkout: &mut Checkout,
     ) -> Result<(Vec<u8>, Framing), Failure> {
         let Self { engine, request, .. } = self;
         let Some(admitted) = &self.exchange.admitted else { return Err(Failure::ClientGone) };
         let more = |add: &mut dyn FnMut(&[u8], &[u8])| engine.service.add_fields(backend, add);
-        let session = match &mut link.carrier {
-            Carrier::Stream(_) => {
+        let session = match &mut checkout.io {
+            UpstreamIo::Stream(_) => {
                 // What it leaves of a body would be the next request to it: of someone else's making, or of this client's,
                 // past all that is checked here.
                 let closes = self.has_body && !backend.transport().frames_surely();
@@ -68,7 +68,7 @@ impl<S: Service, C: Downstream<S>> Forwarding<'_, S, C> {
                 request.forward(admitted, &engine.policy, closes, &mut head, more);
                 return Ok((head, request.framing));
             }
-            Carrier::Http2(session) => session,
+            UpstreamIo::Http2(session) => session,
         };
         // RFC 8441: where the back end takes no WebSockets, the upgrade is not asked for.
         let mut challenge = request.challenge();
@@ -88,14 +88,14 @@ impl<S: Service, C: Downstream<S>> Forwarding<'_, S, C> {
     }
 
     /// Has the upload begin, or begin again.
-    fn prepare(&mut self, head: Vec<u8>, to: Framing, link: &Link) -> Result<(), Failure> {
+    fn prepare(&mut self, head: Vec<u8>, to: Framing, checkout: &Checkout) -> Result<(), Failure> {
         let now = Instant::now();
         match &mut self.upload {
             None => {
                 let from = self.request.content;
                 let mut pump = Pump::new(head, from, to, self.engine.policy.max_body_size);
                 // What HTTP/2 takes back unprocessed may be sent again, whatever it is (RFC 9113 section 8.7).
-                if self.has_body && (self.repeatable || matches!(link.carrier, Carrier::Http2(_))) {
+                if self.has_body && (self.repeatable || matches!(checkout.io, UpstreamIo::Http2(_))) {
                     pump.keep(KEEP_FOR_RETRY);
                 }
                 self.upload = Some(Upload::new(pump, now));
@@ -117,16 +117,16 @@ impl<S: Service, C: Downstream<S>> Forwarding<'_, S, C> {
     async fn answer_head(
         &mut self,
         backend: &Arc<HttpBackend>,
-        link: &mut Link,
+        checkout: &mut Checkout,
     ) -> Result<Response, Failure> {
         let Self { engine, client, request, destination, tried, repeatable, until, .. } = self;
         let Some(upload) = &mut self.upload else { return Err(Failure::NotKept) };
         let limits = &engine.limits;
-        let response_timeout = backend.transport().reach().response_timeout;
+        let response_timeout = backend.transport().config().response_timeout;
         let (mut scan, mut told) = (Scan::default(), 0);
         poll_fn(|cx| {
             ready!(client.poll_told(cx)).map_err(|_| Failure::ClientGone)?;
-            upload.poll(cx, *client, &mut link.carrier)?;
+            upload.poll(cx, *client, &mut checkout.io)?;
             // While the body is read for the back end, that reading notices the client's end.
             if upload.pump.has_read_all() && client.poll_gone(cx) {
                 return Poll::Ready(Err(Failure::ClientGone));
@@ -134,7 +134,7 @@ impl<S: Service, C: Downstream<S>> Forwarding<'_, S, C> {
             loop {
                 let response = match poll_head(
                     cx,
-                    link,
+                    checkout,
                     &mut scan,
                     request,
                     &mut client.common().fields,
@@ -194,7 +194,7 @@ impl<S: Service, C: Downstream<S>> Forwarding<'_, S, C> {
 /// The next head that the back end sends.
 fn poll_head(
     cx: &mut Context<'_>,
-    link: &mut Link,
+    checkout: &mut Checkout,
     scan: &mut Scan,
     request: &Request,
     room: &mut Vec<Field>,
@@ -202,25 +202,25 @@ fn poll_head(
     told: bool,
 ) -> Poll<Result<Response, Failure>> {
     let method = request.method();
-    if let Carrier::Http2(session) = &mut link.carrier {
+    if let UpstreamIo::Http2(session) = &mut checkout.io {
         return session.poll_head(cx, method).map_err(Failure::from);
     }
     loop {
-        match scan.end(&link.buffer) {
+        match scan.end(&checkout.buffer) {
             Err(_) => return Poll::Ready(Err(BadResponse::BareLf.into())),
             Ok(Some(n)) => {
-                let raw = link.buffer.split_to(n);
+                let raw = checkout.buffer.split_to(n);
                 return Poll::Ready(Ok(Response::parse(raw, method, std::mem::take(room))?));
             }
-            Ok(None) if link.buffer.len() > ANSWER_HEAD => {
+            Ok(None) if checkout.buffer.len() > ANSWER_HEAD => {
                 return Poll::Ready(Err(BadResponse::TooLarge.into()));
             }
             Ok(None) => {}
         }
-        link.buffer.reserve(ANSWER_ROOM);
-        match ready!(link.carrier.poll_fill(cx, &mut link.buffer)) {
+        checkout.buffer.reserve(ANSWER_ROOM);
+        match ready!(checkout.io.poll_fill(cx, &mut checkout.buffer)) {
             Ok(1..) => {}
-            _ if !link.buffer.is_empty() || told => return Poll::Ready(Err(Failure::CutShort)),
+            _ if !checkout.buffer.is_empty() || told => return Poll::Ready(Err(Failure::CutShort)),
             Ok(_) => {
                 let e = upload.refused.take().unwrap_or_else(|| io::ErrorKind::UnexpectedEof.into());
                 return Poll::Ready(Err(Failure::Broken(e)));

@@ -17,14 +17,14 @@ use crate::proxy::downstream::{After, Downstream, Ending, Started};
 use crate::proxy::exchange::Outcome;
 use crate::proxy::forward::{Failure, Forwarding};
 use crate::proxy::pace::{Late, Pace};
-use crate::proxy::upstream::{Carrier, HttpBackend, Link};
+use crate::proxy::upstream::{Checkout, HttpBackend, UpstreamIo};
 
 impl<S: Service, C: Downstream<S>> Forwarding<'_, S, C> {
     /// Sends the answer to the client, while the rest of the request still goes to the back end.
     pub(super) async fn relay(
         &mut self,
         backend: &Arc<HttpBackend>,
-        mut link: Link,
+        mut checkout: Checkout,
         mut response: Response,
     ) -> After {
         let Self { engine, client, request, exchange, until, .. } = self;
@@ -33,8 +33,8 @@ impl<S: Service, C: Downstream<S>> Forwarding<'_, S, C> {
         exchange.first_byte = Some(exchange.elapsed());
         // An answer that does not wait for its request's end is the last: where the next request begins is not yet known.
         let early = !upload.pump.has_read_all();
-        let from = match link.carrier {
-            Carrier::Http2(_) if response.framing != Framing::None => Framing::Close,
+        let from = match checkout.io {
+            UpstreamIo::Http2(_) if response.framing != Framing::None => Framing::Close,
             _ => response.framing,
         };
         // Afterwards the fields may be gone.
@@ -46,19 +46,19 @@ impl<S: Service, C: Downstream<S>> Forwarding<'_, S, C> {
         };
         let mut download = Pump::new(head, from, to, u64::MAX);
         // What is wrong with the beginning can still be told.
-        if let Err(e) = download.look(&mut link.buffer) {
+        if let Err(e) = download.look(&mut checkout.buffer) {
             client.common().fields = response.recycle();
             return self.fail(StatusCode::BAD_GATEWAY, e.to_string()).await;
         }
         // A stream of events rests for as long as nothing happens, and ends when one side wants.
         let (response_timeout, until) = match is_stream {
             true => (limits.stream_timeout, None),
-            false => (backend.transport().reach().response_timeout, Some(*until)),
+            false => (backend.transport().config().response_timeout, Some(*until)),
         };
         let mut pace = Pace::new(Side::Sink, Instant::now());
         let mut stalled = false;
         let result: Result<(), String> = poll_fn(|cx| {
-            match download.poll(cx, &mut link.carrier, &mut link.buffer, client.sink()) {
+            match download.poll(cx, &mut checkout.io, &mut checkout.buffer, client.sink()) {
                 Poll::Ready(Ok(())) => return Poll::Ready(Ok(())),
                 Poll::Ready(Err(PumpError::Sink(_))) => {
                     return Poll::Ready(Err(Failure::ClientGone.to_string()));
@@ -68,7 +68,7 @@ impl<S: Service, C: Downstream<S>> Forwarding<'_, S, C> {
                 }
                 Poll::Pending => {}
             }
-            if let Err(e) = upload.poll(cx, *client, &mut link.carrier) {
+            if let Err(e) = upload.poll(cx, *client, &mut checkout.io) {
                 return Poll::Ready(Err(e.to_string()));
             }
             let mut now = Instant::now();
@@ -139,11 +139,11 @@ impl<S: Service, C: Downstream<S>> Forwarding<'_, S, C> {
             || !(request.has_body()
                 || *request.method() == Method::HEAD
                 || matches!(response.status, 204 | 304));
-        if result.is_ok() && response.keep_alive && upload.done && link.buffer.is_empty() && is_sure {
+        if result.is_ok() && response.keep_alive && upload.done && checkout.buffer.is_empty() && is_sure {
             if upstream.is_personal() {
-                client.common().connection.own_links.keep(backend, link);
+                client.common().connection.personal.keep(backend, checkout);
             } else {
-                upstream.keep(link);
+                upstream.keep(checkout);
             }
         }
         client.common().fields = response.recycle();

@@ -12,7 +12,7 @@ use crate::proxy::Service;
 use crate::proxy::downstream::Downstream;
 use crate::proxy::forward::Failure;
 use crate::proxy::pace::Pace;
-use crate::proxy::upstream::Carrier;
+use crate::proxy::upstream::UpstreamIo;
 
 /// What has gone of it, and what is still to go.
 pub(super) struct Upload {
@@ -33,7 +33,7 @@ impl Upload {
         &mut self,
         cx: &mut Context<'_>,
         client: &mut impl Downstream<S>,
-        to: &mut Carrier,
+        to: &mut UpstreamIo,
     ) -> Result<(), Failure> {
         if self.done || self.refused.is_some() {
             return Ok(());

@@ -20,11 +20,11 @@ use crate::http::request::Request;
 use crate::http::response::BadResponse;
 use crate::http::websocket;
 use crate::proxy::answer::Head;
+use crate::proxy::data_sink::DataSink;
 use crate::proxy::downstream::{After, ClientConnection, Common, Downstream, Ending, Interim, Started};
 use crate::proxy::exchange::{self, Exchange, Outcome};
 use crate::proxy::http1::{LINGER, LINGER_OCTETS};
 use crate::proxy::http2::stalls::Stalls;
-use crate::proxy::outlet::Outlet;
 use crate::proxy::timer::Timer;
 use crate::proxy::{Engine, Service, serve};
 
@@ -78,16 +78,16 @@ pub(super) struct Reply {
     respond: SendResponse<Bytes>,
     /// A head that is made and not yet sent.
     head: Option<http::Response<()>>,
-    outlet: Option<Outlet>,
+    outlet: Option<DataSink>,
 }
 
 impl Reply {
     /// What carries the content, after the head.
-    fn outlet(&mut self) -> io::Result<&mut Outlet> {
+    fn outlet(&mut self) -> io::Result<&mut DataSink> {
         if let Some(head) = self.head.take() {
             let stream =
                 self.respond.send_response(head, false).map_err(|e| io::Error::other(e.to_string()))?;
-            self.outlet = Some(Outlet::new(stream));
+            self.outlet = Some(DataSink::new(stream));
         }
         self.outlet.as_mut().ok_or_else(|| io::ErrorKind::BrokenPipe.into())
     }
@@ -300,7 +300,7 @@ impl<S: Service> Downstream<S> for Stream<S> {
         };
         let accept = websocket::ACCEPT.as_bytes();
         let dropped = |name: &[u8]| is_switch && name.eq_ignore_ascii_case(accept);
-        let mut head = head.to_http2(exchange, &self.common.engine.policy, dropped);
+        let mut head = head.into_http2(exchange, &self.common.engine.policy, dropped);
         if is_switch {
             *head.status_mut() = StatusCode::OK;
             self.tunnel = true;

@@ -17,8 +17,8 @@ use crate::http::pump::{Sink, Source};
 use crate::http::response::{BadResponse, Response};
 use crate::http::steps::Endpoints;
 use crate::http::websocket::Challenge;
-use crate::proxy::outlet::Outlet;
-use crate::proxy::upstream::Reach;
+use crate::proxy::data_sink::DataSink;
+use crate::proxy::upstream::UpstreamConfig;
 use crate::proxy::upstream::http2::connections::{Connections, Place};
 
 mod connections;
@@ -32,9 +32,9 @@ pub(super) struct Http2 {
 }
 
 impl Http2 {
-    pub(super) fn new(reach: Reach) -> Self {
-        let scheme = if reach.tls.is_some() { "https" } else { "http" };
-        Self { scheme, patience: reach.connect_timeout, connections: Connections::new(reach) }
+    pub(super) fn new(config: UpstreamConfig) -> Self {
+        let scheme = if config.tls.is_some() { "https" } else { "http" };
+        Self { scheme, patience: config.connect_timeout, connections: Connections::new(config) }
     }
 
     /// A place for one request, on a connection that is there unless `new` is asked for; and whether it was there.
@@ -69,9 +69,9 @@ enum Answer {
 /// One request and its answer. Dropped before both are whole, it takes the request back (RFC 9113 section 8.7).
 pub(crate) struct Session {
     // In this order: the stream ends, then its place is free.
-    outlet: Option<Outlet>,
+    outlet: Option<DataSink>,
     /// The client's side of a WebSocket, until it is open, and what would be answered to it in HTTP/1.1.
-    tunnel: Option<(Outlet, Challenge)>,
+    tunnel: Option<(DataSink, Challenge)>,
     answer: Answer,
     trailer: Vec<u8>,
     scheme: &'static str,
@@ -105,7 +105,7 @@ impl Session {
         let mut sender = self.place.sender().await.map_err(|_| NoHead::Unprocessed)?;
         let (answer, stream) = sender.send_request(head, end)?;
         self.answer = Answer::Head(answer);
-        self.outlet = (!end).then(|| Outlet::new(stream));
+        self.outlet = (!end).then(|| DataSink::new(stream));
         Ok(())
     }
 

@@ -7,7 +7,7 @@ use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
@@ -16,10 +16,10 @@ use h2::client::{Builder, SendRequest};
 use h2::{Ping, PingPong};
 use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::http::steps::Endpoints;
-use crate::proxy::upstream::{Io, Reach};
+use crate::proxy::upstream::{Io, UpstreamConfig};
 
 /// Requests on one connection at a time; a back end may allow fewer.
 const MOST_STREAMS: usize = 100;
@@ -47,7 +47,7 @@ type Dial = Shared<oneshot::Receiver<Dialled>>;
 
 /// All of one back end.
 pub(super) struct Connections {
-    reach: Reach,
+    config: UpstreamConfig,
     state: Mutex<State>,
 }
 
@@ -119,13 +119,13 @@ impl Drop for Place {
 }
 
 impl Connections {
-    pub(super) fn new(reach: Reach) -> Arc<Self> {
-        Arc::new(Self { reach, state: Mutex::default() })
+    pub(super) fn new(config: UpstreamConfig) -> Arc<Self> {
+        Arc::new(Self { config, state: Mutex::default() })
     }
 
     /// A place for one request of `client`, and whether the connection is one that was there; with `new`, it is not.
     pub(super) async fn place(self: &Arc<Self>, client: Endpoints, new: bool) -> io::Result<(Place, bool)> {
-        let whom = self.reach.send_proxy_protocol.map(|_| client);
+        let whom = self.config.send_proxy_protocol.map(|_| client);
         for _ in 0..if new { 0 } else { SHARED_DIALS } {
             if let Some(place) = self.free(&whom) {
                 return Ok((place, true));
@@ -143,7 +143,7 @@ impl Connections {
     /// A place on a connection that is there.
     fn free(&self, whom: &For) -> Option<Place> {
         let state = self.state.lock();
-        let idle_timeout = self.reach.idle_timeout;
+        let idle_timeout = self.config.idle_timeout;
         let with_room = |c: &&Arc<Connection>| c.has_room() && !c.is_unused_for(idle_timeout);
         // The youngest: the least likely to be closed just now.
         let connection = state.open.get(whom)?.iter().rfind(with_room)?;
@@ -175,7 +175,7 @@ impl Connections {
                     tokio::spawn(async move {
                         let made = own.clone().connect(whom, client, 0).await;
                         let made = match made {
-                            Ok(connection) if !connection.settings(own.reach.connect_timeout).await => {
+                            Ok(connection) if !connection.settings(own.config.connect_timeout).await => {
                                 connection.is_over.store(true, Ordering::Relaxed);
                                 Err(io::Error::new(io::ErrorKind::TimedOut, NO_SETTINGS))
                             }
@@ -210,7 +210,7 @@ impl Connections {
         client: Endpoints,
         requests: usize,
     ) -> io::Result<Arc<Connection>> {
-        let io = self.reach.dial(client).await?;
+        let io = self.config.dial(client).await?;
         let (sender, mut driver) = Builder::new()
             .enable_push(false)
             .initial_max_send_streams(MOST_STREAMS)
@@ -273,7 +273,7 @@ impl Connections {
         let stays = |c: &Arc<Connection>| {
             let is_surplus =
                 c.is_unused_for(Duration::ZERO) && oldest_kept.is_some_and(|at| *c.unused_since.lock() < at);
-            !c.is_over.load(Ordering::Relaxed) && !c.is_unused_for(self.reach.idle_timeout) && !is_surplus
+            !c.is_over.load(Ordering::Relaxed) && !c.is_unused_for(self.config.idle_timeout) && !is_surplus
         };
         state.open.retain(|_, open| {
             open.retain(stays);

@@ -11,12 +11,12 @@ use crate::http::pump::Sink;
 
 /// Sends content as DATA frames (RFC 9113 section 6.1). The last piece is held back until it is known whether another
 /// follows, so that the end of the stream needs no frame of its own.
-pub(crate) struct Outlet {
+pub(crate) struct DataSink {
     stream: SendStream<Bytes>,
     held: Bytes,
 }
 
-impl Outlet {
+impl DataSink {
     pub(crate) fn new(stream: SendStream<Bytes>) -> Self {
         Self { stream, held: Bytes::new() }
     }
@@ -50,7 +50,7 @@ impl Outlet {
     }
 }
 
-impl Sink for Outlet {
+impl Sink for DataSink {
     fn poll_put(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let n = ready!(self.poll_room(cx, bytes.len()))?;
         self.held = Bytes::copy_from_slice(&bytes[..n]);
