@@ -1,6 +1,5 @@
 //! The head of a request: read strictly, passed on in one form.
 
-use std::borrow::Cow;
 use std::mem::MaybeUninit;
 
 use bytes::BytesMut;
@@ -9,7 +8,6 @@ use http::header::{CONTENT_LENGTH, COOKIE, HOST, HeaderMap, HeaderName, HeaderVa
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{Method, Uri, Version};
-use percent_encoding::{AsciiSet, utf8_percent_encode};
 
 use crate::http::body::Framing;
 use crate::http::field::{self, Field, Kind, Options, Span};
@@ -22,9 +20,6 @@ use crate::http::websocket::{self, Challenge};
 
 /// Field lines that a head can have at most, whatever the configuration allows.
 pub const MOST_FIELDS: usize = 256;
-
-/// What is no part of a URI (RFC 3986 appendix A), comes in HTTP/1 all the same and has no place in `:path`.
-const NOT_IN_URI: &AsciiSet = &AsciiSet::EMPTY.add(b'"').add(b'<').add(b'>').add(b'`');
 
 /// A request head with the octets it was made of.
 #[derive(Debug)]
@@ -284,8 +279,8 @@ impl Request {
     ) -> Result<http::Request<()>, http::Error> {
         let host = self.first(&HOST).unwrap_or_default();
         let authority = admitted.authority.as_deref().map_or(host, str::as_bytes);
-        let target = Cow::from(utf8_percent_encode(&admitted.target, NOT_IN_URI));
-        let uri = Uri::builder().scheme(scheme).authority(authority).path_and_query(&*target).build()?;
+        let uri =
+            Uri::builder().scheme(scheme).authority(authority).path_and_query(&*admitted.target).build()?;
         let method = if connects { Method::CONNECT } else { self.method.clone() };
         let mut head = http::Request::builder().method(method).uri(uri).version(Version::HTTP_2).body(())?;
         if connects {

@@ -91,10 +91,21 @@ pub fn target(head: &impl RequestHead) -> Result<Target<'_>, Refusal> {
         let path = if path.starts_with('/') { Cow::Borrowed(path) } else { Cow::Owned(format!("/{path}")) };
         (Some(scheme), Some(authority), path)
     };
+    if has_no_place_in_http2(&path_and_query) {
+        return Err(Refusal::Target);
+    }
     if path_and_query != "*" && has_dot_segments(path_and_query.split('?').next().unwrap_or_default()) {
         return Err(Refusal::DotSegments);
     }
     Ok(Target { path_and_query, authority, scheme })
+}
+
+/// Octets that no URI has unencoded (RFC 3986 sections 3.3 and 3.4), that browsers encode where they stand here
+/// (<https://url.spec.whatwg.org/#query-state>, `path-state`), and that the HTTP/2 library takes in no `:path`: one answer for
+/// every version. Others that RFC 3986 does not know, `{` for one, come from browsers as they are.
+fn has_no_place_in_http2(path_and_query: &str) -> bool {
+    let (path, query) = path_and_query.split_once('?').unwrap_or((path_and_query, ""));
+    path.contains(['<', '>', '`']) || query.contains(['<', '>', '"'])
 }
 
 fn strip_scheme(text: &str) -> Option<(&'static str, &str)> {

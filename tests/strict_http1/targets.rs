@@ -114,6 +114,26 @@ async fn rfc3986_6_2_2_3_dot_segments_are_400_and_close() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn rfc3986_3_3_what_no_uri_has_and_http2_cannot_carry_is_400_and_closes() {
+    let scene = Scene::new().await;
+    scene
+        .refuses(
+            400,
+            "target",
+            &[
+                b"GET /a<b HTTP/1.1\r\n{H}\r\n",
+                b"GET /a>b HTTP/1.1\r\n{H}\r\n",
+                b"GET /a`b HTTP/1.1\r\n{H}\r\n",
+                b"GET /?q=<b HTTP/1.1\r\n{H}\r\n",
+                b"GET /?q=b> HTTP/1.1\r\n{H}\r\n",
+                b"GET /?q=\"x\" HTTP/1.1\r\n{H}\r\n",
+                b"GET https://www.foobar.com?\"x\" HTTP/1.1\r\n{H}\r\n",
+            ],
+        )
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn rfc9112_3_2_1_path_and_query_pass_untouched() {
     let scene = Scene::new().await;
     for target in [
@@ -128,7 +148,8 @@ async fn rfc9112_3_2_1_path_and_query_pass_untouched() {
         "/;p=1/a;q",
         "/:@!$&'()*+,=-._~",
         "/http://other.example/",
-        "/a|b\"c<d>e\\f^g`h{i}",
+        "/a|b\"c\\d^e{f}",
+        "/?a|b\\c^d`e{f}'",
         "/?a?b=c/d",
     ] {
         let seen = scene.forwarded(format!("GET {target} HTTP/1.1\r\n{{H}}\r\n")).await;

@@ -73,3 +73,31 @@ fn rfc9110_7_2_hosts_are_compared_without_port_case_and_trailing_dot() {
         assert_eq!(host_and_port(bad), None, "{bad}");
     }
 }
+
+/// What the HTTP/2 library makes of a target, and the rest of us of that.
+fn read_in_http2(target: &[u8]) -> Option<String> {
+    let path = http::uri::PathAndQuery::from_maybe_shared(bytes::Bytes::copy_from_slice(target)).ok()?;
+    read(Method::GET, path.as_str()).ok().map(|(target, _)| target)
+}
+
+#[test]
+fn rfc3986_3_every_octet_of_a_target_fares_alike_in_every_version() {
+    for octet in 0..=u8::MAX {
+        for before in [&b"/a"[..], b"/a?b"] {
+            let target = [before, &[octet], b"c"].concat();
+            let head = [b"GET ", &*target, b" HTTP/1.1\r\nHost: x\r\n\r\n"].concat();
+            let head = Request::parse(BytesMut::from(&*head), 10, Vec::new());
+            let in_http1 = head
+                .ok()
+                .and_then(|head| super::target(&head).ok().map(|target| target.path_and_query.to_string()));
+            let in_http2 = match octet {
+                // The library cuts it off with what follows, before we see it.
+                b'#' => None,
+                _ => read_in_http2(&target),
+            };
+            assert_eq!(in_http1, in_http2, "{}", target.escape_ascii());
+        }
+    }
+    // What browsers send as it is.
+    assert!(read(Method::GET, "/a|b\"c{d}^e\\f?`|{}^\\'[]").is_ok());
+}
