@@ -661,20 +661,26 @@ async fn a_back_end_that_speaks_nonsense_is_a_502() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_hears_nothing_of_any_other_says_so_beside_its_own_health() {
     // The balancer is node1's.
-    let scene = Scene::with(3).await;
+    let scene = Scene::tuned(3, "", "", "health = { interval = \"200ms\", timeout = \"1s\" }").await;
     let others = || scene.local_check_of("/healthz/others");
     assert_eq!(others().await, 200);
-    scene.backends[0].kill().await;
+    scene.backends[0].freeze();
     scene.backends[2].unwell(Some("draining"));
     scene.balancer.logged(|l| l["message"] == "back end is down" && l["backend"] == "node2");
     scene.balancer.logged(|l| l["message"] == "back end is down" && l["backend"] == "node0");
     assert_eq!(others().await, 200, "one that says no is heard");
-    scene.backends[2].kill().await;
+    scene.backends[2].freeze();
     until("nobody else is heard", || async { others().await == 503 }).await;
     assert_eq!(scene.local_check().await, 200, "it can serve all the same");
+    scene.backends[2].kill().await;
+    until("a machine on which nobody listens is heard", || async { others().await == 200 }).await;
     let (at, tls) = (scene.backends[2].address, scene.authority.mutual_server("node2"));
     let again = Backend::try_start_at(at, "node2", tls).await.expect("its port is free");
-    until("one is heard again", || async { others().await == 200 }).await;
+    let is_up = |l: &serde_json::Value| {
+        l["message"] == "back end is up" && l["backend"] == "node2" && l["from"] == "down"
+    };
+    scene.balancer.logged(is_up);
+    assert_eq!(others().await, 200);
     drop(again);
 }
 

@@ -3,6 +3,7 @@
 //! One connection is kept open and reused; a check that finds it closed opens a new one. Every call has a deadline that
 //! covers connect, TLS handshake, request and body, so a hung peer costs no more than that.
 
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -59,6 +60,18 @@ pub enum ClientError {
     /// The peer spoke no proper HTTP, or closed early.
     #[error("HTTP: {0}")]
     Http(String),
+}
+
+impl ClientError {
+    /// Whether the other machine was heard: nobody listens there (RFC 9293 section 3.5.2), or whoever does breaks off.
+    pub fn is_sign_of_life(&self) -> bool {
+        match self {
+            Self::Connect(_, e) | Self::Tls(_, e) => {
+                matches!(e.kind(), ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset)
+            }
+            _ => false,
+        }
+    }
 }
 
 /// A client for one target.

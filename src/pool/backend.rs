@@ -94,6 +94,8 @@ struct State {
     good: u32,
     silent: u32,
     refused: bool,
+    /// Its machine, if not it.
+    heard: bool,
     since: SystemTime,
     reason: String,
     detail: Value,
@@ -132,6 +134,7 @@ impl<T> Backend<T> {
             good: 0,
             silent: 0,
             refused: false,
+            heard: false,
             since: SystemTime::now(),
             reason: "not checked yet".into(),
             detail: Value::Null,
@@ -220,7 +223,7 @@ impl<T> Backend<T> {
         self.standing.store(standing.map_or(0, |s| s as u8), Ordering::Release);
     }
 
-    /// Whether its checks hear nothing from it: not even that it is on its way out.
+    /// Whether its checks hear nothing from it or its machine: not even that it is on its way out, or not there.
     pub fn is_silent(&self) -> bool {
         self.silent.load(Ordering::Relaxed)
     }
@@ -319,7 +322,8 @@ impl<T> Backend<T> {
                 state.good = 0;
                 self.turn(&mut state, Health::Down, &why);
             }
-            Verdict::Silent(why) => {
+            Verdict::Silent(why) | Verdict::Failed(why) => {
+                state.heard = result == "failed";
                 state.good = 0;
                 state.silent = state.silent.saturating_add(1);
                 if state.health == Health::Unknown || state.silent >= timing.fall {
@@ -353,7 +357,8 @@ impl<T> Backend<T> {
 
     fn publish(&self, state: &State) {
         let serving = state.health == Health::Up && !state.drained && !state.retired;
-        self.silent.store(state.health == Health::Down && !state.refused, Ordering::Relaxed);
+        let silent = state.health == Health::Down && !state.refused && !state.heard;
+        self.silent.store(silent, Ordering::Relaxed);
         let before = self.standing();
         self.set_standing(state);
         let set = |to: &watch::Sender<bool>, new: bool| {

@@ -15,6 +15,8 @@ pub enum Verdict {
     Refused(String, Value),
     /// It did not answer, or not in time. Believed after `fall` times, because the network or a restart may be to blame.
     Silent(String),
+    /// As [`Silent`](Self::Silent), but its machine was heard of: nobody listens there, or not to this.
+    Failed(String),
 }
 
 impl Verdict {
@@ -24,6 +26,7 @@ impl Verdict {
             Self::Good(_) => "good",
             Self::Refused(..) => "refused",
             Self::Silent(_) => "silent",
+            Self::Failed(_) => "failed",
         }
     }
 }

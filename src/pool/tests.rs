@@ -158,6 +158,19 @@ async fn silence_counts_fall_times_and_a_refusal_at_once() {
     assert_eq!(pool.status()[0]["reason"], "draining");
 }
 
+#[tokio::test]
+async fn a_machine_on_which_nobody_listens_is_down_and_not_silent() {
+    let pool = checked(&[("a", 0, good())]).await;
+    for _ in 0..2 {
+        record(&pool, Verdict::Failed("connection refused".into()));
+    }
+    assert_eq!(pool.usable(), 0);
+    assert!(!pool.backends()[0].is_silent());
+    assert!(pool.pick(Scope::ANY, &Tried::default()).is_ok(), "it may be about to start");
+    record(&pool, silent());
+    assert!(pool.backends()[0].is_silent());
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_failed_connect_ejects_until_the_next_good_check_that_began_later() {
     let pool = checked(&[("a", 0, good()), ("b", 0, good())]).await;

@@ -57,6 +57,7 @@ impl Check for HttpCheck {
                     Verdict::Refused(why(answer.status, &said), said)
                 }
             }
+            Err(e) if e.is_sign_of_life() => Verdict::Failed(e.to_string()),
             Err(e) => Verdict::Silent(e.to_string()),
         }
     }
