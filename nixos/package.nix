@@ -11,13 +11,12 @@ let
 in
 rustPlatform.buildRustPackage {
   pname = "trivet";
-  inherit (manifest.package) version;
+  inherit (manifest.workspace.package) version;
   src = lib.fileset.toSource {
     inherit root;
     fileset = lib.fileset.unions [
       (root + "/Cargo.toml")
       (root + "/Cargo.lock")
-      (root + "/askama.toml")
       (root + "/src")
       # Not run here, but named by targets.
       (lib.fileset.maybeMissing (root + "/tests"))

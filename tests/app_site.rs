@@ -8,11 +8,11 @@ use tokio::time::Instant;
 
 use app_support::{Database, PASSWORD, Request, Running, Token, execute};
 use serde_json::{Value, json};
-use trivet::app::db::Freshness;
-use trivet::app::import;
-use trivet::app::store::articles::{Imported, PIECE, Search};
-use trivet::app::store::housekeeping::sweep;
-use trivet::app::store::{PageRequest, texts};
+use trivet_app::db::Freshness;
+use trivet_app::import;
+use trivet_app::store::articles::{Imported, PIECE, Search};
+use trivet_app::store::housekeeping::sweep;
+use trivet_app::store::{PageRequest, texts};
 
 /// A running site with two users on a fresh database; leaves the test when there is no MySQL.
 macro_rules! site {

@@ -1,5 +1,8 @@
 //! The keeper as a program: bad configuration, life without mysqld, stop.
 
+#[path = "support/built.rs"]
+mod built;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixDatagram;
@@ -59,7 +62,7 @@ impl Node {
     fn command(&self) -> Command {
         let file = self.directory.path().join("keeper.json");
         std::fs::write(&file, self.config.to_string()).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_trivet-keeper"));
+        let mut command = Command::new(built::built("trivet-keeper"));
         command.arg("--config").arg(file).env_remove("NOTIFY_SOCKET");
         command
     }

@@ -1,6 +1,9 @@
 //! The configuration that NixOS generates for the test cluster (vm-tests/snapshots) is read by the real programs here, where
 //! nothing of NixOS is built: a key that module and program do not agree on fails this test, not a node.
 
+#[path = "support/built.rs"]
+mod built;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -32,14 +35,14 @@ fn files_below(folder: &Path) -> Vec<PathBuf> {
 #[test]
 fn every_generated_configuration_passes_its_programs_check() {
     let programs = [
-        ("balancer.json", env!("CARGO_BIN_EXE_trivet-balancer")),
-        ("gateway.json", env!("CARGO_BIN_EXE_trivet-balancer")),
-        ("web.json", env!("CARGO_BIN_EXE_trivet-web")),
-        ("app.json", env!("CARGO_BIN_EXE_trivet-app")),
-        ("keeper.json", env!("CARGO_BIN_EXE_trivet-keeper")),
+        ("balancer.json", built::built("trivet-balancer")),
+        ("gateway.json", built::built("trivet-balancer")),
+        ("web.json", built::built("trivet-web")),
+        ("app.json", built::built("trivet-app")),
+        ("keeper.json", built::built("trivet-keeper")),
     ];
     for node in nodes() {
-        for (file, program) in programs {
+        for (file, program) in &programs {
             let file = node.join("etc/trivet").join(file);
             let checked = Command::new(program).arg("--config").arg(&file).arg("--check").output().unwrap();
             assert!(
@@ -55,7 +58,7 @@ fn every_generated_configuration_passes_its_programs_check() {
 #[test]
 fn the_operators_command_reads_the_cluster_file() {
     let out = tempfile::tempdir().unwrap();
-    let made = Command::new(env!("CARGO_BIN_EXE_trivet"))
+    let made = Command::new(built::built("trivet"))
         .args(["secrets", "init", "--cluster"])
         .arg(snapshots().join("cluster.json"))
         .arg("--out")

@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use super::config::Config;
-use crate::config::{self, ConfigError};
-use crate::process::{self, Failure};
+use trivet::config::{self, ConfigError};
+use trivet::process::{self, Failure};
 
 mod commands;
 

@@ -20,7 +20,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::process::Shutdown;
+use trivet::process::Shutdown;
 
 use super::api::{ForcePlan, ForceRequest, PrepareStopAnswer, Refused, SwitchoverAnswer, SwitchoverRequest};
 use super::board::Board;

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use crate::config::ConfigError;
-use crate::tls::private;
+use trivet::config::ConfigError;
+use trivet::tls::private;
 
 use super::config::Mysql;
 

@@ -8,10 +8,10 @@ use tokio::time::Instant;
 use http::StatusCode;
 use tokio::task::JoinSet;
 
-use crate::config::ConfigError;
-use crate::http::client::{Client, ClientError, Target};
-use crate::process::{Heartbeats, Shutdown};
-use crate::tls;
+use trivet::config::ConfigError;
+use trivet::http::client::{Client, ClientError, Target};
+use trivet::process::{Heartbeats, Shutdown};
+use trivet::tls;
 
 use super::board::{Board, unix_ms};
 use super::config::{Config, Timing};

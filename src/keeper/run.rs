@@ -10,10 +10,10 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use crate::config::ConfigError;
-use crate::process::{self, Beat, Failure, Heartbeats, Shutdown};
-use crate::telemetry::{self, MetricsServer};
-use crate::tls;
+use trivet::config::ConfigError;
+use trivet::process::{self, Beat, Failure, Heartbeats, Shutdown};
+use trivet::telemetry::{self, MetricsServer};
+use trivet::tls;
 
 use super::board::Board;
 use super::config::Config;

@@ -6,8 +6,8 @@ use tokio::time::Instant;
 
 use metrics::{counter, gauge};
 
-use crate::process::{self, Beat, Shutdown};
-use crate::tls::private;
+use trivet::process::{self, Beat, Shutdown};
+use trivet::tls::private;
 
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;

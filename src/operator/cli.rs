@@ -8,9 +8,9 @@ use clap::{Args, Parser, Subcommand};
 
 use super::cluster::{self, Cluster};
 use super::{database, secrets, status, switchover};
-use crate::config;
-use crate::keeper::api;
-use crate::process::{self, Failure};
+use trivet::config;
+use trivet::process::{self, Failure};
+use trivet_keeper::api;
 
 /// Operates a Trivet cluster.
 #[derive(Debug, Parser)]

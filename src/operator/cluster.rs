@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::{self, Invalid, Validate};
+use trivet::config::{self, Invalid, Validate};
 
 /// Where the NixOS modules put the file.
 pub const DEFAULT_FILE: &str = "/etc/trivet/cluster.json";

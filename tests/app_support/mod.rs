@@ -16,14 +16,14 @@ use sqlx::{AssertSqlSafe, ConnectOptions, MySqlConnection};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, watch};
-use trivet::app::auth::hash_password;
-use trivet::app::config::Config;
-use trivet::app::db::Db;
-use trivet::app::store::idempotency::Keyed;
-use trivet::app::store::users::Add;
-use trivet::app::{Site, run};
 use trivet::config;
 use trivet::process::Shutdown;
+use trivet_app::auth::hash_password;
+use trivet_app::config::Config;
+use trivet_app::db::Db;
+use trivet_app::store::idempotency::Keyed;
+use trivet_app::store::users::Add;
+use trivet_app::{Site, run};
 
 pub const PASSWORD: &str = "correct horse battery staple";
 

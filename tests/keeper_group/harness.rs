@@ -135,7 +135,7 @@ impl Node {
     pub fn start_keeper(&mut self) {
         let log =
             std::fs::File::options().create(true).append(true).open(self.home.join("keeper.log")).unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_trivet-keeper"))
+        let child = Command::new(crate::built::built("trivet-keeper"))
             .arg("--config")
             .arg(self.home.join("keeper.json"))
             .env_remove("NOTIFY_SOCKET")
@@ -464,7 +464,7 @@ impl Group {
     /// The operator's command, given on node `i`.
     pub fn trivet(&self, i: usize, arguments: &[&str]) -> Output {
         let socket = self.nodes[i].home.join("control.sock");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_trivet"));
+        let mut command = Command::new(crate::built::built("trivet"));
         command.args(arguments).arg("--keeper").arg(socket).stdin(Stdio::null()).output().unwrap()
     }
 

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use parking_lot::Mutex;
 
-use crate::app::text::rules;
+use crate::text::rules;
 
 /// One address may try several accounts (an office behind one address), but not that many.
 const PER_ADDRESS: u32 = 10;

@@ -6,15 +6,15 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::User;
-use crate::app::auth::hash_password;
-use crate::app::config::Config;
-use crate::app::db::{Db, DbError, Freshness};
-use crate::app::store::articles::Imported;
-use crate::app::store::idempotency::Keyed;
-use crate::app::store::users::{Add, All, SetPassword};
-use crate::app::text::rules;
-use crate::app::{health, import as importing};
-use crate::process::Failure;
+use crate::auth::hash_password;
+use crate::config::Config;
+use crate::db::{Db, DbError, Freshness};
+use crate::store::articles::Imported;
+use crate::store::idempotency::Keyed;
+use crate::store::users::{Add, All, SetPassword};
+use crate::text::rules;
+use crate::{health, import as importing};
+use trivet::process::Failure;
 
 /// How long a command waits for a primary, so that it may be run right after a cluster was started.
 const PATIENCE: Duration = Duration::from_secs(60);

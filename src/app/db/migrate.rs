@@ -8,7 +8,7 @@ use tokio::time::timeout;
 
 use super::{Db, DbError, Freshness, Read};
 
-static MIGRATIONS: Migrator = sqlx::migrate!("src/app/migrations");
+static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
 
 /// Serialises the apps of all nodes; the lock lives on the primary, as long as the connection that took it.
 const LOCK: &str = "trivet-app-migrations";

@@ -8,12 +8,12 @@ use serde::Deserialize;
 
 use super::article::retry_later;
 use super::{Frame, Framed, Notice, local_path, render, see_other};
-use crate::app::auth::cookies::Cookie;
-use crate::app::error::{Error, Problem};
-use crate::app::request::{self, Client, Form};
-use crate::app::sign_in;
-use crate::app::site::Shared;
-use crate::app::store::sessions::{End, Nothing};
+use crate::auth::cookies::Cookie;
+use crate::error::{Error, Problem};
+use crate::request::{self, Client, Form};
+use crate::sign_in;
+use crate::site::Shared;
+use crate::store::sessions::{End, Nothing};
 
 #[derive(Template)]
 #[template(path = "sign_in.html")]

@@ -9,16 +9,16 @@ use axum::response::Response;
 use serde::Deserialize;
 
 use super::{Frame, Framed, Notice, Pager, render, see_other};
-use crate::app::auth::random_text;
-use crate::app::error::{Error, Problem};
-use crate::app::request::{self, Client, Form};
-use crate::app::site::Shared;
-use crate::app::store::articles::{Article, WithComments};
-use crate::app::store::comments::{Add, Added};
-use crate::app::store::idempotency::{OnceKey, Outcome};
-use crate::app::store::{Moment, Page};
-use crate::app::text::markdown::Profile;
-use crate::app::text::rules;
+use crate::auth::random_text;
+use crate::error::{Error, Problem};
+use crate::request::{self, Client, Form};
+use crate::site::Shared;
+use crate::store::articles::{Article, WithComments};
+use crate::store::comments::{Add, Added};
+use crate::store::idempotency::{OnceKey, Outcome};
+use crate::store::{Moment, Page};
+use crate::text::markdown::Profile;
+use crate::text::rules;
 
 /// Comments on one page.
 pub const COMMENTS: u32 = 50;

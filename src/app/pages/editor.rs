@@ -10,15 +10,15 @@ use serde::{Deserialize, Serialize};
 
 use super::article::{expired_form, retry_later, signed_out};
 use super::{Frame, Framed, Notice, render, see_other};
-use crate::app::auth::random_text;
-use crate::app::error::{Error, Problem};
-use crate::app::request::{self, Client, Form};
-use crate::app::site::{Shared, Site};
-use crate::app::store::articles::{Article, BySlug, Create, Created, Draft, Edit, Edited};
-use crate::app::store::idempotency::{OnceKey, Outcome};
-use crate::app::store::sessions::{Nothing, Viewer};
-use crate::app::text::markdown::Profile;
-use crate::app::text::rules::{self, Problems, Typed};
+use crate::auth::random_text;
+use crate::error::{Error, Problem};
+use crate::request::{self, Client, Form};
+use crate::site::{Shared, Site};
+use crate::store::articles::{Article, BySlug, Create, Created, Draft, Edit, Edited};
+use crate::store::idempotency::{OnceKey, Outcome};
+use crate::store::sessions::{Nothing, Viewer};
+use crate::text::markdown::Profile;
+use crate::text::rules::{self, Problems, Typed};
 
 /// The editor's fields, as they were typed.
 #[derive(Debug, Clone, Default, Deserialize, Serialize)]

@@ -8,13 +8,13 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 
 use super::{Frame, Framed, Pager, render};
-use crate::app::error::Error;
-use crate::app::request::{self, Client};
-use crate::app::site::Shared;
-use crate::app::store::articles::{List, Search, Summary};
-use crate::app::store::sessions::Nothing;
-use crate::app::text::excerpt::{self, Piece};
-use crate::app::text::rules;
+use crate::error::Error;
+use crate::request::{self, Client};
+use crate::site::Shared;
+use crate::store::articles::{List, Search, Summary};
+use crate::store::sessions::Nothing;
+use crate::text::excerpt::{self, Piece};
+use crate::text::rules;
 
 /// Characters of an excerpt in search results.
 const EXCERPT: usize = 220;

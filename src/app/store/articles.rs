@@ -9,9 +9,9 @@ use super::idempotency::UserWrite;
 use super::sessions::Viewer;
 use super::texts;
 use super::{Moment, Page, PageRequest, seconds};
-use crate::app::db::{Read, is_duplicate};
-use crate::app::text::excerpt;
-use crate::app::text::markdown::{self, Plain};
+use crate::db::{Read, is_duplicate};
+use crate::text::excerpt;
+use crate::text::markdown::{self, Plain};
 
 /// An article as it stands in a list.
 #[derive(Debug, Clone, Serialize)]

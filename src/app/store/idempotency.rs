@@ -15,8 +15,8 @@ use sha2::{Digest, Sha256};
 use sqlx::{MySqlConnection, Row};
 
 use super::sessions::{self, Viewer};
-use crate::app::auth::{TokenHash, random_text};
-use crate::app::db::Write;
+use crate::auth::{TokenHash, random_text};
+use crate::db::Write;
 
 /// A change that a signed-in user makes.
 pub trait UserWrite: Sync {

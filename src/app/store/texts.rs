@@ -5,7 +5,7 @@ use std::time::Duration;
 use sqlx::MySqlConnection;
 
 use super::super::db::{Db, DbError, Write};
-use crate::app::text::markdown::Plain;
+use crate::text::markdown::Plain;
 
 /// Texts that are made in one transaction: of the longest articles, a few megabytes.
 const AT_ONCE: usize = 20;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::markdown::{self, Plain};
-use crate::app::store::articles::Draft;
+use crate::store::articles::Draft;
 
 /// Field → what is wrong with it, in words for its author.
 pub type Problems = BTreeMap<&'static str, String>;

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use crate::keeper::model::Cluster;
-use crate::keeper::report::{MemberState, Observation, Peers};
+use crate::model::Cluster;
+use crate::report::{MemberState, Observation, Peers};
 
 /// A member further behind than this would keep writers waiting for longer than a switchover is meant to take.
 pub const MAX_LAG: Duration = Duration::from_secs(1);

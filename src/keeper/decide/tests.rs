@@ -8,20 +8,20 @@ mod troubles;
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::keeper::report::{CloneStatus, ViewMember};
+use crate::report::{CloneStatus, ViewMember};
 
-pub(in crate::keeper) const GROUP: &str = "6f0b1e6e-7d0a-4b7e-9f43-0a77a1ab0001";
+pub(crate) const GROUP: &str = "6f0b1e6e-7d0a-4b7e-9f43-0a77a1ab0001";
 const OTHER: &str = "11111111-2222-3333-4444-555555555555";
 
-pub(in crate::keeper) fn set(text: &str) -> crate::keeper::gtid::GtidSet {
+pub(crate) fn set(text: &str) -> crate::gtid::GtidSet {
     text.replace("G:", &format!("{GROUP}:")).replace("X:", &format!("{OTHER}:")).parse().expect(text)
 }
 
-pub(in crate::keeper) fn uuid(name: &str) -> String {
+pub(crate) fn uuid(name: &str) -> String {
     format!("00000000-0000-0000-0000-{name:0>12}")
 }
 
-pub(in crate::keeper) fn cluster(me: &str) -> Cluster {
+pub(crate) fn cluster(me: &str) -> Cluster {
     Cluster {
         me: me.into(),
         members: ["node1", "node2", "node3"].map(String::from).to_vec(),
@@ -31,7 +31,7 @@ pub(in crate::keeper) fn cluster(me: &str) -> Cluster {
 }
 
 /// A member outside any group, as it is after a start of mysqld.
-pub(in crate::keeper) fn offline(name: &str, executed: &str) -> Observation {
+pub(crate) fn offline(name: &str, executed: &str) -> Observation {
     Observation {
         server_uuid: uuid(name),
         server_version: "9.7.4".into(),
@@ -57,12 +57,12 @@ pub(in crate::keeper) fn offline(name: &str, executed: &str) -> Observation {
     }
 }
 
-pub(in crate::keeper) fn in_view(name: &str, state: MemberState, role: Role) -> ViewMember {
+pub(crate) fn in_view(name: &str, state: MemberState, role: Role) -> ViewMember {
     ViewMember { name: Some(name.into()), address: format!("{name}:3306"), uuid: uuid(name), state, role }
 }
 
 /// An ONLINE member; the first of `view` is the primary.
-pub(in crate::keeper) fn online(name: &str, executed: &str, view: &[&str]) -> Observation {
+pub(crate) fn online(name: &str, executed: &str, view: &[&str]) -> Observation {
     let role = |n: &str| if view.first() == Some(&n) { Role::Primary } else { Role::Secondary };
     Observation {
         member_state: MemberState::Online,
@@ -78,7 +78,7 @@ pub(in crate::keeper) fn online(name: &str, executed: &str, view: &[&str]) -> Ob
 }
 
 /// One situation, as node `me` knows it; changed step by step, then decided.
-pub(in crate::keeper) struct Situation {
+pub(crate) struct Situation {
     pub cluster: Cluster,
     pub local: Result<Observation, String>,
     pub record: Record,

@@ -1,9 +1,9 @@
 //! What an operator should mend although the member works, each with what to do.
 
 use super::{Inputs, reports};
-use crate::keeper::model::CERTIFICATE;
-use crate::keeper::report::Disk;
-use crate::keeper::verdict::CLOCKS_AGREE;
+use crate::model::CERTIFICATE;
+use crate::report::Disk;
+use crate::verdict::CLOCKS_AGREE;
 
 /// All of it, in the order in which it could hurt.
 pub fn warnings(inputs: &Inputs<'_>) -> Vec<String> {

@@ -2,7 +2,7 @@
 
 use tokio::sync::oneshot;
 
-use crate::keeper::api::ForcePlan;
+use crate::api::ForcePlan;
 
 /// An operator asks about, or for, a bootstrap without all members.
 pub struct Force {

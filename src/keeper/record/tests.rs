@@ -1,5 +1,5 @@
 use super::*;
-use crate::keeper::report::Role;
+use crate::report::Role;
 use serde_json::json;
 
 const GROUP: &str = "6f0b1e6e-7d0a-4b7e-9f43-0a77a1ab0001";

@@ -6,11 +6,11 @@ use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use tokio::io::AsyncReadExt;
 
 use super::*;
-use crate::config::TlsFiles;
-use crate::http::client::{Client, ClientError, Target};
-use crate::keeper::model::Cluster;
-use crate::keeper::report::{Observation, Record, Report};
-use crate::tls;
+use crate::model::Cluster;
+use crate::report::{Observation, Record, Report};
+use trivet::config::TlsFiles;
+use trivet::http::client::{Client, ClientError, Target};
+use trivet::tls;
 
 struct Authority {
     issuer: Issuer<'static, KeyPair>,

@@ -1,6 +1,6 @@
 use super::*;
-use crate::keeper::gtid::GtidSet;
-use crate::keeper::report::ViewMember;
+use crate::gtid::GtidSet;
+use crate::report::ViewMember;
 
 fn member(name: &str, role: Role, view_id: &str, view: &[&str]) -> Observation {
     Observation {

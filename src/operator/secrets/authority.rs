@@ -11,7 +11,7 @@ use time::{Duration, OffsetDateTime};
 use zeroize::Zeroizing;
 
 use super::SecretsError;
-use crate::operator::cluster::Node;
+use crate::cluster::Node;
 
 /// The CA outlives several generations of what it signs.
 const CA_DAYS: i64 = 3653;

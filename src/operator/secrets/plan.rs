@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 
 use super::authority::{Authority, Pair};
 use super::{SecretsError, io, password};
-use crate::operator::cluster::{Cluster, Node, Role};
+use crate::cluster::{Cluster, Node, Role};
 
 /// The files to be written, by path below the folder, and what the report says besides.
 pub struct Plan {

@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use super::plan::Plan;
-use crate::operator::cluster::{Cluster, Role};
+use crate::cluster::{Cluster, Role};
 
 /// What was written, and what to do with it. [`fmt::Display`] is the text for the terminal.
 #[derive(Debug)]

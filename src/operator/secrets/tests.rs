@@ -3,7 +3,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
 use super::*;
-use crate::operator::cluster::Node;
+use crate::cluster::Node;
 
 fn cluster(nodes: serde_json::Value) -> Cluster {
     serde_json::from_value(serde_json::json!({

@@ -12,10 +12,10 @@ use serde_json::Value;
 
 use super::model::{Certificate, NodeReport, Program};
 use super::{certificate, read};
-use crate::config::TlsFiles;
-use crate::http::client::{Client, Target};
-use crate::operator::cluster::{Cluster, Node, Role};
-use crate::tls;
+use crate::cluster::{Cluster, Node, Role};
+use trivet::config::TlsFiles;
+use trivet::http::client::{Client, Target};
+use trivet::tls;
 
 /// The ports of the design; every Trivet node has these.
 mod port {

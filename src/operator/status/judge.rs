@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::model::{NodeReport, Problem, Program, Report, Severity, Verdict, VirtualAddress};
-use crate::operator::cluster::{Cluster, Role};
+use crate::cluster::{Cluster, Role};
 
 /// A certificate that has less than this is renewed in time by whoever is told now.
 const CERTIFICATE_DAYS: i64 = 30;

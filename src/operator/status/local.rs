@@ -8,8 +8,8 @@ use std::time::Duration;
 use tokio::process::Command;
 
 use super::model::NodeReport;
-use crate::process::warnings;
-use crate::tls::private;
+use trivet::process::warnings;
+use trivet::tls::private;
 
 /// Trivet's units and those it stands on.
 const UNITS: [&str; 8] = [

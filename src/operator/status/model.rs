@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use serde::Serialize;
 
-use crate::operator::cluster::Role;
+use crate::cluster::Role;
 
 /// The cluster, at one moment.
 #[derive(Debug, Clone, Serialize)]

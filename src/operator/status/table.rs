@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::model::{NodeReport, Program, Report, Severity, Verdict};
-use crate::operator::cluster::Role;
+use crate::cluster::Role;
 
 const WIDTH: usize = 80;
 

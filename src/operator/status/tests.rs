@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::operator::cluster::Role;
+use crate::cluster::Role;
 
 fn cluster() -> Cluster {
     let all = ["balancer", "app", "database", "monitoring"];

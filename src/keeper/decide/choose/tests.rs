@@ -1,6 +1,6 @@
 use super::*;
-use crate::keeper::decide::tests::{Situation, in_view, offline, online, uuid};
-use crate::keeper::report::Role;
+use crate::decide::tests::{Situation, in_view, offline, online, uuid};
+use crate::report::Role;
 
 const ALL: &[&str] = &["node1", "node2", "node3"];
 

@@ -1,6 +1,6 @@
 use super::*;
-use crate::keeper::decide::tests::{GROUP, Situation, offline, online, set, uuid};
-use crate::keeper::report::Phase;
+use crate::decide::tests::{GROUP, Situation, offline, online, set, uuid};
+use crate::report::Phase;
 
 /// A complete outage, asked about on node1: node2 is back with `node2`, node3 with `node3`; nothing means empty.
 fn outage(node1: &str, node2: &str, node3: &str) -> Situation {

@@ -2,7 +2,7 @@
 
 use super::warnings::warnings;
 use super::*;
-use crate::keeper::model::CERTIFICATE;
+use crate::model::CERTIFICATE;
 
 const ALL: &[&str] = &["node1", "node2", "node3"];
 

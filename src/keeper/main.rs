@@ -2,9 +2,9 @@
 
 use std::process::ExitCode;
 
-use trivet::keeper::config::Config;
-use trivet::keeper::run::run;
 use trivet::{process, tls};
+use trivet_keeper::config::Config;
+use trivet_keeper::run::run;
 
 fn main() -> ExitCode {
     tls::install_provider();

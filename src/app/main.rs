@@ -1,8 +1,8 @@
-//! `trivet`: the operator's command.
+//! The reference site, and its small administration commands.
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     trivet::tls::install_provider();
-    trivet::operator::cli::main()
+    trivet_app::cli::main()
 }

@@ -28,10 +28,10 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 
-use crate::process::{Failure, Shutdown, notify_ready};
-use crate::telemetry::{self, MetricsServer};
 use db::Db;
 pub use site::Site;
+use trivet::process::{Failure, Shutdown, notify_ready};
+use trivet::telemetry::{self, MetricsServer};
 
 /// Between saying that we stop and refusing connections: the web tier's health check, every half second, has to fail
 /// twice before it stops sending requests.

@@ -1,8 +1,8 @@
-//! The reference site, and its small administration commands.
+//! `trivet`: the operator's command.
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     trivet::tls::install_provider();
-    trivet::app::cli::main()
+    trivet_operator::cli::main()
 }
