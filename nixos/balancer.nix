@@ -149,8 +149,12 @@ in
         ]) certificates
       );
       serviceConfig = {
-        # A renewed certificate without a restart; systemd before 261 hands over no new credentials, and needs one.
-        ExecReload = "${pkgs.coreutils}/bin/kill -HUP $MAINPID";
+        # A renewed certificate without a restart; systemd before 261 hands over no new credentials, and needs one. With one that
+        # cannot be used, nothing is replaced, and `systemctl reload` fails: nobody reads a log after a command that went well.
+        ExecReload = [
+          "${cfg.package}/bin/trivet-balancer --config ${file} --check-files"
+          "${pkgs.coreutils}/bin/kill -HUP $MAINPID"
+        ];
         RefreshOnReload = "credentials";
         # Ports 80 and 443. A capability given to a user of its own user namespace would not open them.
         AmbientCapabilities = [ "CAP_NET_BIND_SERVICE" ];

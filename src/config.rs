@@ -59,6 +59,11 @@ pub trait Validate {
     fn validate(&self) -> Result<(), Invalid>;
 
     /// What is good enough to start with, and still should be mended. Files that cannot be read are passed over.
+    /// Whether the files it names could be used from now on, the secret ones included: what a reload would say.
+    fn check_files(&self) -> Result<(), ConfigError> {
+        Ok(())
+    }
+
     fn warnings(&self) -> Vec<String> {
         Vec::new()
     }

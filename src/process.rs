@@ -37,6 +37,9 @@ pub struct ServiceArgs {
     /// Check the configuration and exit: 0 when it is good, 64 with file, key and reason when it is not.
     #[arg(long)]
     pub check: bool,
+    /// As --check, and read the certificates and keys that the configuration names, as a reload would.
+    #[arg(long)]
+    pub check_files: bool,
 }
 
 #[derive(Debug, Parser)]
@@ -94,7 +97,10 @@ pub fn main<C: DeserializeOwned + Validate>(
     run: impl FnOnce(C) -> Result<(), Failure>,
 ) -> ExitCode {
     let outcome = config::load::<C>(&args.config).map_err(Failure::from).and_then(|c| {
-        if args.check {
+        if args.check || args.check_files {
+            if args.check_files {
+                c.check_files()?;
+            }
             for warning in c.warnings() {
                 eprintln!("{name}: warning: {warning}");
             }

@@ -524,6 +524,46 @@ async fn what_is_wrong_with_a_configuration_is_said_in_words() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_check_of_the_files_refuses_what_a_reload_would() {
+    let world = World::new().await;
+    let site = world.authority.files(SITE);
+    let other = world.authority.files("other");
+    let expired = world.authority.files_for("expired", &[SITE], &PKCS_ECDSA_P256_SHA256, |p| {
+        p.not_before = time::OffsetDateTime::now_utc() - time::Duration::days(30);
+        p.not_after = time::OffsetDateTime::now_utc() - time::Duration::days(1);
+    });
+    let text = std::fs::read_to_string(&site.certificate).unwrap();
+    let cut_off = TlsFiles {
+        certificate: world.authority.write("cut-off.pem", &text[..text.len() / 2]),
+        ..site.clone()
+    };
+    let unfitting = TlsFiles { key: other.key.clone(), ..site.clone() };
+    let missing = TlsFiles { key: world.authority.path("missing.key"), ..site.clone() };
+    let check = |files: &TlsFiles, how| {
+        let path = world.configuration(&format!("certificates = [{}]", pair(files)));
+        call(&["--config", path.to_str().unwrap(), how])
+    };
+    for (files, words) in [
+        (&expired, "expired at"),
+        (&cut_off, "cut-off.pem: "),
+        (&unfitting, "cannot be used with the key"),
+        (&missing, "missing.key: private key cannot be read"),
+    ] {
+        // Where a system is built there are no secrets.
+        assert_eq!(check(files, "--check").0, 0, "{words}");
+        let (code, said) = check(files, "--check-files");
+        assert!(code == 64 && said.contains(words), "{words}: {code} {said}");
+    }
+    assert_eq!(check(&site, "--check-files").0, 0);
+    let path = world.configuration(&format!(
+        "certificates = [{}]\ntls = {{ticket_secret = \"{}\"}}",
+        pair(&site),
+        world.authority.write("short.secret", "00ff").display()
+    ));
+    assert_eq!(call(&["--config", path.to_str().unwrap(), "--check-files"]).0, 64);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_an_operator_should_mend_is_told_in_status_until_it_is_mended() {
     let world = World::new().await;
     // Issued by somebody whose certificate is not in the file, and a key that everybody may read.

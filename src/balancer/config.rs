@@ -9,7 +9,7 @@ use bytesize::ByteSize;
 use ipnet::IpNet;
 use serde::Deserialize;
 
-use crate::config::{self, Invalid, Log, Metrics, TlsFiles, Validate};
+use crate::config::{self, ConfigError, Invalid, Log, Metrics, TlsFiles, Validate};
 use crate::http::frames::FrameRates;
 use crate::http::proxy_protocol::{self, Trust};
 use crate::http::request::MOST_FIELDS;
@@ -20,6 +20,7 @@ use crate::proxy::config::{BackendConfig, HealthConfig, Protocol, validate_backe
 use crate::tls::options::{CertificateFiles, PublicTls};
 
 /// The whole file. HTTP needs `[https]` and `[web]`; the gateway needs `[database]`; a process runs either or both.
+use crate::tls::site::SiteCertificates;
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
@@ -578,6 +579,21 @@ impl Https {
         ] {
             config::positive(key, d)?;
         }
+    fn check_files(&self) -> Result<(), ConfigError> {
+        let authority = self.web.as_ref().and_then(|w| w.tls.as_ref()).map(|t| t.ca.clone());
+        if let Some(https) = &self.https {
+            SiteCertificates::check_new(&https.certificates())?;
+            SiteCertificates::load_beside(&https.certificates(), authority)?.server_config(&https.tls)?;
+        }
+        // Those to other nodes are read at a start alone, and what a start would refuse is better known before.
+        for files in
+            self.web.iter().filter_map(|w| w.tls.as_ref()).chain(self.database.iter().map(|d| &d.tls))
+        {
+            crate::tls::client_config(files, &[])?;
+        }
+        Ok(())
+    }
+
         for (key, n) in [
             ("https.max_connections", self.max_connections as u64),
             ("https.max_streams", u64::from(self.max_streams)),

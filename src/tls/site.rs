@@ -77,6 +77,11 @@ impl SiteCertificates {
         Ok(Arc::new(site))
     }
 
+    /// Whether all of these could take the places of those in use: what [`Self::reload`] would refuse is an error.
+    pub fn check_new(files: &[CertificateFiles]) -> Result<(), ConfigError> {
+        files.iter().try_for_each(pair::check_new)
+    }
+
     /// Reads again what has changed since it was last read, or everything when `all`. Each certificate by itself is taken
     /// whole or not at all: after an error the former one stays in use, which is logged and counted once per change.
     pub fn reload(&self, all: bool) {

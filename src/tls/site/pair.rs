@@ -95,6 +95,11 @@ fn read_new(files: &CertificateFiles) -> Result<Loaded, ConfigError> {
     Ok(loaded)
 }
 
+/// Whether a reload would take these.
+pub(super) fn check_new(files: &CertificateFiles) -> Result<(), ConfigError> {
+    read_new(files).map(drop)
+}
+
 /// The DNS names of a certificate, in lower case (RFC 5280 section 4.2.1.6), and from when to when it is valid.
 fn describe(
     certificate: &CertificateDer<'_>,
