@@ -14,6 +14,7 @@ let
   service = import ./service.nix { inherit lib; };
   unit = "trivet-gateway";
   file = settings.generate "gateway.json" cfg.gateway.settings;
+  inherit (cfg.gateway.settings) database;
 in
 {
   options.services.trivet.gateway.settings = settings.option "trivet-balancer as the database gateway";
@@ -54,7 +55,29 @@ in
       user = unit;
       execStart = "${cfg.package}/bin/trivet-balancer --config ${file}";
       credentials = trivet.nodeCredentials;
-      serviceConfig.LimitNOFILE = 65536; # two per database connection
-    } // { description = "Trivet database gateway"; };
+      after = [ "${unit}.socket" ];
+    } // {
+      description = "Trivet database gateway";
+      requires = [ "${unit}.socket" ];
+    };
+
+    # systemd holds the sockets: whoever connects while the gateway restarts waits in the kernel's queue, and is refused by nobody.
+    # To stop the gateway for good, stop this unit, which takes the service along.
+    systemd.sockets.${unit} = {
+      description = "Trivet database gateway's sockets";
+      wantedBy = [ "sockets.target" ];
+      listenStreams = database.write_listen ++ (database.read_listen or [ ]);
+      socketConfig = {
+        Backlog = 4096;
+        # A gateway that cannot start must not take the sockets with it: they are what lets it come back unnoticed. It is not
+        # started more than five times a second, either.
+        TriggerLimitIntervalSec = 0;
+        PollLimitIntervalSec = "1s";
+        PollLimitBurst = 5;
+        # An address that comes later than the sockets.
+        FreeBind = true;
+        BindIPv6Only = "both";
+      };
+    };
   };
 }

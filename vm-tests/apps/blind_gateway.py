@@ -8,6 +8,8 @@ the members' addresses: /etc/trivet/gateway.json.
 import asyncio
 import itertools
 import json
+import os
+import socket
 from pathlib import Path
 
 CONFIGURATION = Path("/etc/trivet/gateway.json")
@@ -41,9 +43,9 @@ def main() -> None:
 
     async def run() -> None:
         servers = []
-        for address in [*database["write_listen"], *database["read_listen"]]:
-            host, port = address.rsplit(":", 1)
-            servers.append(await asyncio.start_server(serve, host, int(port)))
+        # systemd holds the sockets and passes them on, from descriptor 3 (sd_listen_fds(3)).
+        for number in range(int(os.environ["LISTEN_FDS"])):
+            servers.append(await asyncio.start_server(serve, sock=socket.socket(fileno=3 + number)))
         await asyncio.gather(*(server.serve_forever() for server in servers))
 
     asyncio.run(run())

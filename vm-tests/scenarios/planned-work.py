@@ -52,6 +52,32 @@ with subtest("a keeper that is restarted moves nothing"):
     wait_for_members(NODES)
     assert primary() is old
 
+with subtest("a gateway that is restarted refuses nobody"):
+    node = NODES[0]
+    # Each waits for the first octet of MySQL's greeting: it was let in, and served.
+    connects = (
+        "until [ -e /run/connects.over ]; do\n"
+        "  (exec 3<>/dev/tcp/127.0.0.1/6446 && read -r -t 20 -N 1 -u 3) && echo served || echo refused\n"
+        "  sleep 0.02\n"
+        "done\n"
+    )
+    node.succeed(f"rm -f /run/connects.over && cat > /run/connects <<'EOF'\n{connects}EOF")
+    node.succeed("systemd-run --quiet --unit=connects bash /run/connects")
+    for _ in range(3):
+        client.sleep(1)
+        node.succeed("systemctl restart trivet-gateway", timeout=60)
+    client.sleep(1)
+    node.succeed("touch /run/connects.over")
+    poll(lambda: node.execute("systemctl is-active --quiet connects")[0] != 0, "the last has connected")
+    said = node.succeed("journalctl --unit=connects --output=cat")
+    note(f"a gateway restarted three times: {said.count('served')} connections, {said.count('refused')} refused")
+    assert "served" in said and "refused" not in said, said
+    # Stopped on purpose it is by its sockets.
+    node.succeed("systemctl stop trivet-gateway.socket")
+    node.fail("systemctl is-active trivet-gateway.service")
+    node.succeed("systemctl start trivet-gateway.service")
+    node.wait_for_unit("trivet-gateway.socket")
+
 with subtest("the primary's node reboots"):
     old = primary()
     start_probe("reboot", reads=20, writes=10)
