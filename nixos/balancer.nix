@@ -96,13 +96,6 @@ in
         tls = trivet.nodeTls unit;
         # The web tier reads, or ends the connection at, every body.
         trusted_framing = true;
-        health = {
-          path = "/healthz";
-          interval = "500ms";
-          timeout = "400ms";
-          rise = 2;
-          fall = 2;
-        };
       };
     };
 
@@ -167,7 +160,6 @@ in
           "AF_UNIX"
           "AF_NETLINK"
         ];
-        LimitNOFILE = 65536; # two per proxied connection, 10,000 connections
       };
     } // { description = "Trivet balancer"; };
   };

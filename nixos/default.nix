@@ -9,6 +9,7 @@
     ./balancer.nix
     ./gateway.nix
     ./web.nix
+    ./limits.nix
     ./app.nix
     ./database.nix
     ./keeper.nix

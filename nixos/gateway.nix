@@ -33,12 +33,6 @@ in
           keeper = trivet.at ports.keeper n;
         }) trivet.databases;
         tls = trivet.nodeTls unit;
-        health = {
-          interval = "150ms";
-          timeout = "300ms";
-          rise = 1;
-          fall = 3;
-        };
       };
     };
 

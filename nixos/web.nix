@@ -36,16 +36,7 @@ in
         metrics.listen = trivet.at ports.webMetrics trivet.self;
         tls = trivet.nodeTls unit;
         static.root = "${cfg.web.root}";
-        app = {
-          address = trivet.local ports.app;
-          health = {
-            path = "/healthz";
-            interval = "500ms";
-            timeout = "400ms";
-            rise = 2;
-            fall = 2;
-          };
-        };
+        app.address = trivet.local ports.app;
       }
       // lib.optionalAttrs (lib.length trivet.apps > 1) {
         peers.backends = map (n: {
@@ -71,7 +62,6 @@ in
       credentials = trivet.nodeCredentials;
       serviceConfig = {
         ExecReload = "${pkgs.coreutils}/bin/kill -HUP $MAINPID"; # reads the static files again
-        LimitNOFILE = 65536;
       };
     } // { description = "Trivet web tier"; };
   };

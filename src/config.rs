@@ -8,6 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use bytesize::ByteSize;
 use ipnet::IpNet;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -58,12 +59,12 @@ pub trait Validate {
     /// The first thing wrong, if any.
     fn validate(&self) -> Result<(), Invalid>;
 
-    /// What is good enough to start with, and still should be mended. Files that cannot be read are passed over.
     /// Whether the files it names could be used from now on, the secret ones included: what a reload would say.
     fn check_files(&self) -> Result<(), ConfigError> {
         Ok(())
     }
 
+    /// What is good enough to start with, and still should be mended. Files that cannot be read are passed over.
     fn warnings(&self) -> Vec<String> {
         Vec::new()
     }
@@ -200,6 +201,30 @@ pub fn threads(threads: Option<usize>) -> Result<(), Invalid> {
         Some(n) if !(1..=1024).contains(&n) => Invalid::err("threads", "must be from 1 to 1024"),
         _ => Ok(()),
     }
+}
+
+/// Refuses limits of a request's head that cannot work together; `section` is where both stand. The target is a part of the
+/// head, so a longer one would never be seen.
+pub fn heads_fit(
+    section: &str,
+    max_header_size: ByteSize,
+    max_target_length: ByteSize,
+) -> Result<(), Invalid> {
+    for (key, n) in [("max_header_size", max_header_size), ("max_target_length", max_target_length)] {
+        if n.as_u64() == 0 {
+            return Invalid::err(format!("{section}.{key}"), "must be at least 1");
+        }
+    }
+    if max_target_length > max_header_size {
+        return Invalid::err(
+            format!("{section}.max_target_length"),
+            format_args!(
+                "is {max_target_length}, larger than {section}.max_header_size, {max_header_size}, of which the target is a \
+                 part: lower the one or raise the other"
+            ),
+        );
+    }
+    Ok(())
 }
 
 /// Networks, `"10.0.0.0/8"`, and single addresses, `"192.0.2.1"`, for `#[serde(deserialize_with)]`. A network whose address

@@ -14,6 +14,7 @@ use tokio::sync::watch;
 
 use crate::config::{self, ConfigError, Validate};
 
+pub mod descriptors;
 mod heartbeats;
 pub mod server;
 pub mod sockets;
@@ -108,6 +109,7 @@ pub fn main<C: DeserializeOwned + Validate>(
             return Ok(());
         }
         end_on_panic();
+        descriptors::raise();
         run(c)
     });
     finish(name, outcome)

@@ -173,6 +173,22 @@ async fn requests_above_max_in_flight_wait_their_turn_and_no_longer_than_queue_t
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn plain_http_is_redirected_to_the_port_by_which_clients_reach_https() {
+    let authority = Authority::new();
+    let back_end = Backend::start("node0", authority.mutual_server("node0")).await;
+    for (port, shown) in [("8443", ":8443"), ("443", "")] {
+        let http = format!("redirect_port = {port}");
+        let back_ends = vec![("node0".to_owned(), back_end.address)];
+        let config = BalancerConfig { http: Some(&http), back_ends, ..BalancerConfig::default() };
+        let balancer = Program::start(&config.write(&authority));
+        let mut wire = Wire::plain(balancer.address("http.listen")).await;
+        wire.send(&get("/a")).await;
+        let location = wire.answer().await.unwrap().field("location");
+        assert_eq!(location.unwrap(), format!("https://{SITE}{shown}/a"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_may_be_sent_twice_does_not_wait_for_a_back_end_that_falls_silent() {
     let scene = Scene::tuned(2, "", "", "health = { interval = \"200ms\", timeout = \"2s\" }").await;
     scene.backends[0].does(Act::Late(Duration::from_secs(3600)));

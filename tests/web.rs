@@ -437,6 +437,58 @@ async fn health_tells_balancers_everything_and_visitors_little() {
     assert!(!node.web.lines().iter().any(|l| l["path"] == "/healthz"), "checks are not logged");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn its_limits_are_those_of_its_configuration() {
+    let authority = Authority::new();
+    let limits = json!({"max_header_size": "100KiB", "max_header_fields": 200, "max_target_length": "50KiB"});
+    let roomy =
+        Node::new(&authority, "node1", Setup { merge: json!({"limits": limits}), ..Setup::default() }).await;
+    // More than the usual 64 KiB, 128 fields and 16 KiB.
+    let large = format!("X: {}\r\n", "x".repeat(90_000));
+    let many = "X: x\r\n".repeat(180);
+    let long = format!("/{}", "x".repeat(40_000));
+    assert_eq!(roomy.ask("GET", "/hello.txt", &large, "").await.unwrap().status, 200);
+    assert_eq!(roomy.ask("GET", "/hello.txt", &many, "").await.unwrap().status, 200);
+    assert_eq!(roomy.get(&long).await.status, 200);
+
+    let limits = json!({
+        "max_header_size": "4KiB", "max_header_fields": 10, "max_target_length": "1KiB", "max_body_size": "1KiB",
+    });
+    let narrow =
+        Node::new(&authority, "node2", Setup { merge: json!({"limits": limits}), ..Setup::default() }).await;
+    let large = format!("X: {}\r\n", "x".repeat(4096));
+    assert_eq!(narrow.ask("GET", "/hello.txt", &large, "").await.unwrap().status, 431);
+    assert_eq!(narrow.ask("GET", "/hello.txt", &"X: x\r\n".repeat(20), "").await.unwrap().status, 431);
+    assert_eq!(narrow.get(&format!("/{}", "x".repeat(1024))).await.status, 414);
+    assert_eq!(narrow.ask("POST", "/form", "", &"x".repeat(1025)).await.unwrap().status, 413);
+    assert_eq!(narrow.ask("POST", "/form", "", "x").await.unwrap().status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_else_is_asked_once_the_retries_are_used_up() {
+    let authority = Authority::new();
+    let second = Node::new(&authority, "node2", Setup::default()).await;
+    for (retries, status) in [(0, 503), (1, 200)] {
+        // The first look counts, and no other comes.
+        let setup = Setup {
+            health: "1h",
+            peers: &[&second],
+            merge: json!({"app": {"retries": retries}}),
+            ..Setup::default()
+        };
+        let first = Node::new(&authority, "node1", setup).await;
+        first.app.kill().await;
+        assert_eq!(first.get("/page").await.status, status, "with {retries}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unused_connection_to_the_app_is_kept_for_idle_timeout() {
+    let (_authority, node) = one(json!({"app": {"idle_timeout": "100ms"}})).await;
+    assert_eq!(node.get("/page").await.status, 200);
+    until("it is closed", || async { node.app.open() == 0 }).await;
+}
+
 #[test]
 fn a_bad_configuration_ends_with_64_and_names_file_key_and_reason() {
     let authority = Authority::new();
@@ -450,6 +502,14 @@ fn a_bad_configuration_ends_with_64_and_names_file_key_and_reason() {
         ),
         (json!({"drain_delay": "1h"}), "drain_delay: must be shorter"),
         (json!({"proxy_protocol": {"from": []}}), "proxy_protocol.from: is empty; name at least one"),
+        (
+            json!({"limits": {"max_target_length": "65KiB"}}),
+            "limits.max_target_length: is 65.0 KiB, larger than limits.max_header_size, 64.0 KiB, of which",
+        ),
+        (
+            json!({"limits": {"max_connections": 9_000_000_000_000_000_000u64}}),
+            "limits.max_connections: is 9000000000000000000, but this process may open",
+        ),
     ] {
         let (config, _) = configure(&authority, "node1", &app, &Setup { merge, ..Setup::default() });
         for arguments in [vec!["--check", "--config"], vec!["--config"]] {

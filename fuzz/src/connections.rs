@@ -10,6 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
+use trivet::http::frames::FrameRates;
 use trivet::http::request::Request;
 use trivet::http::steps::{Endpoints, Peer, Policy, Position};
 use trivet::pool::timing::Timing;
@@ -179,7 +180,12 @@ pub(super) async fn engine(address: SocketAddr, shutdown: Shutdown) -> Arc<Engin
         tunnel_timeout: LONG,
         min_rate: 0,
         max_header_size: 4096,
-        ..Limits::default()
+        max_header_fields: 100,
+        handshake_timeout: LONG,
+        max_connections: 10_000,
+        max_streams: 100,
+        http2_frames: FrameRates::default(),
+        drain_delay: Duration::ZERO,
     };
     Engine::new(service, policy, limits, Admission::unlimited(), shutdown)
 }

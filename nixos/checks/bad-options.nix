@@ -42,6 +42,21 @@ let
         nodeDownAfter = "5 s";
         retention = "30";
       };
+      services.trivet.balancer.settings.https = {
+        max_connections = 40000;
+        max_header_size = "128KiB";
+        max_header_fields = 200;
+        max_target_length = "64KiB";
+        max_body_size = "1GiB";
+      };
+      services.trivet.web.settings.limits = {
+        max_header_size = "140 kB";
+        max_header_fields = 128;
+        max_target_length = 16384;
+        max_body_size = "500MB";
+      };
+      systemd.services.trivet-balancer.serviceConfig.LimitNOFILE = 65536;
+      systemd.services.trivet-web.serviceConfig.LimitNOFILE = "1024:4096";
       services.trivet.firewall.extraInputRules = "} chain other {";
       networking.firewall.enable = true;
       networking.nftables.enable = false;
@@ -88,6 +103,15 @@ let
       services.prometheus.globalConfig.scrape_interval = "1h";
     }
   );
+  # Web tiers follow the balancers' limits, on a node that has no balancer as well, and units their connections.
+  roomy = node {
+    services.trivet.balancer.settings.https = {
+      max_connections = 50000;
+      max_header_size = "128KiB";
+      max_header_fields = 200;
+      max_target_length = "64KiB";
+    };
+  };
   renumbered = address: (node { services.trivet.cluster.nodes.node1.address = lib.mkForce address; networking.interfaces.eth0.ipv4.addresses = lib.mkForce [ { address = "10.77.0.11"; prefixLength = 24; } ]; }).warnings;
   command = value: (node ({ pkgs, ... }: { services.trivet.app.command = value pkgs; })).systemd.services.trivet-app.serviceConfig.ExecStart;
 in
@@ -112,6 +136,15 @@ lib.concatMap (expect "refusal" said) [
   "services.trivet.monitoring.scrapeInterval is \"often\"; write a duration"
   "services.trivet.monitoring.nodeDownAfter is \"5 s\"; write a duration"
   "services.trivet.monitoring.retention is \"30\"; write a duration"
+  ("the balancers let in request heads of 128KiB (services.trivet.balancer.settings.https.max_header_size), but the web tiers take "
+    + "140 kB (services.trivet.web.settings.limits.max_header_size), and forwarding adds up to 16384; leave the latter out, or make it "
+    + "147456 or more")
+  "200 (services.trivet.balancer.settings.https.max_header_fields), but the web tiers take 128"
+  "request targets of 64KiB (services.trivet.balancer.settings.https.max_target_length), but the web tiers take 16384"
+  "request bodies of 1GiB (services.trivet.balancer.settings.https.max_body_size), but the web tiers take 500MB"
+  ("systemd.services.trivet-balancer.serviceConfig.LimitNOFILE is 65536, but 40000 connections "
+    + "(services.trivet.balancer.settings.https.max_connections)")
+  "systemd.services.trivet-web.serviceConfig.LimitNOFILE is 1024:4096, but 10000 connections"
   "services.trivet.firewall.extraInputRules closes a brace"
   "networking.firewall is on"
   "networking.nftables.enable is false"
@@ -147,3 +180,14 @@ lib.concatMap (expect "refusal" said) [
 ++ expect "warning" (renumbered "10.77.0.255") "the first or last of its network"
 ++ lib.optional (!lib.hasSuffix "/bin/hello" (command (pkgs: pkgs.hello))) "a package as services.trivet.app.command is not its main program"
 ++ lib.optional (command (_: "/opt/site/run --fast") != "/opt/site/run --fast") "a command line as services.trivet.app.command is changed"
+++ lib.optional (
+  roomy.services.trivet.web.settings.limits != {
+    max_header_size = "147456B";
+    max_header_fields = 224;
+    max_target_length = "65536B";
+  }
+) "the web tier's limits do not follow the balancer's: ${builtins.toJSON roomy.services.trivet.web.settings.limits}"
+++ map (words: "refused without need: ${words}") (refusals roomy)
+++ lib.optional (roomy.systemd.services.trivet-balancer.serviceConfig.LimitNOFILE != 100518) (
+  "LimitNOFILE does not follow max_connections: ${toString roomy.systemd.services.trivet-balancer.serviceConfig.LimitNOFILE}"
+)

@@ -10,17 +10,18 @@ use ipnet::IpNet;
 use serde::Deserialize;
 
 use crate::config::{self, ConfigError, Invalid, Log, Metrics, TlsFiles, Validate};
+use crate::http::forwarded::MOST_ADDED_FIELDS;
 use crate::http::frames::FrameRates;
 use crate::http::proxy_protocol::{self, Trust};
 use crate::http::request::MOST_FIELDS;
 use crate::pool::timing::Timing;
-use crate::process::workers;
+use crate::process::{descriptors, workers};
 use crate::proxy::admission::RequestRate;
 use crate::proxy::config::{BackendConfig, HealthConfig, Protocol, validate_backends};
 use crate::tls::options::{CertificateFiles, PublicTls};
+use crate::tls::site::SiteCertificates;
 
 /// The whole file. HTTP needs `[https]` and `[web]`; the gateway needs `[database]`; a process runs either or both.
-use crate::tls::site::SiteCertificates;
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
@@ -75,6 +76,10 @@ pub struct Http {
     /// that ends TLS itself.
     #[serde(default = "defaults::redirect")]
     pub redirect: bool,
+    /// The port that clients are sent to: where they reach `https.listen` by another, because something in front maps ports. The
+    /// first listener's own without.
+    #[serde(default)]
+    pub redirect_port: Option<u16>,
     /// The proxies in front, which tell the client's address in a PROXY header; anyone else is not served.
     #[serde(default)]
     pub proxy_protocol: Option<Trust>,
@@ -315,7 +320,10 @@ impl Default for KeeperHealth {
 
 /// Every default of this file, with its reason.
 pub mod defaults {
-    use super::{ByteSize, Duration};
+    use super::{ByteSize, Duration, MOST_ADDED_FIELDS, MOST_FIELDS};
+
+    /// The most that `https.max_header_fields` may be: a web tier must be able to take what forwarding adds.
+    pub const MOST_HEADER_FIELDS: usize = MOST_FIELDS - MOST_ADDED_FIELDS;
 
     /// Nothing of a site is for the eyes of the network in between.
     pub fn redirect() -> bool {
@@ -466,6 +474,23 @@ impl Config {
         names.iter().map(|n| n.to_ascii_lowercase()).collect()
     }
 
+    /// The connections that are let in, by the key that says how many.
+    fn connections(&self) -> Vec<(&'static str, u64)> {
+        let https = self.https.as_ref().map(|h| ("https.max_connections", h.max_connections as u64));
+        let database = self.database.as_ref().map(|d| ("database.max_connections", d.max_connections as u64));
+        https.into_iter().chain(database).collect()
+    }
+
+    /// Descriptors that this configuration may take: each connection has one, and one more to its back end.
+    pub fn descriptors(&self) -> u64 {
+        let connections = self.connections().iter().fold(0, |all: u64, (_, n)| all.saturating_add(*n));
+        let kept = self.web.as_ref().map_or(0, |w| w.max_idle_connections);
+        let checks = self.web.as_ref().map_or(0, |w| w.backends.len());
+        // A member is asked whether it is the primary, and whether it is a replica.
+        let checks = checks + self.database.as_ref().map_or(0, |d| 2 * d.members.len());
+        descriptors::wanted(connections, kept, checks)
+    }
+
     fn listen_addresses(&self) -> Vec<(&'static str, SocketAddr)> {
         fn all(key: &'static str, list: &[SocketAddr]) -> impl Iterator<Item = (&'static str, SocketAddr)> {
             list.iter().map(move |a| (key, *a))
@@ -520,6 +545,12 @@ impl Validate for Config {
         }
         if let Some(http) = &self.http {
             config::not_empty("http.listen", &http.listen)?;
+            if http.redirect_port == Some(0) {
+                return Invalid::err("http.redirect_port", "must be a port, 443 for one");
+            }
+            if http.redirect_port.is_some() && !http.redirect {
+                return Invalid::err("http.redirect_port", "says nothing where http.redirect is false");
+            }
             Trust::validate(http.proxy_protocol.as_ref(), "http.proxy_protocol")?;
             if self.https.is_none() {
                 return Invalid::err(
@@ -534,6 +565,9 @@ impl Validate for Config {
         if let Some(database) = &self.database {
             database.validate()?;
         }
+        for (key, connections) in self.connections() {
+            descriptors::fit(key, connections, self.descriptors())?;
+        }
         let mut seen = HashSet::new();
         for (key, address) in self.listen_addresses() {
             // Port 0 lets the system choose, which tests use.
@@ -544,10 +578,27 @@ impl Validate for Config {
         Ok(())
     }
 
+    fn check_files(&self) -> Result<(), ConfigError> {
+        let authority = self.web.as_ref().and_then(|w| w.tls.as_ref()).map(|t| t.ca.clone());
+        if let Some(https) = &self.https {
+            SiteCertificates::check_new(&https.certificates())?;
+            SiteCertificates::load_beside(&https.certificates(), authority)?.server_config(&https.tls)?;
+        }
+        // Those to other nodes are read at a start alone, and what a start would refuse is better known before.
+        for files in
+            self.web.iter().filter_map(|w| w.tls.as_ref()).chain(self.database.iter().map(|d| &d.tls))
+        {
+            crate::tls::client_config(files, &[])?;
+        }
+        Ok(())
+    }
+
     fn warnings(&self) -> Vec<String> {
         let authority = self.web.as_ref().and_then(|w| w.tls.as_ref()).map(|t| t.ca.as_path());
         let files = self.https.as_ref().map(Https::certificates).unwrap_or_default();
-        crate::tls::site::gaps(&files, authority)
+        let mut all = crate::tls::site::gaps(&files, authority);
+        all.extend(descriptors::scarce(self.descriptors()));
+        all
     }
 }
 
@@ -579,31 +630,15 @@ impl Https {
         ] {
             config::positive(key, d)?;
         }
-    fn check_files(&self) -> Result<(), ConfigError> {
-        let authority = self.web.as_ref().and_then(|w| w.tls.as_ref()).map(|t| t.ca.clone());
-        if let Some(https) = &self.https {
-            SiteCertificates::check_new(&https.certificates())?;
-            SiteCertificates::load_beside(&https.certificates(), authority)?.server_config(&https.tls)?;
-        }
-        // Those to other nodes are read at a start alone, and what a start would refuse is better known before.
-        for files in
-            self.web.iter().filter_map(|w| w.tls.as_ref()).chain(self.database.iter().map(|d| &d.tls))
-        {
-            crate::tls::client_config(files, &[])?;
-        }
-        Ok(())
-    }
-
         for (key, n) in [
             ("https.max_connections", self.max_connections as u64),
             ("https.max_streams", u64::from(self.max_streams)),
-            ("https.max_header_size", self.max_header_size.as_u64()),
-            ("https.max_target_length", self.max_target_length.as_u64()),
         ] {
             if n == 0 {
                 return Invalid::err(key, "must be at least 1");
             }
         }
+        config::heads_fit("https", self.max_header_size, self.max_target_length)?;
         for (key, n) in self.http2_frames.all() {
             if n == 0 {
                 return Invalid::err(format!("https.http2_frames.{key}"), "must be at least 1");
@@ -617,8 +652,9 @@ impl Https {
                 "the lists ask for hsts_include_subdomains and an hsts_max_age of a year",
             );
         }
-        if !(1..=MOST_FIELDS).contains(&self.max_header_fields) {
-            return Invalid::err("https.max_header_fields", format!("must be between 1 and {MOST_FIELDS}"));
+        if !(1..=defaults::MOST_HEADER_FIELDS).contains(&self.max_header_fields) {
+            let most = defaults::MOST_HEADER_FIELDS;
+            return Invalid::err("https.max_header_fields", format!("must be between 1 and {most}"));
         }
         Ok(())
     }

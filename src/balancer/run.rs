@@ -11,9 +11,9 @@ use super::proxy::{self, Balancer};
 use super::status::Status;
 use crate::config::ConfigError;
 use crate::http::steps::{self, Policy, Position};
-use crate::process::Failure;
 use crate::process::server::{Server, ServiceHandle};
 use crate::process::workers::Workers;
+use crate::process::{Failure, descriptors};
 use crate::proxy::Engine;
 use crate::proxy::admission::{Admission, Rules};
 use crate::proxy::server::{self as listeners, Connections, Endpoint, Limits, Serving};
@@ -27,6 +27,7 @@ const SWEEP: Duration = Duration::from_secs(5);
 /// Runs until a stop was asked for and everything in flight is done.
 pub fn run(config: Config) -> Result<(), Failure> {
     telemetry::init_log(&config.log);
+    descriptors::tell(config.descriptors());
     // Before the first certificate is read, whose end is a metric.
     let metrics = telemetry::init_metrics("balancer")?;
     // Every file is read before anything is bound.
@@ -125,6 +126,7 @@ impl Http {
             .map(|(h, a)| (server.listen("http.listen", *a), h.proxy_protocol.clone()))
             .collect();
         let redirects = config.http.as_ref().is_none_or(|h| h.redirect);
+        let redirect_port = config.http.as_ref().and_then(|h| h.redirect_port);
         let trust = https.proxy_protocol.clone();
         let (limits, policy) = (limits(config, https), policy(config, https));
         let admission = Admission::new(&Rules {
@@ -141,11 +143,12 @@ impl Http {
                     let endpoint = Endpoint::new(socket, Some(public.config.clone()))?;
                     endpoints.push(endpoint.behind(trust.clone()).verified_by(public.verifier()));
                 }
-                let https_port = endpoints.first().map_or(443, |e| e.address().port());
+                let listened_on = endpoints.first().map_or(443, |e| e.address().port());
+                let redirect = redirects.then_some(redirect_port.unwrap_or(listened_on));
                 for (socket, trust) in plain {
                     endpoints.push(Endpoint::new(&socket, None)?.behind(trust));
                 }
-                let balancer = Balancer::new(served, retries, redirects.then_some(https_port));
+                let balancer = Balancer::new(served, retries, redirect);
                 let engine = Engine::new(balancer, policy, limits, admission.clone(), shutdown.clone());
                 let serving = Serving { engine, limits, admission, workers, connections };
                 listeners::serve(endpoints, serving, || start.ready(), shutdown, timeout).await;

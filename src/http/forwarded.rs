@@ -39,6 +39,15 @@ pub const X_SSL_CLIENT_SERIAL: HeaderName = HeaderName::from_static("x-ssl-clien
 /// `X-SSL-Client-SHA256`: the certificate's fingerprint in hexadecimal.
 pub const X_SSL_CLIENT_SHA256: HeaderName = HeaderName::from_static("x-ssl-client-sha256");
 
+/// Field lines that a request gains at most on its way to the next hop: all of the above, `Via`, `Forwarded`, framing and `Host`
+/// of our own, and some to spare.
+pub const MOST_ADDED_FIELDS: usize = 24;
+
+/// Octets that a request's head gains at most: a host of 253 octets stands in it three times, the names in a client's
+/// certificate may have a few KiB, and a head that came by HTTP/1 is counted with 32 octets more for each of its fields where it
+/// goes on by HTTP/2 (RFC 9113 section 6.5.2).
+pub const MOST_ADDED: u64 = 16 * 1024;
+
 /// What begins like this tells of TLS, under one of the many names in use; only we may set it.
 const TLS_PREFIXES: &[&str] = &["x-ssl-", "ssl-client-"];
 
@@ -149,4 +158,45 @@ pub fn via(received: Version) -> (HeaderName, &'static str) {
         _ => "1.1 trivet",
     };
     (VIA, protocol)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::tls::clients::ClientCertificate;
+
+    #[test]
+    fn what_forwarding_adds_is_within_what_is_reckoned_with() {
+        let long = "n".repeat(2048);
+        let certificate = ClientCertificate {
+            subject: long.clone(),
+            issuer: long,
+            serial: "0".repeat(40),
+            fingerprint: "0".repeat(64),
+        };
+        let admitted = Admitted {
+            request_id: "0".repeat(32),
+            client: IpAddr::from([0xfd00, 1, 2, 3, 4, 5, 6, 7]),
+            scheme: "https",
+            host: "h".repeat(253),
+            port: 65535,
+            target: "/".into(),
+            authority: None,
+            version: Version::HTTP_2,
+            hop: false,
+            content_length: None,
+            client_certificate: ClientVerified::Success(Arc::new(certificate)),
+        };
+        let (mut fields, mut octets) = (0, 0);
+        tell_next_hop(&admitted, |name, value| {
+            fields += 1;
+            octets += name.as_str().len() + value.len() + 32;
+        });
+        // Via, Host, the framing of the body, Connection, Trivet-Hop.
+        assert!(fields + 5 <= MOST_ADDED_FIELDS, "{fields}");
+        let as_http2 = 32 * (256 + MOST_ADDED_FIELDS);
+        assert!((octets + as_http2) as u64 <= MOST_ADDED, "{octets}");
+    }
 }

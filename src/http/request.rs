@@ -19,7 +19,7 @@ use crate::http::strict;
 use crate::http::websocket::{self, Challenge};
 
 /// Field lines that a head can have at most, whatever the configuration allows.
-pub const MOST_FIELDS: usize = 256;
+pub const MOST_FIELDS: usize = 256 + forwarded::MOST_ADDED_FIELDS;
 
 /// A request head with the octets it was made of.
 #[derive(Debug)]

@@ -53,15 +53,14 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// A tier behind the balancer, whose limits the balancer has enforced already.
+    /// A tier behind the balancer. Its own limits are to be set.
     pub fn inner() -> Self {
         Self {
             position: Position::Inner,
             trusted: Vec::new(),
             server_names: None,
-            // What forwarding adds must still fit.
-            max_header_size: 64 * 1024,
-            max_target_length: 16 * 1024,
+            max_header_size: usize::MAX,
+            max_target_length: usize::MAX,
             max_body_size: u64::MAX,
             hsts: None,
             client_certificates: false,

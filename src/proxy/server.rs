@@ -45,7 +45,7 @@ use arrival::{Arrived, Door};
 
 mod arrival;
 
-/// What one server allows its clients. The defaults are those of docs/balancer.md.
+/// What one server allows its clients, as its configuration says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// From accept to the end of the TLS handshake.
@@ -76,27 +76,6 @@ pub struct Limits {
     pub stream_timeout: Duration,
     /// How long a server that was asked to stop goes on accepting.
     pub drain_delay: Duration,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            handshake_timeout: Duration::from_secs(5),
-            header_timeout: Duration::from_secs(10),
-            idle_timeout: Duration::from_secs(60),
-            client_timeout: Duration::from_secs(30),
-            tunnel_timeout: Duration::from_secs(3600),
-            min_rate: 500,
-            max_connections: 10_000,
-            max_streams: 100,
-            http2_frames: FrameRates::default(),
-            max_header_size: 32 * 1024,
-            max_header_fields: 100,
-            request_timeout: Duration::from_secs(3600),
-            stream_timeout: Duration::from_secs(3600),
-            drain_delay: Duration::ZERO,
-        }
-    }
 }
 
 /// A bound address, with or without TLS.

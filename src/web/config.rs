@@ -9,7 +9,8 @@ use serde::Deserialize;
 
 use crate::config::{self, Invalid, Log, Metrics, TlsFiles, Validate};
 use crate::http::proxy_protocol::{self, Trust};
-use crate::process::workers;
+use crate::http::request::MOST_FIELDS;
+use crate::process::{descriptors, workers};
 use crate::proxy::config::{BackendConfig, HealthConfig, Protocol, validate_backends};
 
 /// The whole configuration of `trivet-web`.
@@ -70,6 +71,16 @@ pub struct Limits {
     /// never writes a request into a connection that is going away.
     #[serde(with = "humantime_serde")]
     pub client_idle_timeout: Duration,
+    /// The largest request head; above it 431. The balancers' and
+    /// [`MOST_ADDED`](crate::http::forwarded::MOST_ADDED) more.
+    pub max_header_size: ByteSize,
+    /// The most field lines of a request head; above it 431. The balancers' and
+    /// [`MOST_ADDED_FIELDS`](crate::http::forwarded::MOST_ADDED_FIELDS) more.
+    pub max_header_fields: usize,
+    /// The longest request target; above it 414. No less than the balancers'.
+    pub max_target_length: ByteSize,
+    /// The largest request body; above it 413. Absent, any: the balancers have a limit already.
+    pub max_body_size: Option<ByteSize>,
 }
 
 impl Default for Limits {
@@ -79,6 +90,11 @@ impl Default for Limits {
             handshake_timeout: Duration::from_secs(5),
             header_timeout: Duration::from_secs(10),
             client_idle_timeout: Duration::from_secs(90),
+            // Twice the balancer's defaults: ample room for what forwarding adds.
+            max_header_size: ByteSize::kib(64),
+            max_header_fields: 128,
+            max_target_length: ByteSize::kib(16),
+            max_body_size: None,
         }
     }
 }
@@ -137,6 +153,15 @@ pub struct App {
     /// From the end of the request to the first byte of the answer, and between two reads of its body.
     #[serde(default = "default_response_timeout", with = "humantime_serde")]
     pub response_timeout: Duration,
+    /// Who else is asked for one request after the first: the app beside us and the peers.
+    #[serde(default = "default_retries")]
+    pub retries: usize,
+    /// How long an unused connection is kept, to the app or to a peer. Below what they allow themselves.
+    #[serde(default = "default_idle_timeout", with = "humantime_serde")]
+    pub idle_timeout: Duration,
+    /// Unused connections kept, all together.
+    #[serde(default = "default_max_idle_connections")]
+    pub max_idle_connections: usize,
 }
 
 /// `[peers]`: asked once, when the app of this node is down.
@@ -199,6 +224,21 @@ fn default_response_timeout() -> Duration {
     Duration::from_secs(30)
 }
 
+fn default_retries() -> usize {
+    // With three nodes: the app beside us once more, and two peers.
+    3
+}
+
+fn default_idle_timeout() -> Duration {
+    // Below what servers usually allow (Node.js closes after 5 s, our own web tier after 90), so that it is us who close, and
+    // no request meets a connection that is going away.
+    Duration::from_secs(4)
+}
+
+fn default_max_idle_connections() -> usize {
+    256
+}
+
 fn yes() -> bool {
     true
 }
@@ -238,9 +278,24 @@ impl Validate for Config {
         Trust::validate(self.proxy_protocol.as_ref(), "proxy_protocol")?;
         self.tls.validate("tls")?;
         self.limits.validate()?;
+        let (connections, descriptors) = (self.limits.max_connections as u64, self.descriptors());
+        descriptors::fit("limits.max_connections", connections, descriptors)?;
         self.files.validate()?;
         self.app.validate()?;
         self.peers.validate(&self.node)
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        descriptors::scarce(self.descriptors()).into_iter().collect()
+    }
+}
+
+impl Config {
+    /// Descriptors that this configuration may take: a connection has one, and one more to the app, a peer or a file while it
+    /// is served.
+    pub fn descriptors(&self) -> u64 {
+        let checked = 1 + self.peers.backends.len();
+        descriptors::wanted(self.limits.max_connections as u64, self.app.max_idle_connections, checked)
     }
 }
 
@@ -251,7 +306,12 @@ impl Limits {
         }
         config::positive("limits.handshake_timeout", self.handshake_timeout)?;
         config::positive("limits.header_timeout", self.header_timeout)?;
-        config::positive("limits.client_idle_timeout", self.client_idle_timeout)
+        config::positive("limits.client_idle_timeout", self.client_idle_timeout)?;
+        config::heads_fit("limits", self.max_header_size, self.max_target_length)?;
+        if !(1..=MOST_FIELDS).contains(&self.max_header_fields) {
+            return Invalid::err("limits.max_header_fields", format!("must be between 1 and {MOST_FIELDS}"));
+        }
+        Ok(())
     }
 }
 
@@ -290,7 +350,8 @@ impl App {
             return Invalid::err("app.max_in_flight", "must be at least 1");
         }
         config::positive("app.connect_timeout", self.connect_timeout)?;
-        config::positive("app.response_timeout", self.response_timeout)
+        config::positive("app.response_timeout", self.response_timeout)?;
+        config::positive("app.idle_timeout", self.idle_timeout)
     }
 }
 

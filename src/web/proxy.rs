@@ -20,9 +20,6 @@ use crate::proxy::exchange::Exchange;
 use crate::proxy::upstream::HttpBackend;
 use crate::proxy::{Answer, Content, Destination, Route, Service};
 
-/// Back ends tried for one request after the first: the app beside us and two peers.
-const RETRIES: usize = 3;
-
 /// What the web tier does with a request.
 pub struct Web {
     shutdown: Shutdown,
@@ -90,7 +87,7 @@ impl Service for Web {
             Decision::App => Route::Forward(Destination {
                 pool: self.upstreams.pool().clone(),
                 scope: Upstreams::scope(admitted.hop),
-                retries: RETRIES,
+                retries: self.upstreams.retries(),
             }),
             Decision::Reply(reply) => {
                 counter!("trivet_web_static_total").increment(1);

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytesize::ByteSize;
 use serde_json::json;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -12,10 +13,11 @@ use super::proxy::Web;
 use super::site::Site;
 use super::upstreams::Upstreams;
 use crate::config::ConfigError;
+use crate::http::frames::FrameRates;
 use crate::http::steps::Policy;
-use crate::process::Failure;
 use crate::process::server::Server;
 use crate::process::workers::Workers;
+use crate::process::{Failure, descriptors};
 use crate::proxy::Engine;
 use crate::proxy::admission::Admission;
 use crate::proxy::server::{self as listeners, Connections, Endpoint, Limits, Serving};
@@ -25,6 +27,7 @@ use crate::tls;
 /// Runs until SIGTERM or SIGINT, and then until what is in flight is done.
 pub fn run(config: Config) -> Result<(), Failure> {
     telemetry::init_log(&config.log);
+    descriptors::tell(config.descriptors());
     let metrics = telemetry::init_metrics("trivet-web")?;
     // Everything that can be wrong with files is found before anything is bound.
     let server_tls = tls::mutual_server_config(&config.tls, &[b"h2", b"http/1.1"])?;
@@ -73,7 +76,7 @@ pub fn run(config: Config) -> Result<(), Failure> {
     // The balancers are the clients here, and each carries many of the public's.
     let admission = Admission::unlimited();
     let web = Web::new(config.node.clone(), shutdown.clone(), site, upstreams);
-    let engine = Engine::new(web, Policy::inner(), limits, admission.clone(), shutdown.clone());
+    let engine = Engine::new(web, policy(&config), limits, admission.clone(), shutdown.clone());
     let serving = Serving { engine, limits, admission, workers, connections };
     server.serves_clients("http", &[&working[..], &[checks]].concat(), move |start| async move {
         let mut endpoints = Vec::new();
@@ -103,11 +106,27 @@ fn limits(config: &Config) -> Limits {
         // The balancer in front knows the client, and ends what takes too long; here it would only look like the balancer's
         // own slowness.
         client_timeout: AT_MOST,
+        tunnel_timeout: AT_MOST,
         stream_timeout: AT_MOST,
+        request_timeout: AT_MOST,
         min_rate: 0,
-        max_header_size: 64 * 1024,
-        // What forwarding adds must still fit.
-        max_header_fields: 128,
-        ..Limits::default()
+        // What a balancer asks for at once on one connection.
+        max_streams: 100,
+        http2_frames: FrameRates::default(),
+        max_header_size: octets(config.limits.max_header_size),
+        max_header_fields: config.limits.max_header_fields,
     }
+}
+
+fn policy(config: &Config) -> Policy {
+    Policy {
+        max_header_size: octets(config.limits.max_header_size),
+        max_target_length: octets(config.limits.max_target_length),
+        max_body_size: config.limits.max_body_size.map_or(u64::MAX, |size| size.as_u64()),
+        ..Policy::inner()
+    }
+}
+
+fn octets(size: ByteSize) -> usize {
+    usize::try_from(size.as_u64()).unwrap_or(usize::MAX)
 }

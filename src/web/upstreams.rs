@@ -24,18 +24,12 @@ pub const APP_HEALTH: &str = "/healthz/app";
 /// The name of the app in its pool. Nodes cannot have it: theirs stand beside it.
 pub const APP: &str = "app";
 
-/// How long an unused connection is kept. Below what servers usually allow (Node.js closes after 5 s, our own web tier
-/// after 90), so that it is us who close, and no request meets a connection that is going away.
-const IDLE: Duration = Duration::from_secs(4);
-
-/// Unused connections kept, all together.
-const MAX_IDLE: usize = 256;
-
 /// The app and the peers.
 pub struct Upstreams {
     pool: Arc<HttpPool>,
     app: Arc<HttpBackend>,
     timing: Timing,
+    retries: usize,
 }
 
 impl Upstreams {
@@ -48,13 +42,13 @@ impl Upstreams {
             connect_timeout: app.connect_timeout,
             response_timeout: app.response_timeout,
             send_proxy_protocol: None,
-            idle_timeout: IDLE,
+            idle_timeout: app.idle_timeout,
             http2: false,
             trusted_framing: true,
         };
         let check = HttpCheck::new(app.address.to_string(), &app.health.path, None);
         let http2 = app.protocol == Protocol::Http2;
-        let most_idle = MAX_IDLE / (1 + config.peers.backends.len());
+        let most_idle = app.max_idle_connections / (1 + config.peers.backends.len());
         let reached =
             UpstreamConfig { http2, trusted_framing: app.trusted_framing, ..reach(app.address, None) };
         let mut backends = vec![NewBackend {
@@ -81,7 +75,7 @@ impl Upstreams {
         };
         let pool = Pool::new("app", backends, limits);
         let app = pool.backends()[0].clone();
-        Ok(Self { pool, app, timing: config.app.health.timing() })
+        Ok(Self { pool, app, timing: config.app.health.timing(), retries: config.app.retries })
     }
 
     /// Checks everyone once, and goes on checking; closes connections that have been unused for too long.
@@ -89,6 +83,11 @@ impl Upstreams {
         self.pool.first_round(self.timing).await;
         self.pool.run_checks(self.timing, heartbeats);
         tokio::spawn(upstream::sweep(self.pool.clone(), Duration::from_secs(1)));
+    }
+
+    /// Who is asked for one request after the first.
+    pub fn retries(&self) -> usize {
+        self.retries
     }
 
     /// All of them.

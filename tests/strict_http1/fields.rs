@@ -200,7 +200,7 @@ async fn rfc9110_5_3_repeated_fields_stay_in_their_order() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rfc6585_5_a_head_above_max_header_size_is_431_and_closes() {
-    let scene = Scene::tuned(1, "max_header_size = \"4KiB\"", "").await;
+    let scene = Scene::tuned(1, "max_header_size = \"4KiB\"\nmax_target_length = \"2KiB\"", "").await;
     let long = format!("GET / HTTP/1.1\r\n{{H}}X: {}\r\n\r\n", "x".repeat(4096));
     let many = format!(
         "GET / HTTP/1.1\r\n{{H}}{}\r\n",

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -30,6 +31,7 @@ struct State {
     act: Mutex<Act>,
     well: Mutex<bool>,
     seen: Mutex<Vec<String>>,
+    open: AtomicUsize,
     released: CancellationToken,
     killed: CancellationToken,
 }
@@ -52,6 +54,7 @@ impl App {
             act: Mutex::new(Act::Serve),
             well: Mutex::new(true),
             seen: Mutex::default(),
+            open: AtomicUsize::new(0),
             released: CancellationToken::new(),
             killed: CancellationToken::new(),
         });
@@ -63,8 +66,10 @@ impl App {
                     accepted = listener.accept() => {
                         let (stream, state) = (accepted.unwrap().0, of_task.clone());
                         tokio::spawn(async move {
-                            let killed = state.killed.clone();
+                            let (killed, counted) = (state.killed.clone(), state.clone());
+                            counted.open.fetch_add(1, Ordering::SeqCst);
                             tokio::select! { _ = serve(stream, state) => {} () = killed.cancelled() => {} }
+                            counted.open.fetch_sub(1, Ordering::SeqCst);
                         });
                     }
                     () = killed.cancelled() => return,
@@ -91,6 +96,11 @@ impl App {
     pub async fn kill(&self) {
         self.state.killed.cancel();
         refused(self.address).await;
+    }
+
+    /// Connections that are open now.
+    pub fn open(&self) -> usize {
+        self.state.open.load(Ordering::SeqCst)
     }
 
     /// The requests so far, heads and bodies, without health checks.

@@ -77,6 +77,19 @@ fn each_wrong_value_names_file_key_and_reason() {
         ("/app/health", json!({"path": "healthz"}), "app.health.path: \"healthz\" is no path"),
         ("/app/health", json!({"fall": 0}), "app.health.fall: must be at least 1"),
         ("/limits", json!({"max_connections": 0}), "limits.max_connections: must be at least 1"),
+        ("/limits", json!({"max_header_size": 0}), "limits.max_header_size: must be at least 1"),
+        ("/limits", json!({"max_header_fields": 281}), "limits.max_header_fields: must be between 1 and 280"),
+        (
+            "/limits",
+            json!({"max_header_size": "16KiB", "max_target_length": "17KiB"}),
+            "limits.max_target_length: is 17.0 KiB, larger than limits.max_header_size, 16.0 KiB",
+        ),
+        (
+            "/limits",
+            json!({"max_connections": 9_000_000_000_000_000_000u64}),
+            "limits.max_connections: is 9000000000000000000, but this process may open",
+        ),
+        ("/app/idle_timeout", json!("0s"), "app.idle_timeout: must be longer than zero"),
         ("/peers/backends/0/name", json!("node1"), "peers.backends[0].name: \"node1\" is this node itself"),
         ("/peers/backends/0/name", json!("node3"), "peers.backends: \"node3\" stands here twice"),
         (

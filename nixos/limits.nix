@@ -1,0 +1,175 @@
+# Limits that must fit together, although no program sees them all: what a balancer lets in, the web tiers let in as well, with
+# what forwarding adds; and a unit has the descriptors that its connections take. limits.json has the programs' defaults
+# (tests/defaults.rs compares them).
+{
+  config,
+  lib,
+  trivet,
+  ...
+}:
+let
+  cfg = config.services.trivet;
+  defaults = lib.importJSON ./limits.json;
+
+  # As the programs read sizes; null for what they will refuse.
+  factors = lib.listToAttrs (
+    lib.concatLists (
+      lib.imap1
+        (
+          power: letter:
+          let
+            of = base: lib.foldl' (product: _: product * base) 1 (lib.range 1 power);
+          in
+          [
+            (lib.nameValuePair letter (of 1000))
+            (lib.nameValuePair "${letter}b" (of 1000))
+            (lib.nameValuePair "${letter}i" (of 1024))
+            (lib.nameValuePair "${letter}ib" (of 1024))
+          ]
+        )
+        [
+          "k"
+          "m"
+          "g"
+          "t"
+        ]
+    )
+  ) // {
+    "" = 1;
+    b = 1;
+  };
+  bytes =
+    value:
+    let
+      parts = builtins.match "((0|[1-9][0-9]*)(\\.[0-9]+)?) *([A-Za-z]*)" value;
+      unit = lib.toLower (lib.elemAt parts 3);
+    in
+    if builtins.isInt value then
+      value
+    else if !builtins.isString value || parts == null || !factors ? ${unit} then
+      null
+    else
+      builtins.floor (builtins.fromJSON (lib.elemAt parts 0) * factors.${unit});
+
+  # What forwarding adds to a request's head (MOST_ADDED, MOST_ADDED_FIELDS in src/http/forwarded.rs).
+  added = {
+    max_header_size = 16 * 1024;
+    max_header_fields = 24;
+    max_target_length = 0;
+    max_body_size = 0;
+  };
+  what = {
+    max_header_size = "request heads of";
+    max_header_fields = "this many fields in a request's head:";
+    max_target_length = "request targets of";
+    max_body_size = "request bodies of";
+  };
+  admitted = key: cfg.balancer.settings.https.${key} or defaults.balancer.https.${key};
+  # The least that the web tiers must take; null where the balancer's own value is nonsense, which its check will say.
+  least = key: if bytes (admitted key) == null then null else bytes (admitted key) + added.${key};
+  # Their default, or more where the balancers let in more.
+  fitting =
+    key:
+    let
+      default = defaults.web.limits.${key};
+    in
+    if least key == null || least key <= bytes default then
+      default
+    else if builtins.isInt default then
+      least key
+    else
+      "${toString (least key)}B";
+  taken = key: cfg.web.settings.limits.${key} or (if key == "max_body_size" then null else fitting key);
+  tooLittle = key: taken key != null && bytes (taken key) != null && least key != null && bytes (taken key) < least key;
+  contradiction =
+    key:
+    "trivet: the balancers let in ${what.${key}} ${toString (admitted key)} (services.trivet.balancer.settings.https.${key}), but the "
+    + "web tiers take ${toString (taken key)} (services.trivet.web.settings.limits.${key})"
+    + lib.optionalString (added.${key} != 0) ", and forwarding adds up to ${toString added.${key}}"
+    + "; leave the latter out, or make it ${toString (least key)} or more";
+
+  # Descriptors, as src/process/descriptors.rs counts them: a connection, and one more to its back end; unused connections that
+  # are kept; the checks of back ends; listeners, log, metrics.
+  wanted =
+    {
+      connections,
+      kept,
+      checked,
+    }:
+    2 * connections + kept + 2 * checked + 256;
+  int = value: if builtins.isInt value then value else 0; # another is refused by the program
+  ofBalancer =
+    settings:
+    let
+      of = section: key: if settings ? ${section} then int (settings.${section}.${key} or defaults.balancer.${section}.${key}) else 0;
+    in
+    {
+      key = if settings ? https then "https.max_connections" else "database.max_connections";
+      connections = of "https" "max_connections" + of "database" "max_connections";
+      kept = of "web" "max_idle_connections";
+      checked = lib.length (settings.web.backends or [ ]) + 2 * lib.length (settings.database.members or [ ]);
+    };
+  ofWeb = settings: {
+    key = "limits.max_connections";
+    connections = int (settings.limits.max_connections or defaults.web.limits.max_connections);
+    kept = int (settings.app.max_idle_connections or defaults.web.app.max_idle_connections);
+    checked = 1 + lib.length (settings.peers.backends or [ ]);
+  };
+  units =
+    lib.optionalAttrs (trivet.has "balancer") {
+      trivet-balancer = ofBalancer cfg.balancer.settings // {
+        settings = "balancer";
+      };
+    }
+    // lib.optionalAttrs (trivet.has "app") {
+      trivet-gateway = ofBalancer cfg.gateway.settings // {
+        settings = "gateway";
+      };
+      trivet-web = ofWeb cfg.web.settings // {
+        settings = "web";
+      };
+    };
+  need = unit: wanted { inherit (unit) connections kept checked; };
+  # The hard limit, to which the programs raise the soft one.
+  hardLimit =
+    value:
+    let
+      last = lib.last (lib.splitString ":" (toString value));
+    in
+    if last == "infinity" || builtins.match "[0-9]+" last == null then null else lib.toInt last;
+in
+{
+  config = lib.mkIf cfg.enable {
+    services.trivet.web.settings.limits = lib.genAttrs (lib.filter (key: fitting key != defaults.web.limits.${key}) [
+      "max_header_size"
+      "max_header_fields"
+      "max_target_length"
+    ]) (key: lib.mkDefault (fitting key));
+
+    # No fewer than this: a connection of HTTP/2 carries many requests at once, each of which may want a connection of HTTP/1 to
+    # its back end.
+    systemd.services = lib.mapAttrs (_: unit: {
+      serviceConfig.LimitNOFILE = lib.mkDefault (lib.max 65536 (need unit));
+    }) units;
+
+    assertions =
+      map (key: {
+        assertion = !tooLittle key;
+        message = contradiction key;
+      }) (lib.attrNames added)
+      ++ lib.mapAttrsToList (
+        name: unit:
+        let
+          limit = config.systemd.services.${name}.serviceConfig.LimitNOFILE or null;
+          hard = if limit == null then null else hardLimit limit;
+        in
+        {
+          assertion = hard == null || hard >= need unit;
+          message =
+            "trivet: systemd.services.${name}.serviceConfig.LimitNOFILE is ${toString limit}, but ${toString unit.connections} connections "
+            + "(services.trivet.${unit.settings}.settings.${unit.key}) and what belongs to them may want ${toString (need unit)} "
+            + "descriptors; leave LimitNOFILE out, or lower that limit";
+        }
+      ) units;
+  };
+}

@@ -1,0 +1,315 @@
+//! The defaults that the documents tell, and those that the NixOS modules reckon with, are those of the programs: a documented
+//! key that is set to its documented default changes nothing, and no key is left undocumented.
+#![allow(missing_docs)]
+
+use std::collections::BTreeSet;
+use std::fmt::Debug;
+use std::path::{Path, PathBuf};
+
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use trivet::config::{self, Validate};
+use trivet::{balancer, web};
+use trivet_app as app;
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn document(name: &str) -> String {
+    std::fs::read_to_string(root().join("docs").join(name)).unwrap()
+}
+
+fn balancer_config() -> Value {
+    let tls = json!({"ca": "/c/ca.pem", "certificate": "/c/node.pem", "key": "/c/node.key"});
+    json!({
+        "node": "node1",
+        "domain": "www.foobar.com",
+        "http": {"listen": ["[::]:80"]},
+        "https": {"listen": ["[::]:443"], "certificate": "/c/site.pem", "key": "/c/site.key"},
+        "web": {"backends": [{"name": "node1", "address": "10.77.0.11:8443"}], "tls": tls},
+        "local_check": {"listen": "127.0.0.1:9611"},
+        "database": {
+            "write_listen": ["127.0.0.1:6446"],
+            "members": [{"name": "node1", "address": "10.77.0.11:3306", "keeper": "10.77.0.11:8008"}],
+            "tls": tls,
+        },
+    })
+}
+
+fn web_config() -> Value {
+    json!({
+        "node": "node1",
+        "listen": ["10.77.0.11:8443"],
+        "tls": {"ca": "/c/ca.pem", "certificate": "/c/node.pem", "key": "/c/node.key"},
+        "static": {"root": "/www"},
+        "app": {"address": "127.0.0.1:8081"},
+    })
+}
+
+/// A configuration as the program has it.
+fn read<C: DeserializeOwned + Validate + Debug>(config: &Value) -> Result<String, String> {
+    let path = Path::new("config.json");
+    config::parse::<C>(path, &config.to_string()).map(|c| format!("{c:#?}")).map_err(|e| e.to_string())
+}
+
+/// The place of a dotted key, made where it is missing.
+fn place<'a>(config: &'a mut Value, key: &str) -> &'a mut Value {
+    key.split('.').filter(|part| !part.is_empty()).fold(config, |at, part| {
+        if at.is_null() {
+            *at = json!({});
+        }
+        &mut at[part]
+    })
+}
+
+/// Setting `key` to what is said to be its default changes nothing.
+fn is_default<C: DeserializeOwned + Validate + Debug>(config: &Value, key: &str, value: &Value) {
+    let mut set = config.clone();
+    *place(&mut set, key) = value.clone();
+    let expected = read::<C>(config).unwrap();
+    let got = read::<C>(&set).unwrap_or_else(|e| panic!("{key} = {value}: {e}"));
+    assert!(got == expected, "{value} is not the default of {key}:\n{}", differences(&expected, &got));
+}
+
+fn differences(a: &str, b: &str) -> String {
+    let lines = a.lines().zip(b.lines()).filter(|(a, b)| a != b);
+    lines.take(4).map(|(a, b)| format!("  {} / {}", a.trim(), b.trim())).collect::<Vec<_>>().join("\n")
+}
+
+/// The keys of a section, from the words in which an unknown one is refused.
+fn keys_of<C: DeserializeOwned + Validate + Debug>(config: &Value, section: &str) -> BTreeSet<String> {
+    let mut asked = config.clone();
+    place(&mut asked, section)["no_such_key"] = json!(1);
+    let refused = read::<C>(&asked).expect_err(section);
+    let (_, expected) = refused.split_once("expected ").unwrap_or_else(|| panic!("{section}: {refused}"));
+    let names = expected.split('`').skip(1).step_by(2);
+    names.map(|name| if section.is_empty() { name.into() } else { format!("{section}.{name}") }).collect()
+}
+
+fn backticked(cell: &str) -> Vec<&str> {
+    cell.split('`').skip(1).step_by(2).collect()
+}
+
+/// As in TOML, or, where quotes are left out, a text.
+fn value(text: &str) -> Value {
+    let table: Result<Value, _> = toml::from_str(&format!("it = {text}"));
+    table.map_or_else(|_| json!(text), |t| t["it"].clone())
+}
+
+/// `(keys, defaults)` of each row of the tables that have both; keys are dotted, below the last `**[section]**`.
+fn rows(text: &str) -> Vec<(Vec<String>, Vec<Value>)> {
+    let (mut section, mut found) = (String::new(), Vec::new());
+    for line in text.lines().filter(|l| l.starts_with("| ")) {
+        let line = line.replace("\\|", "/");
+        let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
+        let &[first, defaults, ..] = cells.as_slice() else { continue };
+        if let Some(name) = first.strip_prefix("**`[").and_then(|f| f.strip_suffix("]`**")) {
+            section = format!("{name}.");
+            continue;
+        }
+        let mut keys: Vec<String> = Vec::new();
+        for key in backticked(first) {
+            let key = key.split(" = ").next().unwrap();
+            // `health.rise`, `.fall`
+            let key = match (key.strip_prefix('.'), keys.last()) {
+                (Some(short), Some(last)) => format!("{}.{short}", last.rsplit_once('.').unwrap().0),
+                _ => format!("{section}{key}"),
+            };
+            keys.push(key);
+        }
+        let defaults = if defaults.starts_with("absent") { Vec::new() } else { backticked(defaults) };
+        found.push((keys, defaults.into_iter().map(value).collect()));
+    }
+    found
+}
+
+/// Checks every row of a document, but for `others`, whose default is not one value. Returns the keys it names.
+fn check_rows<C: DeserializeOwned + Validate + Debug>(
+    config: &Value,
+    rows: Vec<(Vec<String>, Vec<Value>)>,
+    others: &[&str],
+) -> BTreeSet<String> {
+    let mut named = BTreeSet::new();
+    for (keys, defaults) in rows {
+        for (i, key) in keys.iter().enumerate() {
+            named.insert(key.clone());
+            if defaults.is_empty() || others.contains(&key.as_str()) {
+                continue;
+            }
+            // One value for all, or one for each.
+            let default = if defaults.len() == keys.len() { &defaults[i] } else { &defaults[0] };
+            is_default::<C>(config, key, default);
+        }
+    }
+    named
+}
+
+fn none_missing(document: &str, keys: &BTreeSet<String>, named: &BTreeSet<String>) {
+    let missing: Vec<_> = keys
+        .iter()
+        .filter(|key| !named.contains(*key) && !named.iter().any(|n| n.starts_with(&format!("{key}."))))
+        .collect();
+    assert!(missing.is_empty(), "{document} does not tell of {missing:?}");
+}
+
+#[test]
+fn balancer_md_tells_every_key_and_its_default() {
+    let text = document("balancer.md");
+    let table = text.split("| key | default |").nth(1).unwrap().split("\n\n").next().unwrap();
+    // Another where there is no `[web]`, the domain, the port that is listened on, either of two.
+    let others =
+        ["metrics.listen", "https.server_names", "http.redirect_port", "https.certificate", "https.key"];
+    let named = check_rows::<balancer::config::Config>(&balancer_config(), rows(table), &others);
+    assert!(named.len() > 60, "{named:?}");
+    let sections = [
+        "",
+        "http",
+        "https",
+        "https.tls",
+        "web",
+        "web.health",
+        "local_check",
+        "database",
+        "database.health",
+        "log",
+    ];
+    for section in sections {
+        none_missing(
+            "balancer.md",
+            &keys_of::<balancer::config::Config>(&balancer_config(), section),
+            &named,
+        );
+    }
+}
+
+#[test]
+fn limits_md_and_tls_md_tell_the_balancers_defaults() {
+    let text = document("limits.md");
+    let (_, table) = text.split_once("| key | default |").unwrap();
+    let rows_of_https = |table: &str| {
+        let below = |keys: Vec<String>| keys.into_iter().map(|k| format!("https.{k}")).collect();
+        rows(table).into_iter().map(|(keys, defaults)| (below(keys), defaults)).collect()
+    };
+    let table = table.split("\n\n").next().unwrap();
+    let named = check_rows::<balancer::config::Config>(&balancer_config(), rows_of_https(table), &[]);
+    assert!(named.contains("https.max_body_size"), "{named:?}");
+    let frames = text.split("\nhttp2_frames = ").nth(1).unwrap().lines().next().unwrap();
+    is_default::<balancer::config::Config>(&balancer_config(), "https.http2_frames", &value(frames));
+
+    let text = document("tls.md");
+    let table = text.split("| key | default |").nth(1).unwrap().split("\n\n").next().unwrap();
+    let named = check_rows::<balancer::config::Config>(&balancer_config(), rows(table), &[]);
+    assert!(named.contains("https.tls.alpn"), "{named:?}");
+}
+
+#[test]
+fn web_md_tells_every_key_and_its_default() {
+    let text = document("web.md");
+    let block = text.split("```toml\n").nth(1).unwrap().split("```").next().unwrap();
+    // What stands in it as a comment is absent unless it is set.
+    let known: Value = toml::from_str(block).unwrap();
+    let commented: Vec<&str> =
+        block.lines().filter_map(|l| l.strip_prefix("# ")?.split_once(" = ").map(|(key, _)| key)).collect();
+    let required =
+        ["node", "listen", "tls", "static.root", "app.address", "peers.backends", "metrics.listen"];
+    let mut named = BTreeSet::new();
+    for (section, keys) in known.as_object().unwrap() {
+        let keys = match keys.as_object() {
+            Some(keys) => keys.iter().map(|(key, v)| (format!("{section}.{key}"), v)).collect(),
+            None => vec![(section.clone(), keys)],
+        };
+        for (key, value) in keys {
+            if !required.iter().any(|r| key == *r || key.starts_with(&format!("{r}."))) {
+                is_default::<web::config::Config>(&web_config(), &key, value);
+            }
+            named.insert(key);
+        }
+    }
+    let mut section = String::new();
+    for line in block.lines() {
+        if let Some(name) = line.strip_prefix('[').and_then(|l| l.split(']').next()) {
+            section = format!("{name}.");
+        } else if let Some((key, _)) = line.strip_prefix("# ").and_then(|l| l.split_once(" = ")) {
+            assert!(commented.contains(&key));
+            named.insert(format!("{section}{key}"));
+        }
+    }
+    for section in ["", "static", "app", "app.health", "peers", "limits", "log"] {
+        let keys = keys_of::<web::config::Config>(&web_config(), section);
+        let keys = keys.into_iter().filter(|k| !k.starts_with("app.health.")).collect();
+        none_missing("web.md", &keys, &named);
+    }
+}
+
+#[test]
+fn app_md_tells_the_apps_defaults() {
+    let text = document("app.md");
+    let table = text.split("## Configuration").nth(1).unwrap().split("| key | default |").nth(1).unwrap();
+    let config = json!({"database": {
+        "write_url": "mysql://trivet:secret@127.0.0.1:6446/trivet",
+        "read_url": "mysql://trivet:secret@127.0.0.1:6447/trivet",
+    }});
+    let table = table.split("\n\n").next().unwrap();
+    let named = check_rows::<app::config::Config>(&config, rows(table), &[]);
+    assert!(named.contains("limits.body"), "{named:?}");
+    for section in ["", "site", "database", "session", "limits", "log", "metrics"] {
+        none_missing("app.md", &keys_of::<app::config::Config>(&config, section), &named);
+    }
+}
+
+#[test]
+fn the_nixos_modules_reckon_with_the_programs_defaults() {
+    let text = std::fs::read_to_string(root().join("nixos/limits.json")).unwrap();
+    let known: Value = serde_json::from_str(&text).unwrap();
+    for (program, sections) in known.as_object().unwrap() {
+        for (section, keys) in sections.as_object().unwrap() {
+            for (key, value) in keys.as_object().unwrap() {
+                let key = format!("{section}.{key}");
+                match program.as_str() {
+                    "web" => is_default::<web::config::Config>(&web_config(), &key, value),
+                    "balancer" => {
+                        is_default::<balancer::config::Config>(&balancer_config(), &key, value);
+                    }
+                    other => panic!("{other} in nixos/limits.json"),
+                }
+            }
+        }
+    }
+    for key in ["max_header_size", "max_header_fields", "max_target_length"] {
+        assert!(
+            !known["balancer"]["https"][key].is_null() && !known["web"]["limits"][key].is_null(),
+            "{key}"
+        );
+    }
+}
+
+/// What a unit of a node of the test cluster sets.
+fn unit_sets(unit: &str, key: &str) -> String {
+    let path = root().join("vm-tests/snapshots/node1/units").join(unit);
+    let text = std::fs::read_to_string(path).unwrap();
+    let line = text.lines().find_map(|l| l.strip_prefix(key)?.strip_prefix('=')).unwrap();
+    line.to_owned()
+}
+
+#[test]
+fn the_units_have_as_many_descriptors_as_the_programs_may_want() {
+    let file = |name: &str| {
+        let path = root().join("vm-tests/snapshots/node1/etc/trivet").join(name);
+        (path.clone(), std::fs::read_to_string(path).unwrap())
+    };
+    let balancer = |name| {
+        let (path, text) = file(name);
+        config::parse::<balancer::config::Config>(&path, &text).unwrap().descriptors()
+    };
+    let (path, text) = file("web.json");
+    let web = config::parse::<web::config::Config>(&path, &text).unwrap().descriptors();
+    for (unit, wanted) in [
+        ("trivet-balancer.service", balancer("balancer.json")),
+        ("trivet-gateway.service", balancer("gateway.json")),
+        ("trivet-web.service", web),
+    ] {
+        let has: u64 = unit_sets(unit, "LimitNOFILE").parse().unwrap();
+        assert!(has >= wanted, "{unit}: LimitNOFILE={has}, and {wanted} may be wanted");
+    }
+}
