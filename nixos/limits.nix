@@ -88,15 +88,15 @@ let
     + lib.optionalString (added.${key} != 0) ", and forwarding adds up to ${toString added.${key}}"
     + "; leave the latter out, or make it ${toString (least key)} or more";
 
-  # Descriptors, as src/process/descriptors.rs counts them: a connection, and one more to its back end; unused connections that
-  # are kept; the checks of back ends; listeners, log, metrics.
+  # Descriptors, as src/process/descriptors.rs counts them: connections to clients and to back ends; unused ones that are kept; the
+  # checks of back ends; listeners, log, metrics.
   wanted =
     {
-      connections,
+      used,
       kept,
       checked,
     }:
-    2 * connections + kept + 2 * checked + 256;
+    used + kept + 2 * checked + 256;
   int = value: if builtins.isInt value then value else 0; # another is refused by the program
   ofBalancer =
     settings:
@@ -106,12 +106,17 @@ let
     {
       key = if settings ? https then "https.max_connections" else "database.max_connections";
       connections = of "https" "max_connections" + of "database" "max_connections";
+      used = of "https" "max_connections" + of "web" "max_in_flight" + 2 * of "database" "max_connections";
       kept = of "web" "max_idle_connections";
       checked = lib.length (settings.web.backends or [ ]) + 2 * lib.length (settings.database.members or [ ]);
     };
   ofWeb = settings: {
     key = "limits.max_connections";
     connections = int (settings.limits.max_connections or defaults.web.limits.max_connections);
+    # One more for each connection: a file.
+    used =
+      2 * int (settings.limits.max_connections or defaults.web.limits.max_connections)
+      + int (settings.app.max_in_flight or defaults.web.app.max_in_flight);
     kept = int (settings.app.max_idle_connections or defaults.web.app.max_idle_connections);
     checked = 1 + lib.length (settings.peers.backends or [ ]);
   };
@@ -129,7 +134,7 @@ let
         settings = "web";
       };
     };
-  need = unit: wanted { inherit (unit) connections kept checked; };
+  need = unit: wanted { inherit (unit) used kept checked; };
   # The hard limit, to which the programs raise the soft one.
   hardLimit =
     value:

@@ -188,7 +188,9 @@ fn limits_md_and_tls_md_tell_the_balancers_defaults() {
     let text = document("limits.md");
     let (_, table) = text.split_once("| key | default |").unwrap();
     let rows_of_https = |table: &str| {
-        let below = |keys: Vec<String>| keys.into_iter().map(|k| format!("https.{k}")).collect();
+        let below = |keys: Vec<String>| {
+            keys.into_iter().map(|k| if k.starts_with("web.") { k } else { format!("https.{k}") }).collect()
+        };
         rows(table).into_iter().map(|(keys, defaults)| (below(keys), defaults)).collect()
     };
     let table = table.split("\n\n").next().unwrap();

@@ -43,7 +43,7 @@ let
         retention = "30";
       };
       services.trivet.balancer.settings.https = {
-        max_connections = 40000;
+        max_connections = 60000;
         max_header_size = "128KiB";
         max_header_fields = 200;
         max_target_length = "64KiB";
@@ -142,7 +142,7 @@ lib.concatMap (expect "refusal" said) [
   "200 (services.trivet.balancer.settings.https.max_header_fields), but the web tiers take 128"
   "request targets of 64KiB (services.trivet.balancer.settings.https.max_target_length), but the web tiers take 16384"
   "request bodies of 1GiB (services.trivet.balancer.settings.https.max_body_size), but the web tiers take 500MB"
-  ("systemd.services.trivet-balancer.serviceConfig.LimitNOFILE is 65536, but 40000 connections "
+  ("systemd.services.trivet-balancer.serviceConfig.LimitNOFILE is 65536, but 60000 connections "
     + "(services.trivet.balancer.settings.https.max_connections)")
   "systemd.services.trivet-web.serviceConfig.LimitNOFILE is 1024:4096, but 10000 connections"
   "services.trivet.firewall.extraInputRules closes a brace"
@@ -188,6 +188,6 @@ lib.concatMap (expect "refusal" said) [
   }
 ) "the web tier's limits do not follow the balancer's: ${builtins.toJSON roomy.services.trivet.web.settings.limits}"
 ++ map (words: "refused without need: ${words}") (refusals roomy)
-++ lib.optional (roomy.systemd.services.trivet-balancer.serviceConfig.LimitNOFILE != 100518) (
+++ lib.optional (roomy.systemd.services.trivet-balancer.serviceConfig.LimitNOFILE != 70518) (
   "LimitNOFILE does not follow max_connections: ${toString roomy.systemd.services.trivet-balancer.serviceConfig.LimitNOFILE}"
 )

@@ -481,14 +481,18 @@ impl Config {
         https.into_iter().chain(database).collect()
     }
 
-    /// Descriptors that this configuration may take: each connection has one, and one more to its back end.
+    /// Descriptors that this configuration may take: a client's connection has one, and each request in flight; a connection to
+    /// a member of the database group has two.
     pub fn descriptors(&self) -> u64 {
-        let connections = self.connections().iter().fold(0, |all: u64, (_, n)| all.saturating_add(*n));
+        let https = self.https.as_ref().map_or(0, |h| h.max_connections as u64);
+        let requests = self.web.as_ref().map_or(0, |w| w.max_in_flight as u64);
+        let database = self.database.as_ref().map_or(0, |d| 2_u64.saturating_mul(d.max_connections as u64));
+        let in_use = https.saturating_add(requests).saturating_add(database);
         let kept = self.web.as_ref().map_or(0, |w| w.max_idle_connections);
         let checks = self.web.as_ref().map_or(0, |w| w.backends.len());
         // A member is asked whether it is the primary, and whether it is a replica.
         let checks = checks + self.database.as_ref().map_or(0, |d| 2 * d.members.len());
-        descriptors::wanted(connections, kept, checks)
+        descriptors::wanted(in_use, kept, checks)
     }
 
     fn listen_addresses(&self) -> Vec<(&'static str, SocketAddr)> {

@@ -10,12 +10,11 @@ const RESERVE: u64 = 256;
 /// Of one check: its connection, and that of the one before, which is just being closed.
 const CHECK: u64 = 2;
 
-/// What so many connections may take, each with one more to its back end, beside `kept` unused ones and `checked` back ends.
-/// nixos/limits.nix counts likewise.
-pub fn wanted(connections: u64, kept: usize, checked: usize) -> u64 {
+/// What `in_use` connections to clients and to back ends may take, beside `kept` unused ones and the checks of `checked` back
+/// ends. nixos/limits.nix counts likewise.
+pub fn wanted(in_use: u64, kept: usize, checked: usize) -> u64 {
     let checks = CHECK.saturating_mul(checked as u64);
-    let others = RESERVE.saturating_add(kept as u64).saturating_add(checks);
-    connections.saturating_mul(2).saturating_add(others)
+    in_use.saturating_add(kept as u64).saturating_add(checks).saturating_add(RESERVE)
 }
 
 /// The most that the process can have; none where there is no limit.

@@ -291,11 +291,12 @@ impl Validate for Config {
 }
 
 impl Config {
-    /// Descriptors that this configuration may take: a connection has one, and one more to the app, a peer or a file while it
-    /// is served.
+    /// Descriptors that this configuration may take: a connection has one, and one more for a file, and each request to the app
+    /// or a peer has one.
     pub fn descriptors(&self) -> u64 {
-        let checked = 1 + self.peers.backends.len();
-        descriptors::wanted(self.limits.max_connections as u64, self.app.max_idle_connections, checked)
+        let connections = 2_u64.saturating_mul(self.limits.max_connections as u64);
+        let in_use = connections.saturating_add(self.app.max_in_flight as u64);
+        descriptors::wanted(in_use, self.app.max_idle_connections, 1 + self.peers.backends.len())
     }
 }
 
