@@ -484,9 +484,17 @@ async fn nobody_else_is_asked_once_the_retries_are_used_up() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unused_connection_to_the_app_is_kept_for_idle_timeout() {
-    let (_authority, node) = one(json!({"app": {"idle_timeout": "100ms"}})).await;
-    assert_eq!(node.get("/page").await.status, 200);
-    until("it is closed", || async { node.app.open() == 0 }).await;
+    let authority = Authority::new();
+    for (name, idle, connections) in [("node1", "1h", 1), ("node2", "1ns", 3)] {
+        // No check but the first.
+        let merge = json!({"app": {"idle_timeout": idle}});
+        let node = Node::new(&authority, name, Setup { health: "1h", merge, ..Setup::default() }).await;
+        let before = node.app.accepted();
+        for _ in 0..3 {
+            assert_eq!(node.get("/page").await.status, 200);
+        }
+        assert_eq!(node.app.accepted() - before, connections, "{idle}");
+    }
 }
 
 #[test]

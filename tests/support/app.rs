@@ -31,7 +31,7 @@ struct State {
     act: Mutex<Act>,
     well: Mutex<bool>,
     seen: Mutex<Vec<String>>,
-    open: AtomicUsize,
+    accepted: AtomicUsize,
     released: CancellationToken,
     killed: CancellationToken,
 }
@@ -54,7 +54,7 @@ impl App {
             act: Mutex::new(Act::Serve),
             well: Mutex::new(true),
             seen: Mutex::default(),
-            open: AtomicUsize::new(0),
+            accepted: AtomicUsize::new(0),
             released: CancellationToken::new(),
             killed: CancellationToken::new(),
         });
@@ -66,10 +66,9 @@ impl App {
                     accepted = listener.accept() => {
                         let (stream, state) = (accepted.unwrap().0, of_task.clone());
                         tokio::spawn(async move {
-                            let (killed, counted) = (state.killed.clone(), state.clone());
-                            counted.open.fetch_add(1, Ordering::SeqCst);
+                            let killed = state.killed.clone();
+                            state.accepted.fetch_add(1, Ordering::SeqCst);
                             tokio::select! { _ = serve(stream, state) => {} () = killed.cancelled() => {} }
-                            counted.open.fetch_sub(1, Ordering::SeqCst);
                         });
                     }
                     () = killed.cancelled() => return,
@@ -98,9 +97,9 @@ impl App {
         refused(self.address).await;
     }
 
-    /// Connections that are open now.
-    pub fn open(&self) -> usize {
-        self.state.open.load(Ordering::SeqCst)
+    /// Connections so far, those of checks included.
+    pub fn accepted(&self) -> usize {
+        self.state.accepted.load(Ordering::SeqCst)
     }
 
     /// The requests so far, heads and bodies, without health checks.
