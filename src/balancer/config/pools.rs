@@ -1,0 +1,81 @@
+//! What requests are sent to: `[web]`, the one pool there is.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::defaults;
+use crate::config::{self, Invalid, TlsFiles};
+use crate::http::proxy_protocol;
+use crate::proxy::config::{BackendConfig, HealthConfig, Protocol, validate_backends};
+/// `[web]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Web {
+    /// The nodes' web tiers.
+    pub backends: Vec<BackendConfig>,
+    /// Mutual TLS to them; without it requests and checks go in plain text, for back ends on a network that needs none.
+    #[serde(default)]
+    pub tls: Option<TlsFiles>,
+    /// Their active checks.
+    #[serde(default)]
+    pub health: HealthConfig,
+    /// TCP connect and TLS handshake, each.
+    #[serde(default = "defaults::connect_timeout", with = "humantime_serde")]
+    pub connect_timeout: Duration,
+    /// From the last byte of the request to the first of the answer, and between any two parts of the answer.
+    #[serde(default = "defaults::response_timeout", with = "humantime_serde")]
+    pub response_timeout: Duration,
+    /// How long an unused connection to a back end is kept. Below the back end's own idle timeout.
+    #[serde(default = "defaults::backend_idle_timeout", with = "humantime_serde")]
+    pub idle_timeout: Duration,
+    /// Further back ends tried when one fails.
+    #[serde(default = "defaults::retries")]
+    pub retries: usize,
+    /// Unused connections kept, all back ends together.
+    #[serde(default = "defaults::max_idle_connections")]
+    pub max_idle_connections: usize,
+    /// Requests in flight at a time, all back ends together; further ones queue.
+    #[serde(default = "defaults::max_in_flight")]
+    pub max_in_flight: usize,
+    /// Requests in flight at one back end at a time; while all have as many, further ones queue.
+    #[serde(default = "defaults::max_in_flight_per_backend")]
+    pub max_in_flight_per_backend: usize,
+    /// Requests that queue at a time; a further one is answered 503 at once.
+    #[serde(default = "defaults::max_queued")]
+    pub max_queued: usize,
+    /// How long a request queues before it is answered 503.
+    #[serde(default = "defaults::queue_timeout", with = "humantime_serde")]
+    pub queue_timeout: Duration,
+    /// What is spoken with them.
+    #[serde(default)]
+    pub protocol: Protocol,
+    /// The back ends are known to read or discard every request's body, and to send none after HEAD, 204 and 304: Trivet's
+    /// web tier, nginx and HAProxy do. Without, a connection over which such a message went is closed after it.
+    #[serde(default)]
+    pub trusted_framing: bool,
+    /// Tell back ends the client's address in a PROXY header, too. Such a connection serves one client only.
+    #[serde(default)]
+    pub send_proxy_protocol: Option<proxy_protocol::Version>,
+}
+
+impl Web {
+    pub(super) fn validate(&self) -> Result<(), Invalid> {
+        validate_backends("web.backends", &self.backends, self.tls.is_some())?;
+        if let Some(tls) = &self.tls {
+            tls.validate("web.tls")?;
+        }
+        self.health.validate("web.health")?;
+        config::positive("web.connect_timeout", self.connect_timeout)?;
+        config::positive("web.response_timeout", self.response_timeout)?;
+        for (key, n) in [
+            ("web.max_in_flight", self.max_in_flight),
+            ("web.max_in_flight_per_backend", self.max_in_flight_per_backend),
+        ] {
+            if n == 0 {
+                return Invalid::err(key, "must be at least 1");
+            }
+        }
+        Ok(())
+    }
+}
