@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 
 use http::Method;
+use memchr::memchr2;
 
 use crate::http::head::RequestHead;
 use crate::http::refusal::Refusal;
@@ -104,8 +105,15 @@ pub fn target(head: &impl RequestHead) -> Result<Target<'_>, Refusal> {
 /// (<https://url.spec.whatwg.org/#query-state>, `path-state`), and that the HTTP/2 library takes in no `:path`: one answer for
 /// every version. Others that RFC 3986 does not know, `{` for one, come from browsers as they are.
 fn has_no_place_in_http2(path_and_query: &str) -> bool {
-    let (path, query) = path_and_query.split_once('?').unwrap_or((path_and_query, ""));
-    path.contains(['<', '>', '`']) || query.contains(['<', '>', '"'])
+    let octets = path_and_query.as_bytes();
+    if memchr2(b'<', b'>', octets).is_some() {
+        return true;
+    }
+    // Hardly any target has one of these.
+    memchr2(b'`', b'"', octets).is_some() && {
+        let (path, query) = path_and_query.split_once('?').unwrap_or((path_and_query, ""));
+        path.contains('`') || query.contains('"')
+    }
 }
 
 fn strip_scheme(text: &str) -> Option<(&'static str, &str)> {

@@ -284,6 +284,14 @@ impl Runner {
         };
         if repeat {
             let (phase, reason) = (decision.phase.as_str(), decision.reason.as_str());
+            // Before it is told: whoever hears of the phase may look.
+            for each in Phase::ALL {
+                gauge!("trivet_keeper_phase", "phase" => each.as_str()).set(if each == decision.phase {
+                    1.0
+                } else {
+                    0.0
+                });
+            }
             match decision.phase {
                 Phase::Diverged | Phase::Refused | Phase::Misconfigured => {
                     tracing::error!(phase, reason, "phase")
@@ -294,13 +302,6 @@ impl Runner {
                 _ => tracing::info!(phase, reason, "phase"),
             }
             process::notify_status(&format!("{phase}: {reason}"));
-            for each in Phase::ALL {
-                gauge!("trivet_keeper_phase", "phase" => each.as_str()).set(if each == decision.phase {
-                    1.0
-                } else {
-                    0.0
-                });
-            }
             self.said = Some((decision.phase, now));
         }
     }
