@@ -78,6 +78,28 @@ pub fn load<T: DeserializeOwned + Validate>(path: &Path) -> Result<T, ConfigErro
 }
 
 /// As [`load`], for text already read; `path` chooses the format and names the file in errors.
+///
+/// ```
+/// use std::path::Path;
+/// use trivet::config::{self, Invalid, Validate};
+///
+/// #[derive(Debug, serde::Deserialize)]
+/// #[serde(deny_unknown_fields)]
+/// struct Config {
+///     retries: usize,
+/// }
+///
+/// impl Validate for Config {
+///     fn validate(&self) -> Result<(), Invalid> {
+///         if self.retries > 9 { Invalid::err("retries", "must be at most 9") } else { Ok(()) }
+///     }
+/// }
+///
+/// let path = Path::new("/etc/trivet/example.toml");
+/// assert_eq!(config::parse::<Config>(path, "retries = 3").unwrap().retries, 3);
+/// let refused = config::parse::<Config>(path, "retries = 10").unwrap_err();
+/// assert_eq!(refused.to_string(), "/etc/trivet/example.toml: retries: must be at most 9");
+/// ```
 pub fn parse<T: DeserializeOwned + Validate>(path: &Path, text: &str) -> Result<T, ConfigError> {
     let value: T = if path.extension().is_some_and(|e| e == "json") {
         let de = &mut serde_json::Deserializer::from_str(text);

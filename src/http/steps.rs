@@ -266,6 +266,15 @@ fn is_keyed(target: &[u8]) -> bool {
 
 /// Status and location that move a request from plain HTTP to HTTPS. GET and HEAD move for ever; any other method keeps
 /// its method and body (RFC 9110 section 15.4.9), which 301 would let a client change.
+///
+/// ```
+/// use http::{Method, StatusCode};
+/// use trivet::http::steps::redirect_to_https;
+///
+/// let (status, location) = redirect_to_https(&Method::POST, "www.foobar.com", 8443, "/form?a=b");
+/// assert_eq!(status, StatusCode::PERMANENT_REDIRECT);
+/// assert_eq!(location, "https://www.foobar.com:8443/form?a=b");
+/// ```
 pub fn redirect_to_https(method: &Method, host: &str, port: u16, target: &str) -> (StatusCode, String) {
     let status = if matches!(*method, Method::GET | Method::HEAD) {
         StatusCode::MOVED_PERMANENTLY

@@ -145,6 +145,14 @@ pub fn has_dot_segments(path: &str) -> bool {
 
 /// A host with an optional port (RFC 9110 section 7.2): the host in lower case, brackets of an IPv6 address kept, and the port
 /// where there is one.
+///
+/// ```
+/// use trivet::http::strict::host_and_port;
+///
+/// assert_eq!(host_and_port("WWW.foobar.com.:8443"), Some(("www.foobar.com".into(), Some(8443))));
+/// assert_eq!(host_and_port("[2001:DB8::1]"), Some(("[2001:db8::1]".into(), None)));
+/// assert_eq!(host_and_port("user@www.foobar.com"), None);
+/// ```
 pub fn host_and_port(authority: &str) -> Option<(String, Option<u16>)> {
     let (host, port) = if let Some(rest) = authority.strip_prefix('[') {
         let end = rest.find(']')?;

@@ -1,15 +1,21 @@
 //! What the watchdog vouches for: the loops that do a program's work, not the program's ability to send a datagram.
 //!
-//! ```text
+//! ```
+//! # use std::time::Duration;
+//! # use trivet::process::{self, Heartbeats};
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() {
 //! let heartbeats = Heartbeats::default();
 //! let beat = heartbeats.expect("checks of node1", Duration::from_secs(3));
 //! tokio::spawn(async move {
 //!     loop {
 //!         beat.beat();
-//!         …
+//!         // … one round of checks …
+//!         tokio::time::sleep(Duration::from_secs(1)).await;
 //!     }
 //! });
 //! process::notify_ready_while(heartbeats);
+//! # }
 //! ```
 //!
 //! A loop that has not beaten for as long as it said, or that has ended (a panic ends it), is not vouched for, and nothing
