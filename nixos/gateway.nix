@@ -52,7 +52,14 @@ in
       after = [ "${unit}.socket" ];
     } // {
       description = "Trivet database gateway";
-      requires = [ "${unit}.socket" ];
+      # Not `requires`: where a socket cannot be had for a moment, the gateway binds for itself, and tries again.
+      wants = [
+        "network-online.target"
+        "${unit}.socket"
+      ];
+      partOf = [ "${unit}.socket" ];
+      # A switch to another configuration restarts it, and leaves the sockets alone; to stop it first would stop them, too.
+      stopIfChanged = false;
     };
 
     # systemd holds the sockets: whoever connects while the gateway restarts waits in the kernel's queue, and is refused by nobody.

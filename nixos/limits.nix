@@ -96,7 +96,7 @@ let
       kept,
       checked,
     }:
-    used + kept + 2 * checked + 256;
+    used + kept + 2 * checked + 1024;
   int = value: if builtins.isInt value then value else 0; # another is refused by the program
   ofBalancer =
     settings:

@@ -10,7 +10,7 @@
 //! pool.first_round(timing).await;
 //! pool.run_checks(timing, &heartbeats);
 //! let mut tried = Tried::default();
-//! while let Ok(lease) = pool.lease(Scope::ANY, &tried).await {
+//! while let Ok(lease) = pool.lease(Scope::ANY, &tried, waited).await {
 //!     match connect(lease.address()).await {
 //!         Ok(stream) => …,                 // the lease lives as long as the work
 //!         Err(e) => { lease.eject(&e.to_string()); tried.add(lease.backend()); }
@@ -23,6 +23,7 @@
 use std::fmt;
 use std::ops::Deref;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
 use parking_lot::Mutex;
@@ -230,7 +231,8 @@ impl<T> Pool<T> {
         let all = self.backends();
         let best = all.iter().filter_map(|b| order(b, scope, tried)).min().ok_or(Unavailable::None)?;
         let equal = || all.iter().filter(|b| order(b, scope, tried) == Some(best) && b.load().has_room());
-        if !self.load.take() {
+        // Looked for first: whoever takes a place of the pool's for nothing keeps it from others for a moment.
+        if equal().next().is_none() || !self.load.take() {
             return Err(Unavailable::Busy);
         }
         loop {
@@ -247,8 +249,14 @@ impl<T> Pool<T> {
         }
     }
 
-    /// As [`pick`](Self::pick); while all that may be used are busy, the request waits, first come, first served.
-    pub async fn lease(self: &Arc<Self>, scope: Scope, tried: &Tried<T>) -> Result<Lease<T>, Unavailable> {
+    /// As [`pick`](Self::pick); while all that may be used are busy, the request waits, first come, first served, but for further
+    /// attempts, which come first. It has `waited` before.
+    pub async fn lease(
+        self: &Arc<Self>,
+        scope: Scope,
+        tried: &Tried<T>,
+        waited: Duration,
+    ) -> Result<Lease<T>, Unavailable> {
         if self.queue.is_empty() {
             match self.pick(scope, tried) {
                 Err(Unavailable::Busy) => {}
@@ -256,7 +264,7 @@ impl<T> Pool<T> {
             }
         }
         // Seldom needed: on its own, it is no part of every request's future.
-        Box::pin(self.wait_in_queue(scope, tried)).await
+        Box::pin(self.wait_in_queue(scope, tried, waited)).await
     }
 
     /// Whether there is one that was not tried, busy or not. Asking has no effect.
@@ -264,10 +272,12 @@ impl<T> Pool<T> {
         self.backends().iter().any(|b| order(b, scope, tried).is_some())
     }
 
-    /// Whether there is one that is known to be up and was not tried.
+    /// Whether there is one that is known to be up, was not tried, and is not busy.
     pub fn has_usable(&self, scope: Scope, tried: &Tried<T>) -> bool {
-        let usable = |b: &Backend<T>| order(b, scope, tried).is_some_and(|(s, _)| s == Standing::Usable);
-        self.backends().iter().any(|b| usable(b))
+        let usable = |b: &Backend<T>| {
+            b.load().has_room() && order(b, scope, tried).is_some_and(|(s, _)| s == Standing::Usable)
+        };
+        self.load.has_room() && self.backends().iter().any(|b| usable(b))
     }
 
     /// The one usable back end; `None` when there is none, and also when there are two: two that both claim a role only

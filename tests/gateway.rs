@@ -552,15 +552,18 @@ async fn sockets_that_systemd_holds_are_served_and_refuse_nobody_while_the_gatew
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_socket_of_systemd_that_is_in_no_listen_key_is_refused_in_words() {
+async fn a_socket_of_systemd_that_is_in_no_listen_key_is_told_and_the_configured_ones_are_served() {
     let held = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let (config, _rest) = Scene::prepare("", "500ms", "127.0.0.1:0").await;
     let mut shell = std::process::Command::new("bash");
     shell.args(["-c", "exec 3<&0 </dev/null; LISTEN_FDS=1 LISTEN_PID=$$ exec \"$@\"", "bash"]);
     shell.arg(env!("CARGO_BIN_EXE_trivet-balancer")).arg("--config").arg(&config);
     let address = held.local_addr().unwrap();
-    let output = shell.stdin(std::os::fd::OwnedFd::from(held)).output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains(&format!("systemd passes a socket at {address}")), "{said}");
+    shell.stdin(std::os::fd::OwnedFd::from(held));
+    let gateway = Program::spawn(shell);
+    let words = format!("systemd holds a socket at {address}");
+    gateway.logged(|l| l["level"] == "WARN" && l["message"].as_str().is_some_and(|m| m.starts_with(&words)));
+    let own = gateway.logged(|l| l["key"] == "database.write_listen" && l["socket"] == "own");
+    let own = own["address"].as_str().unwrap().parse().unwrap();
+    assert_eq!(greeting(&mut Wire::plain(own).await).await, "node0");
 }

@@ -188,6 +188,6 @@ lib.concatMap (expect "refusal" said) [
   }
 ) "the web tier's limits do not follow the balancer's: ${builtins.toJSON roomy.services.trivet.web.settings.limits}"
 ++ map (words: "refused without need: ${words}") (refusals roomy)
-++ lib.optional (roomy.systemd.services.trivet-balancer.serviceConfig.LimitNOFILE != 70518) (
+++ lib.optional (roomy.systemd.services.trivet-balancer.serviceConfig.LimitNOFILE != 71286) (
   "LimitNOFILE does not follow max_connections: ${toString roomy.systemd.services.trivet-balancer.serviceConfig.LimitNOFILE}"
 )

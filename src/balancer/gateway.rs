@@ -191,6 +191,9 @@ async fn accept_loop(
     let role = listener.role;
     loop {
         let client = tokio::select! {
+            // Who comes now may wait in the queue for the next process.
+            biased;
+            () = gateway.ending.cancelled() => return,
             accepted = listener.listener.accept() => match accepted {
                 Ok((client, _)) => client,
                 Err(e) => {
@@ -200,7 +203,6 @@ async fn accept_loop(
                     continue;
                 }
             },
-            () = gateway.ending.cancelled() => return,
         };
         let Ok(slot) = gateway.slots.clone().try_acquire_owned() else {
             counter!("trivet_gateway_closed_total", "listener" => role.name(), "reason" => "max_connections")

@@ -151,8 +151,7 @@ impl Http {
                 let balancer = Balancer::new(served, retries, redirect);
                 let engine = Engine::new(balancer, policy, limits, admission.clone(), shutdown.clone());
                 let serving = Serving { engine, limits, admission, workers, connections };
-                listeners::serve(endpoints, serving, || start.ready(), shutdown, timeout).await;
-                Ok(())
+                listeners::serve(endpoints, serving, || start.ready(), shutdown, timeout).await
             });
         if let Some(check) = &config.local_check {
             let socket = server.listen("local_check.listen", check.listen);

@@ -69,15 +69,21 @@ impl<T> Queue<T> {
         self.gauge.set(state.waiters.len() as f64);
     }
 
+    /// A further attempt of a request, which has had its turn before, comes before those that have not, however many they are.
     fn join(&self, scope: Scope, tried: &Tried<T>) -> Option<Place<'_, T>> {
         let mut state = self.state.lock();
-        if state.waiters.len() >= self.limits.max_queued {
+        if tried.is_empty() && state.waiters.len() >= self.limits.max_queued {
             return None;
         }
         let id = state.next_id;
         state.next_id += 1;
         let (served, lease) = oneshot::channel();
-        state.waiters.push_back(Waiter { id, scope, tried: tried.clone(), served });
+        let waiter = Waiter { id, scope, tried: tried.clone(), served };
+        if tried.is_empty() {
+            state.waiters.push_back(waiter);
+        } else {
+            state.waiters.push_front(waiter);
+        }
         self.count(&state);
         Some(Place { queue: self, id, lease })
     }
@@ -106,9 +112,25 @@ impl<T> Pool<T> {
     pub(super) fn serve_queue(self: &Arc<Self>) {
         while !self.queue.is_empty() {
             let mut state = self.queue.state.lock();
-            let served = state.waiters.iter().enumerate().find_map(|(i, w)| {
-                (!w.served.is_closed()).then(|| self.pick(w.scope, &w.tried).ok()).flatten().map(|l| (i, l))
-            });
+            // Whoever asks for the same as one who got nothing gets nothing either; most ask for the same.
+            let mut in_vain: Vec<Scope> = Vec::new();
+            let mut served = None;
+            for (i, waiter) in state.waiters.iter().enumerate() {
+                if !self.load.has_room() {
+                    return;
+                }
+                let is_usual = waiter.tried.is_empty();
+                if waiter.served.is_closed() || (is_usual && in_vain.contains(&waiter.scope)) {
+                    continue;
+                }
+                if let Ok(lease) = self.pick(waiter.scope, &waiter.tried) {
+                    served = Some((i, lease));
+                    break;
+                }
+                if is_usual {
+                    in_vain.push(waiter.scope);
+                }
+            }
             let Some((i, lease)) = served else { return };
             let Some(waiter) = state.waiters.remove(i) else { return };
             self.queue.count(&state);
@@ -122,9 +144,10 @@ impl<T> Pool<T> {
         self: &Arc<Self>,
         scope: Scope,
         tried: &Tried<T>,
+        waited: Duration,
     ) -> Result<Lease<T>, Unavailable> {
         let mut changes = self.subscribe();
-        let timeout = tokio::time::sleep(self.queue.limits.queue_timeout);
+        let timeout = tokio::time::sleep(self.queue.limits.queue_timeout.saturating_sub(waited));
         tokio::pin!(timeout);
         if !self.has_other(scope, tried) {
             return Err(Unavailable::None);

@@ -333,7 +333,8 @@ type Waiting = tokio::task::JoinHandle<Result<Lease<()>, Unavailable>>;
 
 async fn wait(pool: &Arc<Pool<()>>) -> Waiting {
     let pool = pool.clone();
-    let waiting = tokio::spawn(async move { pool.lease(Scope::ANY, &Tried::default()).await });
+    let waiting =
+        tokio::spawn(async move { pool.lease(Scope::ANY, &Tried::default(), Duration::ZERO).await });
     tokio::task::yield_now().await;
     waiting
 }
@@ -342,7 +343,10 @@ async fn wait(pool: &Arc<Pool<()>>) -> Waiting {
 async fn who_came_first_is_served_first_and_who_left_is_passed_over() {
     let (pool, lease) = busy().await;
     let (first, second) = (wait(&pool).await, wait(&pool).await);
-    assert_eq!(pool.lease(Scope::ANY, &Tried::default()).await.map(|_| ()), Err(Unavailable::QueueFull));
+    assert_eq!(
+        pool.lease(Scope::ANY, &Tried::default(), Duration::ZERO).await.map(|_| ()),
+        Err(Unavailable::QueueFull)
+    );
     first.abort();
     assert!(first.await.unwrap_err().is_cancelled());
     let third = wait(&pool).await;
@@ -419,4 +423,54 @@ async fn weights_may_change_and_none_is_nothing() {
     assert_eq!(pool.status()[1]["usable"], false);
     pool.set_weight("b", 1);
     assert_eq!(pool.usable(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_further_attempt_comes_before_those_that_have_had_none_and_waits_no_longer_in_all() {
+    let few = |name| NewBackend {
+        spec: Spec { max_in_flight: 1, ..member(name, 0, good()).spec },
+        ..member(name, 0, good())
+    };
+    let pool = Pool::new("web", vec![few("a"), few("b")], LIMITS);
+    pool.first_round(TIMING).await;
+    let (a, b) = (
+        pool.pick(Scope::ANY, &Tried::default()).unwrap(),
+        pool.pick(Scope::ANY, &Tried::default()).unwrap(),
+    );
+    let (first, second) = (wait(&pool).await, wait(&pool).await);
+    let mut tried = Tried::default();
+    tried.add(a.backend());
+    let again = {
+        let pool = pool.clone();
+        tokio::spawn(async move { pool.lease(Scope::ANY, &tried, LIMITS.queue_timeout / 2).await })
+    };
+    tokio::task::yield_now().await;
+    drop(b);
+    let again = again.await.unwrap().unwrap();
+    assert_eq!(again.name(), "b", "although the queue was full");
+    assert!(!first.is_finished() && !second.is_finished());
+    for waiting in [first, second] {
+        waiting.abort();
+        assert!(waiting.await.is_err());
+    }
+    drop((a, again));
+    let began = Instant::now();
+    let _all = [(); 2].map(|()| pool.pick(Scope::ANY, &Tried::default()).unwrap());
+    let late = pool.lease(Scope::ANY, &Tried::default(), LIMITS.queue_timeout / 2).await;
+    assert_eq!((late.err(), began.elapsed()), (Some(Unavailable::QueueTimeout), LIMITS.queue_timeout / 2));
+}
+
+#[tokio::test]
+async fn one_that_is_busy_is_no_refuge() {
+    let one = NewBackend {
+        spec: Spec { max_in_flight: 1, ..member("b", 0, good()).spec },
+        ..member("b", 0, good())
+    };
+    let pool = Pool::new("web", vec![member("a", 0, good()), one], LIMITS);
+    pool.first_round(TIMING).await;
+    let mut tried = Tried::default();
+    tried.add(&pool.backend("a").unwrap());
+    assert!(pool.has_usable(Scope::ANY, &tried));
+    let _busy = pool.hold(&pool.backend("b").unwrap()).unwrap();
+    assert!(!pool.has_usable(Scope::ANY, &tried) && pool.has_other(Scope::ANY, &tried));
 }

@@ -4,8 +4,9 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::config::Invalid;
 
-/// What a program has beside connections: listeners, log, metrics and whoever reads them, files that are being read.
-const RESERVE: u64 = 256;
+/// What a program has beside connections: listeners, log, metrics and whoever reads them, files that are being read, and four for
+/// each thread's runtime.
+const RESERVE: u64 = 1024;
 
 /// Of one check: its connection, and that of the one before, which is just being closed.
 const CHECK: u64 = 2;

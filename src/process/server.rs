@@ -228,7 +228,12 @@ impl Server {
             service.add_dependency(&sockets);
         }
         let (heartbeats, node) = (self.heartbeats.clone(), node.to_owned());
-        self.service("ready", &services, move |_| async move {
+        let (life, shutdown) = (self.life.clone(), self.shutdown());
+        self.service("ready", &[&services[..], &[sockets]].concat(), move |_| async move {
+            // A service that is cut off before it has begun counts as ready, which it is not.
+            if life.failed.is_cancelled() || shutdown.is_stopping() {
+                return Ok(());
+            }
             super::notify_ready_while(heartbeats);
             tracing::info!(%node, "serving");
             Ok(())
@@ -330,14 +335,13 @@ impl ServiceWithDependents for Task {
         ready: ServiceReadyNotifier,
     ) {
         let start = Start(Arc::new(Mutex::new(Some(ready))));
+        // A notifier that is dropped says "ready", and what depends on this service must not start because it was cut off, or has
+        // failed: only `Start::ready` says so.
+        std::mem::forget(start.clone());
         let (Some(run), Some(fds)) = (self.run.get_mut().take(), fds) else { return };
         match run(Sockets::new(fds), start.clone()).await {
             Ok(()) => start.ready(),
-            Err(failure) => {
-                self.life.fail(failure);
-                // A notifier that is dropped says "ready", and what depends on this service must not start.
-                std::future::pending::<()>().await;
-            }
+            Err(failure) => self.life.fail(failure),
         }
         self.serving = None;
     }

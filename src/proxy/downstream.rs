@@ -14,7 +14,7 @@ use crate::http::response::{BadResponse, Response};
 use crate::http::steps::{Endpoints, Peer};
 use crate::proxy::answer::Head;
 use crate::proxy::exchange::Exchange;
-use crate::proxy::personal::PersonalConnections;
+use crate::proxy::personal::{Most, PersonalConnections};
 use crate::proxy::timer::Timer;
 use crate::proxy::{Engine, Service};
 
@@ -68,8 +68,8 @@ pub(super) struct ClientConnection {
 }
 
 impl ClientConnection {
-    pub(super) fn new(peer: Peer, endpoints: Endpoints) -> Arc<Self> {
-        Arc::new(Self { peer, endpoints, personal: PersonalConnections::default() })
+    pub(super) fn new(peer: Peer, endpoints: Endpoints, most_personal: Most) -> Arc<Self> {
+        Arc::new(Self { peer, endpoints, personal: PersonalConnections::new(most_personal) })
     }
 }
 

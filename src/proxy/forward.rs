@@ -181,7 +181,8 @@ impl<S: Service, C: Downstream<S>> Forwarding<'_, S, C> {
         self.exchange.lease = None;
         let began = self.exchange.elapsed();
         let lease = {
-            let mut lease = pin!(pool.lease(*scope, &self.tried));
+            let waited = self.exchange.queued.unwrap_or_default();
+            let mut lease = pin!(pool.lease(*scope, &self.tried, waited));
             let (client, mut waits) = (&mut *self.client, false);
             poll_fn(|cx| match lease.as_mut().poll(cx) {
                 Poll::Ready(lease) => Poll::Ready(Ok((lease, waits))),

@@ -27,6 +27,7 @@ use crate::http::strict::is_token;
 use crate::proxy::answer::{End, Head as AnswerHead};
 use crate::proxy::downstream::{After, ClientConnection, Common, Downstream, Ending, Interim, Started};
 use crate::proxy::exchange::{self, Exchange};
+use crate::proxy::personal::Most;
 use crate::proxy::serve;
 use crate::proxy::timer::Timer;
 use crate::proxy::upstream::Io;
@@ -71,7 +72,7 @@ impl<S: Service, D: Io> Connection<S, D> {
         let limits = &engine.limits;
         let step = limits.idle_timeout.min(limits.header_timeout).min(limits.client_timeout);
         let timer = Timer::new(step.max(Duration::from_millis(1)));
-        let connection = ClientConnection::new(peer, endpoints);
+        let connection = ClientConnection::new(peer, endpoints, Most::One);
         Self {
             common: Common { engine, connection, timer, fields: Vec::new() },
             io,

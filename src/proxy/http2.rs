@@ -25,6 +25,7 @@ use crate::proxy::http2::stream::{Shared, Stream};
 use crate::proxy::http2::watched::{Watched, abused, pushed};
 use crate::proxy::http2::windows::{STREAM_WINDOW, Windows};
 use crate::proxy::pace;
+use crate::proxy::personal::Most;
 use crate::proxy::server::Limits;
 use crate::proxy::timer::Timer;
 use crate::proxy::upstream::Io;
@@ -98,7 +99,7 @@ impl<S: Service> Engine<S> {
             Err(_) => return late(),
         };
         let stalls = Stalls::new(limits.client_timeout * 2);
-        let connection = ClientConnection::new(peer, endpoints);
+        let connection = ClientConnection::new(peer, endpoints, Most::SixEach);
         let shared = Arc::new(Shared { connection, stalls, taken: AtomicU64::new(0) });
         let mut windows = Windows::new(http2.ping_pong());
         let mut requests = FuturesUnordered::new();

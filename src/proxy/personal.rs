@@ -7,8 +7,14 @@ use tokio::time::Instant;
 
 use crate::proxy::upstream::{Checkout, HttpBackend, is_quiet};
 
-/// Kept for one back end at most: as many requests as a page has side by side, about.
-const MOST: usize = 6;
+/// How many of a client's connection are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Most {
+    /// One, where one request comes after another.
+    One,
+    /// For each back end as many as a page has requests side by side, about.
+    SixEach,
+}
 
 struct Kept {
     backend: Arc<HttpBackend>,
@@ -17,18 +23,25 @@ struct Kept {
 }
 
 /// Those of one connection. Without a bound, each request that needs a new one would leave one behind.
-#[derive(Default)]
-pub(super) struct PersonalConnections(Mutex<Vec<Kept>>);
+pub(super) struct PersonalConnections {
+    most: Most,
+    kept: Mutex<Vec<Kept>>,
+}
 
 impl PersonalConnections {
+    pub(super) fn new(most: Most) -> Self {
+        Self { most, kept: Mutex::default() }
+    }
+
     /// One to this back end that its other side has not closed, as far as can be known.
     pub(super) fn take(&self, backend: &Arc<HttpBackend>) -> Option<Checkout> {
-        let mut links = self.0.lock();
+        let idle_timeout = backend.transport().config().idle_timeout;
+        let mut kept = self.kept.lock();
         loop {
             // The youngest: the least likely to be closed just now.
-            let at = links.iter().rposition(|k| Arc::ptr_eq(&k.backend, backend))?;
-            let mut checkout = links.remove(at).checkout;
-            if is_quiet(&mut checkout.io) {
+            let at = kept.iter().rposition(|k| Arc::ptr_eq(&k.backend, backend))?;
+            let Kept { since, mut checkout, .. } = kept.remove(at);
+            if since.elapsed() < idle_timeout && is_quiet(&mut checkout.io) {
                 checkout.reused = true;
                 return Some(checkout);
             }
@@ -38,13 +51,16 @@ impl PersonalConnections {
     /// Keeps one for the next request. What has been unused for too long goes, and the oldest where there are too many.
     pub(super) fn keep(&self, backend: &Arc<HttpBackend>, checkout: Checkout) {
         let since = Instant::now();
-        let mut links = self.0.lock();
-        links.retain(|k| since - k.since < k.backend.transport().config().idle_timeout);
-        if links.iter().filter(|k| Arc::ptr_eq(&k.backend, backend)).count() >= MOST
-            && let Some(oldest) = links.iter().position(|k| Arc::ptr_eq(&k.backend, backend))
-        {
-            links.remove(oldest);
+        let mut kept = self.kept.lock();
+        if self.most == Most::One {
+            kept.clear();
         }
-        links.push(Kept { backend: backend.clone(), since, checkout });
+        kept.retain(|k| since - k.since < k.backend.transport().config().idle_timeout);
+        if kept.iter().filter(|k| Arc::ptr_eq(&k.backend, backend)).count() >= 6
+            && let Some(oldest) = kept.iter().position(|k| Arc::ptr_eq(&k.backend, backend))
+        {
+            kept.remove(oldest);
+        }
+        kept.push(Kept { backend: backend.clone(), since, checkout });
     }
 }

@@ -29,7 +29,7 @@ use pingora::protocols::ALPN;
 use rustls::ServerConfig;
 use rustls::server::danger::ClientCertVerifier;
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -163,7 +163,7 @@ pub async fn serve<S: Service>(
     started: impl FnOnce(),
     mut shutdown: Shutdown,
     shutdown_timeout: Duration,
-) {
+) -> Result<(), Failure> {
     let limits = serving.limits;
     let server = Arc::new(Server {
         slots: Arc::new(Semaphore::new(limits.max_connections)),
@@ -175,12 +175,18 @@ pub async fn serve<S: Service>(
     });
     let accepting = CancellationToken::new();
     let loops = TaskTracker::new();
+    let mut begun = Vec::new();
     for (number, endpoint) in endpoints.into_iter().enumerate() {
-        let accept = accept_loop(server.clone(), endpoint, accepting.clone());
+        let (begins, begin) = oneshot::channel();
+        begun.push(begin);
+        let accept = accept_loop(server.clone(), endpoint, accepting.clone(), begins);
         // On a worker: for its share of the connections nobody needs to be woken up.
         server.serving.workers.spawn(number, loops.track_future(accept));
     }
     loops.close();
+    for begin in begun {
+        begin.await.unwrap_or_else(|_| Err(Failure::run("a listener has ended before it began")))?;
+    }
     started();
 
     shutdown.wait().await;
@@ -188,7 +194,8 @@ pub async fn serve<S: Service>(
     server.going_away.cancel();
     tokio::time::sleep(limits.drain_delay.min(shutdown_timeout)).await;
     accepting.cancel();
-    loops.wait().await;
+    // What a thread that stands still has in hand does not keep the others.
+    let _ = tokio::time::timeout_at(deadline, loops.wait()).await;
     // Connections of HTTP/1 that wait for a request are closed.
     server.closing.cancel();
     server.tasks.close();
@@ -201,9 +208,13 @@ pub async fn serve<S: Service>(
             "cut off at shutdown_timeout"
         );
         server.cut.cancel();
-        server.tasks.wait().await;
+        let _ = tokio::time::timeout(CUT, server.tasks.wait()).await;
     }
+    Ok(())
 }
+
+/// What connections that are cut off get to notice it.
+const CUT: Duration = Duration::from_secs(1);
 
 struct Server<S> {
     serving: Serving<S>,
@@ -214,7 +225,12 @@ struct Server<S> {
     going_away: CancellationToken,
 }
 
-async fn accept_loop<S: Service>(server: Arc<Server<S>>, endpoint: Endpoint, accepting: CancellationToken) {
+async fn accept_loop<S: Service>(
+    server: Arc<Server<S>>,
+    endpoint: Endpoint,
+    accepting: CancellationToken,
+    begins: oneshot::Sender<Result<(), Failure>>,
+) {
     let Endpoint { listener, tls, trust, verifier, address, entry: _entry } = endpoint;
     let Serving { admission, workers, .. } = &server.serving;
     let acceptor = tls.map(Acceptor::from_server_config);
@@ -223,10 +239,13 @@ async fn accept_loop<S: Service>(server: Arc<Server<S>>, endpoint: Endpoint, acc
         counter!("trivet_accept_errors_total").increment(1);
         tracing::warn!(error = %e, %address, "cannot accept a connection");
     };
-    let listener = match tokio::net::TcpListener::from_std(listener) {
-        Ok(listener) => listener,
-        Err(e) => return failed(e),
+    let (listener, result) = match tokio::net::TcpListener::from_std(listener) {
+        Ok(listener) => (Some(listener), Ok(())),
+        Err(e) => (None, Err(Failure::run(format_args!("cannot listen on {address}: {e}")))),
     };
+    // Whoever waited for it may be gone: the process ends.
+    let _ = begins.send(result);
+    let Some(listener) = listener else { return };
     loop {
         let (stream, from) = tokio::select! {
             accepted = listener.accept() => match accepted {

@@ -83,8 +83,7 @@ pub fn run(config: Config) -> Result<(), Failure> {
         for socket in &sockets {
             endpoints.push(Endpoint::new(socket, Some(server_tls.clone()))?.behind(trust.clone()));
         }
-        listeners::serve(endpoints, serving, || start.ready(), shutdown, timeout).await;
-        Ok(())
+        listeners::serve(endpoints, serving, || start.ready(), shutdown, timeout).await
     });
     server.run(&config.node)
 }

@@ -10,7 +10,7 @@ use tokio::net::TcpListener;
 
 use super::{Gateway, Role};
 use crate::process::sockets::Entry;
-use crate::process::{self, Failure};
+use crate::process::{self, Failure, warnings};
 
 /// A socket to be listened on, and the role behind it.
 pub struct Wanted {
@@ -49,7 +49,7 @@ impl Gateway {
                 wanted.push(Wanted { role, socket });
             }
         }
-        passed.none_left()?;
+        passed.tell_of_rest();
         Ok(wanted)
     }
 }
@@ -76,14 +76,16 @@ impl Passed {
         Some(self.0.swap_remove(i).1)
     }
 
-    /// A socket that nobody accepts from would let clients wait for ever.
-    fn none_left(&self) -> Result<(), Failure> {
-        match self.0.first() {
-            None => Ok(()),
-            Some((address, _)) => Err(Failure::run(format_args!(
-                "systemd passes a socket at {address}, which is neither in database.write_listen nor in database.read_listen: \
-                 make the socket unit's ListenStream and the configuration agree"
-            ))),
+    /// Whoever connects to a socket that nobody accepts from waits for ever. It may be one of the configuration before: a switch of
+    /// NixOS restarts the service, and not the socket.
+    fn tell_of_rest(&self) {
+        for (address, _) in &self.0 {
+            let warning = format!(
+                "systemd holds a socket at {address}, which is neither in database.write_listen nor in database.read_listen: make the \
+                 socket unit's ListenStream and the configuration agree, and restart the socket unit"
+            );
+            tracing::warn!("{warning}");
+            warnings::set(format!("socket {address}"), Some(warning));
         }
     }
 }
