@@ -204,11 +204,6 @@ impl Pump {
         self.decoder.is_end()
     }
 
-    /// The room that is no longer used, to be used again.
-    pub fn recycle(self) -> Vec<u8> {
-        self.out
-    }
-
     /// Moves what can be moved now. Ready when all is written and flushed. `buffer` holds what was read from `source` and
     /// not yet used; what comes after the body stays in it.
     pub fn poll(

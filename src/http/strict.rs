@@ -1,5 +1,5 @@
 //! Strict HTTP: what is refused so that no request can be read in two ways, by us and by a back end. Here stands what any
-//! version can carry; where the messages of HTTP/1 begin and end is in [`crate::proxy`].
+//! version can carry; where the messages of HTTP/1 begin and end is in [`crate::http::request`] and [`crate::http::body`].
 
 use std::borrow::Cow;
 

@@ -34,11 +34,6 @@ impl Load {
         self.in_flight.load(Ordering::SeqCst)
     }
 
-    /// How many it may have.
-    pub fn most(&self) -> usize {
-        self.most
-    }
-
     /// Whether it may have one more.
     pub fn has_room(&self) -> bool {
         self.in_flight() < self.most

@@ -56,8 +56,9 @@ impl PersonalConnections {
             kept.clear();
         }
         kept.retain(|k| since - k.since < k.backend.transport().config().idle_timeout);
-        if kept.iter().filter(|k| Arc::ptr_eq(&k.backend, backend)).count() >= 6
-            && let Some(oldest) = kept.iter().position(|k| Arc::ptr_eq(&k.backend, backend))
+        let same = |k: &Kept| Arc::ptr_eq(&k.backend, backend);
+        if kept.iter().filter(|k| same(k)).count() >= 6
+            && let Some(oldest) = kept.iter().position(same)
         {
             kept.remove(oldest);
         }
