@@ -20,6 +20,8 @@ pub mod access;
 mod line;
 mod queue;
 
+pub use line::write_address;
+
 /// Upper bounds, in seconds, of the histogram buckets of every metric that ends in `_seconds`.
 pub const SECONDS: &[f64] =
     &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];

@@ -150,6 +150,7 @@ mod followed;
 pub mod options;
 pub mod private;
 pub mod site;
+pub mod stream;
 pub mod tickets;
 
 #[cfg(test)]

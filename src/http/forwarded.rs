@@ -4,13 +4,13 @@
 //! At the edge whatever a client sends under these names is dropped and ours is set. Between the tiers, where both sides
 //! showed a certificate of the cluster, and from a proxy that the configuration names as trusted, they are believed.
 
-use std::fmt::Write as _;
 use std::net::IpAddr;
 
 use http::Version;
 use http::header::{HeaderName, VIA};
 
 use crate::http::steps::Admitted;
+use crate::telemetry::write_address;
 use crate::tls::clients::ClientVerified;
 
 /// `X-Forwarded-For`
@@ -114,38 +114,39 @@ fn same(name: &[u8], ours: &[u8]) -> bool {
 }
 
 /// Hands our fields for the next hop to `emit`, `Via` excepted.
-pub fn tell_next_hop(admitted: &Admitted, mut emit: impl FnMut(&HeaderName, &str)) {
-    let mut text = String::with_capacity(128);
-    let _ = write!(text, "{}", admitted.client);
-    emit(&X_FORWARDED_FOR, &text);
-    emit(&X_REAL_IP, &text);
-    emit(&X_FORWARDED_PROTO, admitted.scheme);
+pub fn tell_next_hop(admitted: &Admitted, mut emit: impl FnMut(&HeaderName, &[u8])) {
+    let mut client = Vec::with_capacity(40);
+    write_address(&mut client, admitted.client);
+    emit(&X_FORWARDED_FOR, &client);
+    emit(&X_REAL_IP, &client);
+    emit(&X_FORWARDED_PROTO, admitted.scheme.as_bytes());
     let host = admitted.shown_host();
-    emit(&X_FORWARDED_HOST, &host);
-    match admitted.port {
-        443 => emit(&X_FORWARDED_PORT, "443"),
-        80 => emit(&X_FORWARDED_PORT, "80"),
-        other => emit(&X_FORWARDED_PORT, &other.to_string()),
-    }
+    emit(&X_FORWARDED_HOST, host.as_bytes());
+    emit(&X_FORWARDED_PORT, itoa::Buffer::new().format(admitted.port).as_bytes());
     // RFC 7239 section 6: an IPv6 address is quoted and in brackets.
-    let node = std::mem::take(&mut text);
-    text.push_str(if matches!(admitted.client, IpAddr::V6(_)) { "for=\"[" } else { "for=" });
-    text.push_str(&node);
-    text.push_str(if matches!(admitted.client, IpAddr::V6(_)) { "]\";host=\"" } else { ";host=\"" });
-    text.push_str(&host);
-    text.push_str("\";proto=");
-    text.push_str(admitted.scheme);
-    emit(&http::header::FORWARDED, &text);
-    emit(&X_REQUEST_ID, &admitted.request_id);
+    let (before, after) = match admitted.client {
+        IpAddr::V4(_) => ("for=", ";host=\""),
+        IpAddr::V6(_) => ("for=\"[", "]\";host=\""),
+    };
+    let parts = [
+        before.as_bytes(),
+        &client,
+        after.as_bytes(),
+        host.as_bytes(),
+        b"\";proto=",
+        admitted.scheme.as_bytes(),
+    ];
+    emit(&http::header::FORWARDED, &parts.concat());
+    emit(&X_REQUEST_ID, admitted.request_id.as_bytes());
     match &admitted.client_certificate {
         ClientVerified::NotAsked => {}
-        ClientVerified::None => emit(&X_SSL_CLIENT_VERIFY, "NONE"),
+        ClientVerified::None => emit(&X_SSL_CLIENT_VERIFY, b"NONE"),
         ClientVerified::Success(certificate) => {
-            emit(&X_SSL_CLIENT_VERIFY, "SUCCESS");
-            emit(&X_SSL_CLIENT_S_DN, &certificate.subject);
-            emit(&X_SSL_CLIENT_I_DN, &certificate.issuer);
-            emit(&X_SSL_CLIENT_SERIAL, &certificate.serial);
-            emit(&X_SSL_CLIENT_SHA256, &certificate.fingerprint);
+            emit(&X_SSL_CLIENT_VERIFY, b"SUCCESS");
+            emit(&X_SSL_CLIENT_S_DN, certificate.subject.as_bytes());
+            emit(&X_SSL_CLIENT_I_DN, certificate.issuer.as_bytes());
+            emit(&X_SSL_CLIENT_SERIAL, certificate.serial.as_bytes());
+            emit(&X_SSL_CLIENT_SHA256, certificate.fingerprint.as_bytes());
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::http::body::{self, BadBody, Decoder, Framing, Step};
 
 /// Content up to this size is put behind what waits to be written, so that both leave in one system call (and one TLS
 /// record); larger content is written from where it was read.
-const TOGETHER: usize = 16 * 1024;
+pub const TOGETHER: usize = 16 * 1024;
 /// Octets read at a time, at first and at most.
 const READ: usize = 16 * 1024;
 const READ_MOST: usize = 64 * 1024;

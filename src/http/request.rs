@@ -221,7 +221,8 @@ impl Request {
         out: &mut Vec<u8>,
         more: impl FnOnce(&mut dyn FnMut(&[u8], &[u8])),
     ) {
-        out.reserve(self.raw.len() + 512);
+        // What we say of the client takes some 400 octets, the host's name three times.
+        out.reserve(self.raw.len() + 512 + 3 * admitted.host.len());
         out.extend_from_slice(self.method.as_str().as_bytes());
         out.push(b' ');
         out.extend_from_slice(admitted.target.as_bytes());
@@ -328,7 +329,7 @@ impl Request {
             }
         }
         steps::forward(admitted, |name, value| {
-            emit(Kind::Ours, name.as_str().as_bytes(), value.as_bytes());
+            emit(Kind::Ours, name.as_str().as_bytes(), value);
         });
         let (name, value) = forwarded::via(self.version);
         emit(Kind::Other, name.as_str().as_bytes(), value.as_bytes());

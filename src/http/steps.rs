@@ -152,7 +152,7 @@ impl Admitted {
 
     /// The path without its query, for logs: queries carry what logs should not.
     pub fn path(&self) -> &str {
-        self.target.split('?').next().unwrap_or_default()
+        memchr::memchr(b'?', self.target.as_bytes()).map_or(&self.target, |query| &self.target[..query])
     }
 }
 
@@ -220,7 +220,7 @@ pub fn stays_behind(name: &[u8], policy: &Policy) -> bool {
 }
 
 /// The fields that we set on a request for the next hop, after those that [stay behind](stays_behind) are gone.
-pub fn forward(admitted: &Admitted, emit: impl FnMut(&HeaderName, &str)) {
+pub fn forward(admitted: &Admitted, emit: impl FnMut(&HeaderName, &[u8])) {
     forwarded::tell_next_hop(admitted, emit);
 }
 
@@ -392,12 +392,9 @@ fn is_request_id(text: &str) -> bool {
 pub fn new_request_id() -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let random = rand::random::<[u8; 16]>();
-    let mut id = String::with_capacity(32);
-    for byte in random {
-        id.push(char::from(DIGITS[usize::from(byte >> 4)]));
-        id.push(char::from(DIGITS[usize::from(byte & 15)]));
-    }
-    id
+    let digit = |i: usize| DIGITS[usize::from(random[i / 2] >> (4 * (1 - i % 2)) & 15)];
+    let digits: [u8; 32] = std::array::from_fn(digit);
+    String::from_utf8_lossy(&digits).into_owned()
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 
 use http::Method;
-use memchr::memchr2;
+use memchr::{memchr, memchr2};
 
 use crate::http::head::RequestHead;
 use crate::http::refusal::Refusal;
@@ -71,7 +71,7 @@ pub fn target(head: &impl RequestHead) -> Result<Target<'_>, Refusal> {
         return Err(Refusal::Target);
     }
     let text = std::str::from_utf8(bytes).map_err(|_| Refusal::Target)?;
-    if text.contains('#') {
+    if memchr(b'#', bytes).is_some() {
         return Err(Refusal::Target);
     }
     let (scheme, authority, path_and_query) = if text.starts_with('/') {
@@ -95,10 +95,15 @@ pub fn target(head: &impl RequestHead) -> Result<Target<'_>, Refusal> {
     if has_no_place_in_http2(&path_and_query) {
         return Err(Refusal::Target);
     }
-    if path_and_query != "*" && has_dot_segments(path_and_query.split('?').next().unwrap_or_default()) {
+    if path_and_query != "*" && has_dot_segments(path_of(&path_and_query)) {
         return Err(Refusal::DotSegments);
     }
     Ok(Target { path_and_query, authority, scheme })
+}
+
+/// The part before the query.
+fn path_of(path_and_query: &str) -> &str {
+    memchr(b'?', path_and_query.as_bytes()).map_or(path_and_query, |query| &path_and_query[..query])
 }
 
 /// Octets that no URI has unencoded (RFC 3986 sections 3.3 and 3.4), that browsers encode where they stand here
@@ -126,17 +131,14 @@ fn strip_scheme(text: &str) -> Option<(&'static str, &str)> {
 /// Whether a path has a segment that is `.` or `..`, plain or percent-encoded. Browsers and curl resolve these before
 /// they send; what still carries them looks for a server that resolves them differently from its proxy.
 pub fn has_dot_segments(path: &str) -> bool {
-    path.split('/').any(|segment| {
+    path.as_bytes().split(|b| *b == b'/').any(|segment| {
         let mut rest = segment;
         let mut dots = 0;
         loop {
-            if let Some(r) = rest.strip_prefix('.') {
-                rest = r;
-            } else if rest.len() >= 3 && rest.is_char_boundary(3) && rest[..3].eq_ignore_ascii_case("%2e") {
-                rest = &rest[3..];
-            } else {
-                break;
-            }
+            rest = match rest {
+                [b'.', rest @ ..] | [b'%', b'2', b'e' | b'E', rest @ ..] => rest,
+                _ => break,
+            };
             dots += 1;
         }
         rest.is_empty() && (dots == 1 || dots == 2)
@@ -160,15 +162,19 @@ pub fn host_and_port(authority: &str) -> Option<(String, Option<u16>)> {
         inside.parse::<std::net::Ipv6Addr>().ok()?;
         (&authority[..end + 2], after)
     } else {
-        let end = authority.find(':').unwrap_or(authority.len());
+        let end = memchr(b':', authority.as_bytes()).unwrap_or(authority.len());
         authority.split_at(end)
     };
     let port = port_of(port)?;
-    let valid = !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._[]:".contains(&b));
+    let valid = !host.is_empty()
+        && host
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'[' | b']' | b':'));
     // A trailing dot names the same host (RFC 3986 section 3.2.2); a label between dots is never empty (RFC 1034 section
     // 3.1).
     let host = host.strip_suffix('.').unwrap_or(host);
-    (valid && !host.split('.').any(str::is_empty)).then(|| (host.to_ascii_lowercase(), port))
+    (valid && !host.as_bytes().split(|b| *b == b'.').any(<[u8]>::is_empty))
+        .then(|| (host.to_ascii_lowercase(), port))
 }
 
 /// The port after a host: `:` and digits, which may be none (RFC 3986 section 3.2.3).

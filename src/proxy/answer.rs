@@ -11,8 +11,10 @@ use http::{Method, StatusCode, Version};
 
 use crate::http::body::Framing;
 use crate::http::field;
+use crate::http::forwarded::X_REQUEST_ID;
 use crate::http::head::RequestHead as _;
 use crate::http::pages;
+use crate::http::pump::TOGETHER;
 use crate::http::request::Request;
 use crate::http::response::Response;
 use crate::http::steps::{self, Admitted, Policy};
@@ -75,13 +77,17 @@ impl Head<'_> {
         policy: &Policy,
         end: End,
     ) -> Vec<u8> {
-        let mut out = Vec::new();
+        // With room for content that leaves together with it.
+        let content = match framing {
+            Framing::Length(n) if n <= TOGETHER as u64 => n as usize,
+            _ => 0,
+        };
+        let mut out = Vec::with_capacity(1024 + content);
         match self {
             Self::Relayed { response, .. } | Self::Switch(response) => {
                 response.forward(framing, |_| false, &mut out);
             }
             Self::Own(answer) => {
-                out.reserve(512);
                 out.extend_from_slice(b"HTTP/1.1 ");
                 out.extend_from_slice(answer.status.as_str().as_bytes());
                 out.push(b' ');
@@ -136,7 +142,10 @@ impl Head<'_> {
         let has_hsts = map.contains_key(STRICT_TRANSPORT_SECURITY);
         steps::respond(exchange.admitted.as_ref(), exchange.id(), policy, has_hsts, |name, value| {
             // What is set here is always a field value.
-            if let Ok(value) = HeaderValue::from_bytes(value) {
+            if let Ok(mut value) = HeaderValue::from_bytes(value) {
+                // No other answer has it: in the table of HPACK it would only drive out what others have, too
+                // (RFC 7541 section 7.1.3: never indexed).
+                value.set_sensitive(*name == X_REQUEST_ID);
                 map.insert(name.clone(), value);
             }
         });

@@ -113,9 +113,9 @@ impl Exchange {
         }
     }
 
-    /// Since the head of the request was complete.
-    pub fn elapsed(&self) -> Duration {
-        self.started.elapsed()
+    /// When the head of the request was complete.
+    pub fn started(&self) -> Instant {
+        self.started
     }
 
     /// The id, that of the admitted request when there is one.
@@ -123,17 +123,21 @@ impl Exchange {
         self.admitted.as_ref().map_or(&self.request_id, |a| &a.request_id)
     }
 
-    /// Writes the access log line and counts. A second call does nothing.
-    pub fn finish(&mut self, outcome: Outcome) {
-        if std::mem::replace(&mut self.finished, true) {
-            return;
+    /// Writes the access log line and counts, and tells the time of it. A second call writes nothing.
+    pub fn finish(&mut self, outcome: Outcome) -> Instant {
+        let now = Instant::now();
+        if !std::mem::replace(&mut self.finished, true) {
+            self.tell(outcome, now - self.started);
         }
+        now
+    }
+
+    fn tell(&self, outcome: Outcome, took: Duration) {
         let meters = &*METERS;
         meters.in_flight.decrement(1.0);
         if self.is_check {
             return;
         }
-        let took = self.started.elapsed();
         let answers = self.backend.as_ref().map_or(&meters.own, |b| b.transport().answers());
         answers[class(outcome.status)].increment(1);
         meters.seconds.record(took.as_secs_f64());

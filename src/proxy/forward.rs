@@ -106,7 +106,7 @@ pub(super) async fn forward<S: Service, C: Downstream<S>>(
 ) -> After {
     let engine = client.common().engine.clone();
     let mut forwarding = Forwarding {
-        until: Instant::now() + engine.limits.request_timeout,
+        until: exchange.started() + engine.limits.request_timeout,
         engine,
         client,
         request,
@@ -140,8 +140,8 @@ impl<S: Service, C: Downstream<S>> Forwarding<'_, S, C> {
                 counter!("trivet_http_retries_total", "backend" => backend.name().to_owned()).increment(1);
             }
             self.exchange.backend = Some(backend.clone());
-            let mut checkout = match self.connect(&backend, is_second).await {
-                Ok(checkout) => checkout,
+            let (mut checkout, connected) = match self.connect(&backend, is_second).await {
+                Ok(connected) => connected,
                 Err(NoConnection::Local(e)) => {
                     return self
                         .fail(StatusCode::SERVICE_UNAVAILABLE, format!("no connection can be made: {e}"))
@@ -153,8 +153,8 @@ impl<S: Service, C: Downstream<S>> Forwarding<'_, S, C> {
                     continue;
                 }
             };
-            self.exchange.connected = Some(self.exchange.elapsed());
-            let failure = match self.attempt(&backend, &mut checkout).await {
+            self.exchange.connected = Some(connected - self.exchange.started());
+            let failure = match self.attempt(&backend, &mut checkout, connected).await {
                 Ok(response) => match self.deliver(&backend, checkout, response).await {
                     Ok(after) => return after,
                     Err(failure) => return self.no_answer(failure).await,
@@ -179,25 +179,24 @@ impl<S: Service, C: Downstream<S>> Forwarding<'_, S, C> {
             return Err(Unavailable::None.into());
         }
         self.exchange.lease = None;
-        let began = self.exchange.elapsed();
+        let mut waits_since = None;
         let lease = {
             let waited = self.exchange.queued.unwrap_or_default();
             let mut lease = pin!(pool.lease(*scope, &self.tried, waited));
-            let (client, mut waits) = (&mut *self.client, false);
+            let client = &mut *self.client;
             poll_fn(|cx| match lease.as_mut().poll(cx) {
-                Poll::Ready(lease) => Poll::Ready(Ok((lease, waits))),
+                Poll::Ready(lease) => Poll::Ready(Ok(lease)),
                 Poll::Pending if client.poll_gone(cx) => Poll::Ready(Err(Failure::ClientGone)),
                 Poll::Pending => {
-                    waits = true;
+                    waits_since.get_or_insert_with(Instant::now);
                     Poll::Pending
                 }
             })
             .await
         };
-        let (lease, waited) = lease?;
-        if waited {
-            let queued = self.exchange.elapsed() - began;
-            *self.exchange.queued.get_or_insert_default() += queued;
+        let lease = lease?;
+        if let Some(since) = waits_since {
+            *self.exchange.queued.get_or_insert_default() += since.elapsed();
         }
         let lease = lease?;
         let backend = lease.backend().clone();
@@ -205,25 +204,25 @@ impl<S: Service, C: Downstream<S>> Forwarding<'_, S, C> {
         Ok(backend)
     }
 
-    /// A way to the back end. A kept connection may be closed by its other side just now. What may be sent twice is then sent
+    /// A way to the back end, and since when it is there. A kept connection may be closed by its other side just now. What may be sent twice is then sent
     /// again; for the rest only a new connection leaves no doubt.
     async fn connect(
         &mut self,
         backend: &Arc<HttpBackend>,
         is_second: bool,
-    ) -> Result<Checkout, NoConnection> {
-        let upstream = backend.transport();
+    ) -> Result<(Checkout, Instant), NoConnection> {
+        let (upstream, now) = (backend.transport(), Instant::now());
         let kept = match is_second || !self.repeatable {
             true => None,
             false if upstream.is_personal() => self.client.common().connection.personal.take(backend),
-            false => upstream.kept(),
+            false => upstream.kept(now),
         };
         if let Some(checkout) = kept {
-            return Ok(checkout);
+            return Ok((checkout, now));
         }
         // A handshake's state is large, and seldom needed: on its own, it is no part of every connection's.
         match Box::pin(upstream.connect(self.client.common().connection.endpoints, is_second)).await {
-            Ok(checkout) => Ok(checkout),
+            Ok(checkout) => Ok((checkout, Instant::now())),
             Err(e) if is_local(&e) => {
                 counter!("trivet_local_errors_total").increment(1);
                 Err(NoConnection::Local(e))

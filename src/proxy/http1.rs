@@ -167,16 +167,10 @@ impl<S: Service, D: Io> Connection<S, D> {
                     }
                 }
                 match poll_read(&mut self.io, cx, &mut self.buffer) {
-                    Poll::Ready(Ok(1..)) => {
-                        // From the first octet on the head has its own deadline, which no further octet moves.
-                        if began.is_none() {
-                            let now = Instant::now();
-                            began = Some(now);
-                            self.common.timer.set(now + limits.header_timeout);
-                        }
-                    }
+                    Poll::Ready(Ok(1..)) => {}
                     Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Head::Over),
                     Poll::Pending => {
+                        // From its first octets on the head has its own deadline, which no further octet moves.
                         if began.is_none() && !self.buffer.is_empty() {
                             let now = Instant::now();
                             began = Some(now);

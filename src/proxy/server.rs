@@ -1,8 +1,7 @@
 //! Accept loops: TLS, limits, deadlines, graceful stop; what is accepted goes to the protocol that the client speaks.
 //!
 //! Pingora runs the threads and keeps the sockets ([`crate::process::server`]); its listening service has no connection limit, no
-//! even spread and no way to go on accepting while it drains, so sockets are accepted here, and handed to the application as
-//! Pingora's streams:
+//! even spread and no way to go on accepting while it drains, so sockets are accepted here:
 //!
 //! ```text
 //! accept → connections of this address → max_connections → the worker with the fewest connections
@@ -24,8 +23,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use metrics::{counter, gauge};
-use pingora::listeners::tls::Acceptor;
-use pingora::protocols::ALPN;
 use rustls::ServerConfig;
 use rustls::server::danger::ClientCertVerifier;
 use tokio::net::TcpStream;
@@ -233,8 +230,7 @@ async fn accept_loop<S: Service>(
 ) {
     let Endpoint { listener, tls, trust, verifier, address, entry: _entry } = endpoint;
     let Serving { admission, workers, .. } = &server.serving;
-    let acceptor = tls.map(Acceptor::from_server_config);
-    let door = Arc::new(Door { acceptor, trust, verifier });
+    let door = Arc::new(Door { tls, trust, verifier });
     let failed = |e: std::io::Error| {
         counter!("trivet_accept_errors_total").increment(1);
         tracing::warn!(error = %e, %address, "cannot accept a connection");
@@ -297,7 +293,7 @@ async fn connection<S: Service>(
     let Some(arrived) = arriving.await else { return };
     let Arrived { stream, peer, endpoints, permit } = arrived;
     let (engine, closing, going_away) = (engine.clone(), server.closing.clone(), server.going_away.clone());
-    if stream.selected_alpn_proto() == Some(ALPN::H2) {
+    if stream.alpn() == Some(b"h2") {
         Box::pin(engine.serve_http2(stream, peer, endpoints, going_away, Vec::new())).await;
     } else if peer.tls {
         engine.serve(stream, peer, endpoints, closing).await;

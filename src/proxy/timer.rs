@@ -31,9 +31,9 @@ impl Timer {
     }
 
     /// As [`set`](Self::set), and has whoever polls woken within `often`, now and then.
-    pub fn set_and_wake(&mut self, deadline: Instant, often: Duration) {
+    pub fn set_and_wake(&mut self, deadline: Instant, now: Instant, often: Duration) {
         self.set(deadline);
-        let soon = Instant::now() + often;
+        let soon = now + often;
         // One that has gone off is about to be set for much later.
         if soon < self.sleep.deadline() || self.sleep.is_elapsed() {
             self.sleep.as_mut().reset(soon.min(deadline));
@@ -76,7 +76,7 @@ mod tests {
         let mut looks = 0;
         std::future::poll_fn(|cx| {
             looks += 1;
-            timer.set_and_wake(deadline, Duration::from_millis(500));
+            timer.set_and_wake(deadline, Instant::now(), Duration::from_millis(500));
             timer.poll(cx)
         })
         .await;

@@ -28,7 +28,7 @@ pub(super) async fn tunnel<S: Service>(
     mut checkout: Checkout,
     mut response: Response,
 ) -> After {
-    exchange.first_byte = Some(exchange.elapsed());
+    exchange.first_byte = Some(exchange.started().elapsed());
     let started = client.start(Some(request), exchange, Head::Switch(&mut response));
     let head = match started {
         Ok(started) => started.head,

@@ -17,7 +17,6 @@ use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
 
 use crate::http::proxy_protocol;
 use crate::http::pump::{Sink, Source};
@@ -25,6 +24,7 @@ use crate::http::steps::Endpoints;
 use crate::pool::{Backend, Pool};
 use crate::proxy::exchange;
 use crate::proxy::upstream::http2::{Http2, Session};
+use crate::tls::stream::Stream;
 
 pub(super) mod http2;
 
@@ -57,7 +57,7 @@ pub struct UpstreamConfig {
 
 impl UpstreamConfig {
     /// A new connection, which begins with what tells the back end of `client` if it is to be told.
-    async fn dial(&self, client: Endpoints) -> io::Result<Box<dyn Io>> {
+    async fn dial(&self, client: Endpoints) -> io::Result<Stream> {
         let Self { address, tls, connect_timeout, send_proxy_protocol, .. } = self;
         let late = |what: &str| {
             io::Error::new(io::ErrorKind::TimedOut, format!("{what} took longer than {connect_timeout:?}"))
@@ -69,24 +69,23 @@ impl UpstreamConfig {
         if let Some(version) = send_proxy_protocol {
             tcp.write_all(&proxy_protocol::write(*version, client.source, client.destination)).await?;
         }
-        let Some((config, name)) = tls else { return Ok(Box::new(tcp)) };
-        let connector = TlsConnector::from(config.clone());
-        let handshake = connector.connect(name.clone(), tcp);
+        let Some((config, name)) = tls else { return Ok(Stream::Plain(tcp)) };
+        let handshake = Stream::connect(tcp, config.clone(), name.clone());
         let stream = tokio::time::timeout(*connect_timeout, handshake)
             .await
             .map_err(|_| late("the TLS handshake"))??;
         // RFC 9113 section 3.2.
-        if self.http2 && stream.get_ref().1.alpn_protocol() != Some(b"h2") {
+        if self.http2 && stream.alpn() != Some(b"h2") {
             return Err(io::Error::other("the back end does not speak HTTP/2"));
         }
-        Ok(Box::new(stream))
+        Ok(stream)
     }
 }
 
 /// What carries a request to a back end.
 pub(super) enum UpstreamIo {
     /// A connection of its own: HTTP/1.1.
-    Stream(Box<dyn Io>),
+    Stream(Stream),
     /// A stream of a shared connection: HTTP/2.
     Http2(Box<Session>),
 }
@@ -210,11 +209,11 @@ impl Upstream {
     }
 
     /// A kept connection that its other side has not closed, as far as can be known.
-    pub(super) fn kept(&self) -> Option<Checkout> {
+    pub(super) fn kept(&self, now: Instant) -> Option<Checkout> {
         loop {
             // The youngest: the least likely to be closed just now.
             let Idle { mut checkout, since } = self.idle.lock().pop_back()?;
-            if since.elapsed() < self.config.idle_timeout && is_quiet(&mut checkout.io) {
+            if now.saturating_duration_since(since) < self.config.idle_timeout && is_quiet(&mut checkout.io) {
                 checkout.reused = true;
                 return Some(checkout);
             }
@@ -235,8 +234,7 @@ impl Upstream {
     }
 
     /// Keeps a connection for the next request. (Those of HTTP/2 are kept where they are shared.)
-    pub(super) fn keep(&self, checkout: Checkout) {
-        let now = Instant::now();
+    pub(super) fn keep(&self, checkout: Checkout, now: Instant) {
         let mut idle = self.idle.lock();
         while idle.front().is_some_and(|i| now - i.since >= self.config.idle_timeout)
             || idle.len() >= self.most_idle

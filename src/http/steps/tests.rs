@@ -34,7 +34,7 @@ fn pass_on(head: &mut TestHead, admitted: &Admitted) {
     for name in behind {
         head.headers.remove(&name);
     }
-    forward(admitted, |name, value| head.set(name, value));
+    forward(admitted, |name, value| head.set(name, str::from_utf8(value).unwrap()));
 }
 
 fn seen(head: &TestHead, name: &str) -> Vec<String> {
@@ -129,7 +129,7 @@ fn the_next_hop_is_told_the_port_that_the_client_sees() {
         // As the web tier reads it, behind us, and tells the app.
         let inside = admit(&head, &Peer { tls: false, ..CLIENT }, &Policy::inner()).unwrap();
         assert_eq!((&inside.host, inside.port), (&admitted.host, admitted.port));
-        forward(&inside, |name, value| head.set(name, value));
+        forward(&inside, |name, value| head.set(name, str::from_utf8(value).unwrap()));
         assert!(seen(&head, "forwarded")[0].contains(&format!("host=\"{}\"", admitted.shown_host())));
         (seen(&head, "x-forwarded-host").remove(0), seen(&head, "x-forwarded-port").remove(0))
     };

@@ -40,9 +40,10 @@ impl<S: Service, C: Downstream<S>> Forwarding<'_, S, C> {
         &mut self,
         backend: &Arc<HttpBackend>,
         checkout: &mut Checkout,
+        now: Instant,
     ) -> Result<Response, Failure> {
         let (head, to) = self.head(backend, checkout).await?;
-        self.prepare(head, to, checkout)?;
+        self.prepare(head, to, checkout, now)?;
         if matches!(checkout.io, UpstreamIo::Http2(_)) && self.request.expects_continue() {
             self.client.tell(self.request, Interim::Continue);
         }
@@ -88,8 +89,13 @@ impl<S: Service, C: Downstream<S>> Forwarding<'_, S, C> {
     }
 
     /// Has the upload begin, or begin again.
-    fn prepare(&mut self, head: Vec<u8>, to: Framing, checkout: &Checkout) -> Result<(), Failure> {
-        let now = Instant::now();
+    fn prepare(
+        &mut self,
+        head: Vec<u8>,
+        to: Framing,
+        checkout: &Checkout,
+        now: Instant,
+    ) -> Result<(), Failure> {
         match &mut self.upload {
             None => {
                 let from = self.request.content;
@@ -177,7 +183,7 @@ impl<S: Service, C: Downstream<S>> Forwarding<'_, S, C> {
                     return Poll::Ready(Err(Failure::Silent));
                 }
             }
-            client.common().timer.set_and_wake(deadline.min(*until), LOOK);
+            client.common().timer.set_and_wake(deadline.min(*until), now, LOOK);
             ready!(client.common().timer.poll(cx));
             Poll::Ready(Err(if *until <= deadline {
                 Failure::RequestTimeout

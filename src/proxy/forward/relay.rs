@@ -30,7 +30,8 @@ impl<S: Service, C: Downstream<S>> Forwarding<'_, S, C> {
         let Self { engine, client, request, exchange, until, .. } = self;
         let Some(upload) = &mut self.upload else { return After::Cut };
         let limits = &engine.limits;
-        exchange.first_byte = Some(exchange.elapsed());
+        let began = Instant::now();
+        exchange.first_byte = Some(began - exchange.started());
         // An answer that does not wait for its request's end is the last: where the next request begins is not yet known.
         let early = !upload.pump.has_read_all();
         let from = match checkout.io {
@@ -55,7 +56,7 @@ impl<S: Service, C: Downstream<S>> Forwarding<'_, S, C> {
             true => (limits.stream_timeout, None),
             false => (backend.transport().config().response_timeout, Some(*until)),
         };
-        let mut pace = Pace::new(Side::Sink, Instant::now());
+        let mut pace = Pace::new(Side::Sink, began);
         let mut stalled = false;
         let result: Result<(), String> = poll_fn(|cx| {
             match download.poll(cx, &mut checkout.io, &mut checkout.buffer, client.sink()) {
@@ -122,7 +123,7 @@ impl<S: Service, C: Downstream<S>> Forwarding<'_, S, C> {
         if let Err(why) = &result {
             exchange.reason = Some(why.clone());
         }
-        exchange.finish(Outcome {
+        let now = exchange.finish(Outcome {
             status,
             sent: download.content,
             received: upload.pump.content,
@@ -143,7 +144,7 @@ impl<S: Service, C: Downstream<S>> Forwarding<'_, S, C> {
             if upstream.is_personal() {
                 client.common().connection.personal.keep(backend, checkout);
             } else {
-                upstream.keep(checkout);
+                upstream.keep(checkout, now);
             }
         }
         client.common().fields = response.recycle();

@@ -6,9 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use metrics::{counter, histogram};
-use pingora::listeners::tls::Acceptor;
-use pingora::protocols::l4::stream::Stream as TcpLayer;
-use pingora::protocols::{GetSocketDigest, SocketDigest, Stream};
+use rustls::ServerConfig;
 use rustls::pki_types::UnixTime;
 use rustls::server::danger::ClientCertVerifier;
 use tokio::net::TcpStream;
@@ -19,10 +17,11 @@ use crate::http::steps::{Endpoints, Peer};
 use crate::proxy::admission::{Admission, ConnectionPermit};
 use crate::proxy::quiet::Quiet;
 use crate::tls::clients::ClientVerified;
+use crate::tls::stream::Stream;
 
 /// What the connections of one endpoint pass.
 pub(super) struct Door {
-    pub(super) acceptor: Option<Acceptor>,
+    pub(super) tls: Option<Arc<ServerConfig>>,
     pub(super) trust: Option<Trust>,
     /// Of clients' certificates, as they are judged now.
     pub(super) verifier: Option<Arc<dyn ClientCertVerifier>>,
@@ -75,27 +74,25 @@ impl Door {
         }
         let mut peer = Peer {
             address: endpoints.source.ip().to_canonical(),
-            tls: self.acceptor.is_some(),
+            tls: self.tls.is_some(),
             client_certificate: ClientVerified::NotAsked,
             socket: Some(tcp.as_raw_fd()),
         };
-        let mut layer = TcpLayer::from(tcp);
-        let digest = SocketDigest::from_raw_fd(layer.as_raw_fd());
-        layer.set_socket_digest(digest);
-        let stream: Stream = match &self.acceptor {
-            None => Box::new(layer),
-            Some(acceptor) => handshake(acceptor, layer, &peer, deadline).await?,
+        let stream = match &self.tls {
+            None => Stream::Plain(tcp),
+            Some(config) => handshake(config.clone(), tcp, &peer, deadline).await?,
         };
-        if let Some(tls) = stream.get_ssl() {
+        if let Some(tls) = stream.tls() {
             if let (Some(verifier), Some([certificate, rest @ ..])) =
-                (&self.verifier, tls.peer_cert_chain_der())
+                (&self.verifier, tls.peer_certificates())
                 && let Err(e) = verifier.verify_client_cert(certificate, rest, UnixTime::now())
             {
                 counter!("trivet_tls_handshake_failures_total", "reason" => "refused").increment(1);
                 tracing::debug!(client = %peer.address, error = %e, "a certificate that is no longer good");
                 return None;
             }
-            peer.client_certificate = ClientVerified::of(tls.peer_certificate_der());
+            peer.client_certificate =
+                ClientVerified::of(tls.peer_certificates().and_then(|c| c.first()).map(|c| &c[..]));
         }
         Some(Arrived { stream, peer, endpoints, permit })
     }
@@ -133,12 +130,17 @@ async fn proxied(trust: &Trust, tcp: &mut TcpStream, own: Endpoints, deadline: I
     }
 }
 
-async fn handshake(acceptor: &Acceptor, layer: TcpLayer, peer: &Peer, deadline: Instant) -> Option<Stream> {
+async fn handshake(
+    config: Arc<ServerConfig>,
+    tcp: TcpStream,
+    peer: &Peer,
+    deadline: Instant,
+) -> Option<Stream> {
     let started = Instant::now();
-    match timeout_at(deadline, acceptor.tls_handshake(layer)).await {
+    match timeout_at(deadline, Stream::accept(tcp, config)).await {
         Ok(Ok(stream)) => {
             histogram!("trivet_tls_handshake_seconds").record(started.elapsed().as_secs_f64());
-            Some(Box::new(stream))
+            Some(stream)
         }
         Ok(Err(e)) => {
             counter!("trivet_tls_handshake_failures_total", "reason" => "refused").increment(1);

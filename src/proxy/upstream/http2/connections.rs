@@ -19,7 +19,8 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, timeout};
 
 use crate::http::steps::Endpoints;
-use crate::proxy::upstream::{Io, UpstreamConfig};
+use crate::proxy::upstream::UpstreamConfig;
+use crate::tls::stream::Stream;
 
 /// Requests on one connection at a time; a back end may allow fewer.
 const MOST_STREAMS: usize = 100;
@@ -219,7 +220,7 @@ impl Connections {
             .max_frame_size(FRAME)
             .max_header_list_size(ANSWER_HEAD)
             .max_send_buffer_size(SEND_BUFFER)
-            .handshake::<Box<dyn Io>, Bytes>(io)
+            .handshake::<Stream, Bytes>(io)
             .await
             .map_err(io::Error::other)?;
         let (settled, has_settings) = watch::channel(false);
