@@ -391,10 +391,11 @@ fn is_request_id(text: &str) -> bool {
 /// 32 hexadecimal digits by chance: enough for no two requests ever to share them.
 pub fn new_request_id() -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let random = rand::random::<[u8; 16]>();
-    let digit = |i: usize| DIGITS[usize::from(random[i / 2] >> (4 * (1 - i % 2)) & 15)];
-    let digits: [u8; 32] = std::array::from_fn(digit);
-    String::from_utf8_lossy(&digits).into_owned()
+    let mut digits = vec![0; 32];
+    for (two, byte) in digits.chunks_exact_mut(2).zip(rand::random::<[u8; 16]>()) {
+        two.copy_from_slice(&[DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
+    }
+    String::from_utf8(digits).unwrap_or_default()
 }
 
 #[cfg(test)]

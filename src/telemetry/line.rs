@@ -60,9 +60,9 @@ impl Line<'_> {
 
     pub fn text(&mut self, key: &str, value: &str) {
         self.key(key);
-        let plain = |b: u8| b.is_ascii_graphic() && b != b'"' && b != b'\\';
-        if value.bytes().all(plain) {
-            // Nearly always.
+        let plain = |b: u8| b.is_ascii_graphic() & (b != b'"') & (b != b'\\');
+        // Nearly always; and without a way out of the loop, so that it takes many octets at a time.
+        if value.bytes().fold(true, |all, b| all & plain(b)) {
             return self.quoted(self.json, |out| out.extend_from_slice(value.as_bytes()));
         }
         let quoted = self.json || value.bytes().any(|b| b <= b' ' || b == b'"');
