@@ -4,6 +4,7 @@
 //! Each is a service of the server (Pingora's `work_stealing = false` gives it a current-thread runtime), so that others can
 //! depend on it.
 
+use std::cell::Cell;
 use std::future::Future;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -21,6 +22,15 @@ use super::{Beat, Heartbeats};
 const BEAT: Duration = Duration::from_secs(1);
 /// A thread that has given none for so long stands still, and everybody's connections on it.
 const STANDS_STILL: Duration = Duration::from_secs(10);
+
+thread_local! {
+    static HERE: Cell<usize> = const { Cell::new(0) };
+}
+
+/// The number of the worker whose thread this is; 0 on any other thread.
+pub fn here() -> usize {
+    HERE.get()
+}
 
 /// All of them.
 pub struct Workers {
@@ -70,6 +80,7 @@ impl Workers {
 
     /// To be called on the worker's own thread.
     fn start(&self, index: usize, heartbeats: &Heartbeats, name: String) {
+        HERE.set(index);
         let gauge = metrics::gauge!("trivet_worker_connections", "worker" => index.to_string());
         gauge.set(0.0);
         let _ = self.all[index].started.set((Handle::current(), gauge));

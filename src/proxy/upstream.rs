@@ -1,6 +1,5 @@
 //! Connections to back ends: made under a deadline, kept for the next request, and looked at before they are used again.
 
-use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -11,7 +10,6 @@ use tokio::time::Instant;
 
 use bytes::BytesMut;
 use metrics::Counter;
-use parking_lot::Mutex;
 use rustix::io::Errno;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
@@ -24,9 +22,11 @@ use crate::http::steps::Endpoints;
 use crate::pool::{Backend, Pool};
 use crate::proxy::exchange;
 use crate::proxy::upstream::http2::{Http2, Session};
+use crate::proxy::upstream::idle::IdleConnections;
 use crate::tls::stream::Stream;
 
 pub(super) mod http2;
+mod idle;
 
 /// A stream of octets in both directions.
 pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -156,15 +156,10 @@ pub struct Checkout {
     pub(super) reused: bool,
 }
 
-struct Idle {
-    checkout: Checkout,
-    since: Instant,
-}
-
 /// What is kept with a back end: how it is reached, and the connections to it that wait for their next request.
 pub struct Upstream {
     config: UpstreamConfig,
-    idle: Mutex<VecDeque<Idle>>,
+    idle: IdleConnections,
     most_idle: usize,
     /// The connections of HTTP/2, where that is spoken.
     http2: Option<Http2>,
@@ -181,8 +176,8 @@ impl Upstream {
     pub fn new(name: &str, config: UpstreamConfig, most_idle: usize) -> Self {
         Self {
             http2: config.http2.then(|| Http2::new(config.clone())),
+            idle: IdleConnections::new(most_idle, config.idle_timeout),
             config,
-            idle: Mutex::default(),
             most_idle: most_idle.max(1),
             answers: exchange::answers_by_class(name),
         }
@@ -210,14 +205,7 @@ impl Upstream {
 
     /// A kept connection that its other side has not closed, as far as can be known.
     pub(super) fn kept(&self, now: Instant) -> Option<Checkout> {
-        loop {
-            // The youngest: the least likely to be closed just now.
-            let Idle { mut checkout, since } = self.idle.lock().pop_back()?;
-            if now.saturating_duration_since(since) < self.config.idle_timeout && is_quiet(&mut checkout.io) {
-                checkout.reused = true;
-                return Some(checkout);
-            }
-        }
+        self.idle.take(now)
     }
 
     /// A way that is not kept: a new connection, or, for HTTP/2, a stream; of a `new` connection, too, when that is asked
@@ -235,23 +223,12 @@ impl Upstream {
 
     /// Keeps a connection for the next request. (Those of HTTP/2 are kept where they are shared.)
     pub(super) fn keep(&self, checkout: Checkout, now: Instant) {
-        let mut idle = self.idle.lock();
-        while idle.front().is_some_and(|i| now - i.since >= self.config.idle_timeout)
-            || idle.len() >= self.most_idle
-        {
-            idle.pop_front();
-        }
-        idle.push_back(Idle { checkout, since: now });
+        self.idle.keep(checkout, now);
     }
 
     /// Closes what has been unused for too long.
     fn sweep(&self) {
-        let now = Instant::now();
-        let mut idle = self.idle.lock();
-        while idle.front().is_some_and(|i| now - i.since >= self.config.idle_timeout) {
-            idle.pop_front();
-        }
-        drop(idle);
+        self.idle.sweep();
         if let Some(http2) = &self.http2 {
             http2.sweep(self.most_idle);
         }

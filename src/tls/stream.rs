@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::io::{self, IoSlice};
+use std::os::fd::AsFd as _;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -43,6 +44,17 @@ impl Stream {
     ) -> io::Result<Self> {
         let stream = TlsConnector::from(config).connect(name, ReadAhead::new(tcp)).await?;
         Ok(Self::Tls(Box::new(stream.into())))
+    }
+
+    /// The same connection, with its socket watched by the runtime of the thread that calls.
+    pub fn watched_here(mut self) -> io::Result<Self> {
+        let tcp = match &mut self {
+            Self::Plain(tcp) => tcp,
+            Self::Tls(tls) => &mut tls.get_mut().0.io,
+        };
+        // By another descriptor: the first one is closed where it is watched.
+        *tcp = TcpStream::from_std(tcp.as_fd().try_clone_to_owned()?.into())?;
+        Ok(self)
     }
 
     /// What was agreed on in the handshake.
@@ -232,5 +244,28 @@ mod tests {
             reader.read_exact(&mut room).await.unwrap();
         }
         assert_eq!(reader.io.1, 2);
+    }
+
+    #[test]
+    fn a_connection_can_be_watched_by_another_runtime_and_be_unknown_to_the_first() {
+        let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let echo = std::thread::spawn(move || {
+            let (mut far, _) = listener.accept().unwrap();
+            std::io::copy(&mut far.try_clone().unwrap(), &mut far).unwrap();
+        });
+        let (first, second) = (runtime(), runtime());
+        let stream = first.block_on(async { Stream::Plain(TcpStream::connect(address).await.unwrap()) });
+        second.block_on(async move {
+            let mut stream = stream.watched_here().unwrap();
+            // A socket of a runtime that is gone answers with errors.
+            drop(tokio::task::spawn_blocking(move || drop(first)).await);
+            stream.write_all(b"hello").await.unwrap();
+            let mut got = [0; 5];
+            stream.read_exact(&mut got).await.unwrap();
+            assert_eq!(&got, b"hello");
+        });
+        echo.join().unwrap();
     }
 }

@@ -19,6 +19,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, timeout};
 
 use crate::http::steps::Endpoints;
+use crate::process::workers;
 use crate::proxy::upstream::UpstreamConfig;
 use crate::tls::stream::Stream;
 
@@ -39,8 +40,9 @@ const SHARED_DIALS: usize = 10;
 
 const NO_SETTINGS: &str = "the back end does not answer in HTTP/2";
 
-/// Whom a connection speaks for: one client alone where it begins with a PROXY header, else all.
-type For = Option<Endpoints>;
+/// Whom a connection speaks for: one client alone where it begins with a PROXY header, else all; and which worker drives it and
+/// uses it: from another thread each frame would have that one woken up.
+type For = (Option<Endpoints>, usize);
 
 type Dialled = Result<Arc<Connection>, Arc<io::Error>>;
 /// A connection that is being made, and that many may wait for.
@@ -126,7 +128,7 @@ impl Connections {
 
     /// A place for one request of `client`, and whether the connection is one that was there; with `new`, it is not.
     pub(super) async fn place(self: &Arc<Self>, client: Endpoints, new: bool) -> io::Result<(Place, bool)> {
-        let whom = self.config.send_proxy_protocol.map(|_| client);
+        let whom = (self.config.send_proxy_protocol.map(|_| client), workers::here());
         for _ in 0..if new { 0 } else { SHARED_DIALS } {
             if let Some(place) = self.free(&whom) {
                 return Ok((place, true));
