@@ -10,6 +10,7 @@ from pathlib import Path
 
 from lab import arena
 from lab.bench.cases import Case
+from lab.bench.proc import Cpu
 from lab.errors import LabError
 from lab.servers import SITE, Place
 
@@ -73,8 +74,8 @@ def count(rows: list[Row], begin: float, end: float) -> Count:
     return Count(good, len(ended) - good, end - begin)
 
 
-def closed_loop(case: Case, place: Place, root: Path, cores: list[int], seconds: float, cpu: Callable[[], float],
-                log: Path) -> tuple[Count, float]:
+def closed_loop(case: Case, place: Place, root: Path, cores: list[int], seconds: float, cpu: Callable[[], Cpu],
+                log: Path) -> tuple[Count, Cpu]:
     """As fast as the answers come, for `seconds`; what was answered, and what `cpu` grew by meanwhile."""
     if case.mode == "keep":
         child = _h2load(case, place, root, cores, WARM + seconds + COOL, log, [])

@@ -70,17 +70,22 @@ class Bench:
                     rounds[server].append(taken)
             self.empty_logs()
         per_cpu = {server: [r["per_cpu_second"] for r in taken] for server, taken in rounds.items()}
-        return {"rounds": rounds, "summary": stats.summary(per_cpu, names[0])}
+        summary = stats.summary(per_cpu, names[0])
+        for server, taken in rounds.items():
+            for key in ("user_us", "system_us", "busy"):
+                summary[server][key] = statistics.median(r[key] for r in taken)
+        return {"rounds": rounds, "summary": summary}
 
     def _one(self, case: Case, server: str, seconds: float) -> dict[str, float]:
         pids = self.pids(server, case.link)
         count, cpu = load.closed_loop(case, self.place(server, case.link), self.root, self.cores.load, seconds,
-                                      lambda: proc.cpu_seconds(pids), self.folder / "requests.tsv")
-        if count.good == 0 or cpu <= 0:
+                                      lambda: proc.cpu(pids), self.folder / "requests.tsv")
+        if count.good == 0 or cpu.all <= 0:
             raise LabError(f"{case.name}: {server} answered {count.good} requests well and {count.bad} badly: "
                            f"{self.processes.last_words(self.name(server, case.link))}")
-        return {"good": count.good, "bad": count.bad, "resumed": count.resumed, "seconds": round(count.seconds, 3), "cpu_seconds": round(cpu, 3),
-                "rate": round(count.rate, 1), "per_cpu_second": round(count.good / cpu, 1), "busy": round(cpu / count.seconds, 3)}
+        return {"good": count.good, "bad": count.bad, "resumed": count.resumed, "seconds": round(count.seconds, 3), "cpu_seconds": round(cpu.all, 3),
+                "user_us": round(cpu.user / count.good * 1e6, 2), "system_us": round(cpu.system / count.good * 1e6, 2),
+                "rate": round(count.rate, 1), "per_cpu_second": round(count.good / cpu.all, 1), "busy": round(cpu.all / count.seconds, 3)}
 
     # --- latency ----------------------------------------------------------------------------------------------
 
@@ -111,7 +116,7 @@ class Bench:
             self.start(server, "plain")
             place, wanted = self.place(server, "plain"), self.plan.idle_connections
             warm = Case("warm-up", False, True, "1k")
-            load.closed_loop(warm, place, self.root, self.cores.load, 1, lambda: 0.0, self.folder / "requests.tsv")
+            load.closed_loop(warm, place, self.root, self.cores.load, 1, proc.Cpu, self.folder / "requests.tsv")
             time.sleep(0.5)
             before = proc.memory(self.pids(server, "plain"))
             argv = ["taskset", "-c", ",".join(map(str, self.cores.load)), sys.executable, "-m", "lab.bench.opener", "hold", "--port", str(place.tls),

@@ -1,6 +1,7 @@
 """What a server has used, from /proc."""
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 from lab.process import children
@@ -16,14 +17,30 @@ def family(pid: int) -> list[int]:
     return found
 
 
-def cpu_ticks(stat: str) -> int:
-    """utime + stime of a `/proc/PID/stat` line (proc(5)): the kernel scales them so that their sum is the time on a CPU."""
+@dataclass(frozen=True)
+class Cpu:
+    """Seconds on a CPU: in the program, and in the kernel on its behalf."""
+
+    user: float = 0
+    system: float = 0
+
+    @property
+    def all(self) -> float:
+        return self.user + self.system
+
+    def __sub__(self, before: "Cpu") -> "Cpu":
+        return Cpu(self.user - before.user, self.system - before.system)
+
+
+def cpu_ticks(stat: str) -> tuple[int, int]:
+    """utime and stime of a `/proc/PID/stat` line (proc(5)): the kernel scales them so that their sum is the time on a CPU."""
     fields = stat[stat.rindex(")") + 2:].split()
-    return int(fields[11]) + int(fields[12])
+    return int(fields[11]), int(fields[12])
 
 
-def cpu_seconds(pids: list[int]) -> float:
-    return sum(cpu_ticks(Path(f"/proc/{pid}/stat").read_text()) for pid in pids) / TICKS
+def cpu(pids: list[int]) -> Cpu:
+    ticks = [cpu_ticks(Path(f"/proc/{pid}/stat").read_text()) for pid in pids]
+    return Cpu(sum(user for user, _ in ticks) / TICKS, sum(system for _, system in ticks) / TICKS)
 
 
 def memory_kib(rollup: str) -> dict[str, int]:
