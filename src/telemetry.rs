@@ -8,13 +8,14 @@ use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::net::TcpListener;
 
 use self::queue::{ProgramLog, QUEUE, Source};
 use crate::config::{Log, LogFormat, Metrics};
 use crate::process::server::Server;
-use crate::process::{Failure, Shutdown};
+use crate::process::{Failure, Shutdown, warnings};
 
 pub mod access;
 mod line;
@@ -63,6 +64,15 @@ fn write_in_thread(format: LogFormat) -> std::io::Result<()> {
         .map(|_| ())
 }
 
+/// What has something to say as soon as there is a recorder.
+static WITH_RECORDER: Mutex<Vec<fn()>> = Mutex::new(Vec::new());
+
+/// Has `export` called by [`init_metrics`]: what is found out before there is a recorder is told to it then. Whoever has
+/// something to tell later tells it by itself.
+pub fn when_recorded(export: fn()) {
+    WITH_RECORDER.lock().push(export);
+}
+
 /// Installs the process's metrics recorder, labels every metric's program by `trivet_build_info`, and returns the handle
 /// that renders the text. Call it once, before the first metric.
 pub fn init_metrics(program: &'static str) -> Result<PrometheusHandle, Failure> {
@@ -77,7 +87,8 @@ pub fn init_metrics(program: &'static str) -> Result<PrometheusHandle, Failure> 
     for source in Source::ALL {
         source.dropped().increment(0);
     }
-    crate::tls::export_expiries();
+    let waiting = WITH_RECORDER.lock().clone();
+    waiting.iter().for_each(|export| export());
     Ok(handle)
 }
 
@@ -139,8 +150,8 @@ fn with_warnings(mut status: Value) -> Value {
     if let Some(fields) = status.as_object_mut()
         && !fields.contains_key("warnings")
     {
-        crate::tls::private::look_again();
-        fields.insert("warnings".into(), crate::process::warnings::all().into());
+        warnings::look_again();
+        fields.insert("warnings".into(), warnings::all().into());
     }
     status
 }

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, Once};
 
 use parking_lot::Mutex;
 use rustls::crypto::CryptoProvider;
@@ -16,6 +16,7 @@ use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use time::OffsetDateTime;
 
 use crate::config::{ConfigError, TlsFiles};
+use crate::telemetry;
 
 /// The one cryptography provider of all programs: aws-lc-rs, whose first key exchange, as a client and as a server, is
 /// the hybrid X25519MLKEM768 (draft-ietf-tls-ecdhe-mlkem): what is recorded today stays secret if one of the two breaks.
@@ -46,13 +47,15 @@ pub fn load_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Co
 }
 
 /// When each certificate that this program shows ends, in seconds of Unix time, by file. Certificates are read before
-/// anything is bound, and so before there is a recorder for metrics: [`export_expiries`] makes up for it.
+/// anything is bound, and so perhaps before there is a recorder for metrics: then [`export_expiries`] is called once more.
 static OWN_CERTIFICATES: Mutex<BTreeMap<PathBuf, i64>> = Mutex::new(BTreeMap::new());
 
 /// A certificate chain that this program shows to others.
 fn own_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, ConfigError> {
     let chain = load_certificates(path)?;
     if let Ok(end) = expiry_of(&chain[0]) {
+        static FIRST: Once = Once::new();
+        FIRST.call_once(|| telemetry::when_recorded(export_expiries));
         OWN_CERTIFICATES.lock().insert(path.to_owned(), end.unix_timestamp());
         export_expiries();
     }
@@ -60,7 +63,7 @@ fn own_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, ConfigE
 }
 
 /// Tells when the program's certificates end as a metric, so that an alert can come before the outage.
-pub(crate) fn export_expiries() {
+fn export_expiries() {
     for (file, end) in OWN_CERTIFICATES.lock().iter() {
         metrics::gauge!("trivet_certificate_expiry_timestamp_seconds", "file" => file.display().to_string())
             .set(*end as f64);

@@ -7,6 +7,20 @@ use parking_lot::Mutex;
 
 static ALL: Mutex<BTreeMap<String, String>> = Mutex::new(BTreeMap::new());
 
+/// How to look again at what was looked at before.
+static LOOKS: Mutex<Vec<fn()>> = Mutex::new(Vec::new());
+
+/// Has `look` called whenever the warnings are to be as new as can be; it [`set`]s what it finds.
+pub fn look_with(look: fn()) {
+    LOOKS.lock().push(look);
+}
+
+/// Looks again at everything about which there may be a warning.
+pub fn look_again() {
+    let looks = LOOKS.lock().clone();
+    looks.iter().for_each(|look| look());
+}
+
 /// What is to be said about `subject` from now on, `None` when nothing is any more; whether that is news.
 pub fn set(subject: impl Into<String>, warning: Option<String>) -> bool {
     let mut all = ALL.lock();
@@ -37,5 +51,15 @@ mod tests {
         assert!(all().contains(&"it leaks".to_owned()));
         assert!(set("a test's file", None));
         assert!(!all().contains(&"it leaks".to_owned()));
+    }
+
+    #[test]
+    fn who_warns_is_asked_to_look_again() {
+        look_with(|| {
+            set("a second look", Some("it still leaks".into()));
+        });
+        assert!(!all().contains(&"it still leaks".to_owned()));
+        look_again();
+        assert!(all().contains(&"it still leaks".to_owned()));
     }
 }

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Once;
 
 use parking_lot::Mutex;
 
@@ -15,6 +16,8 @@ static READ: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
 /// Looks who may read or write the file, and warns in the log and in `/status` when others than its owner may. To be called
 /// whenever such a file is read.
 pub fn look(path: &Path) {
+    static FIRST: Once = Once::new();
+    FIRST.call_once(|| warnings::look_with(look_again));
     READ.lock().insert(path.to_owned());
     judge(path);
 }
