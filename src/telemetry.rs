@@ -3,21 +3,20 @@
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use axum::Router;
-use axum::http::{StatusCode, header};
-use axum::response::IntoResponse;
-use axum::routing::get;
+use http::StatusCode;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::net::TcpListener;
 
+use self::answers::{Answer, Answers};
 use self::queue::{ProgramLog, QUEUE, Source};
 use crate::config::{Log, LogFormat, Metrics};
 use crate::process::server::Server;
 use crate::process::{Failure, Shutdown, warnings};
 
 pub mod access;
+pub mod answers;
 mod line;
 mod queue;
 
@@ -135,12 +134,13 @@ impl MetricsServer {
                 upkeep.run_upkeep();
             }
         });
-        let router = router(handle, status);
-        let served =
-            axum::serve(self.listener, router).with_graceful_shutdown(async move { shutdown.wait().await });
-        if let Err(e) = served.await {
-            tracing::error!(error = %e, "the metrics server stopped");
-        }
+        answers::serve(
+            self.listener,
+            answers(handle, status),
+            "only /metrics and /status are here\n",
+            shutdown.wait(),
+        )
+        .await;
         cleaner.abort();
     }
 }
@@ -156,14 +156,12 @@ fn with_warnings(mut status: Value) -> Value {
     status
 }
 
-fn router(handle: PrometheusHandle, status: StatusFn) -> Router {
-    Router::new()
-        .route(
-            "/metrics",
-            get(move || async move {
-                ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], handle.render())
-            }),
-        )
-        .route("/status", get(move || async move { axum::Json(with_warnings(status())).into_response() }))
-        .fallback(|| async { (StatusCode::NOT_FOUND, "only /metrics and /status are here\n") })
+fn answers(handle: PrometheusHandle, status: StatusFn) -> Answers {
+    Arc::new(move |path| match path {
+        "/metrics" => {
+            Some(Answer::new(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", handle.render()))
+        }
+        "/status" => Some(Answer::json(&with_warnings(status()))),
+        _ => None,
+    })
 }

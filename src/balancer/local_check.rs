@@ -2,13 +2,12 @@
 
 use std::sync::Arc;
 
-use axum::Router;
-use axum::http::StatusCode;
-use axum::routing::get;
+use http::StatusCode;
 use tokio::net::TcpListener;
 
 use crate::process::Shutdown;
 use crate::proxy::upstream::HttpPool;
+use crate::telemetry::answers::{self, Answer, Answers};
 
 /// Serves the check on a bound socket.
 pub struct LocalCheck(pub TcpListener);
@@ -23,39 +22,30 @@ impl LocalCheck {
     /// node that hears nobody may be the last one, or one whose network is at fault: it should have the virtual address
     /// only while nobody else wants it.
     pub async fn serve(self, node: String, pool: Arc<HttpPool>, shutdown: Shutdown) {
-        let others = pool.clone();
-        let own = move || {
-            std::future::ready(if shutdown.is_stopping() {
-                (StatusCode::SERVICE_UNAVAILABLE, "stopping\n")
-            } else {
-                (StatusCode::OK, "ok\n")
-            })
-        };
-        let backends = move || {
-            std::future::ready(if pool.usable() == 0 {
-                (StatusCode::SERVICE_UNAVAILABLE, "no back end is up\n")
-            } else {
-                (StatusCode::OK, "ok\n")
-            })
-        };
-        let others = move || {
-            let all = others.backends();
+        let others = move |pool: &HttpPool| {
+            let all = pool.backends();
             let mut elsewhere = all.iter().filter(|b| b.name() != node).peekable();
-            let answer = if elsewhere.peek().is_none() {
+            if elsewhere.peek().is_none() {
                 (StatusCode::OK, "there is no other node\n")
             } else if elsewhere.any(|b| !b.is_silent()) {
                 (StatusCode::OK, "ok\n")
             } else {
                 (StatusCode::SERVICE_UNAVAILABLE, "no other node is heard\n")
-            };
-            std::future::ready(answer)
+            }
         };
-        let router = Router::new()
-            .route("/healthz", get(own))
-            .route("/healthz/backends", get(backends))
-            .route("/healthz/others", get(others));
-        if let Err(e) = axum::serve(self.0, router).await {
-            tracing::error!(error = %e, "the local check stopped");
-        }
+        let answers: Answers = Arc::new(move |path| {
+            let (status, text) = match path {
+                "/healthz" if shutdown.is_stopping() => (StatusCode::SERVICE_UNAVAILABLE, "stopping\n"),
+                "/healthz" => (StatusCode::OK, "ok\n"),
+                "/healthz/backends" if pool.usable() == 0 => {
+                    (StatusCode::SERVICE_UNAVAILABLE, "no back end is up\n")
+                }
+                "/healthz/backends" => (StatusCode::OK, "ok\n"),
+                "/healthz/others" => others(&pool),
+                _ => return None,
+            };
+            Some(Answer::text(status, text))
+        });
+        answers::serve(self.0, answers, "", std::future::pending()).await;
     }
 }
