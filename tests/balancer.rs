@@ -1,8 +1,6 @@
 //! The balancer as its clients and back ends see it: the real program between them.
 #![allow(missing_docs)]
 
-mod support;
-
 use std::path::PathBuf;
 use std::time::Duration;
 

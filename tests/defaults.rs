@@ -8,9 +8,10 @@ use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use trivet::config::{self, Validate};
-use trivet::{balancer, web};
 use trivet_app as app;
+use trivet_balancer as balancer;
+use trivet_base::config::{self, Validate};
+use trivet_web as web;
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))

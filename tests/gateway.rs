@@ -1,8 +1,6 @@
 //! The database gateway as applications, members and keepers see it: the real program between them.
 #![allow(missing_docs)]
 
-mod support;
-
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,6 +9,7 @@ use tokio::time::Instant;
 
 use support::authority::Authority;
 use support::backend::Backend;
+use support::built::built;
 use support::client::Wire;
 use support::program::Program;
 use support::until;
@@ -537,7 +536,7 @@ async fn sockets_that_systemd_holds_are_served_and_refuse_nobody_while_the_gatew
     let start = || {
         let mut shell = std::process::Command::new("bash");
         shell.args(["-c", "exec 3<&0 </dev/null; LISTEN_FDS=1 LISTEN_PID=$$ exec \"$@\"", "bash"]);
-        shell.arg(env!("CARGO_BIN_EXE_trivet-balancer")).arg("--config").arg(&config);
+        shell.arg(built("trivet-balancer")).arg("--config").arg(&config);
         shell.stdin(std::os::fd::OwnedFd::from(held.try_clone().unwrap()));
         Program::spawn(shell)
     };
@@ -557,7 +556,7 @@ async fn a_socket_of_systemd_that_is_in_no_listen_key_is_told_and_the_configured
     let (config, _rest) = Scene::prepare("", "500ms", "127.0.0.1:0").await;
     let mut shell = std::process::Command::new("bash");
     shell.args(["-c", "exec 3<&0 </dev/null; LISTEN_FDS=1 LISTEN_PID=$$ exec \"$@\"", "bash"]);
-    shell.arg(env!("CARGO_BIN_EXE_trivet-balancer")).arg("--config").arg(&config);
+    shell.arg(built("trivet-balancer")).arg("--config").arg(&config);
     let address = held.local_addr().unwrap();
     shell.stdin(std::os::fd::OwnedFd::from(held));
     let gateway = Program::spawn(shell);

@@ -1,9 +1,6 @@
 //! Back ends that speak HTTP/2 (RFC 9113), behind clients of either version.
 #![allow(missing_docs)]
 
-#[path = "support/mod.rs"]
-mod support;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 

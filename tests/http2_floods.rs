@@ -2,8 +2,6 @@
 //! are served meanwhile. Over TLS and in plain text.
 #![allow(missing_docs)]
 
-mod support;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;

@@ -1,14 +1,12 @@
 //! The keeper as a program: bad configuration, life without mysqld, stop.
 
-#[path = "support/built.rs"]
-mod built;
-
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
+use support::built::built;
 use tokio::time::Instant;
 
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
@@ -62,7 +60,7 @@ impl Node {
     fn command(&self) -> Command {
         let file = self.directory.path().join("keeper.json");
         std::fs::write(&file, self.config.to_string()).unwrap();
-        let mut command = Command::new(built::built("trivet-keeper"));
+        let mut command = Command::new(built("trivet-keeper"));
         command.arg("--config").arg(file).env_remove("NOTIFY_SOCKET");
         command
     }

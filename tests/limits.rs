@@ -1,8 +1,6 @@
 //! What happens at the limits, seen from outside: the table in docs/limits.md, row by row.
 #![allow(missing_docs)]
 
-mod support;
-
 use std::net::IpAddr;
 use std::process::Command;
 use std::time::Duration;

@@ -1,8 +1,6 @@
 //! A log that nobody reads, as when journald stands still: requests are answered all the same, and what is missing is told.
 #![allow(missing_docs)]
 
-mod support;
-
 use std::io::{BufRead, BufReader};
 use std::process::{Child, ChildStderr, Command, Stdio};
 
@@ -10,6 +8,7 @@ use serde_json::Value;
 use support::authority::Authority;
 use support::backend::Backend;
 use support::balancer_config::{BalancerConfig, SITE};
+use support::built::built;
 use support::client::Wire;
 use support::one_back_end::get;
 use support::until;
@@ -23,7 +22,7 @@ struct Balancer {
 
 impl Balancer {
     fn start(config: &BalancerConfig<'_>, authority: &Authority) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_trivet-balancer"))
+        let mut child = Command::new(built("trivet-balancer"))
             .arg("--config")
             .arg(config.write(authority))
             .stderr(Stdio::piped())

@@ -1,9 +1,6 @@
 //! The operator's command as its users meet it.
 #![allow(missing_docs)]
 
-#[path = "support/built.rs"]
-mod built;
-
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
@@ -15,18 +12,19 @@ use std::time::Duration;
 
 use rustls::{ClientConnection, ServerConfig, ServerConnection, StreamOwned};
 use serde_json::{Value, json};
-use trivet::config::TlsFiles;
-use trivet::tls;
-use trivet::tls::options::{CertificateFiles, PublicTls};
-use trivet::tls::site::SiteCertificates;
+use support::built::built;
+use trivet_base::config::TlsFiles;
 use trivet_operator::cluster::Cluster;
 use trivet_operator::status::{self, Verdict};
+use trivet_tls as tls;
+use trivet_tls::options::{CertificateFiles, PublicTls};
+use trivet_tls::site::SiteCertificates;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
 fn trivet(arguments: &[&str]) -> (i32, String, String) {
     let Output { status, stdout, stderr } =
-        Command::new(built::built("trivet")).args(arguments).env_remove("NO_COLOR").output().unwrap();
+        Command::new(built("trivet")).args(arguments).env_remove("NO_COLOR").output().unwrap();
     let text = |b: Vec<u8>| String::from_utf8(b).unwrap();
     (status.code().unwrap_or(-1), text(stdout), text(stderr))
 }
@@ -323,7 +321,7 @@ fn on_the_node_itself_units_that_gave_up_and_open_secrets_are_told() {
     std::fs::set_permissions(bin.join("systemctl"), std::fs::Permissions::from_mode(0o755)).unwrap();
 
     let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
-    let output = Command::new(built::built("trivet"))
+    let output = Command::new(built("trivet"))
         .args(["status", "--json", "--cluster", world.cluster().to_str().unwrap(), "--secrets"])
         .arg(&secrets)
         .env("PATH", path)

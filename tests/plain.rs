@@ -1,8 +1,6 @@
 //! The balancer in plain text, behind something that ends TLS itself: HTTP served as it comes, back ends without TLS.
 #![allow(missing_docs)]
 
-mod support;
-
 use std::path::PathBuf;
 
 use support::app::{Act, App};

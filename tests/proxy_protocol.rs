@@ -1,8 +1,6 @@
 //! The PROXY protocol from outside (HAProxy's doc/proxy-protocol.txt): whose address is told, and who may tell it.
 #![allow(missing_docs)]
 
-mod support;
-
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -15,7 +13,7 @@ use support::program::Program;
 use support::until;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use trivet::http::proxy_protocol::{Header, Version, parse, write};
+use trivet_http::proxy_protocol::{Header, Version, parse, write};
 
 const HERE: &str = "proxy_protocol = { from = [\"127.0.0.1\"] }";
 

@@ -1,12 +1,10 @@
 //! Balancer and web tier as processes: when they are ready, how they end, and what their threads share.
 #![allow(missing_docs)]
 
-mod support;
-
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixDatagram;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use serde_json::{Value, json};
@@ -14,10 +12,10 @@ use support::PATIENCE;
 use support::app::App;
 use support::authority::Authority;
 use support::balancer_config::{BalancerConfig, SITE};
+use support::built::built;
 use support::program::{Program, call, call_other};
 
-const BALANCER: &str = env!("CARGO_BIN_EXE_trivet-balancer");
-const WEB: &str = env!("CARGO_BIN_EXE_trivet-web");
+const WEB: &str = "trivet-web";
 
 /// A balancer in plain text before one back end.
 fn plain(authority: &Authority, back_end: SocketAddr, top: &str) -> PathBuf {
@@ -40,7 +38,7 @@ fn starting(authority: &Authority) -> (Program, TcpStream, UnixDatagram) {
     let notify = authority.path("notify");
     let systemd = UnixDatagram::bind(&notify).unwrap();
     systemd.set_read_timeout(Some(PATIENCE)).unwrap();
-    let mut command = Command::new(BALANCER);
+    let mut command = Command::new(built("trivet-balancer"));
     command.arg("--config").arg(config).env("NOTIFY_SOCKET", notify);
     let program = Program::begin(command);
     let (check, _) = back_end.accept().unwrap();
@@ -214,5 +212,4 @@ fn bad_numbers_of_threads_exit_64() {
         assert_eq!(code, 64, "{said}");
         assert!(said.contains("threads: must be from 1 to 1024"), "{said}");
     }
-    assert!(Path::new(WEB).exists());
 }

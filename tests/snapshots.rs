@@ -1,11 +1,10 @@
 //! The configuration that NixOS generates for the test cluster (vm-tests/snapshots) is read by the real programs here, where
 //! nothing of NixOS is built: a key that module and program do not agree on fails this test, not a node.
 
-#[path = "support/built.rs"]
-mod built;
-
 use std::path::{Path, PathBuf};
 use std::process::Command;
+
+use support::built::built;
 
 fn snapshots() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("vm-tests/snapshots")
@@ -35,11 +34,11 @@ fn files_below(folder: &Path) -> Vec<PathBuf> {
 #[test]
 fn every_generated_configuration_passes_its_programs_check() {
     let programs = [
-        ("balancer.json", built::built("trivet-balancer")),
-        ("gateway.json", built::built("trivet-balancer")),
-        ("web.json", built::built("trivet-web")),
-        ("app.json", built::built("trivet-app")),
-        ("keeper.json", built::built("trivet-keeper")),
+        ("balancer.json", built("trivet-balancer")),
+        ("gateway.json", built("trivet-balancer")),
+        ("web.json", built("trivet-web")),
+        ("app.json", built("trivet-app")),
+        ("keeper.json", built("trivet-keeper")),
     ];
     for node in nodes() {
         for (file, program) in &programs {
@@ -58,7 +57,7 @@ fn every_generated_configuration_passes_its_programs_check() {
 #[test]
 fn the_operators_command_reads_the_cluster_file() {
     let out = tempfile::tempdir().unwrap();
-    let made = Command::new(built::built("trivet"))
+    let made = Command::new(built("trivet"))
         .args(["secrets", "init", "--cluster"])
         .arg(snapshots().join("cluster.json"))
         .arg("--out")

@@ -1,8 +1,6 @@
 //! TLS as the public meets it: the real balancer, and clients of every kind.
 #![allow(missing_docs)]
 
-mod support;
-
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
@@ -23,8 +21,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
-use trivet::config::TlsFiles;
-use trivet::tls;
+use trivet_base::config::TlsFiles;
+use trivet_tls as tls;
 
 const SECRET: &str = "1f1e1d1c1b1a191817161514131211100f0e0d0c0b0a09080706050403020100";
 

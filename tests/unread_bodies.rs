@@ -2,8 +2,6 @@
 //! What is left on such a connection would be a part of the next request, which is somebody else's.
 #![allow(missing_docs)]
 
-mod support;
-
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -21,9 +19,9 @@ use support::program::Program;
 use support::until;
 use tokio::net::TcpListener;
 use tokio::time::timeout;
-use trivet::tls;
+use trivet_tls as tls;
 
-const WEB: &str = env!("CARGO_BIN_EXE_trivet-web");
+const WEB: &str = "trivet-web";
 
 /// How much of a request's body a server reads before it answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

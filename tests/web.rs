@@ -1,8 +1,6 @@
 //! The web tier as balancers, apps and other web tiers see it: the real program between them.
 #![allow(missing_docs)]
 
-mod support;
-
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,9 +15,9 @@ use support::program::{Program, call_other};
 use support::until;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
-use trivet::tls;
+use trivet_tls as tls;
 
-const WEB: &str = env!("CARGO_BIN_EXE_trivet-web");
+const WEB: &str = "trivet-web";
 
 /// A node: its app, its web tier, its static files.
 struct Node {

@@ -12,7 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
-use trivet::process::Shutdown;
+use trivet_base::process::Shutdown;
 
 use super::connections::{client_from, engine};
 

@@ -1,7 +1,7 @@
 //! Chunked bodies.
 
 use bytes::BytesMut;
-use trivet::http::body::{self, BadBody, Decoder, Framing, Step};
+use trivet_http::body::{self, BadBody, Decoder, Framing, Step};
 
 use super::strict_reader;
 

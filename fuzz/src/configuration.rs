@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use trivet::config;
+use trivet_base::config;
 
 /// No panic; an error is one line that says where: at a key, or in the text.
 pub fn any(bytes: &[u8]) {
@@ -10,8 +10,8 @@ pub fn any(bytes: &[u8]) {
     for name in ["fuzz.toml", "fuzz.json"] {
         let path = Path::new(name);
         let errors = [
-            config::parse::<trivet::balancer::config::Config>(path, text).err(),
-            config::parse::<trivet::web::config::Config>(path, text).err(),
+            config::parse::<trivet_balancer::config::Config>(path, text).err(),
+            config::parse::<trivet_web::config::Config>(path, text).err(),
         ];
         for error in errors.into_iter().flatten() {
             let told = error.to_string();

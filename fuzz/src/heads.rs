@@ -4,12 +4,12 @@ use std::net::IpAddr;
 
 use bytes::BytesMut;
 use http::Method;
-use trivet::http::body::Framing;
-use trivet::http::request::Request;
-use trivet::http::response::Response;
-use trivet::http::scan::Scan;
-use trivet::http::steps::{self, Peer, Policy};
-use trivet::tls::clients::ClientVerified;
+use trivet_http::body::Framing;
+use trivet_http::request::Request;
+use trivet_http::response::Response;
+use trivet_http::scan::Scan;
+use trivet_http::steps::{self, Peer, Policy};
+use trivet_tls::clients::ClientVerified;
 
 use super::strict_reader;
 

@@ -1,6 +1,6 @@
 //! PROXY headers.
 
-use trivet::http::proxy_protocol::{self, Header, Version};
+use trivet_http::proxy_protocol::{self, Header, Version};
 
 /// What was found does not change when more bytes come; what is written is read back.
 pub fn header(bytes: &[u8]) {

@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use super::config::Config;
-use trivet::config::{self, ConfigError};
-use trivet::process::{self, Failure};
+use trivet_base::config::{self, ConfigError};
+use trivet_base::process::{self, Failure};
 
 mod commands;
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use sqlx::mysql::{MySqlConnectOptions, MySqlSslMode};
 
-use trivet::config::{self, ConfigError, Invalid, Log, Metrics, Validate};
+use trivet_base::config::{self, ConfigError, Invalid, Log, Metrics, Validate};
 
 /// Where an environment variable stands in error messages, in place of a file name.
 const ENVIRONMENT: &str = "environment";
@@ -275,7 +275,7 @@ impl Database {
 }
 
 fn read_ca(file: &Path, path: &Path) -> Result<Vec<u8>, ConfigError> {
-    trivet::tls::load_certificates(path)?;
+    trivet_tls::load_certificates(path)?;
     std::fs::read(path)
         .map_err(|e| ConfigError::at(file, "database.ca_file", format_args!("{}: {e}", path.display())))
 }

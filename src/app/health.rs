@@ -21,7 +21,7 @@ use super::error::Error;
 use super::site::{Shared, Site};
 use super::store::housekeeping::{self, SigningKey};
 use super::store::texts;
-use trivet::process::{Shutdown, notify_status};
+use trivet_base::process::{Shutdown, notify_status};
 
 /// Between two probes.
 const PERIOD: Duration = Duration::from_millis(250);

@@ -30,8 +30,8 @@ use tokio::net::TcpListener;
 
 use db::Db;
 pub use site::Site;
-use trivet::process::{Failure, Shutdown, notify_ready};
-use trivet::telemetry::{self, MetricsServer};
+use trivet_base::process::{Failure, Shutdown, notify_ready};
+use trivet_base::telemetry::{self, MetricsServer};
 
 /// Between saying that we stop and refusing connections: the web tier's health check, every half second, has to fail
 /// twice before it stops sending requests.

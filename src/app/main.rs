@@ -3,6 +3,6 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    trivet::tls::install_provider();
+    trivet_tls::install_provider();
     trivet_app::cli::main()
 }

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::config::{self, ConfigError, Invalid, Log, Metrics, Validate};
-use crate::http::proxy_protocol::Trust;
-use crate::process::{descriptors, workers};
-use crate::tls::site::SiteCertificates;
+use trivet_base::config::{self, ConfigError, Invalid, Log, Metrics, Validate};
+use trivet_base::process::{descriptors, workers};
+use trivet_http::proxy_protocol::Trust;
+use trivet_tls::site::SiteCertificates;
 
 mod database;
 pub mod defaults;
@@ -151,7 +151,7 @@ impl Validate for Config {
                     return Invalid::err("domain", "is missing; it is the name that the site answers to");
                 }
                 for name in self.server_names() {
-                    if crate::tls::server_name(&name).is_none() {
+                    if trivet_tls::server_name(&name).is_none() {
                         return Invalid::err(
                             "https.server_names",
                             format_args!("\"{name}\" is no host name"),
@@ -210,7 +210,7 @@ impl Validate for Config {
         for files in
             self.web.iter().filter_map(|w| w.tls.as_ref()).chain(self.database.iter().map(|d| &d.tls))
         {
-            crate::tls::client_config(files, &[])?;
+            trivet_tls::client_config(files, &[])?;
         }
         Ok(())
     }
@@ -218,7 +218,7 @@ impl Validate for Config {
     fn warnings(&self) -> Vec<String> {
         let authority = self.web.as_ref().and_then(|w| w.tls.as_ref()).map(|t| t.ca.as_path());
         let files = self.https.as_ref().map(Https::certificates).unwrap_or_default();
-        let mut all = crate::tls::site::gaps(&files, authority);
+        let mut all = trivet_tls::site::gaps(&files, authority);
         all.extend(descriptors::scarce(self.descriptors()));
         all
     }

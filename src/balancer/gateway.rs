@@ -28,13 +28,13 @@ use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::config;
-use crate::config::ConfigError;
-use crate::pool::timing::Timing;
-use crate::pool::{Backend, NewBackend, Pool, PoolLimits, Spec};
-use crate::process::workers::Workers;
-use crate::process::{Heartbeats, Shutdown};
-use crate::proxy::check::HttpCheck;
-use crate::tls;
+use trivet_base::config::ConfigError;
+use trivet_base::process::workers::Workers;
+use trivet_base::process::{Heartbeats, Shutdown};
+use trivet_pool::timing::Timing;
+use trivet_pool::{Backend, NewBackend, Pool, PoolLimits, Spec};
+use trivet_proxy::check::HttpCheck;
+use trivet_tls as tls;
 
 mod connection;
 mod ending;

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use http::StatusCode;
 use tokio::net::TcpListener;
 
-use crate::process::Shutdown;
-use crate::proxy::upstream::HttpPool;
-use crate::telemetry::answers::{self, Answer, Answers};
+use trivet_base::process::Shutdown;
+use trivet_base::telemetry::answers::{self, Answer, Answers};
+use trivet_proxy::upstream::HttpPool;
 
 /// Serves the check on a bound socket.
 pub struct LocalCheck(pub TcpListener);

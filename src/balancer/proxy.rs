@@ -7,17 +7,17 @@ use http::header::{CACHE_CONTROL, HeaderName, HeaderValue, LOCATION};
 use http::{Method, StatusCode};
 
 use super::config::Web;
-use crate::config::ConfigError;
-use crate::http::head::RequestHead as _;
-use crate::http::request::Request;
-use crate::http::steps::{self, Admitted};
-use crate::pool::{NewBackend, Pool, PoolLimits, Scope, Spec};
-use crate::proxy::check::HttpCheck;
-use crate::proxy::config::Protocol;
-use crate::proxy::exchange::Exchange;
-use crate::proxy::upstream::{HttpPool, Upstream, UpstreamConfig};
-use crate::proxy::{Answer, Content, Destination, Route, Service};
-use crate::tls;
+use trivet_base::config::ConfigError;
+use trivet_http::head::RequestHead as _;
+use trivet_http::request::Request;
+use trivet_http::steps::{self, Admitted};
+use trivet_pool::{NewBackend, Pool, PoolLimits, Scope, Spec};
+use trivet_proxy::check::HttpCheck;
+use trivet_proxy::config::Protocol;
+use trivet_proxy::exchange::Exchange;
+use trivet_proxy::upstream::{HttpPool, Upstream, UpstreamConfig};
+use trivet_proxy::{Answer, Content, Destination, Route, Service};
+use trivet_tls as tls;
 
 /// What the balancer does with a request.
 pub struct Balancer {

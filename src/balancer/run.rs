@@ -9,17 +9,17 @@ use super::gateway::Gateway;
 use super::local_check::LocalCheck;
 use super::proxy::{self, Balancer};
 use super::status::Status;
-use crate::config::ConfigError;
-use crate::http::steps::{self, Policy, Position};
-use crate::process::server::{Server, ServiceHandle};
-use crate::process::workers::Workers;
-use crate::process::{Failure, descriptors};
-use crate::proxy::Engine;
-use crate::proxy::admission::{Admission, Rules};
-use crate::proxy::server::{self as listeners, Connections, Endpoint, Limits, Serving};
-use crate::proxy::upstream::{self, HttpPool};
-use crate::telemetry::{self, MetricsServer};
-use crate::tls::site::{PublicServer, SiteCertificates};
+use trivet_base::config::ConfigError;
+use trivet_base::process::server::{Server, ServiceHandle};
+use trivet_base::process::workers::Workers;
+use trivet_base::process::{Failure, descriptors};
+use trivet_base::telemetry::{self, MetricsServer};
+use trivet_http::steps::{self, Policy, Position};
+use trivet_proxy::Engine;
+use trivet_proxy::admission::{Admission, Rules};
+use trivet_proxy::server::{self as listeners, Connections, Endpoint, Limits, Serving};
+use trivet_proxy::upstream::{self, HttpPool};
+use trivet_tls::site::{PublicServer, SiteCertificates};
 
 /// How often connections to back ends that are unused are looked at.
 const SWEEP: Duration = Duration::from_secs(5);

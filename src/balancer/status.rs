@@ -6,11 +6,11 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 
 use super::gateway::Gateway;
-use crate::process::Shutdown;
-use crate::process::workers::Workers;
-use crate::proxy::server::Connections;
-use crate::proxy::upstream::HttpPool;
-use crate::tls::site::{CertificateStatus, SiteCertificates};
+use trivet_base::process::Shutdown;
+use trivet_base::process::workers::Workers;
+use trivet_proxy::server::Connections;
+use trivet_proxy::upstream::HttpPool;
+use trivet_tls::site::{CertificateStatus, SiteCertificates};
 
 /// Everything `/status` is made of.
 pub struct Status {

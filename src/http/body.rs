@@ -6,9 +6,9 @@
 use bytes::{Buf, BytesMut};
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::http::field;
-use crate::http::scan::Scan;
-use crate::http::strict::is_token;
+use crate::field;
+use crate::scan::Scan;
+use crate::strict::is_token;
 
 /// How the end of a body is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

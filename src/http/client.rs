@@ -19,7 +19,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::sync::Mutex;
 
-use crate::http::proxy_protocol;
+use crate::proxy_protocol;
 
 /// Where requests go. `address` is `host:port`; `tls` holds the client configuration and the name that the peer's
 /// certificate must carry.

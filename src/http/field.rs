@@ -1,7 +1,7 @@
 //! Field lines, and those whose meaning ends at each hop.
 
-use crate::http::forwarded;
-use crate::http::strict::is_token;
+use crate::forwarded;
+use crate::strict::is_token;
 
 /// A part of a head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

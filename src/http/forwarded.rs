@@ -9,9 +9,9 @@ use std::net::IpAddr;
 use http::Version;
 use http::header::{HeaderName, VIA};
 
-use crate::http::steps::Admitted;
-use crate::telemetry::write_address;
-use crate::tls::clients::ClientVerified;
+use crate::steps::Admitted;
+use trivet_base::telemetry::write_address;
+use trivet_tls::clients::ClientVerified;
 
 /// `X-Forwarded-For`
 pub const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -166,7 +166,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::tls::clients::ClientCertificate;
+    use trivet_tls::clients::ClientCertificate;
 
     #[test]
     fn what_forwarding_adds_is_within_what_is_reckoned_with() {

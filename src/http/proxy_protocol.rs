@@ -16,7 +16,7 @@ use serde::Deserialize;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
-use crate::config::{self, Invalid};
+use trivet_base::config::{self, Invalid};
 
 mod v1;
 mod v2;

@@ -10,7 +10,7 @@ use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::io::poll_read_buf;
 
-use crate::http::body::{self, BadBody, Decoder, Framing, Step};
+use crate::body::{self, BadBody, Decoder, Framing, Step};
 
 /// Content up to this size is put behind what waits to be written, so that both leave in one system call (and one TLS
 /// record); larger content is written from where it was read.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-use crate::http::body::BadBody;
+use crate::body::BadBody;
 
 /// The client has sent as many requests as it may; after this time it may send one (RFC 9110 section 10.2.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -9,14 +9,14 @@ use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{Method, Uri, Version};
 
-use crate::http::body::Framing;
-use crate::http::field::{self, Field, Kind, Options, Span};
-use crate::http::forwarded;
-use crate::http::head::RequestHead;
-use crate::http::refusal::Refusal;
-use crate::http::steps::{self, Admitted, Policy};
-use crate::http::strict;
-use crate::http::websocket::{self, Challenge};
+use crate::body::Framing;
+use crate::field::{self, Field, Kind, Options, Span};
+use crate::forwarded;
+use crate::head::RequestHead;
+use crate::refusal::Refusal;
+use crate::steps::{self, Admitted, Policy};
+use crate::strict;
+use crate::websocket::{self, Challenge};
 
 /// Field lines that a head can have at most, whatever the configuration allows.
 pub const MOST_FIELDS: usize = 256 + forwarded::MOST_ADDED_FIELDS;

@@ -6,11 +6,11 @@ use bytes::BytesMut;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode, Version};
 
-use crate::http::body::Framing;
-use crate::http::field::{self, Field, Kind, Options, Span};
-use crate::http::forwarded::X_REQUEST_ID;
-use crate::http::request::MOST_FIELDS;
-use crate::http::strict;
+use crate::body::Framing;
+use crate::field::{self, Field, Kind, Options, Span};
+use crate::forwarded::X_REQUEST_ID;
+use crate::request::MOST_FIELDS;
+use crate::strict;
 
 /// What is wrong with an answer; the client gets 502.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -105,7 +105,7 @@ impl Response {
             fields.push(Field { name: Span::of(&raw, name), value: Span::of(&raw, value), kind });
         }
         if options.names {
-            crate::http::request::nominate(&raw, &mut fields).map_err(|_| BadResponse::Length)?;
+            crate::request::nominate(&raw, &mut fields).map_err(|_| BadResponse::Length)?;
         }
         if length.is_some() && chunked {
             return Err(BadResponse::Length);

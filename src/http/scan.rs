@@ -2,7 +2,7 @@
 
 use memchr::memchr;
 
-use crate::http::refusal::Refusal;
+use crate::refusal::Refusal;
 
 /// Looks for the empty line that ends a head, over as many calls as the head takes to come.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]

@@ -14,13 +14,13 @@ use http::{Method, StatusCode, Version};
 use ipnet::IpNet;
 use pingora::protocols::l4::ext::get_tcp_info;
 
-use crate::http::forwarded::{
+use crate::forwarded::{
     self, TRIVET_HOP, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PORT, X_FORWARDED_PROTO, X_REQUEST_ID,
 };
-use crate::http::head::RequestHead;
-use crate::http::refusal::Refusal;
-use crate::http::strict;
-use crate::tls::clients::ClientVerified;
+use crate::head::RequestHead;
+use crate::refusal::Refusal;
+use crate::strict;
+use trivet_tls::clients::ClientVerified;
 
 /// Who sends the requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -157,7 +157,7 @@ impl Admitted {
 }
 
 /// The steps before a request is served. That the head itself is well formed is its parser's affair: the engine's for
-/// HTTP/1 ([`crate::http::strict`]), the protocol's own for HTTP/2.
+/// HTTP/1 ([`crate::strict`]), the protocol's own for HTTP/2.
 pub fn admit(head: &impl RequestHead, peer: &Peer, policy: &Policy) -> Result<Admitted, Refusal> {
     // Size first: nothing else is worth reading in an oversized head.
     if head.size() > policy.max_header_size {
@@ -269,7 +269,7 @@ fn is_keyed(target: &[u8]) -> bool {
 ///
 /// ```
 /// use http::{Method, StatusCode};
-/// use trivet::http::steps::redirect_to_https;
+/// use trivet_http::steps::redirect_to_https;
 ///
 /// let (status, location) = redirect_to_https(&Method::POST, "www.foobar.com", 8443, "/form?a=b");
 /// assert_eq!(status, StatusCode::PERMANENT_REDIRECT);

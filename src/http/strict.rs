@@ -1,13 +1,13 @@
 //! Strict HTTP: what is refused so that no request can be read in two ways, by us and by a back end. Here stands what any
-//! version can carry; where the messages of HTTP/1 begin and end is in [`crate::http::request`] and [`crate::http::body`].
+//! version can carry; where the messages of HTTP/1 begin and end is in [`crate::request`] and [`crate::body`].
 
 use std::borrow::Cow;
 
 use http::Method;
 use memchr::{memchr, memchr2};
 
-use crate::http::head::RequestHead;
-use crate::http::refusal::Refusal;
+use crate::head::RequestHead;
+use crate::refusal::Refusal;
 
 /// The value of Content-Length (RFC 9110 section 8.6): digits and nothing else. Eighteen of them cannot overflow, and are
 /// an exabyte.
@@ -149,7 +149,7 @@ pub fn has_dot_segments(path: &str) -> bool {
 /// where there is one.
 ///
 /// ```
-/// use trivet::http::strict::host_and_port;
+/// use trivet_http::strict::host_and_port;
 ///
 /// assert_eq!(host_and_port("WWW.foobar.com.:8443"), Some(("www.foobar.com".into(), Some(8443))));
 /// assert_eq!(host_and_port("[2001:DB8::1]"), Some(("[2001:db8::1]".into(), None)));

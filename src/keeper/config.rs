@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use serde::Deserialize;
 
-use trivet::config::{self, Invalid, Log, Metrics, TlsFiles, Validate};
+use trivet_base::config::{self, Invalid, Log, Metrics, TlsFiles, Validate};
 
 /// The whole configuration of `trivet-keeper`.
 #[derive(Debug, Clone, Deserialize)]
@@ -139,7 +139,7 @@ fn default_state_directory() -> PathBuf {
 }
 
 fn default_control_socket() -> PathBuf {
-    super::api::DEFAULT_SOCKET.into()
+    trivet_keeper_api::DEFAULT_SOCKET.into()
 }
 
 fn default_socket() -> PathBuf {
@@ -211,7 +211,7 @@ impl Config {
             config::unique(&format!("members.{key}"), addresses.iter().map(String::as_str))?;
         }
         for (i, member) in self.members.iter().enumerate() {
-            if trivet::tls::server_name(&member.name).is_none() {
+            if trivet_tls::server_name(&member.name).is_none() {
                 return Invalid::err(
                     format!("members[{i}].name"),
                     format_args!("\"{}\" cannot stand in a certificate as a DNS name", member.name),

@@ -20,13 +20,15 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot};
 
-use trivet::process::Shutdown;
+use trivet_base::process::Shutdown;
 
-use super::api::{ForcePlan, ForceRequest, PrepareStopAnswer, Refused, SwitchoverAnswer, SwitchoverRequest};
 use super::board::Board;
 use super::leave;
 use super::model::Force;
 use super::switchover::{Outcome, Switchover};
+use trivet_keeper_api::{
+    ForcePlan, ForceRequest, PrepareStopAnswer, Refused, SwitchoverAnswer, SwitchoverRequest,
+};
 
 /// MySQL's part of a switchover that an operator asked for.
 const MOVE: Duration = Duration::from_secs(30);

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use trivet::config::ConfigError;
-use trivet::tls::private;
+use trivet_base::config::ConfigError;
+use trivet_tls::private;
 
 use super::config::Mysql;
 

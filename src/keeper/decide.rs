@@ -384,7 +384,7 @@ fn reports(peers: &Peers) -> impl Iterator<Item = (&str, &Report)> {
 }
 
 /// A set for people: cut where it is long.
-fn brief(set: &super::gtid::GtidSet) -> String {
+fn brief(set: &trivet_keeper_api::gtid::GtidSet) -> String {
     const LONG: usize = 200;
     let text = set.to_string();
     if text.len() <= LONG { text } else { format!("{}… ({} transactions)", &text[..LONG], set.count()) }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use metrics::gauge;
 
-use trivet::process::Shutdown;
+use trivet_base::process::Shutdown;
 
 use super::board::Board;
 use super::config::Mysql;

@@ -8,8 +8,8 @@ use super::accounts;
 use super::config::Config;
 use super::credentials::Credentials;
 use super::decide::Action;
-use super::gtid::GtidSet;
 use super::sql::{Sql, SqlError, quote, within};
+use trivet_keeper_api::gtid::GtidSet;
 
 /// Setting a variable, looking something up.
 const SHORT: Duration = Duration::from_secs(10);
@@ -219,7 +219,9 @@ async fn backlog(sql: &mut Sql) -> Result<GtidSet, SqlError> {
             SHORT,
         )
         .await?;
-    text.unwrap_or_default().parse().map_err(|e: super::gtid::BadGtidSet| SqlError::Refused(e.to_string()))
+    text.unwrap_or_default()
+        .parse()
+        .map_err(|e: trivet_keeper_api::gtid::BadGtidSet| SqlError::Refused(e.to_string()))
 }
 
 async fn clone(

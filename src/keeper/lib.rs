@@ -7,7 +7,6 @@
 //! which is pure, and lets [`execute`] do the one step that comes out; [`server`] answers from the board by [`verdict`].
 
 pub mod accounts;
-pub mod api;
 pub mod attempts;
 pub mod board;
 pub mod config;
@@ -16,7 +15,6 @@ pub mod credentials;
 pub mod decide;
 pub mod disk;
 pub mod execute;
-pub mod gtid;
 pub mod leave;
 pub mod model;
 pub mod observe;

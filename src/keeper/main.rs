@@ -2,9 +2,10 @@
 
 use std::process::ExitCode;
 
-use trivet::{process, tls};
+use trivet_base::process;
 use trivet_keeper::config::Config;
 use trivet_keeper::run::run;
+use trivet_tls as tls;
 
 fn main() -> ExitCode {
     tls::install_provider();

@@ -1,5 +1,5 @@
 //! What several parts of the keeper speak about: plain types that know none of them. What is observed stands in
-//! [`report`](super::report), what operators exchange with a keeper in [`api`](super::api).
+//! [`report`](super::report), what operators exchange with a keeper in [`trivet_keeper_api`].
 
 mod cluster;
 mod force;

@@ -9,9 +9,9 @@ use sqlx::Row;
 use sqlx::mysql::MySqlRow;
 
 use super::config::Config;
-use super::gtid::GtidSet;
 use super::report::{CloneStatus, MemberState, Observation, Role, ViewMember};
 use super::sql::{Sql, SqlError, within};
+use trivet_keeper_api::gtid::GtidSet;
 
 /// How long what hardly changes (versions, plugins, schemas) is taken for true.
 const STATICS_LIFE: Duration = Duration::from_secs(5);
@@ -344,5 +344,5 @@ fn text(row: &MySqlRow, i: usize) -> Result<String, SqlError> {
 }
 
 fn gtids(row: &MySqlRow, i: usize) -> Result<GtidSet, SqlError> {
-    text(row, i)?.parse().map_err(|e: super::gtid::BadGtidSet| SqlError::Refused(e.to_string()))
+    text(row, i)?.parse().map_err(|e: trivet_keeper_api::gtid::BadGtidSet| SqlError::Refused(e.to_string()))
 }

@@ -8,10 +8,10 @@ use tokio::time::Instant;
 use http::StatusCode;
 use tokio::task::JoinSet;
 
-use trivet::config::ConfigError;
-use trivet::http::client::{Client, ClientError, Target};
-use trivet::process::{Heartbeats, Shutdown};
-use trivet::tls;
+use trivet_base::config::ConfigError;
+use trivet_base::process::{Heartbeats, Shutdown};
+use trivet_http::client::{Client, ClientError, Target};
+use trivet_tls as tls;
 
 use super::board::{Board, unix_ms};
 use super::config::{Config, Timing};

@@ -6,8 +6,8 @@
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use super::gtid::GtidSet;
 use super::report::{MemberState, Observation, Record};
+use trivet_keeper_api::gtid::GtidSet;
 
 /// The record file of one keeper.
 #[derive(Debug)]

@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::gtid::GtidSet;
+use trivet_keeper_api::gtid::GtidSet;
 
 /// `MEMBER_STATE` of `performance_schema.replication_group_members`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

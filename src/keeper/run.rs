@@ -10,10 +10,10 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use trivet::config::ConfigError;
-use trivet::process::{self, Beat, Failure, Heartbeats, Shutdown};
-use trivet::telemetry::{self, MetricsServer};
-use trivet::tls;
+use trivet_base::config::ConfigError;
+use trivet_base::process::{self, Beat, Failure, Heartbeats, Shutdown};
+use trivet_base::telemetry::{self, MetricsServer};
+use trivet_tls as tls;
 
 use super::board::Board;
 use super::config::Config;

@@ -6,13 +6,12 @@ use tokio::time::Instant;
 
 use metrics::{counter, gauge};
 
-use trivet::process::{self, Beat, Shutdown};
-use trivet::tls::private;
+use trivet_base::process::{self, Beat, Shutdown};
+use trivet_tls::private;
 
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use super::api::ForcePlan;
 use super::attempts::Attempts;
 use super::board::Board;
 use super::config::Config;
@@ -29,6 +28,7 @@ use super::record::RecordFile;
 use super::report::{Disk, MemberState, Observation, Peers, Phase, Role};
 use super::sql::{Sql, SqlError};
 use super::switchover::{Switchover, SwitchoverError};
+use trivet_keeper_api::ForcePlan;
 
 /// Back in the group for so long, earlier failures no longer count.
 const SETTLED: Duration = Duration::from_secs(30);

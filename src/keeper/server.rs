@@ -19,7 +19,7 @@ use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
 
-use trivet::process::Shutdown;
+use trivet_base::process::Shutdown;
 
 use super::board::Board;
 use super::verdict::{self, No};

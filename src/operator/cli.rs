@@ -8,9 +8,9 @@ use clap::{Args, Parser, Subcommand};
 
 use super::cluster::{self, Cluster};
 use super::{database, secrets, status, switchover};
-use trivet::config;
-use trivet::process::{self, Failure};
-use trivet_keeper::api;
+use trivet_base::config;
+use trivet_base::process::{self, Failure};
+use trivet_keeper_api as api;
 
 /// Operates a Trivet cluster.
 #[derive(Debug, Parser)]

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use trivet::config::{self, Invalid, Validate};
+use trivet_base::config::{self, Invalid, Validate};
 
 /// Where the NixOS modules put the file.
 pub const DEFAULT_FILE: &str = "/etc/trivet/cluster.json";

@@ -9,8 +9,8 @@ use http::Method;
 use serde_json::json;
 
 use super::keeper::command;
-use trivet::process::Failure;
-use trivet_keeper::api::{ForcePlan, ForceRequest, PrepareStopAnswer};
+use trivet_base::process::Failure;
+use trivet_keeper_api::{ForcePlan, ForceRequest, PrepareStopAnswer};
 
 /// Looking at everything takes seconds; applying what was received before an outage may take minutes.
 const FORCE: Duration = Duration::from_secs(600);

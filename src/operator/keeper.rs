@@ -12,7 +12,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
-use trivet_keeper::api::Refused;
+use trivet_keeper_api::Refused;
 
 /// The largest answer, in bytes; they are a few lines.
 const MAX_BODY: usize = 1 << 20;

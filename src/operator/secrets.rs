@@ -22,8 +22,8 @@ use std::path::Path;
 pub use report::Report;
 
 use super::cluster::Cluster;
-use trivet::config::ConfigError;
-use trivet::process::Failure;
+use trivet_base::config::ConfigError;
+use trivet_base::process::Failure;
 
 /// Why `secrets init` made nothing. Whatever the reason, what stood in the folder before stands there still.
 #[derive(Debug, thiserror::Error)]

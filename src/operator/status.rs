@@ -24,7 +24,7 @@ pub use model::{
 };
 
 use super::cluster::Cluster;
-use trivet::process::Failure;
+use trivet_base::process::Failure;
 
 /// Where a node keeps its secrets; the certificate there opens the keepers.
 pub const DEFAULT_SECRETS: &str = "/var/lib/trivet/secrets";

@@ -13,8 +13,8 @@ use http::Method;
 use serde_json::json;
 
 use super::keeper::command;
-use trivet::process::Failure;
-use trivet_keeper::api::{SwitchoverAnswer, SwitchoverRequest};
+use trivet_base::process::Failure;
+use trivet_keeper_api::{SwitchoverAnswer, SwitchoverRequest};
 
 /// Longer than the keeper's own deadlines together, so that its reason is heard.
 const PATIENCE: Duration = Duration::from_secs(60);

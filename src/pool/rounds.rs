@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::timing::Timing;
 use super::{Backend, Pool};
-use crate::process::Heartbeats;
+use trivet_base::process::Heartbeats;
 
 /// What a check may be late for by a busy machine's fault.
 const PATIENCE: Duration = Duration::from_secs(2);

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::timing::Timing;
 use super::*;
-use crate::process::Heartbeats;
+use trivet_base::process::Heartbeats;
 
 const TIMING: Timing =
     Timing { interval: Duration::from_millis(500), timeout: Duration::from_millis(400), rise: 2, fall: 2 };

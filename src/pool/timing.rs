@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::config::{self, Invalid};
+use trivet_base::config::{self, Invalid};
 
 /// How often a back end is checked, and how many answers change its state. Fields absent from a file keep the default of
 /// the section they stand in, so this type has no defaults of its own.

@@ -27,7 +27,7 @@ pub use connections::Permit as ConnectionPermit;
 use prefix::Prefix;
 use requests::Buckets;
 
-use crate::http::refusal::RetryAfter;
+use trivet_http::refusal::RetryAfter;
 
 /// What one client may ask for.
 #[derive(Debug, Clone, Default)]

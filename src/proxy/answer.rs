@@ -9,17 +9,17 @@ use http::header::{
 };
 use http::{Method, StatusCode, Version};
 
-use crate::http::body::Framing;
-use crate::http::field;
-use crate::http::forwarded::X_REQUEST_ID;
-use crate::http::head::RequestHead as _;
-use crate::http::pages;
-use crate::http::pump::TOGETHER;
-use crate::http::request::Request;
-use crate::http::response::Response;
-use crate::http::steps::{self, Admitted, Policy};
-use crate::proxy::exchange::Exchange;
-use crate::proxy::{Answer, Content};
+use trivet_http::body::Framing;
+use trivet_http::field;
+use trivet_http::forwarded::X_REQUEST_ID;
+use trivet_http::head::RequestHead as _;
+use trivet_http::pages;
+use trivet_http::pump::TOGETHER;
+use trivet_http::request::Request;
+use trivet_http::response::Response;
+use trivet_http::steps::{self, Admitted, Policy};
+use crate::exchange::Exchange;
+use crate::{Answer, Content};
 
 /// The methods that are served at all. RFC 9110 section 15.5.6 demands the list.
 pub const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");

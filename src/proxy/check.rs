@@ -10,9 +10,9 @@ use rustls::pki_types::ServerName;
 use serde_json::Value;
 
 use super::config::Protocol;
-use crate::http::client::{Client, Target};
-use crate::http::proxy_protocol::Version;
-use crate::pool::{Check, Verdict};
+use trivet_http::client::{Client, Target};
+use trivet_http::proxy_protocol::Version;
+use trivet_pool::{Check, Verdict};
 
 /// `GET path`; any status from 200 to 299 is good.
 pub struct HttpCheck {

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::config::{self, Invalid};
-use crate::pool::timing::Timing;
+use trivet_base::config::{self, Invalid};
+use trivet_pool::timing::Timing;
 
 /// One back end of an HTTP pool.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -60,7 +60,7 @@ pub fn validate_backends(key: &str, backends: &[BackendConfig], tls: bool) -> Re
         if backend.name.is_empty() {
             return Invalid::err(format!("{key}[{i}].name"), "is empty");
         }
-        if tls && crate::tls::server_name(backend.tls_name()).is_none() {
+        if tls && trivet_tls::server_name(backend.tls_name()).is_none() {
             return Invalid::err(
                 format!("{key}[{i}]"),
                 format_args!("\"{}\" cannot stand in a certificate as a DNS name", backend.tls_name()),

@@ -6,8 +6,8 @@ use std::task::{Context, Poll, ready};
 use bytes::{Bytes, BytesMut};
 use h2::SendStream;
 
-use crate::http::body;
-use crate::http::pump::Sink;
+use trivet_http::body;
+use trivet_http::pump::Sink;
 
 /// Sends content as DATA frames (RFC 9113 section 6.1). The last piece is held back until it is known whether another
 /// follows, so that the end of the stream needs no frame of its own.

@@ -6,17 +6,17 @@ use std::task::{Context, Poll};
 
 use bytes::BytesMut;
 
-use crate::http::body::Framing;
-use crate::http::field::Field;
-use crate::http::pump::{Sink, Source};
-use crate::http::request::Request;
-use crate::http::response::{BadResponse, Response};
-use crate::http::steps::{Endpoints, Peer};
-use crate::proxy::answer::Head;
-use crate::proxy::exchange::Exchange;
-use crate::proxy::personal::{Most, PersonalConnections};
-use crate::proxy::timer::Timer;
-use crate::proxy::{Engine, Service};
+use crate::answer::Head;
+use crate::exchange::Exchange;
+use crate::personal::{Most, PersonalConnections};
+use crate::timer::Timer;
+use crate::{Engine, Service};
+use trivet_http::body::Framing;
+use trivet_http::field::Field;
+use trivet_http::pump::{Sink, Source};
+use trivet_http::request::Request;
+use trivet_http::response::{BadResponse, Response};
+use trivet_http::steps::{Endpoints, Peer};
 
 /// Whether the connection can carry another request. To a stream of HTTP/2 only [`After::Cut`] differs from the rest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -8,10 +8,10 @@ use tokio::time::Instant;
 use http::{Method, Version};
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 
-use crate::http::steps::Admitted;
-use crate::pool::Lease;
-use crate::proxy::upstream::{HttpBackend, Upstream};
-use crate::telemetry::access;
+use crate::upstream::{HttpBackend, Upstream};
+use trivet_base::telemetry::access;
+use trivet_http::steps::Admitted;
+use trivet_pool::Lease;
 
 /// What is known about one request while it runs. [`Exchange::finish`] writes it down, once.
 #[derive(Debug)]

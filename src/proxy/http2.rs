@@ -18,18 +18,18 @@ use metrics::counter;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::http::steps::{Endpoints, Peer};
-use crate::proxy::downstream::ClientConnection;
-use crate::proxy::http2::stalls::Stalls;
-use crate::proxy::http2::stream::{Shared, Stream};
-use crate::proxy::http2::watched::{Watched, abused, pushed};
-use crate::proxy::http2::windows::{STREAM_WINDOW, Windows};
-use crate::proxy::pace;
-use crate::proxy::personal::Most;
-use crate::proxy::server::Limits;
-use crate::proxy::timer::Timer;
-use crate::proxy::upstream::Io;
-use crate::proxy::{Engine, Service};
+use crate::downstream::ClientConnection;
+use crate::http2::stalls::Stalls;
+use crate::http2::stream::{Shared, Stream};
+use crate::http2::watched::{Watched, abused, pushed};
+use crate::http2::windows::{STREAM_WINDOW, Windows};
+use crate::pace;
+use crate::personal::Most;
+use crate::server::Limits;
+use crate::timer::Timer;
+use crate::upstream::Io;
+use crate::{Engine, Service};
+use trivet_http::steps::{Endpoints, Peer};
 
 mod stalls;
 mod stream;
@@ -39,7 +39,7 @@ mod windows;
 /// How long a client may take to see that the connection ends.
 const LINGER: Duration = Duration::from_secs(2);
 
-/// What one HTTP/2 connection may hold. What it may do is counted by [`crate::http::frames`].
+/// What one HTTP/2 connection may hold. What it may do is counted by [`trivet_http::frames`].
 fn options(limits: &Limits) -> Builder {
     let mut h2 = Builder::new();
     // RFC 9113 section 6.5.2. More than four times as much ends the connection (HPACK bombs), as do more CONTINUATION

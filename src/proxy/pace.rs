@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::http::pump::{Pump, Side};
+use trivet_http::pump::{Pump, Side};
 
 /// The first ten seconds are free: a body may begin with a pause.
 const FREE: Duration = Duration::from_secs(10);
@@ -73,7 +73,7 @@ impl Pace {
     /// tell ([`Peer::acknowledged`]): the kernel takes no more from us before much of what it holds has gone. It has half of
     /// its time again to show it, and shows it by `rate` octets a second: now and then an octet is no progress.
     ///
-    /// [`Peer::acknowledged`]: crate::http::steps::Peer::acknowledged
+    /// [`Peer::acknowledged`]: trivet_http::steps::Peer::acknowledged
     pub fn excuses(
         &mut self,
         acknowledged: Option<u64>,
@@ -100,7 +100,7 @@ impl Pace {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::body::Framing;
+    use trivet_http::body::Framing;
 
     #[test]
     fn a_client_that_acknowledges_is_not_late() {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use crate::proxy::upstream::{Checkout, HttpBackend, is_quiet};
+use crate::upstream::{Checkout, HttpBackend, is_quiet};
 
 /// How many of a client's connection are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

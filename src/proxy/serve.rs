@@ -8,17 +8,17 @@ use http::header::{ACCEPT, HOST, HeaderValue, RETRY_AFTER};
 use metrics::counter;
 use tokio::time::Instant;
 
-use crate::http::body::Framing;
-use crate::http::head::RequestHead as _;
-use crate::http::pump::{Pump, PumpError, Side, Source};
-use crate::http::refusal::Refusal;
-use crate::http::request::Request;
-use crate::http::steps::{self, Admitted, Peer};
-use crate::proxy::answer::{self, Head};
-use crate::proxy::downstream::{After, Common, Downstream, Ending, Started};
-use crate::proxy::exchange::{self, Exchange, Outcome};
-use crate::proxy::pace::{Late, Pace};
-use crate::proxy::{Answer, Content, Engine, Route, Service};
+use crate::answer::{self, Head};
+use crate::downstream::{After, Common, Downstream, Ending, Started};
+use crate::exchange::{self, Exchange, Outcome};
+use crate::pace::{Late, Pace};
+use crate::{Answer, Content, Engine, Route, Service};
+use trivet_http::body::Framing;
+use trivet_http::head::RequestHead as _;
+use trivet_http::pump::{Pump, PumpError, Side, Source};
+use trivet_http::refusal::Refusal;
+use trivet_http::request::Request;
+use trivet_http::steps::{self, Admitted, Peer};
 
 /// The steps of one request.
 pub(super) async fn serve<S: Service>(client: &mut impl Downstream<S>, request: &Request) -> After {
@@ -37,7 +37,7 @@ pub(super) async fn serve<S: Service>(client: &mut impl Downstream<S>, request: 
     }
     match engine.service.route(request, &mut exchange).await {
         Route::Forward(destination) => {
-            crate::proxy::forward::forward(client, request, &mut exchange, &destination).await
+            crate::forward::forward(client, request, &mut exchange, &destination).await
         }
         Route::Answer(answer) => send(client, &mut exchange, answer, Some(request)).await,
         Route::Error(status, reason) => {

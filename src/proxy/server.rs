@@ -1,6 +1,6 @@
 //! Accept loops: TLS, limits, deadlines, graceful stop; what is accepted goes to the protocol that the client speaks.
 //!
-//! Pingora runs the threads and keeps the sockets ([`crate::process::server`]); its listening service has no connection limit, no
+//! Pingora runs the threads and keeps the sockets ([`trivet_base::process::server`]); its listening service has no connection limit, no
 //! even spread and no way to go on accepting while it drains, so sockets are accepted here:
 //!
 //! ```text
@@ -30,15 +30,15 @@ use tokio::sync::{Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::http::frames::FrameRates;
-use crate::http::proxy_protocol::Trust;
-use crate::process::server::Listener;
-use crate::process::sockets::{Entry, Listening};
-use crate::process::workers::Workers;
-use crate::process::{Failure, Shutdown};
-use crate::proxy::admission::{Admission, ConnectionPermit};
-use crate::proxy::{Engine, Service};
+use crate::admission::{Admission, ConnectionPermit};
+use crate::{Engine, Service};
 use arrival::{Arrived, Door};
+use trivet_base::process::server::Listener;
+use trivet_base::process::sockets::{Entry, Listening};
+use trivet_base::process::workers::Workers;
+use trivet_base::process::{Failure, Shutdown};
+use trivet_http::frames::FrameRates;
+use trivet_http::proxy_protocol::Trust;
 
 mod arrival;
 

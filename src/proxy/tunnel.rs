@@ -6,18 +6,18 @@ use std::task::{Poll, ready};
 use http::{StatusCode, Version};
 use tokio::time::Instant;
 
-use crate::http::body::Framing;
-use crate::http::head::RequestHead as _;
-use crate::http::pump::{Pump, Sink as _};
-use crate::http::request::Request;
-use crate::http::response::Response;
-use crate::proxy::Service;
-use crate::proxy::answer::Head;
-use crate::proxy::downstream::{After, Downstream, Ending};
-use crate::proxy::exchange::{Exchange, Outcome};
-use crate::proxy::http1::LINGER;
-use crate::proxy::serve::fail;
-use crate::proxy::upstream::Checkout;
+use crate::Service;
+use crate::answer::Head;
+use crate::downstream::{After, Downstream, Ending};
+use crate::exchange::{Exchange, Outcome};
+use crate::http1::LINGER;
+use crate::serve::fail;
+use crate::upstream::Checkout;
+use trivet_http::body::Framing;
+use trivet_http::head::RequestHead as _;
+use trivet_http::pump::{Pump, Sink as _};
+use trivet_http::request::Request;
+use trivet_http::response::Response;
 
 /// Tells the client of the switch and carries octets until both sides have closed, one fails, or nothing has moved for
 /// `tunnel_timeout`.

@@ -20,7 +20,7 @@ use x509_parser::x509::X509Name;
 
 use super::followed::{Followed, Outcome};
 use super::options::{ClientAuth, ClientAuthMode};
-use crate::config::ConfigError;
+use trivet_base::config::ConfigError;
 
 /// Who is let in, by certificate.
 pub(super) struct Clients {

@@ -3,7 +3,7 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use crate::config::ConfigError;
+use trivet_base::config::ConfigError;
 
 /// What tells one state of a file from another: an atomic rename and a swapped symbolic link change the inode, writing in
 /// place the size or the time.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::config::{self, Invalid};
+use trivet_base::config::{self, Invalid};
 
 /// A certificate and its key, each in a PEM file.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]

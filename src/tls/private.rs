@@ -8,7 +8,7 @@ use std::sync::Once;
 
 use parking_lot::Mutex;
 
-use crate::process::warnings;
+use trivet_base::process::warnings;
 
 /// Every such file that this process has read.
 static READ: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());

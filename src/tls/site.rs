@@ -24,8 +24,8 @@ use super::followed::{Followed, Outcome};
 use super::options::{CertificateFiles, Profile, PublicTls};
 use super::tickets::{ClusterTickets, OwnTickets};
 use super::{chain, load_certificates};
-use crate::config::ConfigError;
-use crate::process::warnings;
+use trivet_base::config::ConfigError;
+use trivet_base::process::warnings;
 
 /// Every certificate of the site, the first being the one for clients that name no host or an unknown one.
 pub struct SiteCertificates {

@@ -24,7 +24,7 @@ use rustls::crypto::aws_lc_rs::Ticketer;
 use rustls::server::ProducesTickets;
 use zeroize::Zeroizing;
 
-use crate::config::ConfigError;
+use trivet_base::config::ConfigError;
 
 /// Six hours: with the previous epoch's key still accepted, no ticket opens after twelve.
 const EPOCH_SECONDS: u64 = 6 * 3600;

@@ -7,11 +7,11 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use serde::Deserialize;
 
-use crate::config::{self, Invalid, Log, Metrics, TlsFiles, Validate};
-use crate::http::proxy_protocol::{self, Trust};
-use crate::http::request::MOST_FIELDS;
-use crate::process::{descriptors, workers};
-use crate::proxy::config::{BackendConfig, HealthConfig, Protocol, validate_backends};
+use trivet_base::config::{self, Invalid, Log, Metrics, TlsFiles, Validate};
+use trivet_base::process::{descriptors, workers};
+use trivet_http::proxy_protocol::{self, Trust};
+use trivet_http::request::MOST_FIELDS;
+use trivet_proxy::config::{BackendConfig, HealthConfig, Protocol, validate_backends};
 
 /// The whole configuration of `trivet-web`.
 #[derive(Debug, Clone, Deserialize)]
@@ -72,10 +72,10 @@ pub struct Limits {
     #[serde(with = "humantime_serde")]
     pub client_idle_timeout: Duration,
     /// The largest request head; above it 431. The balancers' and
-    /// [`MOST_ADDED`](crate::http::forwarded::MOST_ADDED) more.
+    /// [`MOST_ADDED`](trivet_http::forwarded::MOST_ADDED) more.
     pub max_header_size: ByteSize,
     /// The most field lines of a request head; above it 431. The balancers' and
-    /// [`MOST_ADDED_FIELDS`](crate::http::forwarded::MOST_ADDED_FIELDS) more.
+    /// [`MOST_ADDED_FIELDS`](trivet_http::forwarded::MOST_ADDED_FIELDS) more.
     pub max_header_fields: usize,
     /// The longest request target; above it 414. No less than the balancers'.
     pub max_target_length: ByteSize,

@@ -12,13 +12,13 @@ use super::files::{self, Decision};
 use super::send;
 use super::site::Site;
 use super::upstreams::{APP_HEALTH, Upstreams};
-use crate::http::forwarded::{TRIVET_HOP, X_FORWARDED_FOR};
-use crate::http::head::RequestHead as _;
-use crate::http::request::Request;
-use crate::process::Shutdown;
-use crate::proxy::exchange::Exchange;
-use crate::proxy::upstream::HttpBackend;
-use crate::proxy::{Answer, Content, Destination, Route, Service};
+use trivet_base::process::Shutdown;
+use trivet_http::forwarded::{TRIVET_HOP, X_FORWARDED_FOR};
+use trivet_http::head::RequestHead as _;
+use trivet_http::request::Request;
+use trivet_proxy::exchange::Exchange;
+use trivet_proxy::upstream::HttpBackend;
+use trivet_proxy::{Answer, Content, Destination, Route, Service};
 
 /// What the web tier does with a request.
 pub struct Web {

@@ -9,7 +9,7 @@ use tokio::io::AsyncSeekExt as _;
 use super::files::{Body, Reply};
 use super::site::Site;
 use super::store::DiskFile;
-use crate::proxy::{Answer, Content, Route};
+use trivet_proxy::{Answer, Content, Route};
 
 /// Bytes read from disk at a time: large enough that system calls do not matter, small enough for many at once.
 const PIECE: usize = 64 * 1024;

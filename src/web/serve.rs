@@ -12,17 +12,17 @@ use super::config::Config;
 use super::proxy::Web;
 use super::site::Site;
 use super::upstreams::Upstreams;
-use crate::config::ConfigError;
-use crate::http::frames::FrameRates;
-use crate::http::steps::Policy;
-use crate::process::server::Server;
-use crate::process::workers::Workers;
-use crate::process::{Failure, descriptors};
-use crate::proxy::Engine;
-use crate::proxy::admission::Admission;
-use crate::proxy::server::{self as listeners, Connections, Endpoint, Limits, Serving};
-use crate::telemetry::{self, MetricsServer};
-use crate::tls;
+use trivet_base::config::ConfigError;
+use trivet_base::process::server::Server;
+use trivet_base::process::workers::Workers;
+use trivet_base::process::{Failure, descriptors};
+use trivet_base::telemetry::{self, MetricsServer};
+use trivet_http::frames::FrameRates;
+use trivet_http::steps::Policy;
+use trivet_proxy::Engine;
+use trivet_proxy::admission::Admission;
+use trivet_proxy::server::{self as listeners, Connections, Endpoint, Limits, Serving};
+use trivet_tls as tls;
 
 /// Runs until SIGTERM or SIGINT, and then until what is in flight is done.
 pub fn run(config: Config) -> Result<(), Failure> {

@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 
 use super::config::Static;
 use super::store::{self, LoadError, Loaded, Store};
-use crate::process::Shutdown;
+use trivet_base::process::Shutdown;
 
 /// The current store, and how to make the next.
 pub struct Site {

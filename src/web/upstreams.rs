@@ -9,14 +9,14 @@ use rustls::ClientConfig;
 use serde_json::Value;
 
 use super::config::Config;
-use crate::config::ConfigError;
-use crate::pool::timing::Timing;
-use crate::pool::{NewBackend, Pool, PoolLimits, Scope, Spec};
-use crate::process::Heartbeats;
-use crate::proxy::check::HttpCheck;
-use crate::proxy::config::Protocol;
-use crate::proxy::upstream::{self, HttpBackend, HttpPool, Upstream, UpstreamConfig};
-use crate::tls;
+use trivet_base::config::ConfigError;
+use trivet_base::process::Heartbeats;
+use trivet_pool::timing::Timing;
+use trivet_pool::{NewBackend, Pool, PoolLimits, Scope, Spec};
+use trivet_proxy::check::HttpCheck;
+use trivet_proxy::config::Protocol;
+use trivet_proxy::upstream::{self, HttpBackend, HttpPool, Upstream, UpstreamConfig};
+use trivet_tls as tls;
 
 /// A path on a web tier that is 200 while the app beside it is healthy, and 503 otherwise.
 pub const APP_HEALTH: &str = "/healthz/app";

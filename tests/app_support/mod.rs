@@ -16,14 +16,14 @@ use sqlx::{AssertSqlSafe, ConnectOptions, MySqlConnection};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, watch};
-use trivet::config;
-use trivet::process::Shutdown;
 use trivet_app::auth::hash_password;
 use trivet_app::config::Config;
 use trivet_app::db::Db;
 use trivet_app::store::idempotency::Keyed;
 use trivet_app::store::users::Add;
 use trivet_app::{Site, run};
+use trivet_base::config;
+use trivet_base::process::Shutdown;
 
 pub const PASSWORD: &str = "correct horse battery staple";
 
@@ -342,7 +342,7 @@ pub struct Running {
     pub address: SocketAddr,
     pub site: Arc<Site>,
     pub stop: watch::Sender<bool>,
-    pub task: tokio::task::JoinHandle<Result<(), trivet::process::Failure>>,
+    pub task: tokio::task::JoinHandle<Result<(), trivet_base::process::Failure>>,
 }
 
 impl Running {

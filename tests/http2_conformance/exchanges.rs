@@ -6,8 +6,8 @@ use http::Request;
 
 use super::peer::*;
 use super::requests::{ask, client};
-use crate::support::link::Message;
-use crate::support::scene::{SITE, Scene};
+use support::link::Message;
+use support::scene::{SITE, Scene};
 
 const MIB: usize = 1024 * 1024;
 
@@ -172,7 +172,7 @@ async fn rfc9113_5_4_2_a_stream_that_the_client_resets_ends_the_back_ends_reques
     drop(answer);
     upstream.rest().await;
     // Only that stream.
-    scene.origin().answers(crate::support::origin::OK);
+    scene.origin().answers(support::origin::OK);
     let request = Request::get(format!("https://{SITE}/next")).body(()).unwrap();
     assert_eq!(ask(&mut client, request).await.0, 200);
 }

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::peer::*;
-use crate::support::scene::Scene;
 use Expect::{GoAway, Reset, Serves};
+use support::scene::Scene;
 
 const MOST: u32 = (1 << 31) - 1;
 

@@ -1,8 +1,8 @@
 //! Frames: RFC 9113 sections 3.4, 4, 5.5 and the frames of the connection in section 6.
 
 use super::peer::*;
-use crate::support::scene::Scene;
 use Expect::{Answers, GoAway, Pong, Reset, Serves};
+use support::scene::Scene;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rfc9113_3_4_the_preface_is_demanded_and_ours_comes_first() {

@@ -1,8 +1,8 @@
 //! Header compression: RFC 7541.
 
 use super::peer::*;
-use crate::support::until;
 use Expect::{Answers, GoAway};
+use support::until;
 
 fn after_get(more: &[u8]) -> Vec<u8> {
     frame(HEADERS, END_HEADERS | END_STREAM, 1, [&get("/")[..], more].concat())
@@ -76,7 +76,7 @@ async fn rfc7541_2_3_2_the_dynamic_table_lasts_from_request_to_request() {
     let first =
         frame(HEADERS, END_HEADERS | END_STREAM, 1, [&get("/1")[..], b"\x40\x06x-kept\x05value"].concat());
     let second = frame(HEADERS, END_HEADERS | END_STREAM, 3, [&get("/2")[..], &[0x80 | 62]].concat());
-    let scene = crate::support::scene::Scene::new().await;
+    let scene = support::scene::Scene::new().await;
     check_in(&scene, &[("both", [first, second].concat(), Answers(3))]).await;
     // Streams may overtake one another.
     until("both are there", || async { scene.origin().seen().len() == 2 }).await;

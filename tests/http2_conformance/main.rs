@@ -2,9 +2,6 @@
 //! docs/http.md lists these tests by section.
 #![allow(missing_docs)]
 
-#[path = "../support/mod.rs"]
-mod support;
-
 mod exchanges;
 mod flow;
 mod frames;

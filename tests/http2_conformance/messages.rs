@@ -1,8 +1,8 @@
 //! Malformed requests: RFC 9113 sections 8.1 to 8.3. Each is reset or answered 400, and no back end sees any of it.
 
 use super::peer::*;
-use crate::support::scene::{SITE, Scene};
 use Expect::{Malformed, Reset};
+use support::scene::{SITE, Scene};
 
 /// A GET with these fields after its own.
 fn with(name: &str, value: impl AsRef<[u8]>) -> Vec<u8> {

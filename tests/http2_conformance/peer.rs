@@ -3,10 +3,10 @@
 use futures_util::future::join_all;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::support::PATIENCE;
-use crate::support::client::Io;
-pub use crate::support::frames::*;
-use crate::support::scene::Scene;
+use support::PATIENCE;
+use support::client::Io;
+pub use support::frames::*;
+use support::scene::Scene;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frame {

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use h2::client::SendRequest;
 use http::Request;
 
-use crate::support::scene::{SITE, Scene};
+use support::scene::{SITE, Scene};
 
 /// A client of the `h2` crate.
 pub async fn client(scene: &Scene) -> SendRequest<Bytes> {

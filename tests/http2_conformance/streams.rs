@@ -1,8 +1,8 @@
 //! Streams: RFC 9113 sections 5.1, 6.1 and 6.4.
 
 use super::peer::*;
-use crate::support::scene::Scene;
 use Expect::{Answers, GoAway, Reset, Serves};
+use support::scene::Scene;
 
 const ONE: [u8; 4] = [0, 0, 0, 1];
 

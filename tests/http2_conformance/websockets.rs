@@ -7,9 +7,9 @@ use http::{Method, Request, Response, StatusCode};
 
 use super::peer::{PREFACE, Peer, SETTINGS, frame};
 use super::requests::client;
-use crate::support::PATIENCE;
-use crate::support::link::{Link, Message};
-use crate::support::scene::{SITE, Scene};
+use support::PATIENCE;
+use support::link::{Link, Message};
+use support::scene::{SITE, Scene};
 
 fn connect(protocol: &'static str) -> Request<()> {
     Request::builder()

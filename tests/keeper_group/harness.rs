@@ -9,15 +9,16 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
+use support::built::built;
 use tokio::time::Instant;
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use serde_json::{Value, json};
 use sqlx::mysql::{MySqlConnectOptions, MySqlConnection, MySqlSslMode};
 use sqlx::{AssertSqlSafe, ConnectOptions};
-use trivet::config::TlsFiles;
-use trivet::http::client::{Client, Target};
-use trivet::tls;
+use trivet_base::config::TlsFiles;
+use trivet_http::client::{Client, Target};
+use trivet_tls as tls;
 
 pub const GROUP: &str = "6f0b1e6e-7d0a-4b7e-9f43-0a77a1ab0001";
 /// A loaded machine needs a minute for what takes seconds.
@@ -135,7 +136,7 @@ impl Node {
     pub fn start_keeper(&mut self) {
         let log =
             std::fs::File::options().create(true).append(true).open(self.home.join("keeper.log")).unwrap();
-        let child = Command::new(crate::built::built("trivet-keeper"))
+        let child = Command::new(built("trivet-keeper"))
             .arg("--config")
             .arg(self.home.join("keeper.json"))
             .env_remove("NOTIFY_SOCKET")
@@ -449,7 +450,7 @@ impl Group {
         let file = self._directory.path().join("gateway.json");
         std::fs::write(&file, config.to_string()).unwrap();
         let log = std::fs::File::create(self._directory.path().join("gateway.log")).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_trivet-balancer"));
+        let mut command = Command::new(built("trivet-balancer"));
         let child =
             command.arg("--config").arg(file).env_remove("NOTIFY_SOCKET").stderr(log).spawn().unwrap();
         let gateway = Gateway { port, child };
@@ -464,7 +465,7 @@ impl Group {
     /// The operator's command, given on node `i`.
     pub fn trivet(&self, i: usize, arguments: &[&str]) -> Output {
         let socket = self.nodes[i].home.join("control.sock");
-        let mut command = Command::new(crate::built::built("trivet"));
+        let mut command = Command::new(built("trivet"));
         command.args(arguments).arg("--keeper").arg(socket).stdin(Stdio::null()).output().unwrap()
     }
 

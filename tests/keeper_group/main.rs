@@ -1,7 +1,5 @@
 //! Keepers with real mysqld, on this machine: each file is one story.
 
-#[path = "../support/built.rs"]
-mod built;
 mod forced;
 mod forming;
 mod growing;

@@ -1,6 +1,6 @@
 //! A side that leaves: the other is told, and nothing is kept for nobody. RFC 9112 section 9.6.
 
-use crate::support::scene::{SITE, Scene};
+use support::scene::{SITE, Scene};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rfc9112_9_6_a_client_that_leaves_before_the_answer_ends_the_back_ends_request() {

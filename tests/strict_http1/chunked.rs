@@ -2,9 +2,9 @@
 
 use futures_util::future::join_all;
 
-use crate::support::PATIENCE;
-use crate::support::link::Message;
-use crate::support::scene::{SITE, Scene, with_host};
+use support::PATIENCE;
+use support::link::Message;
+use support::scene::{SITE, Scene, with_host};
 
 fn post(body: &[u8]) -> Vec<u8> {
     let mut request =

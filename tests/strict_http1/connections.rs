@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use crate::support::link::{End, Link, Message};
-use crate::support::scene::{SITE, Scene};
-use crate::support::until;
+use support::link::{End, Link, Message};
+use support::scene::{SITE, Scene};
+use support::until;
 
 fn get(path: &str, fields: &str) -> String {
     format!("GET {path} HTTP/1.1\r\nHost: {SITE}\r\n{fields}\r\n")

@@ -1,7 +1,7 @@
 //! `Expect: 100-continue`: RFC 9110 section 10.1.1.
 
-use crate::support::link::End;
-use crate::support::scene::{SITE, Scene};
+use support::link::End;
+use support::scene::{SITE, Scene};
 
 fn expecting(length: usize) -> String {
     format!("POST /e HTTP/1.1\r\nHost: {SITE}\r\nExpect: 100-continue\r\nContent-Length: {length}\r\n\r\n")

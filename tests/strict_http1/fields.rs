@@ -1,6 +1,6 @@
 //! Field lines: RFC 9112 sections 2.2 and 5, RFC 9110 section 5.
 
-use crate::support::scene::{SITE, Scene};
+use support::scene::{SITE, Scene};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rfc9112_2_2_a_bare_lf_is_400_and_closes() {

@@ -1,6 +1,6 @@
 //! What a proxy adds and takes away: RFC 9110 section 7.6, RFC 7239.
 
-use crate::support::scene::{SITE, Scene};
+use support::scene::{SITE, Scene};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rfc9110_7_6_3_via_is_kept_and_ours_comes_last() {

@@ -1,6 +1,6 @@
 //! Where a request's body ends: RFC 9112 section 6, RFC 9110 section 8.6.
 
-use crate::support::scene::{SITE, Scene};
+use support::scene::{SITE, Scene};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rfc9112_6_3_length_and_coding_is_400_and_closes() {
@@ -179,7 +179,7 @@ async fn rfc9112_6_3_a_body_passes_with_any_method_and_none_is_invented() {
         let seen = scene.origin().seen().pop().unwrap();
         assert_eq!((seen.line(), seen.body_text()), (format!("{method} / HTTP/1.1"), "hello".into()));
     }
-    scene.origin().answers(crate::support::origin::OK);
+    scene.origin().answers(support::origin::OK);
     for method in ["GET", "DELETE"] {
         let seen = scene.forwarded(format!("{method} / HTTP/1.1\r\n{{H}}\r\n")).await;
         let framed = (seen.values("content-length"), seen.values("transfer-encoding"));

@@ -1,6 +1,6 @@
 //! The host a request is for: RFC 9112 sections 3.2 and 3.2.2, RFC 9110 section 7.2.
 
-use crate::support::scene::Scene;
+use support::scene::Scene;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rfc9112_3_2_no_host_or_several_are_400_and_close() {

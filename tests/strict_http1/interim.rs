@@ -1,6 +1,6 @@
 //! Interim answers: RFC 9110 section 15.2, RFC 8297.
 
-use crate::support::scene::{SITE, Scene};
+use support::scene::{SITE, Scene};
 
 const HINTS: &str = "HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\n\r\n";
 

@@ -2,9 +2,6 @@
 //! it passes. docs/http.md is the table of these rules; `rules.rs` holds table and tests together.
 #![allow(missing_docs)]
 
-#[path = "../support/mod.rs"]
-mod support;
-
 mod aborts;
 mod chunked;
 mod connections;

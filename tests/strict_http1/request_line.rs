@@ -1,6 +1,6 @@
 //! The request line: RFC 9112 section 3, RFC 9110 sections 2.5 and 9.1.
 
-use crate::support::scene::Scene;
+use support::scene::Scene;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rfc9112_3_a_malformed_request_line_is_400_and_closes() {

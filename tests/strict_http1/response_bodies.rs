@@ -1,7 +1,7 @@
 //! How the body of an answer reaches the client: RFC 9112 sections 6.3, 7 and 8, RFC 9110 sections 6.4.1 and 15.4.5.
 
-use crate::support::link::{Broken, End, Message};
-use crate::support::scene::{SITE, Scene};
+use support::link::{Broken, End, Message};
+use support::scene::{SITE, Scene};
 
 async fn ask(scene: &Scene, answer: &str, method: &str, version: &str) -> Result<Message, Broken> {
     scene.origin().answers(answer);

@@ -1,8 +1,8 @@
 //! Answers of back ends that are no HTTP, or that could be read in two ways: RFC 9112 sections 4 and 6.3.
 
-use crate::support::link::Broken;
-use crate::support::origin::OK;
-use crate::support::scene::{SITE, Scene};
+use support::link::Broken;
+use support::origin::OK;
+use support::scene::{SITE, Scene};
 
 /// Each answer of the back end becomes a 502, whose connection to the client goes on or closes in order, and no byte of it
 /// reaches the client. The request after it goes to the back end on a new connection.

@@ -1,9 +1,9 @@
 //! Which requests go to another back end: RFC 9110 section 9.2.2.
 
-use crate::support::link::Message;
-use crate::support::origin::{OK, Origin};
-use crate::support::scene::{SITE, Scene};
-use crate::support::until;
+use support::link::Message;
+use support::origin::{OK, Origin};
+use support::scene::{SITE, Scene};
+use support::until;
 
 fn request(method: &str, fields: &str, body: &str) -> String {
     format!("{method} /r HTTP/1.1\r\nHost: {SITE}\r\n{fields}Content-Length: {}\r\n\r\n{body}", body.len())
@@ -19,7 +19,7 @@ async fn broken_first(scene: &Scene, request: &str, before: &str) -> (u16, usize
     let mut link = scene.open().await;
     link.send(request).await;
     let length = request.split("\r\n\r\n").nth(1).unwrap().len();
-    let break_off = |(_, mut upstream): (Message, crate::support::link::Link), other: &Origin| {
+    let break_off = |(_, mut upstream): (Message, support::link::Link), other: &Origin| {
         other.answers(OK);
         async move {
             upstream.exactly(length).await.unwrap();

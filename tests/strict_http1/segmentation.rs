@@ -4,8 +4,8 @@
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use crate::support::link::{End, Message};
-use crate::support::scene::{Scene, with_host};
+use support::link::{End, Message};
+use support::scene::{Scene, with_host};
 
 /// What a connection came to: what the back end saw, and what the client got, without what differs by nature.
 #[derive(Debug, PartialEq, Eq)]

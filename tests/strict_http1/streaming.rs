@@ -9,8 +9,8 @@ use std::time::Duration;
 use tokio::io::ReadBuf;
 use tokio::task::JoinHandle;
 
-use crate::support::link::Link;
-use crate::support::scene::{SITE, Scene};
+use support::link::Link;
+use support::scene::{SITE, Scene};
 
 const MIB: usize = 1024 * 1024;
 
@@ -169,13 +169,13 @@ async fn a_client_that_takes_an_answer_steadily_is_not_late_however_much_the_ker
 
 /// A connection of which 50,000 bytes are read at a time, 25 times a second.
 struct Slow {
-    io: Box<dyn crate::support::client::Io>,
+    io: Box<dyn support::client::Io>,
     pause: std::pin::Pin<Box<tokio::time::Sleep>>,
     left: usize,
 }
 
 impl Slow {
-    fn new(io: Box<dyn crate::support::client::Io>) -> Self {
+    fn new(io: Box<dyn support::client::Io>) -> Self {
         Self { io, pause: Box::pin(tokio::time::sleep(Duration::ZERO)), left: 0 }
     }
 }

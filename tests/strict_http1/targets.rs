@@ -1,6 +1,6 @@
 //! The request target: RFC 9112 section 3.2, RFC 3986 sections 3.3 and 6.2.2.3.
 
-use crate::support::scene::{SITE, Scene};
+use support::scene::{SITE, Scene};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rfc9112_3_2_a_target_with_bytes_that_are_not_visible_ascii_is_400_and_closes() {

@@ -1,7 +1,7 @@
 //! Upgrades: RFC 9110 section 7.8, RFC 6455.
 
-use crate::support::link::{End, Link};
-use crate::support::scene::{SITE, Scene};
+use support::link::{End, Link};
+use support::scene::{SITE, Scene};
 
 const SWITCH: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: x\r\n\r\n";
 

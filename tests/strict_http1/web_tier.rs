@@ -4,17 +4,17 @@ use std::sync::Arc;
 
 use rustls::ClientConfig;
 use serde_json::json;
-use trivet::tls;
+use trivet_tls as tls;
 
-use crate::support::app::App;
-use crate::support::authority::Authority;
-use crate::support::client::Wire;
-use crate::support::link::{End, Link};
-use crate::support::program::Program;
-use crate::support::scene::with_host;
-use crate::support::until;
+use support::app::App;
+use support::authority::Authority;
+use support::client::Wire;
+use support::link::{End, Link};
+use support::program::Program;
+use support::scene::with_host;
+use support::until;
 
-const WEB: &str = env!("CARGO_BIN_EXE_trivet-web");
+const WEB: &str = "trivet-web";
 
 struct Tier {
     app: App,

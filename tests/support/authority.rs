@@ -8,12 +8,18 @@ use rcgen::{
     DnType, IsCa, KeyIdMethod, KeyPair, RevokedCertParams,
 };
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
-use trivet::config::TlsFiles;
-use trivet::tls;
+use trivet_base::config::TlsFiles;
+use trivet_tls as tls;
 
 pub struct Authority {
     dir: tempfile::TempDir,
     issuer: CertifiedIssuer<'static, KeyPair>,
+}
+
+impl Default for Authority {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl Authority {

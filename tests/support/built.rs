@@ -1,12 +1,64 @@
-//! Programs of other members of the workspace, which cargo does not build for a test; `tests/run` does.
-#![allow(dead_code)]
+//! The programs, which are other members of the workspace: cargo builds none of them for a test.
 
-use std::path::PathBuf;
+// The stories run on several threads, so one of them may wait.
+#![allow(clippy::disallowed_methods)]
 
-/// Where it was built: beside the tests, in `target/<profile>`.
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::SystemTime;
+
+use parking_lot::Mutex;
+
+/// Where it was built: beside the tests, in `target/<profile>`. `tests/run` builds all of them first; one that is missing, or older
+/// than its source, is built now.
 pub fn built(name: &str) -> PathBuf {
+    static NEW: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
     let test = std::env::current_exe().expect("the test's own path");
-    let program = test.ancestors().nth(2).expect("target/<profile>/deps/<test>").join(name);
-    assert!(program.exists(), "{} is missing: tests/run builds it", program.display());
+    let folder = test.ancestors().nth(2).expect("target/<profile>/deps/<test>");
+    let program = folder.join(name);
+    let mut new = NEW.lock();
+    if !new.contains(name) {
+        if !is_new(&program) {
+            build(name, folder);
+        }
+        assert!(program.exists(), "{} is missing", program.display());
+        new.insert(name.to_owned());
+    }
     program
+}
+
+/// Whether the program is there, and newer than every file that cargo's list beside it names.
+fn is_new(program: &Path) -> bool {
+    let changed = |file: &Path| file.metadata().and_then(|m| m.modified()).ok();
+    let Some(built) = changed(program) else { return false };
+    let Ok(list) = std::fs::read_to_string(program.with_extension("d")) else { return false };
+    let Some((_, files)) = list.trim_end().split_once(": ") else { return false };
+    // A space that belongs to a name is written with a backslash.
+    let files = files.replace("\\ ", "\0");
+    let newest: Option<SystemTime> =
+        files.split(' ').filter_map(|f| changed(Path::new(&f.replace('\0', " ")))).max();
+    newest.is_some_and(|newest| newest <= built)
+}
+
+fn build(name: &str, folder: &Path) {
+    let profile = match folder.file_name().and_then(|n| n.to_str()) {
+        Some("debug") | None => "dev",
+        Some(profile) => profile,
+    };
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(cargo);
+    // What cargo tells a test about its package would make it build anew what asks for the same of its own.
+    for (variable, _) in std::env::vars_os() {
+        let of_package = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
+        if variable.to_str().is_some_and(of_package) {
+            command.env_remove(variable);
+        }
+    }
+    let built = command
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .args(["build", "--locked", "--quiet", "--profile", profile, "--bin", name, "--target-dir"])
+        .arg(folder.parent().expect("target"))
+        .status();
+    assert!(built.is_ok_and(|b| b.success()), "{name} cannot be built");
 }

@@ -15,8 +15,9 @@ use parking_lot::Mutex;
 use serde_json::Value;
 
 use super::PATIENCE;
+use super::built::built;
 
-const BALANCER: &str = env!("CARGO_BIN_EXE_trivet-balancer");
+const BALANCER: &str = "trivet-balancer";
 
 pub struct Program {
     child: Child,
@@ -31,7 +32,7 @@ impl Program {
 
     /// Starts another of the programs and waits until it serves.
     pub fn start_other(program: &str, config: &Path) -> Self {
-        let mut command = Command::new(program);
+        let mut command = Command::new(built(program));
         command.arg("--config").arg(config).stdin(Stdio::null());
         Self::spawn(command)
     }
@@ -133,6 +134,6 @@ pub fn call(arguments: &[&str]) -> (i32, String) {
 
 /// As [`call`], of another of the programs.
 pub fn call_other(program: &str, arguments: &[&str]) -> (i32, String) {
-    let out = Command::new(program).args(arguments).output().unwrap();
+    let out = Command::new(built(program)).args(arguments).output().unwrap();
     (out.status.code().unwrap_or(-1), String::from_utf8_lossy(&out.stderr).into_owned())
 }

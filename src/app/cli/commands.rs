@@ -14,7 +14,7 @@ use crate::store::idempotency::Keyed;
 use crate::store::users::{Add, All, SetPassword};
 use crate::text::rules;
 use crate::{health, import as importing};
-use trivet::process::Failure;
+use trivet_base::process::Failure;
 
 /// How long a command waits for a primary, so that it may be run right after a cluster was started.
 const PATIENCE: Duration = Duration::from_secs(60);

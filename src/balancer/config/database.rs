@@ -6,9 +6,9 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::defaults;
-use crate::config::{self, Invalid, TlsFiles};
-use crate::pool::timing::Timing;
-use crate::proxy::config::{BackendConfig, validate_backends};
+use trivet_base::config::{self, Invalid, TlsFiles};
+use trivet_pool::timing::Timing;
+use trivet_proxy::config::{BackendConfig, validate_backends};
 /// `[database]`
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 
-use crate::http::forwarded::MOST_ADDED_FIELDS;
-use crate::http::request::MOST_FIELDS;
+use trivet_http::forwarded::MOST_ADDED_FIELDS;
+use trivet_http::request::MOST_FIELDS;
 
 /// The most that `https.max_header_fields` may be: a web tier must be able to take what forwarding adds.
 pub const MOST_HEADER_FIELDS: usize = MOST_FIELDS - MOST_ADDED_FIELDS;

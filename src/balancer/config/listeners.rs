@@ -9,11 +9,11 @@ use ipnet::IpNet;
 use serde::Deserialize;
 
 use super::defaults;
-use crate::config::{self, Invalid};
-use crate::http::frames::FrameRates;
-use crate::http::proxy_protocol::Trust;
-use crate::proxy::admission::RequestRate;
-use crate::tls::options::{CertificateFiles, PublicTls};
+use trivet_base::config::{self, Invalid};
+use trivet_http::frames::FrameRates;
+use trivet_http::proxy_protocol::Trust;
+use trivet_proxy::admission::RequestRate;
+use trivet_tls::options::{CertificateFiles, PublicTls};
 /// `[http]`
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -5,9 +5,9 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::defaults;
-use crate::config::{self, Invalid, TlsFiles};
-use crate::http::proxy_protocol;
-use crate::proxy::config::{BackendConfig, HealthConfig, Protocol, validate_backends};
+use trivet_base::config::{self, Invalid, TlsFiles};
+use trivet_http::proxy_protocol;
+use trivet_proxy::config::{BackendConfig, HealthConfig, Protocol, validate_backends};
 /// `[web]`
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]

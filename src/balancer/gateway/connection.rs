@@ -13,7 +13,7 @@ use super::flow::{Counted, Flow, Side};
 use super::opening::{Entering, LONGEST_ENTRY, Opened, Place, open};
 use super::route::Role;
 use super::{Gateway, ending, mysql, prepare_stream};
-use crate::pool::Tried;
+use trivet_pool::Tried;
 
 /// A MySQL packet of a usual query or row set; larger ones take several turns.
 const BUFFER: usize = 16 * 1024;

@@ -9,8 +9,8 @@ use listenfd::ListenFd;
 use tokio::net::TcpListener;
 
 use super::{Gateway, Role};
-use crate::process::sockets::Entry;
-use crate::process::{self, Failure, warnings};
+use trivet_base::process::sockets::Entry;
+use trivet_base::process::{self, Failure, warnings};
 
 /// A socket to be listened on, and the role behind it.
 pub struct Wanted {

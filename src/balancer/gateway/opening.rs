@@ -2,7 +2,7 @@
 //!
 //! After a change of the primary every pool of every node connects anew. Each connection costs the member a thread, a TLS
 //! handshake and a password's hash, and a server that has just been promoted has a backlog to apply, too. So only
-//! [`max_connecting`](crate::balancer::config::Database::max_connecting) connections are on their way to one member at a
+//! [`max_connecting`](crate::config::Database::max_connecting) connections are on their way to one member at a
 //! time; the others queue, first come, first served.
 
 use std::io;
@@ -19,7 +19,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::route::Choice;
 use super::{Entrance, mysql};
-use crate::balancer::config::Database;
+use crate::config::Database;
 
 /// What the member has said when a client is let in over TLS 1.3: greeting, its half of the handshake, OK.
 const WORDS: u8 = 3;

@@ -6,7 +6,7 @@ use futures_util::FutureExt as _;
 use metrics::gauge;
 
 use super::{Entrance, Gateway, Members, Server};
-use crate::pool::{Lease, Scope, Tried};
+use trivet_pool::{Lease, Scope, Tried};
 
 /// What a listener is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

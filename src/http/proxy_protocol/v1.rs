@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
-use crate::http::proxy_protocol::{Error, Header};
+use crate::proxy_protocol::{Error, Header};
 
 /// What the line begins with.
 pub(super) const SIGNATURE: &[u8] = b"PROXY ";

@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use crate::http::proxy_protocol::{Error, Header};
+use crate::proxy_protocol::{Error, Header};
 
 /// What the header begins with.
 pub(super) const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
@@ -123,8 +123,8 @@ pub(super) fn write(source: SocketAddr, destination: SocketAddr) -> Vec<u8> {
         }
         (s, d) => {
             header.extend([0x21, 0, 36]);
-            header.extend(crate::http::proxy_protocol::as_v6(s).ip().octets());
-            header.extend(crate::http::proxy_protocol::as_v6(d).ip().octets());
+            header.extend(crate::proxy_protocol::as_v6(s).ip().octets());
+            header.extend(crate::proxy_protocol::as_v6(d).ip().octets());
         }
     }
     header.extend(source.port().to_be_bytes());

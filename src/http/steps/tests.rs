@@ -1,5 +1,5 @@
 use super::*;
-use crate::http::head::{TestHead, test_head};
+use crate::head::{TestHead, test_head};
 
 const CLIENT: Peer = Peer {
     address: IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 7)),

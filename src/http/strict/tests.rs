@@ -1,7 +1,7 @@
 use super::*;
 use bytes::BytesMut;
 
-use crate::http::request::Request;
+use crate::request::Request;
 
 #[test]
 fn rfc9110_5_6_2_a_token_has_no_separators() {

@@ -5,9 +5,9 @@ use sha2::{Digest, Sha256};
 
 use super::outage::foreign;
 use super::{Inputs, brief, misconfigured, outage, reports};
-use crate::api::ForcePlan;
-use crate::gtid::GtidSet;
 use crate::report::MemberState;
+use trivet_keeper_api::ForcePlan;
+use trivet_keeper_api::gtid::GtidSet;
 
 /// Why it must not be done.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

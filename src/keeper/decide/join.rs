@@ -1,8 +1,8 @@
 //! Joining a group that exists: by its binary logs where that is possible, by a clone where it is not.
 
 use super::{Action, Decision, Inputs, brief, outage, reports};
-use crate::gtid::GtidSet;
 use crate::report::{MemberState, Observation, Phase, Report, Role, ViewMember};
+use trivet_keeper_api::gtid::GtidSet;
 
 /// A group with a majority, seen through one of its members: the primary where its keeper answers.
 pub(super) struct Group<'a> {

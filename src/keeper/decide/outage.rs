@@ -5,8 +5,8 @@
 //! every peer names it, too.
 
 use super::{Action, Decision, Inputs, brief, reports};
-use crate::gtid::GtidSet;
 use crate::report::{Disk, MemberState, Observation, Phase, Record};
+use trivet_keeper_api::gtid::GtidSet;
 
 /// One member, all facts known.
 struct Known<'a> {

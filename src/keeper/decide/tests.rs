@@ -13,7 +13,7 @@ use crate::report::{CloneStatus, ViewMember};
 pub(crate) const GROUP: &str = "6f0b1e6e-7d0a-4b7e-9f43-0a77a1ab0001";
 const OTHER: &str = "11111111-2222-3333-4444-555555555555";
 
-pub(crate) fn set(text: &str) -> crate::gtid::GtidSet {
+pub(crate) fn set(text: &str) -> trivet_keeper_api::gtid::GtidSet {
     text.replace("G:", &format!("{GROUP}:")).replace("X:", &format!("{OTHER}:")).parse().expect(text)
 }
 

@@ -2,7 +2,7 @@
 
 use tokio::sync::oneshot;
 
-use crate::api::ForcePlan;
+use trivet_keeper_api::ForcePlan;
 
 /// An operator asks about, or for, a bootstrap without all members.
 pub struct Force {

@@ -8,9 +8,9 @@ use tokio::io::AsyncReadExt;
 use super::*;
 use crate::model::Cluster;
 use crate::report::{Observation, Record, Report};
-use trivet::config::TlsFiles;
-use trivet::http::client::{Client, ClientError, Target};
-use trivet::tls;
+use trivet_base::config::TlsFiles;
+use trivet_http::client::{Client, ClientError, Target};
+use trivet_tls as tls;
 
 struct Authority {
     issuer: Issuer<'static, KeyPair>,

@@ -1,6 +1,6 @@
 use super::*;
-use crate::gtid::GtidSet;
 use crate::report::ViewMember;
+use trivet_keeper_api::gtid::GtidSet;
 
 fn member(name: &str, role: Role, view_id: &str, view: &[&str]) -> Observation {
     Observation {

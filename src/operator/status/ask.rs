@@ -13,9 +13,9 @@ use serde_json::Value;
 use super::model::{Certificate, NodeReport, Program};
 use super::{certificate, read};
 use crate::cluster::{Cluster, Node, Role};
-use trivet::config::TlsFiles;
-use trivet::http::client::{Client, Target};
-use trivet::tls;
+use trivet_base::config::TlsFiles;
+use trivet_http::client::{Client, Target};
+use trivet_tls as tls;
 
 /// The ports of the design; every Trivet node has these.
 mod port {

@@ -13,7 +13,7 @@ use time::format_description::well_known::Rfc3339;
 use tokio::net::TcpStream;
 
 use super::model::Certificate;
-use trivet::tls;
+use trivet_tls as tls;
 
 /// The certificate that `address` shows to who asks for `name`. It is looked at, not trusted: nothing is sent.
 pub async fn shown(address: String, name: &str, timeout: Duration) -> Certificate {

@@ -8,8 +8,8 @@ use std::time::Duration;
 use tokio::process::Command;
 
 use super::model::NodeReport;
-use trivet::process::warnings;
-use trivet::tls::private;
+use trivet_base::process::warnings;
+use trivet_tls::private;
 
 /// Trivet's units and those it stands on.
 const UNITS: [&str; 8] = [

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::proxy::admission::prefix::Prefix;
+use crate::admission::prefix::Prefix;
 
 /// Clients with open connections, and how many. As large as there are connections, which `max_connections` bounds. One
 /// lock for all: it is taken twice in the life of a connection, for some nanoseconds.

@@ -11,9 +11,9 @@ use tokio::time::Instant;
 
 use parking_lot::{Mutex, MutexGuard};
 
-use crate::http::refusal::RetryAfter;
-use crate::proxy::admission::RequestRate;
-use crate::proxy::admission::prefix::Prefix;
+use crate::admission::RequestRate;
+use crate::admission::prefix::Prefix;
+use trivet_http::refusal::RetryAfter;
 
 /// Clients whose buckets are kept, at most. About 48 bytes each: 3 MB.
 ///

@@ -1,5 +1,5 @@
 use super::*;
-use crate::proxy::admission::requests::TRACKED;
+use crate::admission::requests::TRACKED;
 
 fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
@@ -93,7 +93,7 @@ fn clients_are_forgotten_and_never_more_than_so_many_are_remembered() {
 
 #[test]
 fn a_flood_of_log_lines_is_one_line() {
-    let quiet = crate::proxy::quiet::Quiet::new();
+    let quiet = crate::quiet::Quiet::new();
     assert_eq!(quiet.speak(), Some(0));
     for _ in 0..5 {
         assert_eq!(quiet.speak(), None);

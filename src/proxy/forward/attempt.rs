@@ -8,20 +8,20 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::http::body::Framing;
-use crate::http::field::Field;
-use crate::http::head::RequestHead as _;
-use crate::http::pump::{Pump, Side, Source as _};
-use crate::http::refusal::Refusal;
-use crate::http::request::Request;
-use crate::http::response::{BadResponse, Response};
-use crate::http::scan::Scan;
-use crate::proxy::Service;
-use crate::proxy::downstream::{Downstream, Interim};
-use crate::proxy::forward::upload::Upload;
-use crate::proxy::forward::{Failure, Forwarding};
-use crate::proxy::pace::{Late, Pace};
-use crate::proxy::upstream::{Checkout, HttpBackend, UpstreamIo};
+use crate::Service;
+use crate::downstream::{Downstream, Interim};
+use crate::forward::upload::Upload;
+use crate::forward::{Failure, Forwarding};
+use crate::pace::{Late, Pace};
+use crate::upstream::{Checkout, HttpBackend, UpstreamIo};
+use trivet_http::body::Framing;
+use trivet_http::field::Field;
+use trivet_http::head::RequestHead as _;
+use trivet_http::pump::{Pump, Side, Source as _};
+use trivet_http::refusal::Refusal;
+use trivet_http::request::Request;
+use trivet_http::response::{BadResponse, Response};
+use trivet_http::scan::Scan;
 
 /// Content of a request that is kept, so that the request can be sent once more.
 const KEEP_FOR_RETRY: usize = 64 * 1024;

@@ -7,17 +7,17 @@ use std::task::{Poll, ready};
 use http::{Method, StatusCode};
 use tokio::time::Instant;
 
-use crate::http::body::Framing;
-use crate::http::head::RequestHead as _;
-use crate::http::pump::{Pump, PumpError, Side};
-use crate::http::response::Response;
-use crate::proxy::Service;
-use crate::proxy::answer::Head;
-use crate::proxy::downstream::{After, Downstream, Ending, Started};
-use crate::proxy::exchange::Outcome;
-use crate::proxy::forward::{Failure, Forwarding};
-use crate::proxy::pace::{Late, Pace};
-use crate::proxy::upstream::{Checkout, HttpBackend, UpstreamIo};
+use crate::Service;
+use crate::answer::Head;
+use crate::downstream::{After, Downstream, Ending, Started};
+use crate::exchange::Outcome;
+use crate::forward::{Failure, Forwarding};
+use crate::pace::{Late, Pace};
+use crate::upstream::{Checkout, HttpBackend, UpstreamIo};
+use trivet_http::body::Framing;
+use trivet_http::head::RequestHead as _;
+use trivet_http::pump::{Pump, PumpError, Side};
+use trivet_http::response::Response;
 
 impl<S: Service, C: Downstream<S>> Forwarding<'_, S, C> {
     /// Sends the answer to the client, while the rest of the request still goes to the back end.

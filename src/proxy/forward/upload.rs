@@ -5,14 +5,14 @@ use std::task::{Context, Poll};
 
 use tokio::time::Instant;
 
-use crate::http::body::BadBody;
-use crate::http::pump::{Pump, PumpError, Side};
-use crate::http::refusal::Refusal;
-use crate::proxy::Service;
-use crate::proxy::downstream::Downstream;
-use crate::proxy::forward::Failure;
-use crate::proxy::pace::Pace;
-use crate::proxy::upstream::UpstreamIo;
+use crate::Service;
+use crate::downstream::Downstream;
+use crate::forward::Failure;
+use crate::pace::Pace;
+use crate::upstream::UpstreamIo;
+use trivet_http::body::BadBody;
+use trivet_http::pump::{Pump, PumpError, Side};
+use trivet_http::refusal::Refusal;
 
 /// What has gone of it, and what is still to go.
 pub(super) struct Upload {

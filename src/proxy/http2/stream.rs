@@ -14,19 +14,19 @@ use http::header::{CONTENT_LENGTH, EXPECT};
 use http::{Method, StatusCode, Version};
 use tokio::time::Instant;
 
-use crate::http::body::{self, Framing};
-use crate::http::pump::{Sink, Source};
-use crate::http::request::Request;
-use crate::http::response::BadResponse;
-use crate::http::websocket;
-use crate::proxy::answer::Head;
-use crate::proxy::data_sink::DataSink;
-use crate::proxy::downstream::{After, ClientConnection, Common, Downstream, Ending, Interim, Started};
-use crate::proxy::exchange::{self, Exchange, Outcome};
-use crate::proxy::http1::{LINGER, LINGER_OCTETS};
-use crate::proxy::http2::stalls::Stalls;
-use crate::proxy::timer::Timer;
-use crate::proxy::{Engine, Service, serve};
+use crate::answer::Head;
+use crate::data_sink::DataSink;
+use crate::downstream::{After, ClientConnection, Common, Downstream, Ending, Interim, Started};
+use crate::exchange::{self, Exchange, Outcome};
+use crate::http1::{LINGER, LINGER_OCTETS};
+use crate::http2::stalls::Stalls;
+use crate::timer::Timer;
+use crate::{Engine, Service, serve};
+use trivet_http::body::{self, Framing};
+use trivet_http::pump::{Sink, Source};
+use trivet_http::request::Request;
+use trivet_http::response::BadResponse;
+use trivet_http::websocket;
 
 /// What the requests of one connection share.
 pub(super) struct Shared {

@@ -1,4 +1,4 @@
-//! The octets of a client's HTTP/2 connection, with an eye on what they are ([`crate::http::frames`]).
+//! The octets of a client's HTTP/2 connection, with an eye on what they are ([`trivet_http::frames`]).
 
 use std::cell::Cell;
 use std::future::poll_fn;
@@ -16,14 +16,14 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
-use crate::http::frames::{FrameRates, FrameWatch, ResetWatch};
-use crate::http::steps::Peer;
-use crate::proxy::admission::Admission;
-use crate::proxy::exchange::{Exchange, Outcome};
-use crate::proxy::http1::{LINGER, LINGER_OCTETS};
-use crate::proxy::quiet::Quiet;
-use crate::proxy::timer::Timer;
-use crate::proxy::upstream::Io;
+use crate::admission::Admission;
+use crate::exchange::{Exchange, Outcome};
+use crate::http1::{LINGER, LINGER_OCTETS};
+use crate::quiet::Quiet;
+use crate::timer::Timer;
+use crate::upstream::Io;
+use trivet_http::frames::{FrameRates, FrameWatch, ResetWatch};
+use trivet_http::steps::Peer;
 
 /// What a connection waits for, as far as its octets tell.
 #[derive(Debug, Clone, Copy, Default)]
@@ -341,7 +341,7 @@ mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 
     use super::*;
-    use crate::tls::clients::ClientVerified;
+    use trivet_tls::clients::ClientVerified;
 
     fn wire(room: usize) -> (Watched<DuplexStream>, Arc<Mutex<Wire<DuplexStream>>>, DuplexStream) {
         let (near, far) = duplex(room);

@@ -12,12 +12,12 @@ use rustls::server::danger::ClientCertVerifier;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
-use crate::http::proxy_protocol::{self, Header, Trust};
-use crate::http::steps::{Endpoints, Peer};
-use crate::proxy::admission::{Admission, ConnectionPermit};
-use crate::proxy::quiet::Quiet;
-use crate::tls::clients::ClientVerified;
-use crate::tls::stream::Stream;
+use trivet_http::proxy_protocol::{self, Header, Trust};
+use trivet_http::steps::{Endpoints, Peer};
+use crate::admission::{Admission, ConnectionPermit};
+use crate::quiet::Quiet;
+use trivet_tls::clients::ClientVerified;
+use trivet_tls::stream::Stream;
 
 /// What the connections of one endpoint pass.
 pub(super) struct Door {

@@ -12,14 +12,14 @@ use h2::RecvStream;
 use h2::client::ResponseFuture;
 use http::{Method, StatusCode};
 
-use crate::http::body;
-use crate::http::pump::{Sink, Source};
-use crate::http::response::{BadResponse, Response};
-use crate::http::steps::Endpoints;
-use crate::http::websocket::Challenge;
-use crate::proxy::data_sink::DataSink;
-use crate::proxy::upstream::UpstreamConfig;
-use crate::proxy::upstream::http2::connections::{Connections, Place};
+use crate::data_sink::DataSink;
+use crate::upstream::UpstreamConfig;
+use crate::upstream::http2::connections::{Connections, Place};
+use trivet_http::body;
+use trivet_http::pump::{Sink, Source};
+use trivet_http::response::{BadResponse, Response};
+use trivet_http::steps::Endpoints;
+use trivet_http::websocket::Challenge;
 
 mod connections;
 

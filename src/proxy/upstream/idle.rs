@@ -11,8 +11,8 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use crate::process::workers;
-use crate::proxy::upstream::{Checkout, UpstreamIo, is_quiet};
+use trivet_base::process::workers;
+use crate::upstream::{Checkout, UpstreamIo, is_quiet};
 
 struct Idle {
     checkout: Checkout,

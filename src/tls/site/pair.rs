@@ -9,10 +9,10 @@ use time::OffsetDateTime;
 use x509_parser::extensions::GeneralName;
 
 use super::CertificateStatus;
-use crate::config::ConfigError;
-use crate::tls::followed::{Followed, Outcome};
-use crate::tls::options::CertificateFiles;
-use crate::tls::{load_certificates, load_key, provider};
+use crate::followed::{Followed, Outcome};
+use crate::options::CertificateFiles;
+use crate::{load_certificates, load_key, provider};
+use trivet_base::config::ConfigError;
 
 /// A certificate that can be used.
 #[derive(Debug)]

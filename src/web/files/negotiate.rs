@@ -3,7 +3,7 @@
 use http::HeaderMap;
 use http::header::ACCEPT_ENCODING;
 
-use crate::web::store::{Asset, Coding, Form};
+use crate::store::{Asset, Coding, Form};
 
 /// A weight in thousandths; 0 is "not acceptable". RFC 9110 section 12.4.2.
 type Weight = u16;

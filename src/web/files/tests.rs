@@ -5,7 +5,7 @@ use http::header::{
 };
 
 use super::*;
-use crate::web::store::tests::Site;
+use crate::store::tests::Site;
 
 /// A site with a stylesheet of 2000 bytes that has coded forms, ten digits that have none, and a folder.
 struct World {

@@ -15,8 +15,8 @@ use http::HeaderValue;
 use sha2::{Digest, Sha256};
 
 use super::{Asset, Coding, Content, DiskFile, Entry, Form, Store, compress, media};
-use crate::web::config::Static;
-use crate::web::path;
+use crate::config::Static;
+use crate::path;
 
 /// Folders within folders, at most. Links inside the folder can make it endless.
 const MAX_DEPTH: usize = 64;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 
 use super::*;
-use crate::web::config::Static;
+use crate::config::Static;
 
 pub(crate) struct Site {
     dir: tempfile::TempDir,

@@ -18,10 +18,10 @@ use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, timeout};
 
-use crate::http::steps::Endpoints;
-use crate::process::workers;
-use crate::proxy::upstream::UpstreamConfig;
-use crate::tls::stream::Stream;
+use trivet_http::steps::Endpoints;
+use trivet_base::process::workers;
+use crate::upstream::UpstreamConfig;
+use trivet_tls::stream::Stream;
 
 /// Requests on one connection at a time; a back end may allow fewer.
 const MOST_STREAMS: usize = 100;

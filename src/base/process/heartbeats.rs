@@ -2,7 +2,7 @@
 //!
 //! ```
 //! # use std::time::Duration;
-//! # use trivet::process::{self, Heartbeats};
+//! # use trivet_base::process::{self, Heartbeats};
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() {
 //! let heartbeats = Heartbeats::default();

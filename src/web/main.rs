@@ -2,8 +2,9 @@
 
 use std::process::ExitCode;
 
-use trivet::web::serve;
-use trivet::{process, tls};
+use trivet_base::process;
+use trivet_tls as tls;
+use trivet_web::serve;
 
 /// Many small, short-lived allocations per request.
 #[cfg(feature = "mimalloc")]

@@ -3,7 +3,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::gtid::GtidSet;
+use gtid::GtidSet;
+
+pub mod gtid;
 
 /// Where the keeper listens unless its configuration says otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/trivet-keeper/control.sock";

@@ -10,7 +10,7 @@
 //! ```
 //!
 //! A message is taken apart and put together anew: what leaves here has one reading. What every request passes, whatever its
-//! protocol, is in [`crate::http::steps`]; what a program adds is its [`Service`]. [`exchange`] is one request's line in the access log,
+//! protocol, is in [`trivet_http::steps`]; what a program adds is its [`Service`]. [`exchange`] is one request's line in the access log,
 //! and its metrics.
 
 use std::future::Future;
@@ -21,15 +21,15 @@ use http::StatusCode;
 use http::header::{HeaderName, HeaderValue};
 use tokio_util::sync::CancellationToken;
 
-use crate::http::request::Request;
-use crate::http::steps::{Endpoints, Peer, Policy};
-use crate::pool::Scope;
-use crate::process::Shutdown;
-use crate::proxy::admission::Admission;
-use crate::proxy::exchange::Exchange;
-use crate::proxy::http1::Connection;
-use crate::proxy::server::Limits;
-use crate::proxy::upstream::{HttpBackend, HttpPool, Io};
+use crate::admission::Admission;
+use crate::exchange::Exchange;
+use crate::http1::Connection;
+use crate::server::Limits;
+use crate::upstream::{HttpBackend, HttpPool, Io};
+use trivet_base::process::Shutdown;
+use trivet_http::request::Request;
+use trivet_http::steps::{Endpoints, Peer, Policy};
+use trivet_pool::Scope;
 
 pub mod admission;
 mod answer;
@@ -80,7 +80,7 @@ pub struct Destination {
 /// An answer of our own.
 pub struct Answer {
     pub status: StatusCode,
-    /// Fields. `Date`, `Connection`, and what [`crate::http::steps::respond`] says are added, and `Content-Length` if it is
+    /// Fields. `Date`, `Connection`, and what [`trivet_http::steps::respond`] says are added, and `Content-Length` if it is
     /// missing.
     pub fields: Vec<(HeaderName, HeaderValue)>,
     /// The body; left out for HEAD.

@@ -81,7 +81,7 @@ pub fn load<T: DeserializeOwned + Validate>(path: &Path) -> Result<T, ConfigErro
 ///
 /// ```
 /// use std::path::Path;
-/// use trivet::config::{self, Invalid, Validate};
+/// use trivet_base::config::{self, Invalid, Validate};
 ///
 /// #[derive(Debug, serde::Deserialize)]
 /// #[serde(deny_unknown_fields)]
@@ -125,7 +125,7 @@ fn one_line(s: &str) -> String {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Log {
-    /// A filter in the syntax of `tracing_subscriber::EnvFilter`: `info`, `info,trivet::pool=debug`.
+    /// A filter in the syntax of `tracing_subscriber::EnvFilter`: `info`, `info,trivet_pool=debug`.
     pub level: String,
     /// One JSON object a line (default), or text for people.
     pub format: LogFormat,

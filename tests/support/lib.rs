@@ -1,10 +1,10 @@
 //! What the stories are played with: an authority, back ends, the real program, clients.
-#![allow(dead_code, missing_docs)]
 
 pub mod app;
 pub mod authority;
 pub mod backend;
 pub mod balancer_config;
+pub mod built;
 pub mod client;
 pub mod frames;
 pub mod link;

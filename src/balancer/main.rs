@@ -2,7 +2,8 @@
 
 use std::process::ExitCode;
 
-use trivet::{balancer, process, tls};
+use trivet_base::process;
+use trivet_tls as tls;
 
 /// Many small, short-lived allocations per request.
 #[cfg(feature = "mimalloc")]
@@ -15,5 +16,5 @@ fn main() -> ExitCode {
         Ok(args) => args,
         Err(code) => return code,
     };
-    process::main("trivet-balancer", &args, balancer::run::run)
+    process::main("trivet-balancer", &args, trivet_balancer::run::run)
 }

@@ -30,7 +30,7 @@ use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::sync::watch;
 
-use crate::process::Heartbeats;
+use trivet_base::process::Heartbeats;
 
 pub mod backend;
 pub mod balance;

@@ -15,8 +15,8 @@ use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use time::OffsetDateTime;
 
-use crate::config::{ConfigError, TlsFiles};
-use crate::telemetry;
+use trivet_base::config::{ConfigError, TlsFiles};
+use trivet_base::telemetry;
 
 /// The one cryptography provider of all programs: aws-lc-rs, whose first key exchange, as a client and as a server, is
 /// the hybrid X25519MLKEM768 (draft-ietf-tls-ecdhe-mlkem): what is recorded today stays secret if one of the two breaks.

@@ -1,0 +1,5 @@
+//! What every program needs: its configuration, its life as a process, its logs and metrics.
+
+pub mod config;
+pub mod process;
+pub mod telemetry;
