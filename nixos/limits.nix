@@ -88,7 +88,7 @@ let
     + lib.optionalString (added.${key} != 0) ", and forwarding adds up to ${toString added.${key}}"
     + "; leave the latter out, or make it ${toString (least key)} or more";
 
-  # Descriptors, as src/process/descriptors.rs counts them: connections to clients and to back ends; unused ones that are kept; the
+  # Descriptors, as src/base/process/descriptors.rs counts them: connections to clients and to back ends; unused ones that are kept; the
   # checks of back ends; listeners, log, metrics.
   wanted =
     {

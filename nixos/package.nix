@@ -25,6 +25,8 @@ rustPlatform.buildRustPackage {
   };
   cargoLock.lockFile = root + "/Cargo.lock";
   nativeBuildInputs = [ cmake ]; # libz-ng-sys
+  # The five programs; the library in the root is that of the tests.
+  cargoBuildFlags = [ "--bins" ];
   # The unit tests need nothing but a loopback interface; tests/ starts servers and MySQL, which the VM tests do for real.
   cargoTestFlags = [
     "--lib"
