@@ -9,6 +9,8 @@ use http::header::{
 };
 use http::{Method, StatusCode, Version};
 
+use crate::exchange::Exchange;
+use crate::{Answer, Content};
 use trivet_http::body::Framing;
 use trivet_http::field;
 use trivet_http::forwarded::X_REQUEST_ID;
@@ -18,8 +20,6 @@ use trivet_http::pump::TOGETHER;
 use trivet_http::request::Request;
 use trivet_http::response::Response;
 use trivet_http::steps::{self, Admitted, Policy};
-use crate::exchange::Exchange;
-use crate::{Answer, Content};
 
 /// The methods that are served at all. RFC 9110 section 15.5.6 demands the list.
 pub const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");

@@ -16,13 +16,13 @@ use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::TcpStream;
 
+use crate::exchange;
+use crate::upstream::http2::{Http2, Session};
+use crate::upstream::idle::IdleConnections;
 use trivet_http::proxy_protocol;
 use trivet_http::pump::{Sink, Source};
 use trivet_http::steps::Endpoints;
 use trivet_pool::{Backend, Pool};
-use crate::exchange;
-use crate::upstream::http2::{Http2, Session};
-use crate::upstream::idle::IdleConnections;
 use trivet_tls::stream::Stream;
 
 pub(super) mod http2;

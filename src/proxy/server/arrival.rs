@@ -12,10 +12,10 @@ use rustls::server::danger::ClientCertVerifier;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
-use trivet_http::proxy_protocol::{self, Header, Trust};
-use trivet_http::steps::{Endpoints, Peer};
 use crate::admission::{Admission, ConnectionPermit};
 use crate::quiet::Quiet;
+use trivet_http::proxy_protocol::{self, Header, Trust};
+use trivet_http::steps::{Endpoints, Peer};
 use trivet_tls::clients::ClientVerified;
 use trivet_tls::stream::Stream;
 

@@ -11,8 +11,8 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use trivet_base::process::workers;
 use crate::upstream::{Checkout, UpstreamIo, is_quiet};
+use trivet_base::process::workers;
 
 struct Idle {
     checkout: Checkout,

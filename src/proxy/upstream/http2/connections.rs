@@ -18,9 +18,9 @@ use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, timeout};
 
-use trivet_http::steps::Endpoints;
-use trivet_base::process::workers;
 use crate::upstream::UpstreamConfig;
+use trivet_base::process::workers;
+use trivet_http::steps::Endpoints;
 use trivet_tls::stream::Stream;
 
 /// Requests on one connection at a time; a back end may allow fewer.
