@@ -1,4 +1,4 @@
-//! HTTP/2 (RFC 9113) from clients. The h2 library, under Pingora's handshake, carries frames, streams and windows; what
+//! HTTP/2 (RFC 9113) from clients. The h2 library carries frames, streams and windows; what
 //! becomes of a request is the same as with HTTP/1.1: the requests of a connection are served side by side, within the
 //! connection's one task.
 
