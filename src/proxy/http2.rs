@@ -23,10 +23,10 @@ use crate::http2::stalls::Stalls;
 use crate::http2::stream::{Shared, Stream};
 use crate::http2::watched::{Watched, abused, pushed};
 use crate::http2::windows::{STREAM_WINDOW, Windows};
-use crate::pace;
 use crate::personal::Most;
 use crate::server::Limits;
 use crate::timer::Timer;
+use crate::transfer_timeout;
 use crate::upstream::Io;
 use crate::{Engine, Service};
 use trivet_http::steps::{Endpoints, Peer};
@@ -146,7 +146,7 @@ impl<S: Service> Engine<S> {
             };
             let head = signs.head_since.map(|since| (since + limits.header_timeout, End::HeadTimeout));
             let stuck = signs.stuck_since.map(|since| {
-                // What it acknowledges while we wait, it takes; see `Pace::excuses`.
+                // What it acknowledges while we wait, it takes; see `TransferTimeout::excuses`.
                 let (of, at) = stuck_at.get_or_insert((since, since + limits.client_timeout));
                 if *of != since {
                     (*of, *at, acknowledged) = (since, since + limits.client_timeout, None);
@@ -154,7 +154,7 @@ impl<S: Service> Engine<S> {
                 if *at <= now
                     && let Some(taken) = shared.connection.peer.acknowledged()
                     && acknowledged.replace((taken, now)).is_none_or(|(before, then): (u64, Instant)| {
-                        pace::takes(taken.saturating_sub(before), limits.min_rate, now - then)
+                        transfer_timeout::takes(taken.saturating_sub(before), limits.min_rate, now - then)
                     })
                 {
                     *at = now + limits.client_timeout / 2;

@@ -41,12 +41,12 @@ pub mod exchange;
 mod forward;
 mod http1;
 mod http2;
-mod pace;
+mod log_limiter;
 mod personal;
-mod quiet;
 mod serve;
 pub mod server;
 mod timer;
+mod transfer_timeout;
 mod tunnel;
 pub mod upstream;
 

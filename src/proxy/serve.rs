@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use crate::answer::{self, Head};
 use crate::downstream::{After, Common, Downstream, Ending, Started};
 use crate::exchange::{self, Exchange, Outcome};
-use crate::pace::{Late, Pace};
+use crate::transfer_timeout::{Late, TransferTimeout};
 use crate::{Answer, Content, Engine, Route, Service};
 use trivet_http::body::Framing;
 use trivet_http::head::RequestHead as _;
@@ -139,25 +139,27 @@ async fn content<S: Service>(
 ) -> (u64, Result<(), (String, Ending)>) {
     let limits = client.common().engine.limits;
     let mut pump = Pump::new(head, Framing::Length(len), framing, u64::MAX);
-    let mut pace = Pace::new(Side::Sink, Instant::now());
+    let mut transfer = TransferTimeout::new(Side::Sink, Instant::now());
     let mut buffer = bytes::BytesMut::new();
     let result = poll_fn(|cx| {
         if let Poll::Ready(done) = pump.poll(cx, source, &mut buffer, client.sink()) {
             return Poll::Ready(done.map_err(|e: PumpError| (e.to_string(), Ending::Cut)));
         }
-        pace.note(&pump, Instant::now());
-        if pace.is_too_slow(pump.content, limits.min_rate) {
+        transfer.note(&pump, Instant::now());
+        if transfer.is_too_slow(pump.content, limits.min_rate) {
             return Poll::Ready(Err(("the client takes the answer too slowly".into(), Ending::Stalled)));
         }
         loop {
             // A disk has no deadline here.
-            let (deadline, late) = pace.deadline(limits.client_timeout, limits.request_timeout);
+            let (deadline, late) = transfer.deadline(limits.client_timeout, limits.request_timeout);
             let Common { timer, connection, .. } = client.common();
             timer.set(deadline);
             ready!(timer.poll(cx));
             let (taken, now) = (connection.peer.acknowledged(), Instant::now());
             return Poll::Ready(Err(match late {
-                Late::Client if pace.excuses(taken, limits.min_rate, limits.client_timeout, now) => continue,
+                Late::Client if transfer.excuses(taken, limits.min_rate, limits.client_timeout, now) => {
+                    continue;
+                }
                 Late::Client => ("the client does not take the answer".to_owned(), Ending::Stalled),
                 Late::Backend => ("the file could not be read in time".to_owned(), Ending::Cut),
             }));

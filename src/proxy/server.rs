@@ -32,7 +32,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::admission::{Admission, ConnectionPermit};
 use crate::{Engine, Service};
-use arrival::{Arrived, Door};
+use arrival::{Acceptor, Arrived};
 use trivet_base::process::server::Listener;
 use trivet_base::process::sockets::{Entry, Listening};
 use trivet_base::process::workers::Workers;
@@ -230,7 +230,7 @@ async fn accept_loop<S: Service>(
 ) {
     let Endpoint { listener, tls, trust, verifier, address, entry: _entry } = endpoint;
     let Serving { admission, workers, .. } = &server.serving;
-    let door = Arc::new(Door { tls, trust, verifier });
+    let acceptor = Arc::new(Acceptor { tls, trust, verifier });
     let failed = |e: std::io::Error| {
         counter!("trivet_accept_errors_total").increment(1);
         tracing::warn!(error = %e, %address, "cannot accept a connection");
@@ -256,7 +256,7 @@ async fn accept_loop<S: Service>(
             () = accepting.cancelled() => return,
         };
         // Before a slot is waited for: one client alone cannot take them all.
-        let Ok(permit) = door.knock(admission, from) else { continue };
+        let Ok(permit) = acceptor.admit(admission, from) else { continue };
         // Without a free slot this connection waits here and the next ones in the kernel's queue, where they cost
         // nothing. (Were the slot taken before the accept, an idle endpoint would keep one from the busy ones.)
         let slot = tokio::select! {
@@ -266,14 +266,14 @@ async fn accept_loop<S: Service>(
             },
             () = accepting.cancelled() => return,
         };
-        let (server_of_task, door) = (server.clone(), door.clone());
+        let (server_of_task, acceptor) = (server.clone(), acceptor.clone());
         let counts = server.tasks.token();
         workers.place().serve(stream, move |stream| async move {
             let (_slot, _counts) = (slot, counts);
             let _counted = Counted::new(&server_of_task.serving.connections);
             let cut = server_of_task.cut.clone();
             tokio::select! {
-                () = connection(server_of_task, &door, stream, from, permit) => {}
+                () = connection(server_of_task, &acceptor, stream, from, permit) => {}
                 () = cut.cancelled() => {}
             }
         });
@@ -282,14 +282,14 @@ async fn accept_loop<S: Service>(
 
 async fn connection<S: Service>(
     server: Arc<Server<S>>,
-    door: &Door,
+    acceptor: &Acceptor,
     tcp: TcpStream,
     from: SocketAddr,
     permit: Option<ConnectionPermit>,
 ) {
     let Serving { engine, limits, admission, .. } = &server.serving;
     // What is needed for a while only has room of its own: a connection that waits holds little.
-    let arriving = Box::pin(door.enter(admission, tcp, from, permit, limits.handshake_timeout));
+    let arriving = Box::pin(acceptor.accept(admission, tcp, from, permit, limits.handshake_timeout));
     let Some(arrived) = arriving.await else { return };
     let Arrived { stream, peer, endpoints, permit } = arrived;
     let (engine, closing, going_away) = (engine.clone(), server.closing.clone(), server.going_away.clone());

@@ -93,9 +93,9 @@ fn clients_are_forgotten_and_never_more_than_so_many_are_remembered() {
 
 #[test]
 fn a_flood_of_log_lines_is_one_line() {
-    let quiet = crate::quiet::Quiet::new();
-    assert_eq!(quiet.speak(), Some(0));
+    let limiter = crate::log_limiter::LogLimiter::new();
+    assert_eq!(limiter.ask(), Some(0));
     for _ in 0..5 {
-        assert_eq!(quiet.speak(), None);
+        assert_eq!(limiter.ask(), None);
     }
 }

@@ -12,7 +12,7 @@ use crate::Service;
 use crate::downstream::{Downstream, Interim};
 use crate::forward::upload::Upload;
 use crate::forward::{Failure, Forwarding};
-use crate::pace::{Late, Pace};
+use crate::transfer_timeout::{Late, TransferTimeout};
 use crate::upstream::{Checkout, HttpBackend, UpstreamIo};
 use trivet_http::body::Framing;
 use trivet_http::field::Field;
@@ -109,7 +109,7 @@ impl<S: Service, C: Downstream<S>> Forwarding<'_, S, C> {
             Some(upload) if self.has_body => {
                 upload.done = false;
                 upload.refused = None;
-                upload.pace = Pace::new(Side::Source, now);
+                upload.timeout = TransferTimeout::new(Side::Source, now);
                 if !upload.pump.again(head, to, self.client.content().1) {
                     return Err(Failure::NotKept);
                 }
@@ -165,14 +165,14 @@ impl<S: Service, C: Downstream<S>> Forwarding<'_, S, C> {
                 ready!(client.poll_told(cx)).map_err(|_| Failure::ClientGone)?;
             }
             let now = Instant::now();
-            upload.pace.note(&upload.pump, now);
-            if upload.pace.is_too_slow(upload.pump.content, limits.min_rate) {
+            upload.timeout.note(&upload.pump, now);
+            if upload.timeout.is_too_slow(upload.pump.content, limits.min_rate) {
                 return Poll::Ready(Err(Failure::Refused(Refusal::BodyTooSlow)));
             }
             let (deadline, late) = if upload.pump.has_read_all() || upload.refused.is_some() {
-                (upload.pace.since() + response_timeout, Late::Backend)
+                (upload.timeout.since() + response_timeout, Late::Backend)
             } else {
-                upload.pace.deadline(limits.client_timeout, response_timeout)
+                upload.timeout.deadline(limits.client_timeout, response_timeout)
             };
             // A node that lost its power closes nothing. What may go elsewhere does not wait for it; but only where somebody is
             // known to be up: a busy back end, whose checks wait as well, is better than a dead one.

@@ -12,7 +12,7 @@ use crate::answer::Head;
 use crate::downstream::{After, Downstream, Ending, Started};
 use crate::exchange::Outcome;
 use crate::forward::{Failure, Forwarding};
-use crate::pace::{Late, Pace};
+use crate::transfer_timeout::{Late, TransferTimeout};
 use crate::upstream::{Checkout, HttpBackend, UpstreamIo};
 use trivet_http::body::Framing;
 use trivet_http::head::RequestHead as _;
@@ -56,7 +56,7 @@ impl<S: Service, C: Downstream<S>> Forwarding<'_, S, C> {
             true => (limits.stream_timeout, None),
             false => (backend.transport().config().response_timeout, Some(*until)),
         };
-        let mut pace = Pace::new(Side::Sink, began);
+        let mut transfer = TransferTimeout::new(Side::Sink, began);
         let mut stalled = false;
         let result: Result<(), String> = poll_fn(|cx| {
             match download.poll(cx, &mut checkout.io, &mut checkout.buffer, client.sink()) {
@@ -73,21 +73,21 @@ impl<S: Service, C: Downstream<S>> Forwarding<'_, S, C> {
                 return Poll::Ready(Err(e.to_string()));
             }
             let mut now = Instant::now();
-            pace.note(&download, now);
-            if pace.is_too_slow(download.content, limits.min_rate) {
+            transfer.note(&download, now);
+            if transfer.is_too_slow(download.content, limits.min_rate) {
                 stalled = true;
                 return Poll::Ready(Err("the client takes the answer too slowly".into()));
             }
             if !upload.pump.has_read_all() && upload.refused.is_none() {
-                upload.pace.note(&upload.pump, now);
+                upload.timeout.note(&upload.pump, now);
             } else if download.waiting == Side::Source && client.poll_gone(cx) {
                 return Poll::Ready(Err(Failure::ClientGone.to_string()));
             }
             loop {
-                let (mut deadline, mut late) = pace.deadline(limits.client_timeout, response_timeout);
+                let (mut deadline, mut late) = transfer.deadline(limits.client_timeout, response_timeout);
                 let mut is_download = true;
                 if !upload.pump.has_read_all() && upload.refused.is_none() {
-                    let (other, who) = upload.pace.deadline(limits.client_timeout, response_timeout);
+                    let (other, who) = upload.timeout.deadline(limits.client_timeout, response_timeout);
                     // While one direction moves, the other may rest.
                     if other > deadline {
                         (deadline, late, is_download) = (other, who, false);
@@ -102,7 +102,7 @@ impl<S: Service, C: Downstream<S>> Forwarding<'_, S, C> {
                     Late::Backend => "the back end's answer paused for too long".into(),
                     Late::Client if !is_download => "the body paused for too long".to_owned(),
                     Late::Client
-                        if pace.excuses(
+                        if transfer.excuses(
                             client.common().connection.peer.acknowledged(),
                             limits.min_rate,
                             limits.client_timeout,

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use crate::Service;
 use crate::downstream::Downstream;
 use crate::forward::Failure;
-use crate::pace::Pace;
+use crate::transfer_timeout::TransferTimeout;
 use crate::upstream::UpstreamIo;
 use trivet_http::body::BadBody;
 use trivet_http::pump::{Pump, PumpError, Side};
@@ -17,7 +17,7 @@ use trivet_http::refusal::Refusal;
 /// What has gone of it, and what is still to go.
 pub(super) struct Upload {
     pub(super) pump: Pump,
-    pub(super) pace: Pace,
+    pub(super) timeout: TransferTimeout,
     pub(super) done: bool,
     /// The back end no longer takes it; it may still answer.
     pub(super) refused: Option<io::Error>,
@@ -25,7 +25,7 @@ pub(super) struct Upload {
 
 impl Upload {
     pub(super) fn new(pump: Pump, now: Instant) -> Self {
-        Self { pump, pace: Pace::new(Side::Source, now), done: false, refused: None }
+        Self { pump, timeout: TransferTimeout::new(Side::Source, now), done: false, refused: None }
     }
 
     /// Moves what can be moved of the request.

@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use crate::admission::Admission;
 use crate::exchange::{Exchange, Outcome};
 use crate::http1::{LINGER, LINGER_OCTETS};
-use crate::quiet::Quiet;
+use crate::log_limiter::LogLimiter;
 use crate::timer::Timer;
 use crate::upstream::Io;
 use trivet_http::frames::{FrameRates, FrameWatch, ResetWatch};
@@ -281,9 +281,9 @@ pub(super) async fn pushed<D: Io, T>(wire: &Mutex<Wire<D>>, work: impl Future<Ou
 
 /// Counts a connection that is ended for what its client does, and says so.
 pub(super) fn abused(peer: &Peer, kind: &'static str, why: &str) {
-    static QUIET: Quiet = Quiet::new();
+    static LIMITER: LogLimiter = LogLimiter::new();
     counter!("trivet_http2_floods_total", "kind" => kind).increment(1);
-    if let Some(left_out) = QUIET.speak() {
+    if let Some(left_out) = LIMITER.ask() {
         tracing::warn!(client = %peer.address, left_out, "HTTP/2 connection ended: {why}");
     }
 }

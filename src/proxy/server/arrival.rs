@@ -13,14 +13,14 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
 use crate::admission::{Admission, ConnectionPermit};
-use crate::quiet::Quiet;
+use crate::log_limiter::LogLimiter;
 use trivet_http::proxy_protocol::{self, Header, Trust};
 use trivet_http::steps::{Endpoints, Peer};
 use trivet_tls::clients::ClientVerified;
 use trivet_tls::stream::Stream;
 
 /// What the connections of one endpoint pass.
-pub(super) struct Door {
+pub(super) struct Acceptor {
     pub(super) tls: Option<Arc<ServerConfig>>,
     pub(super) trust: Option<Trust>,
     /// Of clients' certificates, as they are judged now.
@@ -36,10 +36,10 @@ pub(super) struct Arrived {
     pub(super) permit: ConnectionPermit,
 }
 
-impl Door {
+impl Acceptor {
     /// Counts a connection as its client's, when the client is known already: before it costs anything. An error is a
     /// connection to be closed.
-    pub(super) fn knock(
+    pub(super) fn admit(
         &self,
         admission: &Admission,
         from: SocketAddr,
@@ -49,7 +49,7 @@ impl Door {
     }
 
     /// Everything between accept and the first byte of HTTP, in `within`; none for a connection to be closed.
-    pub(super) async fn enter(
+    pub(super) async fn accept(
         &self,
         admission: &Admission,
         mut tcp: TcpStream,
@@ -99,10 +99,10 @@ impl Door {
 }
 
 fn permit(admission: &Admission, client: SocketAddr) -> Result<ConnectionPermit, ()> {
-    static QUIET: Quiet = Quiet::new();
+    static LIMITER: LogLimiter = LogLimiter::new();
     admission.connection(client.ip()).map_err(|refused| {
         counter!("trivet_connections_refused_total", "reason" => "per_address").increment(1);
-        if let Some(left_out) = QUIET.speak() {
+        if let Some(left_out) = LIMITER.ask() {
             tracing::warn!(client = %client.ip().to_canonical(), left_out, "connection refused: {refused}");
         }
     })
@@ -110,10 +110,10 @@ fn permit(admission: &Admission, client: SocketAddr) -> Result<ConnectionPermit,
 
 /// The addresses that the proxy in front tells.
 async fn proxied(trust: &Trust, tcp: &mut TcpStream, own: Endpoints, deadline: Instant) -> Option<Endpoints> {
-    static QUIET: Quiet = Quiet::new();
+    static LIMITER: LogLimiter = LogLimiter::new();
     let refuse = |reason: &'static str, why: &dyn std::fmt::Display| {
         counter!("trivet_connections_refused_total", "reason" => reason).increment(1);
-        if let Some(left_out) = QUIET.speak() {
+        if let Some(left_out) = LIMITER.ask() {
             let from = own.source.ip().to_canonical();
             tracing::warn!(%from, left_out, "connection refused: PROXY protocol: {why}");
         }

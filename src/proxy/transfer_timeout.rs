@@ -11,7 +11,7 @@ const FREE: Duration = Duration::from_secs(10);
 
 /// Keeps time for one pump.
 #[derive(Debug)]
-pub struct Pace {
+pub struct TransferTimeout {
     client: Side,
     progress: u64,
     since: Instant,
@@ -35,7 +35,7 @@ pub fn takes(octets: u64, rate: u64, time: Duration) -> bool {
     octets > 0 && octets as f64 >= rate as f64 * time.as_secs_f64()
 }
 
-impl Pace {
+impl TransferTimeout {
     /// For a pump whose `client` side is the client's.
     pub fn new(client: Side, now: Instant) -> Self {
         Self { client, progress: 0, since: now, waited: Duration::ZERO, waiting: None, acknowledged: None }
@@ -107,43 +107,43 @@ mod tests {
         let (start, timeout) = (Instant::now(), Duration::from_secs(30));
         let mut pump = Pump::new(Vec::new(), Framing::Close, Framing::Close, u64::MAX);
         pump.waiting = Side::Sink;
-        let mut pace = Pace::new(Side::Sink, start);
-        pace.note(&pump, start);
+        let mut transfer = TransferTimeout::new(Side::Sink, start);
+        transfer.note(&pump, start);
         let mut acknowledged = 1000;
         for _ in 0..10 {
-            let (late, who) = pace.deadline(timeout, timeout);
+            let (late, who) = transfer.deadline(timeout, timeout);
             assert_eq!(who, Late::Client);
             acknowledged += 15 * 500;
-            assert!(pace.excuses(Some(acknowledged), 500, timeout, late));
+            assert!(transfer.excuses(Some(acknowledged), 500, timeout, late));
         }
-        let (late, _) = pace.deadline(timeout, timeout);
+        let (late, _) = transfer.deadline(timeout, timeout);
         acknowledged += 15 * 500 - 1;
-        assert!(!pace.excuses(Some(acknowledged), 500, timeout, late), "it takes less than it must");
+        assert!(!transfer.excuses(Some(acknowledged), 500, timeout, late), "it takes less than it must");
         assert!(late - start < timeout * 6 + timeout / 2);
         // One that never took anything is late after half as much again.
-        let mut pace = Pace::new(Side::Sink, start);
-        pace.note(&pump, start);
-        assert!(pace.excuses(Some(0), 0, timeout, start + timeout));
-        assert_eq!(pace.deadline(timeout, timeout).0, start + timeout * 3 / 2);
-        assert!(!pace.excuses(Some(0), 0, timeout, start + timeout * 3 / 2));
-        assert!(!Pace::new(Side::Sink, start).excuses(None, 0, timeout, start));
+        let mut transfer = TransferTimeout::new(Side::Sink, start);
+        transfer.note(&pump, start);
+        assert!(transfer.excuses(Some(0), 0, timeout, start + timeout));
+        assert_eq!(transfer.deadline(timeout, timeout).0, start + timeout * 3 / 2);
+        assert!(!transfer.excuses(Some(0), 0, timeout, start + timeout * 3 / 2));
+        assert!(!TransferTimeout::new(Side::Sink, start).excuses(None, 0, timeout, start));
     }
 
     #[test]
     fn only_the_time_in_which_the_client_is_waited_for_counts() {
         let start = Instant::now();
         let mut pump = Pump::new(Vec::new(), Framing::Close, Framing::Close, u64::MAX);
-        let mut pace = Pace::new(Side::Sink, start);
+        let mut transfer = TransferTimeout::new(Side::Sink, start);
         pump.waiting = Side::Source;
-        pace.note(&pump, start);
-        pace.note(&pump, start + Duration::from_secs(100));
-        assert!(!pace.is_too_slow(0, 500));
+        transfer.note(&pump, start);
+        transfer.note(&pump, start + Duration::from_secs(100));
+        assert!(!transfer.is_too_slow(0, 500));
         pump.waiting = Side::Sink;
-        pace.note(&pump, start + Duration::from_secs(100));
-        pace.note(&pump, start + Duration::from_secs(109));
-        assert!(!pace.is_too_slow(0, 500));
-        pace.note(&pump, start + Duration::from_secs(111));
-        assert!(pace.is_too_slow(5000, 500));
-        assert!(!pace.is_too_slow(6000, 500));
+        transfer.note(&pump, start + Duration::from_secs(100));
+        transfer.note(&pump, start + Duration::from_secs(109));
+        assert!(!transfer.is_too_slow(0, 500));
+        transfer.note(&pump, start + Duration::from_secs(111));
+        assert!(transfer.is_too_slow(5000, 500));
+        assert!(!transfer.is_too_slow(6000, 500));
     }
 }
