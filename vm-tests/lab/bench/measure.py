@@ -71,9 +71,9 @@ class Bench:
             self.empty_logs()
         per_cpu = {server: [r["per_cpu_second"] for r in taken] for server, taken in rounds.items()}
         summary = stats.summary(per_cpu, names[0])
-        for server, taken in rounds.items():
+        for server, of_server in rounds.items():
             for key in ("user_us", "system_us", "busy"):
-                summary[server][key] = statistics.median(r[key] for r in taken)
+                summary[server][key] = statistics.median(r[key] for r in of_server)
         return {"rounds": rounds, "summary": summary}
 
     def _one(self, case: Case, server: str, seconds: float) -> dict[str, float]:

@@ -68,7 +68,8 @@ class Report(unittest.TestCase):
         self.assertEqual([report.verdict(1.2, 1.1), report.verdict(1.05, 1.1), report.verdict(0.99, None), report.verdict(1.0, None)],
                          ["aim met", "below 1.10", "loss", ""])
         times = {"user_us": 4.04, "system_us": 11.0, "busy": 0.9}
-        summary = {name: {"median": 1000.0, "ratio": r, "lowest": r, "highest": r, **times} for name, r in (("haproxy", 1), ("nginx", 1.5), ("trivet", 0.9))}
+        ratios = (("haproxy", 1), ("nginx", 1.5), ("trivet", 0.9))
+        summary = {name: {"median": 1000.0, "ratio": r, "lowest": r, "highest": r, **times} for name, r in ratios}
         results = {"throughput": {"h1-plain-100k": {"summary": summary}}, "latency": {}, "memory": {}}
         text = report.show(cases.CASES, results)
         self.assertIn("h1-plain-100k", text)
