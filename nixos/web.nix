@@ -61,7 +61,11 @@ in
       execStart = "${cfg.package}/bin/trivet-web --config ${file}";
       credentials = trivet.nodeCredentials;
       serviceConfig = {
-        ExecReload = "${pkgs.coreutils}/bin/kill -HUP $MAINPID"; # reads the static files again
+        # Reads the static files again; where some cannot be read, what was served is served on, and `systemctl reload` fails.
+        ExecReload = [
+          "${cfg.package}/bin/trivet-web --config ${file} --check-files"
+          "${pkgs.coreutils}/bin/kill -HUP $MAINPID"
+        ];
       };
     } // { description = "Trivet web tier"; };
   };

@@ -11,7 +11,7 @@ use h2::{Reason, RecvStream, SendStream};
 use http::{HeaderMap, HeaderValue, Request, Response};
 use support::PATIENCE;
 use support::authority::Authority;
-use support::balancer_config::{BalancerConfig, SITE};
+use support::balancer_config::{BalancerConfig, NO_CHECKS, SITE};
 use support::client::Wire;
 use support::program::Program;
 use tokio::net::{TcpListener, TcpStream};
@@ -42,14 +42,20 @@ impl Scene {
 
     /// With further keys in `[web]`.
     async fn start(tls: bool, settings: h2::server::Builder, web: &str) -> Self {
+        Self::with(usize::MAX, "", tls, settings, web).await
+    }
+
+    /// As [`start`](Self::start), for so many connections, and with further keys above the sections.
+    async fn with(most: usize, top: &str, tls: bool, settings: h2::server::Builder, web: &str) -> Self {
         let authority = Authority::new();
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let (sender, calls) = mpsc::unbounded_channel();
         let (connections, ended) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let acceptor = tls.then(|| TlsAcceptor::from(authority.mutual_server_of("node0", b"h2")));
-        tokio::spawn(listen(listener, acceptor, settings, sender, connections.clone(), ended.clone()));
+        tokio::spawn(listen(listener, most, acceptor, settings, sender, connections.clone(), ended.clone()));
         let config = BalancerConfig {
+            top,
             back_ends: vec![("node0".into(), address)],
             plain_back_ends: !tls,
             web: &format!("protocol = \"h2\"\n{web}"),
@@ -77,15 +83,17 @@ impl Scene {
     }
 }
 
+/// Further connections are refused.
 async fn listen(
     listener: TcpListener,
+    most: usize,
     acceptor: Option<TlsAcceptor>,
     settings: h2::server::Builder,
     calls: mpsc::UnboundedSender<Call>,
     connections: Arc<AtomicUsize>,
     ended: Arc<AtomicUsize>,
 ) {
-    loop {
+    for _ in 0..most {
         let (tcp, _) = listener.accept().await.unwrap();
         let (acceptor, calls, connections) = (acceptor.clone(), calls.clone(), connections.clone());
         let (settings, ended) = (settings.clone(), ended.clone());
@@ -560,6 +568,34 @@ async fn rfc9113_5_1_2_no_more_requests_are_on_a_connection_than_the_back_end_al
         assert_eq!(answer.await.unwrap().status(), 200);
     }
     assert!(scene.connections.load(Ordering::SeqCst) >= 3, "two at a time");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_back_end_that_takes_no_further_connection_is_reached_over_the_one_that_another_worker_has() {
+    // One for the first check, which is the only one for long, and one for requests.
+    let mut scene = Scene::with(2, "threads = 2", true, h2::server::Builder::new(), NO_CHECKS).await;
+    let ask = |client: &mut h2::client::SendRequest<Bytes>| {
+        let request = Request::get(format!("https://{SITE}/")).body(()).unwrap();
+        client.send_request(request, true).unwrap().0
+    };
+    let mut first = scene.http2().await;
+    let (mut answers, mut calls) = (Vec::new(), Vec::new());
+    for _ in 0..20 {
+        answers.push(ask(&mut first));
+        calls.push(scene.next().await);
+    }
+    // The next clients are other workers', one at least.
+    for _ in 0..4 {
+        answers.push(ask(&mut scene.http2().await));
+        calls.push(scene.next().await);
+    }
+    for (_, respond) in &mut calls {
+        respond.send_response(Response::new(()), true).unwrap();
+    }
+    for answer in answers {
+        assert_eq!(answer.await.unwrap().status(), 200);
+    }
+    assert_eq!(scene.connections.load(Ordering::SeqCst), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -539,8 +539,25 @@ fn missing_files_stop_a_start_with_64_and_not_a_check() {
         let (config, _) = configure(&authority, "node1", &app, &Setup { merge, ..Setup::default() });
         let config = config.to_str().unwrap();
         assert_eq!(call_other(WEB, &["--check", "--config", config]).0, 0);
-        let (code, text) = call_other(WEB, &["--config", config]);
-        assert_eq!(code, 64, "{text}");
-        assert!(text.contains(named), "{text}");
+        for arguments in [&["--config", config][..], &["--config", config, "--check-files"]] {
+            let (code, text) = call_other(WEB, arguments);
+            assert_eq!(code, 64, "{text}");
+            assert!(text.contains(named), "{text}");
+        }
     }
+}
+
+#[test]
+fn what_a_reload_could_not_read_is_told_beforehand() {
+    let authority = Authority::new();
+    let app = tokio::runtime::Runtime::new().unwrap().block_on(App::start("app"));
+    let (config, root) = configure(&authority, "node1", &app, &Setup::default());
+    let check = || call_other(WEB, &["--config", config.to_str().unwrap(), "--check-files"]);
+    assert_eq!(check().0, 0);
+    // Leads to itself: nobody can read it, root included.
+    std::os::unix::fs::symlink("around.css", root.join("around.css")).unwrap();
+    let (code, text) = check();
+    assert!(code == 64 && text.contains("static.root: ") && text.contains("around.css"), "{code} {text}");
+    std::fs::remove_file(root.join("around.css")).unwrap();
+    assert_eq!(check().0, 0);
 }

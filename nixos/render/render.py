@@ -297,6 +297,8 @@ def main() -> int:
             else:
                 shutil.rmtree(target, ignore_errors=True)
                 shutil.copytree(fresh, target)
+                # That of a temporary folder is for its owner alone.
+                target.chmod(0o755)
                 print(f"wrote {target}", file=sys.stderr)
     except Refused as refusal:
         print(f"render: {refusal}", file=sys.stderr)

@@ -290,7 +290,10 @@ impl Request {
         let map = head.headers_mut();
         let mut add = |name: &[u8], value: &[u8]| {
             // What was read strictly is well formed.
-            if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name), HeaderValue::from_bytes(value)) {
+            if let (Ok(name), Ok(mut value)) = (HeaderName::from_bytes(name), HeaderValue::from_bytes(value))
+            {
+                // As no other request has it, it has no place in the table of HPACK (RFC 7541 section 7.1.3).
+                value.set_sensitive(name == forwarded::X_REQUEST_ID);
                 map.append(name, value);
             }
         };

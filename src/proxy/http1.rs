@@ -171,7 +171,7 @@ impl<S: Service, D: Io> Connection<S, D> {
                     Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Head::Over),
                     Poll::Pending => {
                         // From its first octets on the head has its own deadline, which no further octet moves.
-                        if began.is_none() && !self.buffer.is_empty() {
+                        if began.is_none() && (skipped || !self.buffer.is_empty()) {
                             let now = Instant::now();
                             began = Some(now);
                             self.common.timer.set(now + limits.header_timeout);

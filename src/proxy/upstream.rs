@@ -19,6 +19,7 @@ use tokio::net::TcpStream;
 use crate::exchange;
 use crate::upstream::http2::{Http2, Session};
 use crate::upstream::idle::IdleConnections;
+use trivet_base::process::workers;
 use trivet_http::proxy_protocol;
 use trivet_http::pump::{Sink, Source};
 use trivet_http::steps::Endpoints;
@@ -205,7 +206,7 @@ impl Upstream {
 
     /// A kept connection that its other side has not closed, as far as can be known.
     pub(super) fn kept(&self, now: Instant) -> Option<Checkout> {
-        self.idle.take(now)
+        self.idle.take(workers::here(), now)
     }
 
     /// A way that is not kept: a new connection, or, for HTTP/2, a stream; of a `new` connection, too, when that is asked
@@ -223,7 +224,7 @@ impl Upstream {
 
     /// Keeps a connection for the next request. (Those of HTTP/2 are kept where they are shared.)
     pub(super) fn keep(&self, checkout: Checkout, now: Instant) {
-        self.idle.keep(checkout, now);
+        self.idle.keep(checkout, workers::here(), now);
     }
 
     /// Closes what has been unused for too long.

@@ -26,8 +26,7 @@ pub fn provider() -> Arc<CryptoProvider> {
     PROVIDER.clone()
 }
 
-/// Makes [`provider`] what libraries use that do not ask us. To be called first in every program: rustls has no provider by itself
-/// where several are compiled in.
+/// Makes [`provider`] what libraries use that do not ask us. To be called first in every program.
 pub fn install_provider() {
     // An error says that there is one already; tests in one process may come here more than once.
     let _ = (*provider()).clone().install_default();

@@ -46,15 +46,15 @@ impl Stream {
         Ok(Self::Tls(Box::new(stream.into())))
     }
 
-    /// The same connection, with its socket watched by the runtime of the thread that calls.
-    pub fn watched_here(mut self) -> io::Result<Self> {
-        let tcp = match &mut self {
+    /// Has the socket watched by the runtime of the thread that calls. After an error the connection is as it was.
+    pub fn watch_here(&mut self) -> io::Result<()> {
+        let tcp = match self {
             Self::Plain(tcp) => tcp,
             Self::Tls(tls) => &mut tls.get_mut().0.io,
         };
         // By another descriptor: the first one is closed where it is watched.
         *tcp = TcpStream::from_std(tcp.as_fd().try_clone_to_owned()?.into())?;
-        Ok(self)
+        Ok(())
     }
 
     /// What was agreed on in the handshake.
@@ -256,9 +256,9 @@ mod tests {
             std::io::copy(&mut far.try_clone().unwrap(), &mut far).unwrap();
         });
         let (first, second) = (runtime(), runtime());
-        let stream = first.block_on(async { Stream::Plain(TcpStream::connect(address).await.unwrap()) });
+        let mut stream = first.block_on(async { Stream::Plain(TcpStream::connect(address).await.unwrap()) });
         second.block_on(async move {
-            let mut stream = stream.watched_here().unwrap();
+            stream.watch_here().unwrap();
             // A socket of a runtime that is gone answers with errors.
             drop(tokio::task::spawn_blocking(move || drop(first)).await);
             stream.write_all(b"hello").await.unwrap();

@@ -7,7 +7,8 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use serde::Deserialize;
 
-use trivet_base::config::{self, Invalid, Log, Metrics, TlsFiles, Validate};
+use super::store;
+use trivet_base::config::{self, ConfigError, Invalid, Log, Metrics, TlsFiles, Validate};
 use trivet_base::process::{descriptors, workers};
 use trivet_http::proxy_protocol::{self, Trust};
 use trivet_http::request::MOST_FIELDS;
@@ -283,6 +284,13 @@ impl Validate for Config {
         self.files.validate()?;
         self.app.validate()?;
         self.peers.validate(&self.node)
+    }
+
+    fn check_files(&self) -> Result<(), ConfigError> {
+        // Read at a start alone; what a start would refuse is better known before.
+        trivet_tls::mutual_server_config(&self.tls, &[])?;
+        trivet_tls::client_config(&self.tls, &[])?;
+        store::check(&self.files).map_err(|e| ConfigError::at(&e.path, "static.root", e.source))
     }
 
     fn warnings(&self) -> Vec<String> {

@@ -16,7 +16,7 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use http::HeaderValue;
 
-pub use load::{LoadError, Loaded, load};
+pub use load::{LoadError, Loaded, check, load};
 
 /// A content coding (RFC 9110 section 8.4.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

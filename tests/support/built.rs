@@ -6,7 +6,6 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::SystemTime;
 
 use parking_lot::Mutex;
 
@@ -28,7 +27,7 @@ pub fn built(name: &str) -> PathBuf {
     program
 }
 
-/// Whether the program is there, and newer than every file that cargo's list beside it names.
+/// Whether the program is there, and newer than every file that cargo's list beside it names, than the dependencies and their features.
 fn is_new(program: &Path) -> bool {
     let changed = |file: &Path| file.metadata().and_then(|m| m.modified()).ok();
     let Some(built) = changed(program) else { return false };
@@ -36,9 +35,13 @@ fn is_new(program: &Path) -> bool {
     let Some((_, files)) = list.trim_end().split_once(": ") else { return false };
     // A space that belongs to a name is written with a backslash.
     let files = files.replace("\\ ", "\0");
-    let newest: Option<SystemTime> =
-        files.split(' ').filter_map(|f| changed(Path::new(&f.replace('\0', " ")))).max();
-    newest.is_some_and(|newest| newest <= built)
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let manifests = std::fs::read_dir(root.join("src")).into_iter().flatten().flatten();
+    let manifests = manifests.map(|room| room.path().join("Cargo.toml")).filter(|f| f.exists());
+    let named = files.split(' ').map(|f| PathBuf::from(f.replace('\0', " ")));
+    let mut all = named.chain(manifests).chain([root.join("Cargo.toml"), root.join("Cargo.lock")]);
+    // One that is gone has changed.
+    all.all(|file| changed(&file).is_some_and(|at| at <= built))
 }
 
 fn build(name: &str, folder: &Path) {

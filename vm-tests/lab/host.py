@@ -19,7 +19,7 @@ LAB_TOOLS = {
     "curl": "curl",
     "openssl": "openssl",
 }
-# What compiling Trivet's dependencies needs beside cargo (ring: a C compiler; libz-ng-sys: cmake).
+# What compiling Trivet's dependencies needs beside cargo (aws-lc: a C compiler; libz-ng-sys: cmake).
 BUILD_TOOLS = {"cc": "gcc", "c++": "g++", "cmake": "cmake", "make": "make"}
 
 

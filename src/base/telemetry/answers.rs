@@ -3,6 +3,7 @@
 
 use std::convert::Infallible;
 use std::future::Future;
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,12 +20,17 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// Each of those who ask keeps one connection, and they are few.
-const MAX_CONNECTIONS: usize = 64;
+/// Each of those who ask keeps one connection, and they are few. Whoever takes all places does not keep them for long: keepalived
+/// asks here whether the node may have the virtual address.
+const MAX_CONNECTIONS: usize = 256;
 /// The head of a request; also ends a connection that stays idle, since the next head never comes.
-const HEADER: Duration = Duration::from_secs(30);
+const HEADER: Duration = Duration::from_secs(10);
 /// A connection, whatever is done on it: one whose other end has stopped reading would keep its place for ever.
-const LIFE: Duration = Duration::from_secs(600);
+const LIFE: Duration = Duration::from_secs(60);
+/// Octets of a head.
+const MAX_HEAD: usize = 16 * 1024;
+/// Without descriptors nobody can be accepted; trying again at once would spin.
+const NO_DESCRIPTORS: Duration = Duration::from_secs(1);
 
 /// What is said at a path.
 pub struct Answer {
@@ -82,10 +88,12 @@ pub async fn serve(
         let (stream, place) = tokio::select! {
             accepted = next => match accepted {
                 Ok(accepted) => accepted,
+                // Reset in the queue: the next one may not be.
+                Err(e) if matches!(e.kind(), ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset) => continue,
                 Err(e) => {
-                    // Out of file descriptors, or a connection that was reset in the queue: a moment later it is better.
-                    tracing::warn!(error = %e, "accept");
-                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    let address = listener.local_addr().map(|a| a.to_string()).unwrap_or_default();
+                    tracing::warn!(error = %e, address, "cannot accept a connection; see LimitNOFILE when files are too many");
+                    tokio::time::sleep(NO_DESCRIPTORS).await;
                     continue;
                 }
             },
@@ -114,6 +122,7 @@ where
     let http = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER)
+        .max_buf_size(MAX_HEAD)
         .serve_connection(TokioIo::new(stream), service);
     tokio::pin!(http);
     let outcome = tokio::select! {

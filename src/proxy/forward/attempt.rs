@@ -43,6 +43,8 @@ impl<S: Service, C: Downstream<S>> Forwarding<'_, S, C> {
         now: Instant,
     ) -> Result<Response, Failure> {
         let (head, to) = self.head(backend, checkout).await?;
+        // Towards HTTP/2 the back end's settings may have been waited for.
+        let now = if matches!(checkout.io, UpstreamIo::Http2(_)) { Instant::now() } else { now };
         self.prepare(head, to, checkout, now)?;
         if matches!(checkout.io, UpstreamIo::Http2(_)) && self.request.expects_continue() {
             self.client.tell(self.request, Interim::Continue);

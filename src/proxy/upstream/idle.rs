@@ -17,10 +17,12 @@ use trivet_base::process::workers;
 struct Idle {
     checkout: Checkout,
     since: Instant,
+    worker: usize,
 }
 
 /// Those of one back end.
 pub(super) struct IdleConnections {
+    /// One for each worker; where there are more workers than cores, some share one.
     shelves: Box<[Mutex<VecDeque<Idle>>]>,
     /// On all shelves.
     count: AtomicUsize,
@@ -31,48 +33,63 @@ pub(super) struct IdleConnections {
 impl IdleConnections {
     /// Keeps at most `most`, and at least one, each for `timeout`.
     pub(super) fn new(most: usize, timeout: Duration) -> Self {
-        let shelves = (0..workers::cores()).map(|_| Mutex::default()).collect();
+        Self::on(workers::cores(), most, timeout)
+    }
+
+    fn on(shelves: usize, most: usize, timeout: Duration) -> Self {
+        let shelves = (0..shelves).map(|_| Mutex::default()).collect();
         Self { shelves, count: AtomicUsize::new(0), most: most.max(1), timeout }
     }
 
-    /// One that its other side has not closed, as far as can be known.
-    pub(super) fn take(&self, now: Instant) -> Option<Checkout> {
-        let own = workers::here() % self.shelves.len();
-        if let Some(checkout) = self.from(own, now) {
-            return Some(checkout);
+    /// One that its other side has not closed, as far as can be known, for the worker of this number.
+    pub(super) fn take(&self, worker: usize, now: Instant) -> Option<Checkout> {
+        let own = worker % self.shelves.len();
+        // The youngest: the least likely to be closed just now.
+        let found = self.usable(own, now, VecDeque::pop_back).or_else(|| {
+            // Of others the oldest, which they would use last.
+            let others = (0..self.shelves.len()).filter(|shelf| *shelf != own);
+            let mut others = others.filter(|_| self.count.load(Ordering::Relaxed) > 0);
+            others.find_map(|shelf| self.usable(shelf, now, VecDeque::pop_front))
+        });
+        let Idle { mut checkout, worker: watching, .. } = found?;
+        if watching != worker
+            && let UpstreamIo::Stream(stream) = &mut checkout.io
+            && let Err(e) = stream.watch_here()
+        {
+            // It can be used from where it is.
+            tracing::debug!(error = %e, "a connection to a back end stays with another worker");
         }
-        if self.count.load(Ordering::Relaxed) == 0 {
-            return None;
-        }
-        let others = (0..self.shelves.len()).filter(|shelf| *shelf != own);
-        others.filter_map(|shelf| self.from(shelf, now)).find_map(watched_here)
+        checkout.reused = true;
+        Some(checkout)
     }
 
-    fn from(&self, shelf: usize, now: Instant) -> Option<Checkout> {
+    fn usable(
+        &self,
+        shelf: usize,
+        now: Instant,
+        next: impl Fn(&mut VecDeque<Idle>) -> Option<Idle>,
+    ) -> Option<Idle> {
         loop {
-            // The youngest: the least likely to be closed just now.
-            let Idle { mut checkout, since } = self.shelves[shelf].lock().pop_back()?;
+            let mut idle = next(&mut self.shelves[shelf].lock())?;
             self.count.fetch_sub(1, Ordering::Relaxed);
-            if now.saturating_duration_since(since) < self.timeout && is_quiet(&mut checkout.io) {
-                checkout.reused = true;
-                return Some(checkout);
+            if now.saturating_duration_since(idle.since) < self.timeout && is_quiet(&mut idle.checkout.io) {
+                return Some(idle);
             }
         }
     }
 
     /// Keeps one for the next request of this worker.
-    pub(super) fn keep(&self, checkout: Checkout, now: Instant) {
-        let mut shelf = self.shelves[workers::here() % self.shelves.len()].lock();
+    pub(super) fn keep(&self, checkout: Checkout, worker: usize, now: Instant) {
+        let mut shelf = self.shelves[worker % self.shelves.len()].lock();
         self.close_old(&mut shelf, now);
-        if self.count.load(Ordering::Relaxed) >= self.most {
-            // Others have all that may be kept: then this one is too many.
-            if shelf.pop_front().is_none() {
-                return;
-            }
-            self.count.fetch_sub(1, Ordering::Relaxed);
+        let more = |count| (count < self.most).then_some(count + 1);
+        if self.count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_err()
+            // The oldest of its own makes room. Where others have all that may be kept, this one is too many.
+            && shelf.pop_front().is_none()
+        {
+            return;
         }
-        self.count.fetch_add(1, Ordering::Relaxed);
-        shelf.push_back(Idle { checkout, since: now });
+        shelf.push_back(Idle { checkout, since: now, worker });
     }
 
     /// Closes what has been unused for too long.
@@ -91,9 +108,92 @@ impl IdleConnections {
     }
 }
 
-/// One of another worker's; none when its socket cannot be watched here.
-fn watched_here(checkout: Checkout) -> Option<Checkout> {
-    let UpstreamIo::Stream(stream) = checkout.io else { return None };
-    let io = UpstreamIo::Stream(stream.watched_here().ok()?);
-    Some(Checkout { io, ..checkout })
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use bytes::BytesMut;
+    use tokio::io::AsyncReadExt as _;
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+    use trivet_tls::stream::Stream;
+
+    const TIMEOUT: Duration = Duration::from_secs(50);
+
+    /// A back end, and connections to it.
+    struct Far(TcpListener);
+
+    impl Far {
+        async fn new() -> Self {
+            Self(TcpListener::bind("127.0.0.1:0").await.unwrap())
+        }
+
+        /// Both ends of a new connection: whose it is, and what is kept.
+        async fn connect(&self) -> (TcpStream, Checkout, SocketAddr) {
+            let near = TcpStream::connect(self.0.local_addr().unwrap()).await.unwrap();
+            let (far, address) = self.0.accept().await.unwrap();
+            let io = UpstreamIo::Stream(Stream::Plain(near));
+            (far, Checkout { io, buffer: BytesMut::new(), reused: false }, address)
+        }
+    }
+
+    fn address(checkout: &Checkout) -> SocketAddr {
+        match &checkout.io {
+            UpstreamIo::Stream(Stream::Plain(tcp)) => tcp.local_addr().unwrap(),
+            _ => unreachable!(),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_worker_takes_its_own_youngest_and_then_the_oldest_of_others() {
+        let (far, idle, now) = (Far::new().await, IdleConnections::on(3, 10, TIMEOUT), Instant::now());
+        let mut open = Vec::new();
+        for worker in [0, 1, 1, 0] {
+            let (end, checkout, address) = far.connect().await;
+            idle.keep(checkout, worker, now);
+            open.push((end, address));
+        }
+        let taken: Vec<_> = (0..4).map(|_| idle.take(1, now).unwrap()).collect();
+        let expected = [2, 1, 0, 3].map(|i: usize| open[i].1);
+        assert_eq!(taken.iter().map(address).collect::<Vec<_>>(), expected);
+        assert!(taken.iter().all(|c| c.reused));
+        assert!(idle.take(1, now).is_none());
+        assert_eq!(idle.count.load(Ordering::Relaxed), 0);
+    }
+
+    #[tokio::test]
+    async fn never_are_more_kept_than_may_be_whoever_keeps_them() {
+        let (far, idle, now) = (Far::new().await, IdleConnections::on(2, 2, TIMEOUT), Instant::now());
+        let mut ends = Vec::new();
+        for worker in [0, 0, 0, 1, 0] {
+            let (end, checkout, _) = far.connect().await;
+            idle.keep(checkout, worker, now);
+            ends.push(end);
+        }
+        assert_eq!(idle.count.load(Ordering::Relaxed), 2);
+        // The first two of worker 0 made room for later ones, and worker 1 found none.
+        for (i, is_open) in [false, false, true, false, true].into_iter().enumerate() {
+            let read = tokio::time::timeout(Duration::from_millis(50), ends[i].read(&mut [0; 1])).await;
+            assert_eq!(read.is_err(), is_open, "connection {i}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_closed_or_old_is_nobodys() {
+        let (far, idle, now) = (Far::new().await, IdleConnections::on(2, 10, TIMEOUT), Instant::now());
+        let (end, closed, _) = far.connect().await;
+        drop(end);
+        let (_old_end, old, _) = far.connect().await;
+        let (_end, good, _) = far.connect().await;
+        let its = address(&good);
+        idle.keep(old, 0, now);
+        idle.keep(good, 0, now + TIMEOUT / 2);
+        idle.keep(closed, 0, now + TIMEOUT / 2);
+        // Time for the end to be heard of.
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        assert_eq!(address(&idle.take(1, now + TIMEOUT).unwrap()), its);
+        assert!(idle.take(0, now + TIMEOUT).is_none());
+        assert_eq!(idle.count.load(Ordering::Relaxed), 0);
+    }
 }

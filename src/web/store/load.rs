@@ -43,12 +43,7 @@ pub struct Loaded {
 
 /// Reads the folder of `config`. What did not change since `old` was made is taken from there.
 pub fn load(config: &Static, old: &Store) -> Result<Loaded, LoadError> {
-    let fail = |source| LoadError { path: config.root.clone(), source };
-    let root = config.root.canonicalize().map_err(fail)?;
-    fs::read_dir(&root).map_err(fail)?;
-    let mut walk = Walk { root: &root, found: Vec::new(), skipped: Vec::new(), unreadable: Vec::new() };
-    walk.folder(&root, "", &mut Vec::new());
-    let Walk { found, skipped, mut unreadable, .. } = walk;
+    let Walk { found, skipped, mut unreadable, .. } = Walk::all(config)?;
 
     let mut builder = Builder { config, old, by_file: HashMap::new(), memory: 0, started: SystemTime::now() };
     // Smallest first: when memory runs out, it is the large files that are left on disk.
@@ -67,6 +62,23 @@ pub fn load(config: &Static, old: &Store) -> Result<Loaded, LoadError> {
     Ok(Loaded { store: builder.finish(found), skipped, unreadable })
 }
 
+/// Whether a reload could read all that there is: the first thing that it could not.
+pub fn check(config: &Static) -> Result<(), LoadError> {
+    let Walk { found, unreadable, .. } = Walk::all(config)?;
+    if let Some(first) = unreadable.into_iter().next() {
+        return Err(LoadError { path: config.root.clone(), source: std::io::Error::other(first) });
+    }
+    for Found { file, .. } in found {
+        match File::open(&file) {
+            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                return Err(LoadError { path: file, source });
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
 /// A file under a path of the site. Two paths may lead to one file.
 struct Found {
     url: String,
@@ -74,14 +86,24 @@ struct Found {
     len: u64,
 }
 
-struct Walk<'a> {
-    root: &'a Path,
+struct Walk {
+    root: PathBuf,
     found: Vec<Found>,
     skipped: Vec<String>,
     unreadable: Vec<String>,
 }
 
-impl Walk<'_> {
+impl Walk {
+    fn all(config: &Static) -> Result<Self, LoadError> {
+        let fail = |source| LoadError { path: config.root.clone(), source };
+        let root = config.root.canonicalize().map_err(fail)?;
+        fs::read_dir(&root).map_err(fail)?;
+        let mut walk =
+            Self { root: root.clone(), found: Vec::new(), skipped: Vec::new(), unreadable: Vec::new() };
+        walk.folder(&root, "", &mut Vec::new());
+        Ok(walk)
+    }
+
     /// Takes in the folder `dir` (a path without links), which stands under `url`; `above` are the folders it is in.
     fn folder(&mut self, dir: &Path, url: &str, above: &mut Vec<PathBuf>) {
         if above.len() >= MAX_DEPTH || above.iter().any(|a| a == dir) {
@@ -117,7 +139,7 @@ impl Walk<'_> {
             }
             Err(e) => return self.unreadable.push(format!("{}: {e}", path.display())),
         };
-        let Ok(inside) = real.strip_prefix(self.root) else {
+        let Ok(inside) = real.strip_prefix(&self.root) else {
             return self.skipped.push(format!(
                 "{}: is a link that leaves {}",
                 path.display(),

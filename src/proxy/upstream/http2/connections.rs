@@ -40,9 +40,12 @@ const SHARED_DIALS: usize = 10;
 
 const NO_SETTINGS: &str = "the back end does not answer in HTTP/2";
 
-/// Whom a connection speaks for: one client alone where it begins with a PROXY header, else all; and which worker drives it and
-/// uses it: from another thread each frame would have that one woken up.
-type For = (Option<Endpoints>, usize);
+/// Requests on a connection that another worker drives, which has to be woken up for each of their frames, before one of its own pays
+/// for a worker that has none.
+const FEW: usize = 10;
+
+/// Whom a connection speaks for: one client alone where it begins with a PROXY header, else all.
+type For = Option<Endpoints>;
 
 type Dialled = Result<Arc<Connection>, Arc<io::Error>>;
 /// A connection that is being made, and that many may wait for.
@@ -57,11 +60,14 @@ pub(super) struct Connections {
 #[derive(Default)]
 struct State {
     open: HashMap<For, Vec<Arc<Connection>>>,
-    dials: HashMap<For, Dial>,
+    /// By the worker that will drive it.
+    dials: HashMap<(For, usize), Dial>,
 }
 
 struct Connection {
     sender: SendRequest<Bytes>,
+    /// The worker that drives it.
+    worker: usize,
     requests: AtomicUsize,
     unused_since: Mutex<Instant>,
     /// No further request may use it.
@@ -128,12 +134,18 @@ impl Connections {
 
     /// A place for one request of `client`, and whether the connection is one that was there; with `new`, it is not.
     pub(super) async fn place(self: &Arc<Self>, client: Endpoints, new: bool) -> io::Result<(Place, bool)> {
-        let whom = (self.config.send_proxy_protocol.map(|_| client), workers::here());
+        let whom = self.config.send_proxy_protocol.map(|_| client);
+        let here = workers::here();
         for _ in 0..if new { 0 } else { SHARED_DIALS } {
-            if let Some(place) = self.free(&whom) {
+            let few = |c: &Connection| c.requests.load(Ordering::Relaxed) < FEW;
+            if let Some(place) = self.free(&whom, |c| c.worker == here).or_else(|| self.free(&whom, few)) {
                 return Ok((place, true));
             }
-            let connection = self.dial(whom, client).await?;
+            let connection = match self.dial(whom, client).await {
+                Ok(connection) => connection,
+                // What others have will do, before a back end that they reach is thought to be down.
+                Err(e) => return self.free(&whom, |_| true).map(|place| (place, true)).ok_or(e),
+            };
             // Others waited for the same one.
             if let Some(place) = self.on(&connection) {
                 return Ok((place, false));
@@ -143,11 +155,11 @@ impl Connections {
         Ok((Place(connection), false))
     }
 
-    /// A place on a connection that is there.
-    fn free(&self, whom: &For) -> Option<Place> {
+    /// A place on a connection that is there, one of those that `which` names.
+    fn free(&self, whom: &For, which: impl Fn(&Connection) -> bool) -> Option<Place> {
         let state = self.state.lock();
         let idle_timeout = self.config.idle_timeout;
-        let with_room = |c: &&Arc<Connection>| c.has_room() && !c.is_unused_for(idle_timeout);
+        let with_room = |c: &&Arc<Connection>| which(c) && c.has_room() && !c.is_unused_for(idle_timeout);
         // The youngest: the least likely to be closed just now.
         let connection = state.open.get(whom)?.iter().rfind(with_room)?;
         connection.requests.fetch_add(1, Ordering::Relaxed);
@@ -166,14 +178,15 @@ impl Connections {
 
     /// Makes a connection, or waits for the one that is being made. It is made to its end, whoever still waits.
     async fn dial(self: &Arc<Self>, whom: For, client: Endpoints) -> io::Result<Arc<Connection>> {
+        let key = (whom, workers::here());
         let dial = {
             let mut state = self.state.lock();
-            match state.dials.get(&whom) {
+            match state.dials.get(&key) {
                 Some(dial) => dial.clone(),
                 None => {
                     let (done, dial) = oneshot::channel();
                     let dial = dial.shared();
-                    state.dials.insert(whom, dial.clone());
+                    state.dials.insert(key, dial.clone());
                     let own = self.clone();
                     tokio::spawn(async move {
                         let made = own.clone().connect(whom, client, 0).await;
@@ -184,7 +197,7 @@ impl Connections {
                             }
                             made => made,
                         };
-                        own.state.lock().dials.remove(&whom);
+                        own.state.lock().dials.remove(&key);
                         // Nobody may wait any more; the connection is there for the next request.
                         let _ = done.send(made.map_err(Arc::new));
                     });
@@ -200,7 +213,7 @@ impl Connections {
             }),
             Err(_) => {
                 // Whoever made it is gone without a word; the next request makes another.
-                self.state.lock().dials.remove(&whom);
+                self.state.lock().dials.remove(&key);
                 Err(io::Error::other("the connection was given up"))
             }
         }
@@ -228,6 +241,7 @@ impl Connections {
         let (settled, has_settings) = watch::channel(false);
         let connection = Arc::new(Connection {
             sender,
+            worker: workers::here(),
             requests: AtomicUsize::new(requests),
             unused_since: Mutex::new(Instant::now()),
             is_over: AtomicBool::new(false),
