@@ -57,3 +57,15 @@ pub(super) fn lost(format: LogFormat, count: u64) -> Vec<u8> {
     line::write(&mut out, &mut Clock::new(), json, &LOST, |line| line.number("lost", count));
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_that_are_missing_are_told_in_a_line() {
+        let line: serde_json::Value = serde_json::from_slice(&lost(LogFormat::Json, 3)).unwrap();
+        let said = [&line["level"], &line["target"], &line["lost"]];
+        assert_eq!(serde_json::json!(said), serde_json::json!(["WARN", "trivet::telemetry", 3]));
+    }
+}
