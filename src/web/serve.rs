@@ -22,6 +22,7 @@ use trivet_http::steps::Policy;
 use trivet_proxy::Engine;
 use trivet_proxy::admission::Admission;
 use trivet_proxy::server::{self as listeners, Connections, Endpoint, Limits, Serving};
+use trivet_proxy::upstream;
 use trivet_tls as tls;
 
 /// Runs until SIGTERM or SIGINT, and then until what is in flight is done.
@@ -68,6 +69,7 @@ pub fn run(config: Config) -> Result<(), Failure> {
         checked.watch(&heartbeats).await;
         Ok(())
     });
+    server.background("sweep", upstream::sweep(upstreams.pool().clone(), SWEEP));
     server.background("static files", site.clone().reload_when_told(server.shutdown()));
 
     let sockets: Vec<_> = config.listen.iter().map(|a| server.listen("listen", *a)).collect();
@@ -91,6 +93,9 @@ pub fn run(config: Config) -> Result<(), Failure> {
 fn days_left(ends: OffsetDateTime) -> i64 {
     (ends - OffsetDateTime::now_utc()).whole_days()
 }
+
+/// How often connections to the app and to peers that are unused are looked at: an app may keep them for seconds only.
+const SWEEP: Duration = Duration::from_secs(1);
 
 /// For what the balancers limit: they may be gone without a word.
 const AT_MOST: Duration = Duration::from_secs(24 * 3600);

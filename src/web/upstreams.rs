@@ -3,7 +3,6 @@
 //! One pool: the app is its first tier, the peers, whose health is the health of the app beside them, are its second.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use rustls::ClientConfig;
 use serde_json::Value;
@@ -15,7 +14,7 @@ use trivet_pool::timing::Timing;
 use trivet_pool::{NewBackend, Pool, PoolLimits, Scope, Spec};
 use trivet_proxy::check::HttpCheck;
 use trivet_proxy::config::Protocol;
-use trivet_proxy::upstream::{self, HttpBackend, HttpPool, Upstream, UpstreamConfig};
+use trivet_proxy::upstream::{HttpBackend, HttpPool, Upstream, UpstreamConfig};
 use trivet_tls as tls;
 
 /// A path on a web tier that is 200 while the app beside it is healthy, and 503 otherwise.
@@ -78,11 +77,10 @@ impl Upstreams {
         Ok(Self { pool, app, timing: config.app.health.timing(), retries: config.app.retries })
     }
 
-    /// Checks everyone once, and goes on checking; closes connections that have been unused for too long.
+    /// Checks everyone once, and goes on checking.
     pub async fn watch(self: &Arc<Self>, heartbeats: &Heartbeats) {
         self.pool.first_round(self.timing).await;
         self.pool.run_checks(self.timing, heartbeats);
-        tokio::spawn(upstream::sweep(self.pool.clone(), Duration::from_secs(1)));
     }
 
     /// Who is asked for one request after the first.
