@@ -20,6 +20,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Mutex;
 
 use crate::proxy_protocol;
+use trivet_tls::stream::Stream;
 
 /// Where requests go. `address` is `host:port`; `tls` holds the client configuration and the name that the peer's
 /// certificate must carry.
@@ -187,23 +188,17 @@ impl Client {
             let header = proxy_protocol::write_own(version, own, remote);
             tcp.write_all(&header).await.map_err(failed)?;
         }
-        match &self.target.tls {
-            None => handshake(TokioIo::new(tcp), self.is_http2).await,
-            Some((config, name)) => {
-                let stream = tokio_rustls::TlsConnector::from(config.clone())
-                    .connect(name.clone(), tcp)
-                    .await
-                    .map_err(|e| ClientError::Tls(address.clone(), e))?;
-                handshake(TokioIo::new(stream), self.is_http2).await
-            }
-        }
+        let stream = match &self.target.tls {
+            None => Stream::Plain(tcp),
+            Some((config, name)) => Stream::connect(tcp, config.clone(), name.clone())
+                .await
+                .map_err(|e| ClientError::Tls(address.clone(), e))?,
+        };
+        handshake(TokioIo::new(stream), self.is_http2).await
     }
 }
 
-async fn handshake<I>(io: I, is_http2: bool) -> Result<Sender, ClientError>
-where
-    I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
-{
+async fn handshake(io: TokioIo<Stream>, is_http2: bool) -> Result<Sender, ClientError> {
     let error = |e: hyper::Error| ClientError::Http(e.to_string());
     // Errors of a connection reach the caller through its sender.
     if is_http2 {

@@ -143,18 +143,8 @@ pub fn write(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
 }
 
 /// Adds a number in decimal digits.
-pub fn write_number(out: &mut Vec<u8>, mut n: u64) {
-    let mut digits = [0; 20];
-    let mut at = digits.len();
-    loop {
-        at -= 1;
-        digits[at] = b'0' + (n % 10) as u8;
-        n /= 10;
-        if n == 0 {
-            break;
-        }
-    }
-    out.extend_from_slice(&digits[at..]);
+pub fn write_number(out: &mut Vec<u8>, n: u64) {
+    out.extend_from_slice(itoa::Buffer::new().format(n).as_bytes());
 }
 
 /// Whether a field may not come after the content (RFC 9110 section 6.5.1): framing, routing, request modifiers,

@@ -152,7 +152,7 @@ impl Admitted {
 
     /// The path without its query, for logs: queries carry what logs should not.
     pub fn path(&self) -> &str {
-        memchr::memchr(b'?', self.target.as_bytes()).map_or(&self.target, |query| &self.target[..query])
+        strict::path_of(&self.target)
     }
 }
 

@@ -101,8 +101,8 @@ pub fn target(head: &impl RequestHead) -> Result<Target<'_>, Refusal> {
     Ok(Target { path_and_query, authority, scheme })
 }
 
-/// The part before the query.
-fn path_of(path_and_query: &str) -> &str {
+/// The part of path and query before the query.
+pub fn path_of(path_and_query: &str) -> &str {
     memchr(b'?', path_and_query.as_bytes()).map_or(path_and_query, |query| &path_and_query[..query])
 }
 
