@@ -1,6 +1,7 @@
 """The load generators: h2load for kept connections, lab.bench.opener for new ones."""
 
 import json
+import math
 import subprocess
 import sys
 import time
@@ -19,6 +20,10 @@ SUITE, GROUP = "TLS_AES_256_GCM_SHA384", "X25519"
 OPENERS = 8
 # Seconds before and after the time that counts.
 WARM, COOL = 1.0, 0.3
+# Requests a second that one connection sends at a constant rate: h2load looks whether one is due every 10 ms at the soonest
+# (`start_rps_timer` of h2load.cc), so that a busier connection would send several at once, and how its bursts meet those of others
+# would depend on how fast the server took the connections in.
+PER_CONNECTION = 90
 # Of h2load's log.
 Row = tuple[int, int, int]
 
@@ -37,10 +42,11 @@ class Count:
         return self.good / self.seconds
 
 
-def _h2load(case: Case, place: Place, root: Path, cores: list[int], seconds: float, log: Path, more: list[str]) -> subprocess.Popen[str]:
+def _h2load(case: Case, place: Place, root: Path, cores: list[int], seconds: float, log: Path, connections: int,
+            more: list[str]) -> subprocess.Popen[str]:
     log.unlink(missing_ok=True)
     scheme, port = ("https", place.tls) if case.tls else ("http", place.plain)
-    argv = ["taskset", "-c", ",".join(map(str, cores)), *arena.debian(root, "h2load"), "-t", "1", "-c", str(case.connections),
+    argv = ["taskset", "-c", ",".join(map(str, cores)), *arena.debian(root, "h2load"), "-t", "1", "-c", str(connections),
             "-m", str(case.streams), "-D", f"{round(seconds * 1000)}ms", f"--tls13-ciphers={SUITE}", f"--groups={GROUP}",
             f"--connect-to=127.0.0.1:{port}", f"--log-file={log}", *more]
     if not case.http2:
@@ -78,7 +84,7 @@ def closed_loop(case: Case, place: Place, root: Path, cores: list[int], seconds:
                 log: Path) -> tuple[Count, Cpu]:
     """As fast as the answers come, for `seconds`; what was answered, and what `cpu` grew by meanwhile."""
     if case.mode == "keep":
-        child = _h2load(case, place, root, cores, WARM + seconds + COOL, log, [])
+        child = _h2load(case, place, root, cores, WARM + seconds + COOL, log, case.connections, [])
         # Opening the connections is another case's matter.
         time.sleep(WARM)
         begin, before = time.time(), cpu()
@@ -95,7 +101,13 @@ def closed_loop(case: Case, place: Place, root: Path, cores: list[int], seconds:
     return Count(**json.loads(done.stdout)), cpu() - before
 
 
+def spread(rate: float) -> int:
+    """Over how many connections `rate` requests a second go."""
+    return math.ceil(rate / PER_CONNECTION)
+
+
 def constant_rate(case: Case, place: Place, root: Path, cores: list[int], rate: float, seconds: float, log: Path) -> list[Row]:
-    """`rate` requests a second whatever becomes of those before, over the case's connections; start, status and duration of each."""
-    child = _h2load(case, place, root, cores, seconds, log, [f"--rps={rate / case.connections:.3f}"])
+    """`rate` requests a second whatever becomes of those before, evenly over time; start, status and duration of each."""
+    connections = spread(rate)
+    child = _h2load(case, place, root, cores, seconds, log, connections, [f"--rps={rate / connections:.3f}"])
     return _end(case, child, log, seconds + 30)

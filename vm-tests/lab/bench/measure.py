@@ -18,8 +18,9 @@ from lab.progress import say
 
 # The back end's port for each link; a server's own follow from its place in the list.
 BACKEND = {"plain": 9000, "tls": 9443, "h2": 9001}
-# The rate of the latency runs, as a part of what the slowest server reaches.
-LOAD = 0.7
+# The rate of the latency runs, as a part of what the slowest server reaches. That was reached with as many requests at once as there
+# are; evenly over time, each wakes the server up.
+LOAD = 0.5
 # Requests of the first second are of connections that are being opened.
 SETTLE_US = 1_000_000
 
@@ -90,7 +91,7 @@ class Bench:
     # --- latency ----------------------------------------------------------------------------------------------
 
     def latency(self, case: Case, names: list[str], throughput: dict[str, Any]) -> dict[str, Any]:
-        """At 70 % of what the slowest reached."""
+        """At LOAD of what the slowest reached."""
         rate = LOAD * min(statistics.median(r["rate"] for r in throughput["rounds"][server]) for server in names)
         rounds: dict[str, list[dict[str, float]]] = {server: [] for server in names}
         for _ in range(self.plan.latency_rounds):

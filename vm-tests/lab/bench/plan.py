@@ -15,7 +15,7 @@ class Plan:
 
 
 FULL = Plan(rounds=5, seconds=3, latency_rounds=5, latency_seconds=5, idle_connections=10_000)
-QUICK = Plan(rounds=3, seconds=1, latency_rounds=1, latency_seconds=3, idle_connections=2_000)
+QUICK = Plan(rounds=3, seconds=1, latency_rounds=3, latency_seconds=3, idle_connections=2_000)
 
 
 @dataclass(frozen=True)

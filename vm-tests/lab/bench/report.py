@@ -58,7 +58,7 @@ def where(cases: list[Case], results: dict[str, Any]) -> Rows:
 
 
 def latency(cases: list[Case], results: dict[str, Any]) -> Rows:
-    rows = [["milliseconds at 70 % of the slowest", "rate/s", "HAProxy p50", "p99", "nginx p50", "p99", "Trivet p50", "p99", ""]]
+    rows = [["milliseconds at half of the slowest", "rate/s", "HAProxy p50", "p99", "nginx p50", "p99", "Trivet p50", "p99", ""]]
     for case in cases:
         if case.name not in results:
             continue

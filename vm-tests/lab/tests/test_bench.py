@@ -45,6 +45,12 @@ class Statistics(unittest.TestCase):
 
 
 class Planning(unittest.TestCase):
+    def test_at_a_constant_rate_no_connection_sends_two_requests_at_once(self) -> None:
+        for rate in (1.0, 89.0, 9001.0, 40_000.0):
+            with self.subTest(rate):
+                # h2load's ticks are 10 ms apart at the least.
+                self.assertLess(rate / load.spread(rate) * 0.01, 1)
+
     def test_the_server_shares_its_core_with_nobody(self) -> None:
         for available in ({0, 1}, {2, 5, 7}, set(range(8))):
             with self.subTest(available):
