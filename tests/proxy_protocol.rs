@@ -318,6 +318,16 @@ async fn connections_that_speak_for_one_client_are_few_however_many_requests_it_
         ..BalancerConfig::default()
     };
     let balancer = Program::start(&config.write(&authority));
+    let open_now = || async { open.load(Ordering::SeqCst) };
+    // One request after another takes one connection; side by side, a few. The check has one of its own.
+    let mut wire = Wire::tls(balancer.address("https.listen"), SITE, authority.browser(&[b"http/1.1"])).await;
+    for _ in 0..20 {
+        wire.send(&format!("POST / HTTP/1.1\r\nHost: {SITE}\r\nContent-Length: 7\r\n\r\ntext=ok")).await;
+        assert_eq!(wire.answer().await.unwrap().status, 200);
+    }
+    until("one is open", || async { open_now().await <= 2 }).await;
+    drop(wire);
+    until("the check's is left", || async { open_now().await <= 1 }).await;
     let wire = Wire::tls(balancer.address("https.listen"), SITE, authority.browser(&[b"h2"])).await;
     let (client, connection) = h2::client::handshake(wire.into_stream()).await.unwrap();
     tokio::spawn(connection);
@@ -329,7 +339,7 @@ async fn connections_that_speak_for_one_client_are_few_however_many_requests_it_
         body.send_data(bytes::Bytes::from_static(b"text=ok"), true).unwrap();
         assert_eq!(answer.await.unwrap().status(), 200);
     }
-    until("few are open", || async { open.load(Ordering::SeqCst) <= 8 }).await;
+    until("few are open", || async { open_now().await <= 8 }).await;
 }
 
 #[test]

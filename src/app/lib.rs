@@ -50,7 +50,7 @@ pub async fn serve(file: PathBuf, config: config::Config) -> Result<(), Failure>
     let site = Arc::new(Site::new(config, db));
 
     let status = site.clone();
-    tokio::spawn(metrics.serve(
+    let metrics = tokio::spawn(metrics.serve(
         metrics_handle,
         Arc::new(move || health::report(&status).1),
         shutdown.clone(),
@@ -58,7 +58,9 @@ pub async fn serve(file: PathBuf, config: config::Config) -> Result<(), Failure>
     tracing::info!(listen = %site.config.listen, "serving");
     // Without a database, too: it may come minutes after this program, and /healthz says so meanwhile.
     notify_ready();
-    run(listener, site, shutdown).await
+    let outcome = run(listener, site, shutdown).await;
+    metrics.abort();
+    outcome
 }
 
 /// Serves on `listener` until `shutdown`, then finishes what is in flight.

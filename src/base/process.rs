@@ -14,6 +14,7 @@ use tokio::sync::watch;
 
 use crate::config::{self, ConfigError, Validate};
 
+pub mod connections;
 pub mod descriptors;
 mod heartbeats;
 pub mod server;

@@ -15,12 +15,16 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Json, Router};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper::server::conn::http1;
+use hyper_util::rt::TokioTimer;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use trivet_base::process::Shutdown;
+use trivet_base::process::connections::{serve_each, serve_http1};
 
 use super::board::Board;
 use super::leave;
@@ -34,6 +38,8 @@ use trivet_keeper_api::{
 const MOVE: Duration = Duration::from_secs(30);
 /// The head of a request.
 const HEADER: Duration = Duration::from_secs(5);
+/// An operator and the unit of mysqld, each with one.
+const MAX_CONNECTIONS: usize = 16;
 
 /// What commands work on.
 #[derive(Clone)]
@@ -44,10 +50,16 @@ pub struct Control {
     pub switchover: Arc<Switchover>,
     /// Leads to the one that bootstraps.
     pub force: mpsc::Sender<Force>,
+    commands: TaskTracker,
 }
 
-/// The routes.
-pub fn router(control: Control) -> Router {
+impl Control {
+    pub fn new(board: Arc<Board>, switchover: Arc<Switchover>, force: mpsc::Sender<Force>) -> Self {
+        Self { board, switchover, force, commands: TaskTracker::new() }
+    }
+}
+
+fn router(control: Control) -> Router {
     Router::new()
         .route("/switchover", post(switchover))
         .route("/prepare-stop", post(prepare_stop))
@@ -63,7 +75,10 @@ fn refused(status: StatusCode, error: impl ToString) -> Response {
 async fn switchover(State(control): State<Control>, Json(request): Json<SwitchoverRequest>) -> Response {
     let begun = Instant::now();
     // In a task of its own: a command that is interrupted at the terminal must not leave half of it undone.
-    let task = tokio::spawn(async move { control.switchover.run(request.to.as_deref(), MOVE).await });
+    let task = control
+        .commands
+        .clone()
+        .spawn(async move { control.switchover.run(request.to.as_deref(), MOVE).await });
     let answer = |primary, from| {
         Json(SwitchoverAnswer { primary, from, seconds: begun.elapsed().as_secs_f64() }).into_response()
     };
@@ -76,7 +91,10 @@ async fn switchover(State(control): State<Control>, Json(request): Json<Switchov
 }
 
 async fn prepare_stop(State(control): State<Control>) -> Response {
-    let task = tokio::spawn(async move { leave::prepare(&control.board, &control.switchover).await });
+    let task = control
+        .commands
+        .clone()
+        .spawn(async move { leave::prepare(&control.board, &control.switchover).await });
     match task.await {
         Ok(done) => {
             tracing::info!(done, "mysqld is about to stop");
@@ -111,35 +129,42 @@ pub fn bind(path: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-/// Serves until stopping is asked for. `path` is where the listener is bound: its owner is the keeper's own user.
-pub async fn serve(listener: UnixListener, path: &Path, router: Router, mut shutdown: Shutdown) {
+/// Serves until stopping is asked for, then waits for the commands that are carried out (its caller limits how long). `path` is
+/// where the listener is bound: its owner is the keeper's own user.
+pub async fn serve(listener: UnixListener, path: &Path, control: Control, shutdown: Shutdown) {
     let own = std::fs::metadata(path).map(|m| m.uid()).unwrap_or(0);
-    loop {
-        let accepted =
-            tokio::select! { accepted = listener.accept() => accepted, () = shutdown.wait() => return };
-        match accepted {
-            Ok((stream, _)) if may_command(&stream, own) => {
-                tokio::spawn(connection(stream, router.clone()));
-            }
-            Ok(_) => tracing::warn!("a user other than root tried to give the keeper a command"),
-            Err(e) => {
-                tracing::warn!(error = %e, "accept on the control socket");
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-        }
-    }
+    let commands = control.commands.clone();
+    serve_router(listener, own, router(control), commands, shutdown).await;
+}
+
+async fn serve_router(
+    listener: UnixListener,
+    own: u32,
+    router: Router,
+    commands: TaskTracker,
+    mut shutdown: Shutdown,
+) {
+    serve_each(listener, MAX_CONNECTIONS, shutdown.wait(), |stream, ending| {
+        connection(stream, own, router.clone(), ending)
+    })
+    .await;
+    commands.close();
+    commands.wait().await;
 }
 
 fn may_command(stream: &UnixStream, own: u32) -> bool {
     stream.peer_cred().is_ok_and(|peer| peer.uid() == 0 || peer.uid() == own)
 }
 
-async fn connection(stream: UnixStream, router: Router) {
-    let http = hyper::server::conn::http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEADER)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
-    if let Err(e) = http.await {
+async fn connection(stream: UnixStream, own: u32, router: Router, ending: CancellationToken) {
+    if !may_command(&stream, own) {
+        return tracing::warn!("a user other than root tried to give the keeper a command");
+    }
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(HEADER);
+    let service = TowerToHyperService::new(router);
+    // What is carried out is answered, however long it takes: its caller limits the wait.
+    if let Err(e) = serve_http1(&http, stream, service, ending.cancelled(), MOVE).await {
         tracing::debug!(error = %e, "connection to the control socket");
     }
 }

@@ -75,10 +75,10 @@ pub async fn run(config: Config) -> Result<(), Failure> {
     tasks.spawn(server::serve(listener, tls, server::router(board.clone()), shutdown.clone()));
     let switchover = Arc::new(Switchover::new(config.clone(), board.clone(), peers.clone()));
     let (force, forces) = mpsc::channel(1);
-    let control = Control { board: board.clone(), switchover: switchover.clone(), force };
+    let control = Control::new(board.clone(), switchover.clone(), force);
     let (socket, stop) = (config.control_socket.clone(), shutdown.clone());
     tasks.spawn(async move {
-        control::serve(control_listener, &socket, control::router(control), stop).await;
+        control::serve(control_listener, &socket, control, stop).await;
     });
     // A step looks at mysqld and the peers anew at most once.
     let beat = heartbeats.expect("deciding", config.timing.comes_round(config.timing.observe_timeout));

@@ -9,17 +9,18 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper::server::conn::http1;
+use hyper_util::rt::TokioTimer;
 use hyper_util::service::TowerToHyperService;
 use rustls::ServerConfig;
 use serde::Deserialize;
 use serde_json::json;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
-use tokio_util::task::TaskTracker;
+use tokio_util::sync::CancellationToken;
 
 use trivet_base::process::Shutdown;
+use trivet_base::process::connections::{serve_each, serve_http1};
 
 use super::board::Board;
 use super::verdict::{self, No};
@@ -126,33 +127,13 @@ async fn state(State(board): State<Arc<Board>>) -> Response {
 /// Serves until stopping is asked for, then lets requests in flight finish (its caller limits how long).
 pub async fn serve(listener: TcpListener, tls: Arc<ServerConfig>, router: Router, mut shutdown: Shutdown) {
     let acceptor = TlsAcceptor::from(tls);
-    let connections = TaskTracker::new();
-    let limit = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    loop {
-        let Ok(permit) = limit.clone().acquire_owned().await else { break };
-        let accepted =
-            tokio::select! { accepted = listener.accept() => accepted, () = shutdown.wait() => break };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
-            Err(e) => {
-                // Out of file descriptors, or a connection that was reset in the queue: a moment later it is better.
-                tracing::warn!(error = %e, "accept");
-                tokio::time::sleep(Duration::from_millis(50)).await;
-                continue;
-            }
-        };
-        let (acceptor, router, shutdown) = (acceptor.clone(), router.clone(), shutdown.clone());
-        connections.spawn(async move {
-            connection(stream, acceptor, router, shutdown).await;
-            drop(permit);
-        });
-    }
-    drop(listener);
-    connections.close();
-    connections.wait().await;
+    serve_each(listener, MAX_CONNECTIONS, shutdown.wait(), |stream, ending| {
+        connection(stream, acceptor.clone(), router.clone(), ending)
+    })
+    .await;
 }
 
-async fn connection(stream: TcpStream, acceptor: TlsAcceptor, router: Router, mut shutdown: Shutdown) {
+async fn connection(stream: TcpStream, acceptor: TlsAcceptor, router: Router, ending: CancellationToken) {
     let peer = stream.peer_addr().map(|a| a.to_string()).unwrap_or_default();
     let _ = stream.set_nodelay(true);
     let stream = match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
@@ -164,20 +145,10 @@ async fn connection(stream: TcpStream, acceptor: TlsAcceptor, router: Router, mu
         }
         Err(_) => return,
     };
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(HEADER);
     let service = TowerToHyperService::new(router);
-    let http = hyper::server::conn::http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEADER)
-        .serve_connection(TokioIo::new(stream), service);
-    tokio::pin!(http);
-    let outcome = tokio::select! {
-        outcome = &mut http => outcome,
-        () = shutdown.wait() => {
-            http.as_mut().graceful_shutdown();
-            http.await
-        }
-    };
-    if let Err(e) = outcome {
+    if let Err(e) = serve_http1(&http, stream, service, ending.cancelled(), HEADER).await {
         tracing::debug!(peer, error = %e, "connection");
     }
 }

@@ -3,7 +3,6 @@
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,14 +10,15 @@ use bytes::Bytes;
 use http::header::{ALLOW, CONTENT_TYPE};
 use http::{HeaderValue, Method, Response, StatusCode};
 use http_body_util::Full;
+use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioTimer;
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+
+use crate::process::connections::{serve_each, serve_http1};
 
 /// Each of those who ask keeps one connection, and they are few. Whoever takes all places does not keep them for long: keepalived
 /// asks here whether the node may have the virtual address.
@@ -29,8 +29,6 @@ const HEADER: Duration = Duration::from_secs(10);
 const LIFE: Duration = Duration::from_secs(60);
 /// Octets of a head.
 const MAX_HEAD: usize = 16 * 1024;
-/// Without descriptors nobody can be accepted; trying again at once would spin.
-const NO_DESCRIPTORS: Duration = Duration::from_secs(1);
 
 /// What is said at a path.
 pub struct Answer {
@@ -76,39 +74,10 @@ pub async fn serve(
     missing: &'static str,
     end: impl Future<Output = ()>,
 ) {
-    let connections = TaskTracker::new();
-    let ending = CancellationToken::new();
-    let limit = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    tokio::pin!(end);
-    loop {
-        let next = async {
-            let place = limit.clone().acquire_owned().await.ok();
-            listener.accept().await.map(|(stream, _)| (stream, place))
-        };
-        let (stream, place) = tokio::select! {
-            accepted = next => match accepted {
-                Ok(accepted) => accepted,
-                // Reset in the queue: the next one may not be.
-                Err(e) if matches!(e.kind(), ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset) => continue,
-                Err(e) => {
-                    let address = listener.local_addr().map(|a| a.to_string()).unwrap_or_default();
-                    tracing::warn!(error = %e, address, "cannot accept a connection; see LimitNOFILE when files are too many");
-                    tokio::time::sleep(NO_DESCRIPTORS).await;
-                    continue;
-                }
-            },
-            () = &mut end => break,
-        };
-        let (answers, ending) = (answers.clone(), ending.clone());
-        connections.spawn(async move {
-            connection(stream, answers, missing, ending).await;
-            drop(place);
-        });
-    }
-    drop(listener);
-    ending.cancel();
-    connections.close();
-    connections.wait().await;
+    serve_each(listener, MAX_CONNECTIONS, end, |stream, ending| {
+        connection(stream, answers.clone(), missing, ending)
+    })
+    .await;
 }
 
 async fn connection<S>(stream: S, answers: Answers, missing: &'static str, ending: CancellationToken)
@@ -119,25 +88,12 @@ where
         let response = respond(request.method(), request.uri().path(), &answers, missing);
         std::future::ready(Ok::<_, Infallible>(response))
     });
-    let http = hyper::server::conn::http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEADER)
-        .max_buf_size(MAX_HEAD)
-        .serve_connection(TokioIo::new(stream), service);
-    tokio::pin!(http);
-    let outcome = tokio::select! {
-        outcome = &mut http => Some(outcome),
-        () = ending.cancelled() => None,
-        () = tokio::time::sleep(LIFE) => None,
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(HEADER).max_buf_size(MAX_HEAD);
+    let ended = async {
+        tokio::select! { () = ending.cancelled() => {}, () = tokio::time::sleep(LIFE) => {} }
     };
-    let outcome = match outcome {
-        Some(outcome) => outcome,
-        None => {
-            http.as_mut().graceful_shutdown();
-            tokio::time::timeout(HEADER, http).await.unwrap_or(Ok(()))
-        }
-    };
-    if let Err(e) = outcome {
+    if let Err(e) = serve_http1(&http, stream, service, ended, HEADER).await {
         tracing::debug!(error = %e, "connection of one who looks after the program");
     }
 }
