@@ -121,7 +121,9 @@ impl<S: Service> Engine<S> {
                     let Some(Ok((request, respond))) = accepted else { return Poll::Ready(End::Over) };
                     wire.lock().accepted(respond.stream_id());
                     let (parts, body) = request.into_parts();
-                    requests.push(Stream::new(self.clone(), shared.clone(), body, respond).serve(parts));
+                    requests.push(Box::pin(
+                        Stream::new(self.clone(), shared.clone(), body, respond).serve(parts),
+                    ));
                     more = true;
                 }
                 while let Poll::Ready(Some(())) = requests.poll_next_unpin(cx) {
