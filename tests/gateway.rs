@@ -11,7 +11,7 @@ use support::authority::Authority;
 use support::backend::Backend;
 use support::built::built;
 use support::client::Wire;
-use support::program::Program;
+use support::program::{Program, ended_unready};
 use support::until;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -527,19 +527,20 @@ async fn a_role_that_stays_after_all_is_served_again() {
     assert_eq!(busy.bytes().await.unwrap(), b"long statement");
 }
 
+/// A balancer that gets a socket as from systemd, sd_listen_fds(3): standard input carries it to where systemd puts it.
+fn with_socket(config: &std::path::Path, socket: impl Into<std::os::fd::OwnedFd>) -> std::process::Command {
+    let mut shell = std::process::Command::new("bash");
+    shell.args(["-c", "exec 3<&0 </dev/null; LISTEN_FDS=1 LISTEN_PID=$$ exec \"$@\"", "bash"]);
+    shell.arg(built("trivet-balancer")).arg("--config").arg(config).stdin(socket.into());
+    shell
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn sockets_that_systemd_holds_are_served_and_refuse_nobody_while_the_gateway_restarts() {
     let held = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = held.local_addr().unwrap();
     let (config, _rest) = Scene::prepare("", "500ms", &address.to_string()).await;
-    // Standard input carries the socket to where systemd puts it: sd_listen_fds(3).
-    let start = || {
-        let mut shell = std::process::Command::new("bash");
-        shell.args(["-c", "exec 3<&0 </dev/null; LISTEN_FDS=1 LISTEN_PID=$$ exec \"$@\"", "bash"]);
-        shell.arg(built("trivet-balancer")).arg("--config").arg(&config);
-        shell.stdin(std::os::fd::OwnedFd::from(held.try_clone().unwrap()));
-        Program::spawn(shell)
-    };
+    let start = || Program::spawn(with_socket(&config, held.try_clone().unwrap()));
     let mut first = start();
     assert_eq!(first.logged(|l| l["key"] == "database.write_listen")["socket"], "systemd");
     assert_eq!(greeting(&mut Wire::plain(address).await).await, "node0");
@@ -554,15 +555,40 @@ async fn sockets_that_systemd_holds_are_served_and_refuse_nobody_while_the_gatew
 async fn a_socket_of_systemd_that_is_in_no_listen_key_is_told_and_the_configured_ones_are_served() {
     let held = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let (config, _rest) = Scene::prepare("", "500ms", "127.0.0.1:0").await;
-    let mut shell = std::process::Command::new("bash");
-    shell.args(["-c", "exec 3<&0 </dev/null; LISTEN_FDS=1 LISTEN_PID=$$ exec \"$@\"", "bash"]);
-    shell.arg(built("trivet-balancer")).arg("--config").arg(&config);
     let address = held.local_addr().unwrap();
-    shell.stdin(std::os::fd::OwnedFd::from(held));
-    let gateway = Program::spawn(shell);
+    let gateway = Program::spawn(with_socket(&config, held));
     let words = format!("systemd holds a socket at {address}");
     gateway.logged(|l| l["level"] == "WARN" && l["message"].as_str().is_some_and(|m| m.starts_with(&words)));
     let own = gateway.logged(|l| l["key"] == "database.write_listen" && l["socket"] == "own");
     let own = own["address"].as_str().unwrap().parse().unwrap();
     assert_eq!(greeting(&mut Wire::plain(own).await).await, "node0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_in_use_ends_the_gateway_before_it_is_ready() {
+    let held = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = held.local_addr().unwrap();
+    let (config, _rest) = Scene::prepare("", "500ms", &address.to_string()).await;
+    let mut command = std::process::Command::new(built("trivet-balancer"));
+    command.arg("--config").arg(&config);
+    let (code, said) = ended_unready(command);
+    assert_eq!(code, 1, "{said}");
+    let expected = format!("trivet-balancer: database.write_listen: cannot listen on {address}: ");
+    assert!(said.lines().any(|l| l.starts_with(&expected)), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_in_the_place_of_a_socket_ends_the_gateway_before_it_is_ready() {
+    // As from a socket unit with Accept=yes.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let _client = std::net::TcpStream::connect(address).unwrap();
+    let passed = listener.accept().unwrap().0;
+    let (config, _rest) = Scene::prepare("", "500ms", &address.to_string()).await;
+    let (code, said) = ended_unready(with_socket(&config, passed));
+    assert_eq!(code, 1, "{said}");
+    let expected = format!(
+        "trivet-balancer: database.write_listen: cannot listen on {address}: the socket that was passed does not listen"
+    );
+    assert!(said.lines().any(|l| l.starts_with(&expected)), "{said}");
 }

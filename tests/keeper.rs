@@ -2,11 +2,12 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::os::unix::net::UnixDatagram;
+use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 use support::built::built;
+use support::program::ended_unready;
 use tokio::time::Instant;
 
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
@@ -139,6 +140,31 @@ fn a_bad_configuration_ends_with_64_file_key_and_reason() {
         );
         assert!(TcpStream::connect(&node.metrics).is_err(), "{name}: nothing is bound");
     }
+}
+
+#[test]
+fn an_address_in_use_ends_the_keeper_with_status_1_and_the_key_that_names_it() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = taken.local_addr().unwrap().to_string();
+    for (key, pointer) in [("listen", "/listen"), ("metrics.listen", "/metrics/listen")] {
+        let mut node = Node::new();
+        *node.config.pointer_mut(pointer).unwrap() = json!(taken);
+        if key == "listen" {
+            node.config["members"][0]["keeper"] = json!(taken);
+        }
+        let (code, said) = ended_unready(node.command());
+        assert_eq!(code, 1, "{key}: {said}");
+        let expected = format!("trivet-keeper: {key}: cannot listen on {taken}: ");
+        assert!(said.lines().any(|l| l.starts_with(&expected)), "{key}: {said}");
+    }
+    let node = Node::new();
+    let control = node.directory.path().join("control.sock");
+    let _other = UnixListener::bind(&control).unwrap();
+    let (code, said) = ended_unready(node.command());
+    assert_eq!(code, 1, "{said}");
+    let expected =
+        format!("trivet-keeper: control_socket: cannot listen on {}: another keeper", control.display());
+    assert!(said.lines().any(|l| l.starts_with(&expected)), "{said}");
 }
 
 #[test]

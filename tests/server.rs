@@ -1,10 +1,10 @@
-//! Balancer and web tier as processes: when they are ready, how they end, and what their threads share.
+//! Balancer, web tier and app as processes: when they are ready, how they end, and what their threads share.
 #![allow(missing_docs)]
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixDatagram;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::{Value, json};
@@ -13,7 +13,9 @@ use support::app::App;
 use support::authority::Authority;
 use support::balancer_config::{BalancerConfig, SITE};
 use support::built::built;
-use support::program::{Program, call, call_other};
+use support::program::{Program, call, ended_unready};
+use trivet_base::process::Failure;
+use trivet_base::process::server::Server;
 
 const WEB: &str = "trivet-web";
 
@@ -115,6 +117,12 @@ async fn with_nothing_in_flight_a_stop_is_the_end() {
     }
 }
 
+fn program(name: &str, config: &Path) -> Command {
+    let mut command = Command::new(built(name));
+    command.arg("--config").arg(config);
+    command
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_address_in_use_ends_the_process_with_status_1_and_the_key_that_names_it() {
     let (authority, app) = (Authority::new(), App::start("first").await);
@@ -126,20 +134,103 @@ async fn an_address_in_use_ends_the_process_with_status_1_and_the_key_that_names
         let (before, after) = text.split_once(&format!("[{key}]")).unwrap();
         let after = after.replacen("127.0.0.1:0", &taken, 1);
         let config = authority.write("taken.toml", &format!("{before}[{key}]{after}"));
-        let (code, said) = call(&["--config", config.to_str().unwrap()]);
+        let (code, said) = ended_unready(program("trivet-balancer", &config));
         let expected = format!("trivet-balancer: {key}.listen: cannot listen on {taken}: ");
         assert_eq!(code, 1, "{key}: {said}");
         assert!(said.lines().any(|l| l.starts_with(&expected)), "{key}: {said}");
-        assert!(!said.contains("\"serving\""), "{key}: {said}");
     }
     for (key, listen, metrics) in
         [("listen", &*taken, "127.0.0.1:0"), ("metrics.listen", "127.0.0.1:0", &*taken)]
     {
         let config = web_tier(&authority, &app, listen, metrics);
-        let (code, said) = call_other(WEB, &["--config", config.to_str().unwrap()]);
+        let (code, said) = ended_unready(program(WEB, &config));
         assert_eq!(code, 1, "{key}: {said}");
         let expected = format!("trivet-web: {key}: cannot listen on {taken}: ");
         assert!(said.lines().any(|l| l.starts_with(&expected)), "{key}: {said}");
+    }
+}
+
+#[test]
+fn an_address_in_use_ends_the_app_before_it_is_ready() {
+    let authority = Authority::new();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = taken.local_addr().unwrap().to_string();
+    for (key, listen, metrics) in
+        [("listen", &*taken, "127.0.0.1:0"), ("metrics.listen", "127.0.0.1:0", &*taken)]
+    {
+        // Nobody is there, which is no reason not to start.
+        let url = "mysql://app@127.0.0.1:9/app";
+        let config = json!({
+            "listen": listen,
+            "metrics": {"listen": metrics},
+            "database": {"write_url": url, "read_url": url},
+        });
+        let config = authority.write("app.json", &config.to_string());
+        let (code, said) = ended_unready(program("trivet-app", &config));
+        assert_eq!(code, 1, "{key}: {said}");
+        let expected = format!("trivet-app: {key}: cannot listen on {taken}: ");
+        assert!(said.lines().any(|l| l.starts_with(&expected)), "{key}: {said}");
+    }
+}
+
+/// Tells the process that this program starts itself as from the others.
+const UNTAKEN: &str = "TRIVET_TEST_UNTAKEN";
+
+#[test]
+fn a_listener_that_a_service_cannot_take_ends_the_process_before_it_is_ready() {
+    if std::env::var_os(UNTAKEN).is_some() {
+        eprintln!("ended: {}", run_untaken().unwrap_err());
+        return;
+    }
+    let mut itself = Command::new(std::env::current_exe().unwrap());
+    let here = "a_listener_that_a_service_cannot_take_ends_the_process_before_it_is_ready";
+    itself.args(["--exact", here, "--nocapture"]).env(UNTAKEN, "1");
+    let (code, said) = ended_unready(itself);
+    assert_eq!(code, 0, "{said}");
+    assert!(said.contains("ended: https.listen: the socket was not bound"), "{said}");
+}
+
+/// A server whose sockets are bound, where one service serves and another finds its listener gone.
+fn run_untaken() -> Result<(), Failure> {
+    let mut server = Server::new();
+    let socket = server.listen("https.listen", "127.0.0.1:0".parse().unwrap());
+    let mut shutdown = server.shutdown();
+    server.serves_clients("well", &[], move |start| async move {
+        start.ready();
+        shutdown.wait().await;
+        Ok(())
+    });
+    server.serves_clients("http", &[], move |start| async move {
+        let _first = socket.take_for_tokio()?;
+        let _second = socket.take_for_tokio()?;
+        start.ready();
+        Ok(())
+    });
+    server.run("node1")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn too_few_descriptors_are_told_by_a_check_and_by_a_start() {
+    let (authority, app) = (Authority::new(), App::start("first").await);
+    let any = "127.0.0.1:0";
+    for (program, config, key) in [
+        ("trivet-balancer", plain(&authority, app.address, ""), "https.max_connections"),
+        (WEB, web_tier(&authority, &app, any, any), "limits.max_connections"),
+    ] {
+        let config = config.to_str().unwrap();
+        // The default of 10,000 connections, in a shell that may have 4,096 descriptors.
+        let call = |more: &[&str]| {
+            let mut few = Command::new("prlimit");
+            few.arg("--nofile=4096:4096").arg(built(program)).args(["--config", config]).args(more);
+            ended_unready(few)
+        };
+        for more in [&["--check"][..], &["--check-files"], &[]] {
+            let (code, said) = call(more);
+            assert_eq!(code, 64, "{more:?}: {said}");
+            let reason = format!("{program}: {config}: {key}: is 10000, but this process may open 4096 descriptors");
+            assert!(said.starts_with(&reason), "{more:?}: {said}");
+            assert!(!said.contains("\"listening\""), "{said}");
+        }
     }
 }
 

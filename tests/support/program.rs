@@ -3,8 +3,9 @@
 // The stories run on several threads, so one of them may wait.
 #![allow(clippy::disallowed_methods)]
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, ErrorKind};
 use std::net::SocketAddr;
+use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
@@ -125,6 +126,27 @@ impl Drop for Program {
             eprintln!("--- log of the program\n{}\n---", self.log.lock().join("\n"));
         }
     }
+}
+
+/// Exit status and standard error of a program that cannot start. Systemd must have heard nothing of it, READY=1 least of all. One that
+/// starts all the same is killed; its status is -1.
+pub fn ended_unready(mut command: Command) -> (i32, String) {
+    let directory = tempfile::tempdir().unwrap();
+    let notify = directory.path().join("notify");
+    let systemd = UnixDatagram::bind(&notify).unwrap();
+    systemd.set_nonblocking(true).unwrap();
+    command.env("NOTIFY_SOCKET", &notify).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let began = Instant::now();
+    while child.try_wait().unwrap().is_none() && began.elapsed() < PATIENCE {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let _ = child.kill();
+    let out = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&out.stderr).into_owned();
+    let heard = systemd.recv(&mut [0; 4096]);
+    assert!(heard.is_err_and(|e| e.kind() == ErrorKind::WouldBlock), "systemd has heard of it:\n{said}");
+    (out.status.code().unwrap_or(-1), said)
 }
 
 /// Exit status and standard error of a call that should not run for long.

@@ -13,6 +13,7 @@ use std::os::unix::net::UnixStream;
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use pingora::server::ListenFds;
 use rustix::io::Errno;
+use rustix::net::sockopt::socket_acceptconn;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -60,6 +61,13 @@ impl Sockets {
         listener: TcpListener,
         from: &'static str,
     ) -> io::Result<Listening> {
+        // A socket unit with Accept=yes passes a connection, which has the same address: accept(2) would fail for ever.
+        if !socket_acceptconn(&listener)? {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "the socket that was passed does not listen (a socket unit needs Accept=no)",
+            ));
+        }
         // Port 0 names no socket.
         let name = if address.port() == 0 { listener.local_addr()? } else { address }.to_string();
         // The table has a descriptor of its own: it closes what it loses.
@@ -187,6 +195,19 @@ mod tests {
         assert_eq!(taken.listener.accept().unwrap().1, waiting.local_addr().unwrap());
         drop(taken);
         assert!(TcpStream::connect(address).is_err(), "the table's descriptor is closed, too");
+    }
+
+    #[test]
+    fn a_connection_is_no_listening_socket() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let _client = TcpStream::connect(address).unwrap();
+        let connection: OwnedFd = listener.accept().unwrap().0.into();
+        let (table, sockets) = table();
+        let entered = sockets.enter(address, connection.into(), "systemd").err().unwrap();
+        assert!(entered.to_string().contains("does not listen"), "{entered}");
+        assert!(table.lock().is_empty());
+        assert!(sockets.enter(address, listener, "systemd").is_ok());
     }
 
     #[test]
