@@ -77,6 +77,8 @@ async fn a_command_whose_client_has_gone_is_carried_out_before_the_keeper_stops(
     while UnixStream::connect(&keeper.path).await.is_ok() {
         tokio::task::yield_now().await;
     }
+    let early = tokio::time::timeout(Duration::from_millis(100), &mut keeper.served).await;
+    assert!(early.is_err(), "it has ended before the command has");
     keeper.go.send(()).await.unwrap();
     keeper.served.await.unwrap();
     assert!(keeper.done.load(std::sync::atomic::Ordering::Relaxed));
