@@ -227,7 +227,8 @@ async fn too_few_descriptors_are_told_by_a_check_and_by_a_start() {
         for more in [&["--check"][..], &["--check-files"], &[]] {
             let (code, said) = call(more);
             assert_eq!(code, 64, "{more:?}: {said}");
-            let reason = format!("{program}: {config}: {key}: is 10000, but this process may open 4096 descriptors");
+            let reason =
+                format!("{program}: {config}: {key}: is 10000, but this process may open 4096 descriptors");
             assert!(said.starts_with(&reason), "{more:?}: {said}");
             assert!(!said.contains("\"listening\""), "{said}");
         }

@@ -4,7 +4,7 @@
 //! Two locks: the socket is 0600, and the peer's user is asked of the kernel (`SO_PEERCRED`, unix(7)).
 
 use std::io;
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -117,11 +117,18 @@ async fn force_bootstrap(State(control): State<Control>, Json(request): Json<For
     }
 }
 
-/// A listener at `path`, for the keeper's own user alone. A socket that nobody listens on any more is replaced.
+/// A listener at `path`, for the keeper's own user alone. A socket that nobody listens on any more is replaced; anything else
+/// that has the name is left alone, and is an error.
 pub fn bind(path: &Path) -> io::Result<UnixListener> {
     match std::os::unix::net::UnixStream::connect(path) {
         Ok(_) => return Err(io::Error::new(io::ErrorKind::AddrInUse, "another keeper listens there")),
-        Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => std::fs::remove_file(path)?,
+        // So it is where a file of another kind stands (unix(7)).
+        Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => {
+            if !std::fs::symlink_metadata(path)?.file_type().is_socket() {
+                return Err(io::Error::new(io::ErrorKind::AlreadyExists, "there is a file that is no socket"));
+            }
+            std::fs::remove_file(path)?;
+        }
         Err(_) => {}
     }
     let listener = UnixListener::bind(path)?;

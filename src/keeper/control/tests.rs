@@ -95,3 +95,15 @@ async fn the_socket_is_the_keepers_own_and_a_stale_one_is_replaced() {
     assert!(path.exists(), "a keeper that was killed leaves its socket behind");
     bind(&path).unwrap();
 }
+
+#[tokio::test]
+async fn a_file_that_is_no_socket_is_left_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let (file, link) = (directory.path().join("file"), directory.path().join("link"));
+    std::fs::write(&file, "precious").unwrap();
+    std::os::unix::fs::symlink(&file, &link).unwrap();
+    for path in [&file, &link] {
+        assert!(bind(path).is_err(), "{path:?}");
+        assert_eq!(std::fs::read_to_string(path).unwrap(), "precious");
+    }
+}
