@@ -125,7 +125,10 @@ pub fn bind(path: &Path) -> io::Result<UnixListener> {
         // So it is where a file of another kind stands (unix(7)).
         Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => {
             if !std::fs::symlink_metadata(path)?.file_type().is_socket() {
-                return Err(io::Error::new(io::ErrorKind::AlreadyExists, "there is a file that is no socket"));
+                return Err(io::Error::new(
+                    io::ErrorKind::AlreadyExists,
+                    "there is a file that is no socket",
+                ));
             }
             std::fs::remove_file(path)?;
         }
