@@ -185,6 +185,30 @@ fn balancer_md_tells_every_key_and_its_default() {
 }
 
 #[test]
+fn sites_md_tells_every_key_and_its_default() {
+    let text = document("sites.md");
+    let tables: Vec<&str> =
+        text.split("\n| key of ").skip(1).map(|t| t.split("\n\n").next().unwrap()).collect();
+    let [sites, routes] = tables.as_slice() else { panic!("{} tables", tables.len()) };
+    let below = |table: &str, section: &str| {
+        let keys = |keys: Vec<String>| keys.into_iter().map(|key| format!("{section}.{key}")).collect();
+        rows(table).into_iter().map(|(k, defaults)| (keys(k), defaults)).collect::<Vec<_>>()
+    };
+    let mut config = balancer_config();
+    config["sites"] = json!({"shop": {"names": ["shop.example"]}});
+    let named =
+        check_rows::<balancer::config::Config>(&config, below(sites, "sites.shop"), &["sites.shop.names"]);
+    none_missing("sites.md", &keys_of::<balancer::config::Config>(&config, "sites.shop"), &named);
+
+    config["routes"] = json!([{"refuse": 403, "no_such_key": 1}]);
+    let refused = read::<balancer::config::Config>(&config).unwrap_err();
+    let (_, expected) = refused.split_once("expected one of ").unwrap();
+    let keys = expected.split('`').skip(1).step_by(2).map(|key| format!("routes.{key}")).collect();
+    let named = below(routes, "routes").into_iter().flat_map(|(keys, _)| keys).collect();
+    none_missing("sites.md", &keys, &named);
+}
+
+#[test]
 fn limits_md_and_tls_md_tell_the_balancers_defaults() {
     let text = document("limits.md");
     let (_, table) = text.split_once("| key | default |").unwrap();

@@ -1,7 +1,8 @@
 //! The balancer's configuration file. docs/balancer.md explains every key; every default stands in [`defaults`].
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -9,16 +10,19 @@ use serde::Deserialize;
 use trivet_base::config::{self, ConfigError, Invalid, Log, Metrics, Validate};
 use trivet_base::process::{descriptors, workers};
 use trivet_http::proxy_protocol::Trust;
+use trivet_tls::options::CertificateFiles;
 use trivet_tls::site::SiteCertificates;
 
 mod database;
 pub mod defaults;
 mod listeners;
 mod pools;
+pub mod sites;
 
 pub use database::{Database, KeeperHealth, Member};
 pub use listeners::{Http, Https};
 pub use pools::Web;
+pub use sites::{Route, Site};
 
 /// The whole file. HTTP needs `[https]` and `[web]`; the gateway needs `[database]`; a process runs either or both.
 #[derive(Debug, Clone, Deserialize)]
@@ -51,9 +55,24 @@ pub struct Config {
     /// What the public reaches.
     #[serde(default)]
     pub https: Option<Https>,
-    /// The back ends of the site.
+    /// The back ends of the site: the pool `web`.
     #[serde(default)]
     pub web: Option<Web>,
+    /// Further names of the site of `domain`, which are sent to its first: the apex beside www, for one.
+    #[serde(default)]
+    pub aliases: Vec<String>,
+    /// What is done with some requests of the site of `domain`. The first that is for a request counts.
+    #[serde(default)]
+    pub routes: Vec<Route>,
+    /// Further pools, by their names.
+    #[serde(default)]
+    pub pools: BTreeMap<String, Web>,
+    /// Sites beside the one of `domain`, by their names.
+    #[serde(default)]
+    pub sites: BTreeMap<String, Site>,
+    /// The site that answers for names that none has; without, they are answered 421.
+    #[serde(default)]
+    pub default_site: Option<String>,
     /// What keepalived asks.
     #[serde(default)]
     pub local_check: Option<LocalCheck>,
@@ -76,7 +95,7 @@ pub struct LocalCheck {
 impl Config {
     /// Where `/metrics` and `/status` are served: as configured, else 9601, or 9605 for a process that is only gateway.
     pub fn metrics(&self) -> Metrics {
-        let port = if self.web.is_some() { 9601 } else { 9605 };
+        let port = if self.all_pools().next().is_some() { 9601 } else { 9605 };
         self.metrics.clone().unwrap_or(Metrics { listen: SocketAddr::from(([127, 0, 0, 1], port)) })
     }
 
@@ -85,11 +104,44 @@ impl Config {
         self.threads.unwrap_or_else(workers::cores)
     }
 
-    /// The names the site answers to, lower case.
+    /// The names the site of `domain` answers to, lower case.
     pub fn server_names(&self) -> Vec<String> {
         let names = self.https.as_ref().map(|h| h.server_names.as_slice()).unwrap_or_default();
         let names = if names.is_empty() { self.domain.as_slice() } else { names };
         names.iter().map(|n| n.to_ascii_lowercase()).collect()
+    }
+
+    /// Every site; the one of `domain`, which is called [`MAIN`], first.
+    pub fn all_sites(&self) -> Vec<AnySite<'_>> {
+        let main = AnySite {
+            name: MAIN,
+            key: String::new(),
+            names: self.server_names(),
+            aliases: self.aliases.iter().map(|n| n.to_ascii_lowercase()).collect(),
+            pool: defaults::pool(),
+            routes: &self.routes,
+        };
+        let others = self.sites.iter().map(|(name, site)| AnySite {
+            name,
+            key: format!("sites.{name}."),
+            names: site.names(),
+            aliases: site.aliases(),
+            pool: site.pool.clone(),
+            routes: &site.routes,
+        });
+        Some(main).filter(|main| !main.names.is_empty()).into_iter().chain(others).collect()
+    }
+
+    /// Every pool, by its name, and where it stands.
+    pub fn all_pools(&self) -> impl Iterator<Item = (&str, String, &Web)> {
+        let web = self.web.iter().map(|web| ("web", "web".to_owned(), web));
+        web.chain(self.pools.iter().map(|(name, pool)| (name.as_str(), format!("pools.{name}"), pool)))
+    }
+
+    /// Every certificate of every site, those of `[https]` first: the first of all is the one for clients without a known name.
+    pub fn certificates(&self) -> Vec<CertificateFiles> {
+        let first = self.https.as_ref().map(Https::certificates).unwrap_or_default();
+        first.into_iter().chain(self.sites.values().flat_map(|s| s.certificates.iter().cloned())).collect()
     }
 
     /// The connections that are let in, by the key that says how many.
@@ -103,14 +155,20 @@ impl Config {
     /// a member of the database group has two.
     pub fn descriptors(&self) -> u64 {
         let https = self.https.as_ref().map_or(0, |h| h.max_connections as u64);
-        let requests = self.web.as_ref().map_or(0, |w| w.max_in_flight as u64);
+        let pools = || self.all_pools().map(|(_, _, pool)| pool);
+        let requests = pools().fold(0_u64, |sum, p| sum.saturating_add(p.max_in_flight as u64));
         let database = self.database.as_ref().map_or(0, |d| 2_u64.saturating_mul(d.max_connections as u64));
         let in_use = https.saturating_add(requests).saturating_add(database);
-        let kept = self.web.as_ref().map_or(0, |w| w.max_idle_connections);
-        let checks = self.web.as_ref().map_or(0, |w| w.backends.len());
+        let kept = pools().fold(0_usize, |sum, p| sum.saturating_add(p.max_idle_connections));
+        let checks: usize = pools().map(|p| p.backends.len()).sum();
         // A member is asked whether it is the primary, and whether it is a replica.
         let checks = checks + self.database.as_ref().map_or(0, |d| 2 * d.members.len());
         descriptors::wanted(in_use, kept, checks)
+    }
+
+    /// The file of the cluster's authority, which the site's clients may know as a root.
+    pub fn authority(&self) -> Option<PathBuf> {
+        self.web.as_ref().and_then(|web| web.tls.as_ref()).map(|files| files.ca.clone())
     }
 
     fn listen_addresses(&self) -> Vec<(&'static str, SocketAddr)> {
@@ -129,6 +187,81 @@ impl Config {
     }
 }
 
+/// A site, however it is written down.
+pub struct AnySite<'a> {
+    pub name: &'a str,
+    /// What stands before its keys.
+    pub key: String,
+    pub names: Vec<String>,
+    pub aliases: Vec<String>,
+    pub pool: String,
+    pub routes: &'a [Route],
+}
+
+/// What the site of `domain` is called where others have their names.
+pub const MAIN: &str = "main";
+
+impl Config {
+    fn validate_sites(&self) -> Result<(), Invalid> {
+        for (name, section, pool) in self.all_pools() {
+            if section != "web" {
+                named(&section, name, "web")?;
+            }
+            pool.validate(&section)?;
+        }
+        let sites = self.all_sites();
+        if sites.is_empty() {
+            return Invalid::err("domain", "is missing; it is the name that the site answers to");
+        }
+        for (name, site) in &self.sites {
+            named(&format!("sites.{name}"), name, MAIN)?;
+            site.validate(&format!("sites.{name}"))?;
+        }
+        let mut taken: BTreeMap<&str, &str> = BTreeMap::new();
+        for site in &sites {
+            let main = if self.aliases.is_empty() { "https.server_names" } else { "aliases" };
+            let key = if site.key.is_empty() { main.to_owned() } else { format!("{}names", site.key) };
+            for name in site.names.iter().chain(&site.aliases) {
+                if trivet_tls::server_name(name).is_none() {
+                    return Invalid::err(key, format_args!("\"{name}\" is no host name"));
+                }
+                if let Some(other) = taken.insert(name, site.name) {
+                    let whose = if other == site.name {
+                        "stands here twice".into()
+                    } else {
+                        format!("is a name of the site {other}")
+                    };
+                    return Invalid::err(key, format_args!("\"{name}\" {whose}"));
+                }
+            }
+            let is_pool = |name: &str| self.all_pools().any(|(pool, ..)| pool == name).then_some(());
+            if is_pool(&site.pool).is_none() {
+                let key = if site.key.is_empty() { "web".into() } else { format!("{}pool", site.key) };
+                return Invalid::err(key, format_args!("there is no pool \"{}\"", site.pool));
+            }
+            sites::rules(site.routes, &format!("{}routes", site.key), site.name, &site.names, &(), is_pool)?;
+        }
+        match &self.default_site {
+            Some(name) if !sites.iter().any(|site| site.name == name) => {
+                Invalid::err("default_site", format_args!("there is no site \"{name}\""))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Refuses a name that cannot stand in logs and metrics, or is another's.
+fn named(key: &str, name: &str, taken: &str) -> Result<(), Invalid> {
+    if name == taken {
+        return Invalid::err(key, format_args!("\"{taken}\" is another's name already"));
+    }
+    let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if name.is_empty() || !name.chars().all(good) {
+        return Invalid::err(key, "is no name; it has letters, digits, - _ and .");
+    }
+    Ok(())
+}
+
 impl Validate for Config {
     fn validate(&self) -> Result<(), Invalid> {
         if self.node.is_empty() {
@@ -140,30 +273,23 @@ impl Validate for Config {
         if self.drain_delay > self.shutdown_timeout {
             return Invalid::err("drain_delay", "is longer than shutdown_timeout, of which it is a part");
         }
-        if self.web.is_none() && self.database.is_none() {
+        let serves = self.all_pools().next().is_some();
+        if !serves && self.database.is_none() {
             return Invalid::err("", "has neither [web] nor [database]: there is nothing to balance");
         }
-        match (&self.https, &self.web) {
-            (Some(https), Some(web)) => {
-                https.validate()?;
-                web.validate()?;
-                if self.server_names().is_empty() {
-                    return Invalid::err("domain", "is missing; it is the name that the site answers to");
-                }
-                for name in self.server_names() {
-                    if trivet_tls::server_name(&name).is_none() {
-                        return Invalid::err(
-                            "https.server_names",
-                            format_args!("\"{name}\" is no host name"),
-                        );
-                    }
-                }
+        match &self.https {
+            Some(https) if serves => {
+                https.validate(self.sites.values().any(|site| !site.certificates.is_empty()))?;
+                self.validate_sites()?;
             }
-            (Some(_), None) => {
+            Some(_) => {
                 return Invalid::err("web", "is missing; [https] needs back ends to send requests to");
             }
-            (None, Some(_)) => return Invalid::err("https", "is missing; [web] is reached through it"),
-            (None, None) => {}
+            None if serves => {
+                let section = self.all_pools().next().map(|(_, section, _)| section).unwrap_or_default();
+                return Invalid::err("https", format_args!("is missing; [{section}] is reached through it"));
+            }
+            None => {}
         }
         if let Some(http) = &self.http {
             config::not_empty("http.listen", &http.listen)?;
@@ -181,7 +307,7 @@ impl Validate for Config {
                 );
             }
         }
-        if self.local_check.is_some() && self.web.is_none() {
+        if self.local_check.is_some() && !serves {
             return Invalid::err("local_check", "tells of [web], which is missing");
         }
         if let Some(database) = &self.database {
@@ -201,24 +327,25 @@ impl Validate for Config {
     }
 
     fn check_files(&self) -> Result<(), ConfigError> {
-        let authority = self.web.as_ref().and_then(|w| w.tls.as_ref()).map(|t| t.ca.clone());
         if let Some(https) = &self.https {
-            SiteCertificates::check_new(&https.certificates())?;
-            SiteCertificates::load_beside(&https.certificates(), authority)?.server_config(&https.tls)?;
+            let certificates = self.certificates();
+            SiteCertificates::check_new(&certificates)?;
+            SiteCertificates::load_beside(&certificates, self.authority())?.server_config(&https.tls)?;
         }
         // Those to other nodes are read at a start alone, and what a start would refuse is better known before.
-        for files in
-            self.web.iter().filter_map(|w| w.tls.as_ref()).chain(self.database.iter().map(|d| &d.tls))
-        {
+        let pools = self.all_pools().filter_map(|(_, _, pool)| pool.tls.as_ref());
+        for files in pools.chain(self.database.iter().map(|d| &d.tls)) {
             trivet_tls::client_config(files, &[])?;
+        }
+        for site in self.all_sites() {
+            let rules = sites::rules(site.routes, "routes", site.name, &site.names, &(), |_| Some(()));
+            rules.map_err(|e| ConfigError::at("", e.key, e.reason))?.read_files()?;
         }
         Ok(())
     }
 
     fn warnings(&self) -> Vec<String> {
-        let authority = self.web.as_ref().and_then(|w| w.tls.as_ref()).map(|t| t.ca.as_path());
-        let files = self.https.as_ref().map(Https::certificates).unwrap_or_default();
-        let mut all = trivet_tls::site::gaps(&files, authority);
+        let mut all = trivet_tls::site::gaps(&self.certificates(), self.authority().as_deref());
         all.extend(descriptors::scarce(self.descriptors()));
         all
     }

@@ -5,5 +5,6 @@ pub mod config;
 pub mod gateway;
 mod local_check;
 pub mod proxy;
+pub mod routes;
 pub mod run;
 mod status;

@@ -21,9 +21,10 @@ impl LocalCheck {
     /// `GET /healthz/others`: 503 when there are back ends on other nodes than `node`, and nothing is heard of any of them. A
     /// node that hears nobody may be the last one, or one whose network is at fault: it should have the virtual address
     /// only while nobody else wants it.
-    pub async fn serve(self, node: String, pool: Arc<HttpPool>, shutdown: Shutdown) {
-        let others = move |pool: &HttpPool| {
-            let all = pool.backends();
+    pub async fn serve(self, node: String, pools: Vec<Arc<HttpPool>>, shutdown: Shutdown) {
+        let others = move |pools: &[Arc<HttpPool>]| {
+            // The first is that of the nodes; others may be anywhere.
+            let all: Vec<_> = pools.first().map(|pool| pool.backends().to_vec()).unwrap_or_default();
             let mut elsewhere = all.iter().filter(|b| b.name() != node).peekable();
             if elsewhere.peek().is_none() {
                 (StatusCode::OK, "there is no other node\n")
@@ -37,11 +38,11 @@ impl LocalCheck {
             let (status, text) = match path {
                 "/healthz" if shutdown.is_stopping() => (StatusCode::SERVICE_UNAVAILABLE, "stopping\n"),
                 "/healthz" => (StatusCode::OK, "ok\n"),
-                "/healthz/backends" if pool.usable() == 0 => {
+                "/healthz/backends" if pools.iter().all(|pool| pool.usable() == 0) => {
                     (StatusCode::SERVICE_UNAVAILABLE, "no back end is up\n")
                 }
                 "/healthz/backends" => (StatusCode::OK, "ok\n"),
-                "/healthz/others" => others(&pool),
+                "/healthz/others" => others(&pools),
                 _ => return None,
             };
             Some(Answer::text(status, text))

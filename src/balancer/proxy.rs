@@ -1,16 +1,21 @@
 //! HTTP balancing: what a balancer adds to the engine.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, HeaderName, HeaderValue, LOCATION};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, LOCATION};
 use http::{Method, StatusCode};
 
-use super::config::Web;
-use trivet_base::config::ConfigError;
+use super::config::sites::rules;
+use super::config::{Config, Web};
+use super::routes::template::Found;
+use super::routes::{self, Action, Rule, Rules};
+use trivet_base::config::{ConfigError, Invalid};
 use trivet_http::head::RequestHead as _;
 use trivet_http::request::Request;
 use trivet_http::steps::{self, Admitted};
+use trivet_http::strict;
 use trivet_pool::{NewBackend, Pool, PoolLimits, Scope, Spec};
 use trivet_proxy::check::HttpCheck;
 use trivet_proxy::config::Protocol;
@@ -21,49 +26,179 @@ use trivet_tls as tls;
 
 /// What the balancer does with a request.
 pub struct Balancer {
-    pool: Arc<HttpPool>,
-    retries: usize,
+    sites: Sites,
     redirect: Option<u16>,
 }
 
 impl Balancer {
-    /// Sends requests to `pool`, `retries` times more when that fails. Plain HTTP is redirected to the HTTPS port in `redirect`, or served without one.
-    pub fn new(pool: Arc<HttpPool>, retries: usize, redirect: Option<u16>) -> Self {
-        Self { pool, retries, redirect }
+    /// Serves `sites`. Plain HTTP is redirected to the HTTPS port in `redirect`, or served without one.
+    pub fn new(sites: Sites, redirect: Option<u16>) -> Self {
+        Self { sites, redirect }
     }
 
     /// Where a request in plain text is sent, unless it is served.
-    fn redirect(
-        &self,
-        method: &Method,
-        admitted: &Admitted,
-    ) -> Option<(StatusCode, Vec<(HeaderName, HeaderValue)>)> {
+    fn redirect(&self, method: &Method, admitted: &Admitted) -> Option<Answer> {
         let port = self.redirect.filter(|_| admitted.scheme == "http")?;
         let (status, location) = steps::redirect_to_https(method, &admitted.host, port, &admitted.target);
-        let location = HeaderValue::from_str(&location).ok()?;
-        Some((status, vec![(LOCATION, location), (CACHE_CONTROL, HeaderValue::from_static("no-store"))]))
+        // What a client sends in plain text beside the head is not read.
+        Some(Answer { close: true, ..elsewhere(status, &location)? })
     }
 }
 
 impl Service for Balancer {
     async fn route(&self, request: &Request, exchange: &mut Exchange) -> Route {
-        match exchange.admitted.as_ref().and_then(|a| self.redirect(request.method(), a)) {
-            // What a client sends in plain text beside the head is not read.
-            Some((status, fields)) => {
-                Route::Answer(Answer { status, fields, content: Content::Memory(Bytes::new()), close: true })
+        let Some(admitted) = exchange.admitted.as_ref() else {
+            return Route::Error(StatusCode::INTERNAL_SERVER_ERROR, "not admitted".into());
+        };
+        if let Some(answer) = self.redirect(request.method(), admitted) {
+            return Route::Answer(answer);
+        }
+        let Some((site, is_alias)) = self.sites.find(&admitted.host) else {
+            // Nobody else is admitted.
+            return Route::Error(StatusCode::MISDIRECTED_REQUEST, "no site has this name".into());
+        };
+        if is_alias {
+            let location = format!("{}://{}{}", admitted.scheme, site.address(admitted), target(admitted));
+            let moved = steps::moved_for_ever(request.method());
+            return elsewhere(moved, &location).map_or_else(|| site.serve(None), Route::Answer);
+        }
+        let Some((rule, found)) = site.rules.find(request, admitted) else { return site.serve(None) };
+        let route = answer(rule, &found, admitted);
+        exchange.route = Some(rule.meter.clone());
+        route
+    }
+}
+
+/// What a rule does with a request.
+fn answer(rule: &Rule<Served>, found: &Found, admitted: &Admitted) -> Route {
+    match &rule.action {
+        Action::Pool { to, rewrite: None } => to.serve(None),
+        Action::Pool { to, rewrite: Some(rewrite) } => {
+            let target = routes::rewritten(rewrite, admitted, found);
+            // Admission has seen another path.
+            match strict::has_dot_segments(strict::path_of(&target)) {
+                true => Route::Error(
+                    StatusCode::BAD_REQUEST,
+                    format!("{}: dot segments after its rewrite", rule.meter.name()),
+                ),
+                false => to.serve(Some(target)),
             }
-            None => Route::Forward(Destination {
-                pool: self.pool.clone(),
-                scope: Scope::ANY,
-                retries: self.retries,
-            }),
+        }
+        Action::Redirect { to, status } => {
+            let location = routes::location(to, admitted, found);
+            let unusable = || {
+                Route::Error(StatusCode::BAD_REQUEST, format!("{}: no address to lead to", rule.meter.name()))
+            };
+            elsewhere(*status, &location).map_or_else(unusable, Route::Answer)
+        }
+        Action::Answer { status, content_type, content } => {
+            let content = match content {
+                routes::Content::Here(content) => content.clone(),
+                // Read before anyone is served.
+                routes::Content::File(_) => Bytes::new(),
+            };
+            let fields = vec![(CONTENT_TYPE, content_type.clone())];
+            Route::Answer(Answer { status: *status, fields, content: Content::Memory(content), close: false })
+        }
+        Action::Refuse(status) => Route::Error(*status, format!("refused by {}", rule.meter.name())),
+    }
+}
+
+/// Sends a client elsewhere; none where that is no value of a field.
+fn elsewhere(status: StatusCode, location: &str) -> Option<Answer> {
+    let location = HeaderValue::from_str(location).ok()?;
+    let fields = vec![(LOCATION, location), (CACHE_CONTROL, HeaderValue::from_static("no-store"))];
+    Some(Answer { status, fields, content: Content::Memory(Bytes::new()), close: false })
+}
+
+/// As it stands in an address.
+fn target(admitted: &Admitted) -> &str {
+    if admitted.target == "*" { "/" } else { &admitted.target }
+}
+
+/// A pool, and how often it is asked.
+#[derive(Clone)]
+pub struct Served {
+    pub pool: Arc<HttpPool>,
+    pub retries: usize,
+}
+
+impl Served {
+    /// Has it serve a request, for another target than the client's where there is one.
+    fn serve(&self, target: Option<String>) -> Route {
+        Route::Forward(Destination {
+            pool: self.pool.clone(),
+            scope: Scope::ANY,
+            retries: self.retries,
+            target,
+        })
+    }
+}
+
+/// One site.
+pub struct Site {
+    /// The name that its aliases are sent to.
+    name: String,
+    served: Served,
+    rules: Rules<Served>,
+}
+
+impl Site {
+    fn serve(&self, target: Option<String>) -> Route {
+        self.served.serve(target)
+    }
+
+    /// Its host, with the port that the request came to where that is not the scheme's own.
+    fn address(&self, admitted: &Admitted) -> String {
+        match admitted.port == strict::default_port(admitted.scheme) {
+            true => self.name.clone(),
+            false => format!("{}:{}", self.name, admitted.port),
         }
     }
 }
 
-/// The pool of `[web]`: its back ends reached by mutual TLS, each under its own name, or in plain text, with every time-out
+/// All sites, by the names that they answer to.
+pub struct Sites {
+    /// With whether it is an alias.
+    by_name: HashMap<String, (Arc<Site>, bool)>,
+    default: Option<Arc<Site>>,
+}
+
+impl Sites {
+    /// Those of a configuration, served by `pools`. Reads the files of answers.
+    pub fn new(config: &Config, pools: &HashMap<String, Served>) -> Result<Self, ConfigError> {
+        let mut sites = Self { by_name: HashMap::new(), default: None };
+        for site in config.all_sites() {
+            let invalid = |e: Invalid| ConfigError::at("", e.key, e.reason);
+            let pool = |name: &str| pools.get(name).cloned();
+            let missing = || ConfigError::at("", format!("{}pool", site.key), "there is no such pool");
+            let served = pool(&site.pool).ok_or_else(missing)?;
+            let key = format!("{}routes", site.key);
+            let mut rules =
+                rules(site.routes, &key, site.name, &site.names, &served, pool).map_err(invalid)?;
+            rules.read_files()?;
+            let name = site.names.first().cloned().unwrap_or_default();
+            let made = Arc::new(Site { name, served, rules });
+            for (names, is_alias) in [(&site.names, false), (&site.aliases, true)] {
+                sites.by_name.extend(names.iter().map(|n| (n.clone(), (made.clone(), is_alias))));
+            }
+            if config.default_site.as_deref() == Some(site.name) {
+                sites.default = Some(made);
+            }
+        }
+        Ok(sites)
+    }
+
+    /// The site of a host, and whether that is one of its aliases.
+    fn find(&self, host: &str) -> Option<(&Site, bool)> {
+        let named = self.by_name.get(host).map(|(site, is_alias)| (&**site, *is_alias));
+        named.or_else(|| Some((self.default.as_deref()?, false)))
+    }
+}
+
+/// A pool of this name: its back ends reached by mutual TLS, each under its own name, or in plain text, with every time-out
 /// set. Reads the certificate files.
-pub fn pool(web: &Web) -> Result<Arc<HttpPool>, ConfigError> {
+pub fn pool(name: &str, web: &Web) -> Result<Arc<HttpPool>, ConfigError> {
     let client =
         web.tls.as_ref().map(|files| tls::client_config(files, &[web.protocol.alpn()])).transpose()?;
     let most_idle = web.max_idle_connections / web.backends.len().max(1);
@@ -95,5 +230,5 @@ pub fn pool(web: &Web) -> Result<Arc<HttpPool>, ConfigError> {
         max_queued: web.max_queued,
         queue_timeout: web.queue_timeout,
     };
-    Ok(Pool::new("web", backends, limits))
+    Ok(Pool::new(name, backends, limits))
 }

@@ -1,14 +1,15 @@
 //! From a checked configuration to a running process and its end: the balancer's services, and which of them wait for which.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::config::{Config, Https, Web};
+use super::config::{Config, Https};
 use super::gateway::Gateway;
 use super::local_check::LocalCheck;
-use super::proxy::{self, Balancer};
+use super::proxy::{self, Balancer, Served, Sites};
 use super::status::Status;
+use futures_util::future::join_all;
 use trivet_base::config::ConfigError;
 use trivet_base::process::server::{Server, ServiceHandle};
 use trivet_base::process::workers::Workers;
@@ -31,10 +32,7 @@ pub fn run(config: Config) -> Result<(), Failure> {
     // Before the first certificate is read, whose end is a metric.
     let metrics = telemetry::init_metrics("balancer")?;
     // Every file is read before anything is bound.
-    let http = match (&config.https, &config.web) {
-        (Some(https), Some(web)) => Some(Http::prepare(https, web)?),
-        _ => None,
-    };
+    let http = config.https.as_ref().map(|https| Http::prepare(&config, https)).transpose()?;
     let gateway = config.database.as_ref().map(Gateway::prepare).transpose()?;
 
     let mut server = Server::new();
@@ -44,7 +42,7 @@ pub fn run(config: Config) -> Result<(), Failure> {
         node: config.node.clone(),
         shutdown: server.shutdown(),
         virtual_addresses: config.virtual_addresses.clone(),
-        http: http.as_ref().map(|h| (h.pool.clone(), connections.clone(), h.public.certificates.clone())),
+        http: http.as_ref().map(|h| (h.pools.clone(), connections.clone(), h.public.certificates.clone())),
         gateway: gateway.clone(),
         workers: workers.clone(),
     };
@@ -52,8 +50,8 @@ pub fn run(config: Config) -> Result<(), Failure> {
     if let Some(gateway) = gateway {
         add_gateway(&mut server, gateway, &config, workers.clone(), &working)?;
     }
-    if let (Some(http), Some(https), Some(web)) = (http, &config.https, &config.web) {
-        http.add(&mut server, &config, https, web, (workers, connections), &working);
+    if let (Some(http), Some(https)) = (http, &config.https) {
+        http.add(&mut server, &config, https, (workers, connections), &working);
     }
     server.run(&config.node)
 }
@@ -85,16 +83,24 @@ fn add_gateway(
 
 /// The HTTP half, with its files read.
 struct Http {
-    pool: Arc<HttpPool>,
+    /// The one of `[web]` first.
+    pools: Vec<Arc<HttpPool>>,
+    sites: Sites,
     public: PublicServer,
 }
 
 impl Http {
-    fn prepare(https: &Https, web: &Web) -> Result<Self, ConfigError> {
-        let public =
-            SiteCertificates::load_beside(&https.certificates(), web.tls.as_ref().map(|t| t.ca.clone()))?
-                .server_config(&https.tls)?;
-        Ok(Self { pool: proxy::pool(web)?, public })
+    fn prepare(config: &Config, https: &Https) -> Result<Self, ConfigError> {
+        let public = SiteCertificates::load_beside(&config.certificates(), config.authority())?
+            .server_config(&https.tls)?;
+        let mut served = HashMap::new();
+        let mut pools = Vec::new();
+        for (name, _, web) in config.all_pools() {
+            let pool = proxy::pool(name, web)?;
+            served.insert(name.to_owned(), Served { pool: pool.clone(), retries: web.retries });
+            pools.push(pool);
+        }
+        Ok(Self { pools, sites: Sites::new(config, &served)?, public })
     }
 
     fn add(
@@ -102,23 +108,30 @@ impl Http {
         server: &mut Server,
         config: &Config,
         https: &Https,
-        web: &Web,
         (workers, connections): (Arc<Workers>, Arc<Connections>),
         working: &[ServiceHandle],
     ) {
-        let Self { pool, public } = self;
-        for name in config.server_names().iter().filter(|n| !public.certificates.covers(n)) {
+        let Self { pools, sites, public } = self;
+        let names =
+            config.all_sites().into_iter().flat_map(|site| site.names.into_iter().chain(site.aliases));
+        for name in names.filter(|n| !public.certificates.covers(n)) {
             tracing::warn!(%name, "no certificate carries this name of the site: clients will refuse the first one");
         }
         // Checked before the first client: nobody is told 503 only because we have not asked yet.
-        let (checked, timing, heartbeats) = (pool.clone(), web.health.timing(), server.heartbeats());
+        let timings = config.all_pools().map(|(_, _, web)| web.health.timing());
+        let checked: Vec<_> = pools.iter().cloned().zip(timings).collect();
+        let heartbeats = server.heartbeats();
         let checks = server.service("checks", &[], move |_| async move {
-            checked.first_round(timing).await;
-            checked.run_checks(timing, &heartbeats);
+            join_all(checked.iter().map(|(pool, timing)| pool.first_round(*timing))).await;
+            for (pool, timing) in &checked {
+                pool.run_checks(*timing, &heartbeats);
+            }
             Ok(())
         });
         server.background("certificates", public.clone().follow_files(https.tls.reload_interval));
-        server.background("sweep", upstream::sweep(pool.clone(), SWEEP));
+        for pool in &pools {
+            server.background("sweep", upstream::sweep(pool.clone(), SWEEP));
+        }
 
         let encrypted: Vec<_> = https.listen.iter().map(|a| server.listen("https.listen", *a)).collect();
         let plain = config.http.clone();
@@ -135,7 +148,6 @@ impl Http {
             exempt: https.trusted_proxies.clone(),
         });
         let (shutdown, timeout) = (server.shutdown(), config.shutdown_timeout);
-        let (served, retries) = (pool.clone(), web.retries);
         let serving =
             server.serves_clients("http", &[working, &[checks][..]].concat(), move |start| async move {
                 let mut endpoints = Vec::new();
@@ -148,7 +160,7 @@ impl Http {
                 for (socket, trust) in plain {
                     endpoints.push(Endpoint::new(&socket, None)?.behind(trust));
                 }
-                let balancer = Balancer::new(served, retries, redirect);
+                let balancer = Balancer::new(sites, redirect);
                 let engine = Engine::new(balancer, policy, limits, admission.clone(), shutdown.clone());
                 let serving = Serving { engine, limits, admission, workers, connections };
                 listeners::serve(endpoints, serving, || start.ready(), shutdown, timeout).await
@@ -160,7 +172,7 @@ impl Http {
             server.service("local check", &[serving], move |start| async move {
                 let (listener, _entry) = socket.take_for_tokio()?;
                 start.ready();
-                LocalCheck(listener).serve(node, pool, shutdown).await;
+                LocalCheck(listener).serve(node, pools, shutdown).await;
                 Ok(())
             });
         }
@@ -190,7 +202,10 @@ fn policy(config: &Config, https: &Https) -> Policy {
     Policy {
         position: Position::Edge,
         trusted: https.trusted_proxies.clone(),
-        server_names: Some(config.server_names().into_iter().collect::<HashSet<_>>()),
+        server_names: config.default_site.is_none().then(|| {
+            let sites = config.all_sites().into_iter();
+            sites.flat_map(|site| site.names.into_iter().chain(site.aliases)).collect()
+        }),
         max_header_size: usize::try_from(https.max_header_size.as_u64()).unwrap_or(usize::MAX),
         max_target_length: usize::try_from(https.max_target_length.as_u64()).unwrap_or(usize::MAX),
         max_body_size: https.max_body_size.as_u64(),

@@ -21,7 +21,7 @@ pub struct Status {
     /// The cluster's virtual addresses.
     pub virtual_addresses: Vec<IpAddr>,
     /// The HTTP half, when there is one.
-    pub http: Option<(Arc<HttpPool>, Arc<Connections>, Arc<SiteCertificates>)>,
+    pub http: Option<(Vec<Arc<HttpPool>>, Arc<Connections>, Arc<SiteCertificates>)>,
     /// The gateway, when there is one.
     pub gateway: Option<Arc<Gateway>>,
     /// Those that carry connections, of either half.
@@ -39,8 +39,13 @@ impl Status {
         if !self.virtual_addresses.is_empty() {
             out.insert("virtual_addresses".into(), held(&self.virtual_addresses));
         }
-        if let Some((pool, connections, certificates)) = &self.http {
-            out.insert("backends".into(), pool.status());
+        if let Some((pools, connections, certificates)) = &self.http {
+            let (first, others) = pools.split_first().map_or((None, &[][..]), |(f, o)| (Some(f), o));
+            out.insert("backends".into(), first.map_or(json!([]), |pool| pool.status()));
+            if !others.is_empty() {
+                let pools = others.iter().map(|pool| (pool.name().to_owned(), pool.status()));
+                out.insert("pools".into(), Value::Object(pools.collect()));
+            }
             out.insert("connections".into(), connections.open().into());
             out.insert("certificates".into(), certificates.status().iter().map(certificate).collect());
         }

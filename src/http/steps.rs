@@ -276,11 +276,7 @@ fn is_keyed(target: &[u8]) -> bool {
 /// assert_eq!(location, "https://www.foobar.com:8443/form?a=b");
 /// ```
 pub fn redirect_to_https(method: &Method, host: &str, port: u16, target: &str) -> (StatusCode, String) {
-    let status = if matches!(*method, Method::GET | Method::HEAD) {
-        StatusCode::MOVED_PERMANENTLY
-    } else {
-        StatusCode::PERMANENT_REDIRECT
-    };
+    let status = moved_for_ever(method);
     let target = if target == "*" { "/" } else { target };
     let location = if port == 443 {
         format!("https://{host}{target}")
@@ -288,6 +284,15 @@ pub fn redirect_to_https(method: &Method, host: &str, port: u16, target: &str) -
         format!("https://{host}:{port}{target}")
     };
     (status, location)
+}
+
+/// The status of what is elsewhere for good. GET and HEAD have one that everybody knows; any other method is to keep its content,
+/// which that one would let a client drop (RFC 9110 sections 15.4.2 and 15.4.9).
+pub fn moved_for_ever(method: &Method) -> StatusCode {
+    match *method {
+        Method::GET | Method::HEAD => StatusCode::MOVED_PERMANENTLY,
+        _ => StatusCode::PERMANENT_REDIRECT,
+    }
 }
 
 fn host(

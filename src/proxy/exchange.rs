@@ -30,6 +30,8 @@ pub struct Exchange {
     /// The protocol version that the client spoke; none when the head could not be read.
     pub version: Option<Version>,
     pub client: Option<IpAddr>,
+    /// The rule that says what is done with it, where one does.
+    pub route: Option<Arc<RouteMeter>>,
     /// Who answered; none for an answer of our own.
     pub backend: Option<Arc<HttpBackend>>,
     /// Has the request count as in flight there.
@@ -81,11 +83,33 @@ static METERS: LazyLock<Meters> = LazyLock::new(|| Meters {
     received: counter!("trivet_http_received_bytes_total"),
 });
 
+/// Of statuses, as metrics name them; see [`class`].
+const CLASSES: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
+
 /// The counters of a back end's answers, by [`class`].
 pub fn answers_by_class(backend: &str) -> [Counter; 6] {
-    ["none", "1xx", "2xx", "3xx", "4xx", "5xx"].map(
+    CLASSES.map(
         |class| counter!("trivet_http_requests_total", "class" => class, "backend" => backend.to_owned()),
     )
+}
+
+/// A rule, as log and metrics know it.
+#[derive(Debug)]
+pub struct RouteMeter {
+    name: String,
+    answers: [Counter; 6],
+}
+
+impl RouteMeter {
+    pub fn new(name: String) -> Arc<Self> {
+        let answers = CLASSES
+            .map(|class| counter!("trivet_route_requests_total", "class" => class, "route" => name.clone()));
+        Arc::new(Self { name, answers })
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
 }
 
 impl Exchange {
@@ -101,6 +125,7 @@ impl Exchange {
             admitted: None,
             version,
             client,
+            route: None,
             backend: None,
             lease: None,
             queued: None,
@@ -140,6 +165,9 @@ impl Exchange {
         }
         let answers = self.backend.as_ref().map_or(&meters.own, |b| b.transport().answers());
         answers[class(outcome.status)].increment(1);
+        if let Some(route) = &self.route {
+            route.answers[class(outcome.status)].increment(1);
+        }
         meters.seconds.record(took.as_secs_f64());
         if let Some(first) = self.first_byte {
             meters.first_byte.record(first.as_secs_f64());
@@ -166,6 +194,9 @@ impl Exchange {
             }
             if let Some(first) = self.first_byte {
                 line.millis("first_byte_ms", first);
+            }
+            if let Some(route) = &self.route {
+                line.text("route", &route.name);
             }
             line.text("backend", self.backend.as_ref().map_or("-", |b| b.name()));
             line.number("retries", u64::from(self.retries));

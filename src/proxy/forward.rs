@@ -174,7 +174,7 @@ impl<S: Service, C: Downstream<S>> Forwarding<'_, S, C> {
 
     /// The back end to try next, in whose hands the request is from now on. While all are busy it waits for one.
     async fn choose(&mut self) -> Result<Arc<HttpBackend>, Failure> {
-        let Destination { pool, scope, retries } = self.destination;
+        let Destination { pool, scope, retries, .. } = self.destination;
         if self.tried.len() > *retries {
             return Err(Unavailable::None.into());
         }

@@ -75,6 +75,8 @@ pub struct Destination {
     pub scope: Scope,
     /// Back ends tried after the first.
     pub retries: usize,
+    /// What it is asked for in the place of the client's target.
+    pub target: Option<String>,
 }
 
 /// An answer of our own.

@@ -88,6 +88,7 @@ impl Service for Web {
                 pool: self.upstreams.pool().clone(),
                 scope: Upstreams::scope(admitted.hop),
                 retries: self.upstreams.retries(),
+                target: None,
             }),
             Decision::Reply(reply) => {
                 counter!("trivet_web_static_total").increment(1);

@@ -138,3 +138,19 @@ pub fn max_connecting() -> usize {
 pub fn database_max_connections() -> usize {
     1000
 }
+/// The pool of the web tiers, which every cluster has.
+pub fn pool() -> String {
+    "web".into()
+}
+/// Found, for now: browsers keep none of the permanent ones from being wrong for years.
+pub fn redirect_status() -> u16 {
+    302
+}
+/// A page like any other.
+pub fn answer_status() -> u16 {
+    200
+}
+/// For `robots.txt`, proofs of ownership, and words of one line.
+pub fn answer_type() -> String {
+    "text/plain; charset=utf-8".into()
+}

@@ -126,7 +126,8 @@ pub struct Https {
 }
 
 impl Https {
-    pub(super) fn validate(&self) -> Result<(), Invalid> {
+    /// `others`: sites have certificates of their own.
+    pub(super) fn validate(&self, others: bool) -> Result<(), Invalid> {
         config::not_empty("https.listen", &self.listen)?;
         Trust::validate(self.proxy_protocol.as_ref(), "https.proxy_protocol")?;
         if let Some(rate) = self.request_rate {
@@ -139,7 +140,7 @@ impl Https {
                 return Invalid::err("https.request_rate.ipv6_prefix", "must be from 1 to 128");
             }
         }
-        self.validate_certificates()?;
+        self.validate_certificates(others)?;
         self.tls.validate("https.tls")?;
         config::unique("https.server_names", self.server_names.iter().map(String::as_str))?;
         for (key, d) in [
@@ -184,14 +185,14 @@ impl Https {
 }
 
 impl Https {
-    /// Every certificate of the site, the first being the one for clients without a known name.
+    /// Its certificates, the first one first.
     pub fn certificates(&self) -> Vec<CertificateFiles> {
         let first = self.certificate.clone().zip(self.key.clone());
         let first = first.map(|(certificate, key)| CertificateFiles { certificate, key });
         first.into_iter().chain(self.certificates.iter().cloned()).collect()
     }
 
-    fn validate_certificates(&self) -> Result<(), Invalid> {
+    fn validate_certificates(&self, others: bool) -> Result<(), Invalid> {
         match (&self.certificate, &self.key) {
             (Some(_), None) => return Invalid::err("https.key", "is missing; https.certificate needs it"),
             (None, Some(_)) => {
@@ -201,7 +202,7 @@ impl Https {
                 config::absolute("https.certificate", certificate)?;
                 config::absolute("https.key", key)?;
             }
-            (None, None) if self.certificates.is_empty() => {
+            (None, None) if self.certificates.is_empty() && !others => {
                 return Invalid::err(
                     "https.certificate",
                     "is missing; name it and https.key, or https.certificates",

@@ -1,4 +1,4 @@
-//! What requests are sent to: `[web]`, the one pool there is.
+//! What requests are sent to: `[web]`, the pool of that name, and `[pools.NAME]`.
 
 use std::time::Duration;
 
@@ -60,20 +60,22 @@ pub struct Web {
 }
 
 impl Web {
-    pub(super) fn validate(&self) -> Result<(), Invalid> {
-        validate_backends("web.backends", &self.backends, self.tls.is_some())?;
+    /// `section` is where it stands.
+    pub(super) fn validate(&self, section: &str) -> Result<(), Invalid> {
+        let key = |name: &str| format!("{section}.{name}");
+        validate_backends(&key("backends"), &self.backends, self.tls.is_some())?;
         if let Some(tls) = &self.tls {
-            tls.validate("web.tls")?;
+            tls.validate(&key("tls"))?;
         }
-        self.health.validate("web.health")?;
-        config::positive("web.connect_timeout", self.connect_timeout)?;
-        config::positive("web.response_timeout", self.response_timeout)?;
-        for (key, n) in [
-            ("web.max_in_flight", self.max_in_flight),
-            ("web.max_in_flight_per_backend", self.max_in_flight_per_backend),
+        self.health.validate(&key("health"))?;
+        config::positive(&key("connect_timeout"), self.connect_timeout)?;
+        config::positive(&key("response_timeout"), self.response_timeout)?;
+        for (name, n) in [
+            ("max_in_flight", self.max_in_flight),
+            ("max_in_flight_per_backend", self.max_in_flight_per_backend),
         ] {
             if n == 0 {
-                return Invalid::err(key, "must be at least 1");
+                return Invalid::err(key(name), "must be at least 1");
             }
         }
         Ok(())

@@ -22,6 +22,7 @@ use trivet_http::refusal::Refusal;
 use trivet_http::request::Request;
 use trivet_http::response::{BadResponse, Response};
 use trivet_http::scan::Scan;
+use trivet_http::steps::Admitted;
 
 /// Content of a request that is kept, so that the request can be sent once more.
 const KEEP_FOR_RETRY: usize = 64 * 1024;
@@ -59,8 +60,10 @@ impl<S: Service, C: Downstream<S>> Forwarding<'_, S, C> {
         backend: &Arc<HttpBackend>,
         checkout: &mut Checkout,
     ) -> Result<(Vec<u8>, Framing), Failure> {
-        let Self { engine, request, .. } = self;
+        let Self { engine, request, destination, .. } = self;
         let Some(admitted) = &self.exchange.admitted else { return Err(Failure::ClientGone) };
+        let rewritten = destination.target.clone().map(|target| Admitted { target, ..admitted.clone() });
+        let admitted = rewritten.as_ref().unwrap_or(admitted);
         let more = |add: &mut dyn FnMut(&[u8], &[u8])| engine.service.add_fields(backend, add);
         let session = match &mut checkout.io {
             UpstreamIo::Stream(_) => {

@@ -1,0 +1,394 @@
+//! Sites and what is done with their requests: `[sites.NAME]`, and `[[routes]]` of each.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use bytes::Bytes;
+use http::header::HeaderName;
+use http::{HeaderValue, Method, StatusCode};
+use ipnet::IpNet;
+use regex::bytes::{Regex, RegexBuilder};
+use serde::Deserialize;
+
+use super::defaults;
+use crate::routes::condition::Condition;
+use crate::routes::path::PathRule;
+use crate::routes::template::Template;
+use crate::routes::{Action, Content, Rule, Rules};
+use trivet_base::config::{self, Invalid};
+use trivet_proxy::exchange::RouteMeter;
+use trivet_tls::options::CertificateFiles;
+
+/// `[sites.NAME]`: a site beside the one of `domain`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Site {
+    /// The names that it answers to. The first is the one that aliases are sent to.
+    pub names: Vec<String>,
+    /// Further names, which are sent to the first: the apex beside www, for one.
+    #[serde(default)]
+    pub aliases: Vec<String>,
+    /// Its certificates, beside those of `[https]`. Which one is shown follows from the name that a client asks for.
+    #[serde(default)]
+    pub certificates: Vec<CertificateFiles>,
+    /// Who serves what no route is for.
+    #[serde(default = "defaults::pool")]
+    pub pool: String,
+    /// What is done with some of its requests. The first that is for a request counts.
+    #[serde(default)]
+    pub routes: Vec<Route>,
+}
+
+/// `[[routes]]`: which requests, and what is done with them. Conditions that are absent hold for any request.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Route {
+    /// For log and metrics; its number without.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// Some of the site's names.
+    #[serde(default)]
+    pub hosts: Vec<String>,
+    /// This path alone. As the other two it is compared with the decoded path, whose runs of slashes are one.
+    #[serde(default)]
+    pub path: Option<String>,
+    /// This path and all below.
+    #[serde(default)]
+    pub path_prefix: Option<String>,
+    /// Paths that the regular expression finds something in (<https://docs.rs/regex/latest/regex/#syntax>).
+    #[serde(default)]
+    pub path_pattern: Option<String>,
+    #[serde(default)]
+    pub methods: Vec<String>,
+    /// Fields of the request, and a regular expression that finds something in the value of one of their lines.
+    #[serde(default)]
+    pub fields: BTreeMap<String, String>,
+    /// Parameters of the query likewise.
+    #[serde(default)]
+    pub query: BTreeMap<String, String>,
+    /// Networks of clients.
+    #[serde(default, deserialize_with = "config::networks")]
+    pub clients: Vec<IpNet>,
+    /// The pool that serves them; the site's when absent.
+    #[serde(default)]
+    pub pool: Option<String>,
+    /// What the pool is asked for in the place of the client's path.
+    #[serde(default)]
+    pub rewrite: Option<String>,
+    /// They are sent elsewhere.
+    #[serde(default)]
+    pub redirect: Option<Redirect>,
+    /// They are answered with this.
+    #[serde(default)]
+    pub answer: Option<FixedAnswer>,
+    /// They are refused with this status, 400 to 599, and its page.
+    #[serde(default)]
+    pub refuse: Option<u16>,
+}
+
+/// `redirect = { … }`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Redirect {
+    /// A path of the same host, or an address with `https://`.
+    pub to: String,
+    /// 301, 302, 303, 307 or 308 (RFC 9110 section 15.4).
+    #[serde(default = "defaults::redirect_status")]
+    pub status: u16,
+}
+
+/// `answer = { … }`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FixedAnswer {
+    #[serde(default = "defaults::answer_status")]
+    pub status: u16,
+    #[serde(default = "defaults::answer_type")]
+    pub content_type: String,
+    /// The content itself.
+    #[serde(default)]
+    pub content: Option<String>,
+    /// The file that has it, 1 MiB at most, read at a start.
+    #[serde(default)]
+    pub file: Option<PathBuf>,
+}
+
+/// What one regular expression may take, compiled.
+const PATTERN_SIZE: usize = 1 << 20;
+
+impl Site {
+    pub(super) fn validate(&self, key: &str) -> Result<(), Invalid> {
+        config::not_empty(&format!("{key}.names"), &self.names)?;
+        for (number, files) in self.certificates.iter().enumerate() {
+            files.validate(&format!("{key}.certificates[{number}]"))?;
+        }
+        Ok(())
+    }
+
+    /// Its names, lower case.
+    pub fn names(&self) -> Vec<String> {
+        self.names.iter().map(|name| name.to_ascii_lowercase()).collect()
+    }
+
+    /// Likewise.
+    pub fn aliases(&self) -> Vec<String> {
+        self.aliases.iter().map(|name| name.to_ascii_lowercase()).collect()
+    }
+}
+
+/// The rules of a site that answers to `names` and is called `site`. `pool` finds what serves by a pool's name; `key` is where the
+/// routes stand.
+pub fn rules<P: Clone>(
+    routes: &[Route],
+    key: &str,
+    site: &str,
+    names: &[String],
+    own: &P,
+    pool: impl Fn(&str) -> Option<P>,
+) -> Result<Rules<P>, Invalid> {
+    let mut all = Vec::with_capacity(routes.len());
+    for (number, route) in routes.iter().enumerate() {
+        let key = format!("{key}[{number}]");
+        let name = route.name.clone().unwrap_or_else(|| (number + 1).to_string());
+        let when = route.condition(&key, names)?;
+        let action = route.action(&key, &when, own, &pool)?;
+        all.push(Rule { meter: RouteMeter::new(format!("{site}/{name}")), when, action });
+    }
+    config::unique(key, routes.iter().filter_map(|r| r.name.as_deref()))?;
+    let rules = Rules::new(all);
+    if let Some((later, earlier)) = rules.shadowed() {
+        return Invalid::err(
+            format!("{key}[{later}]"),
+            format_args!(
+                "is never reached: {key}[{earlier}] is for every request that it is for; put it before that one, or take it out"
+            ),
+        );
+    }
+    if let Some(number) = rules.leads_to_itself(names) {
+        return Invalid::err(
+            format!("{key}[{number}].redirect.to"),
+            "leads to a path that the same route sends there again, for ever; lead elsewhere, or narrow the route",
+        );
+    }
+    Ok(rules)
+}
+
+impl Route {
+    fn condition(&self, key: &str, names: &[String]) -> Result<Condition, Invalid> {
+        let hosts: Vec<String> = self.hosts.iter().map(|h| h.to_ascii_lowercase()).collect();
+        if let Some(host) = hosts.iter().find(|host| !names.contains(host)) {
+            return Invalid::err(
+                format!("{key}.hosts"),
+                format_args!("\"{host}\" is no name of this site; it answers to {}", names.join(", ")),
+            );
+        }
+        let methods = self.methods.iter().map(|text| {
+            Method::from_bytes(text.as_bytes())
+                .ok()
+                .filter(|m| *m != Method::CONNECT && *m != Method::TRACE)
+                .ok_or_else(|| Invalid {
+                    key: format!("{key}.methods"),
+                    reason: format!("\"{text}\" is no method that is served"),
+                })
+        });
+        let fields = self.fields.iter().map(|(name, value)| {
+            let key = format!("{key}.fields.{name}");
+            let Ok(field) = name.parse::<HeaderName>() else {
+                return Invalid::err(key, "is no name of a field");
+            };
+            Ok((field, pattern(&key, value)?))
+        });
+        let query = self
+            .query
+            .iter()
+            .map(|(name, value)| Ok((name.clone(), pattern(&format!("{key}.query.{name}"), value)?)));
+        Ok(Condition {
+            hosts,
+            path: self.path(key)?,
+            methods: methods.collect::<Result<_, _>>()?,
+            fields: fields.collect::<Result<_, _>>()?,
+            query: query.collect::<Result<_, _>>()?,
+            clients: self.clients.clone(),
+        })
+    }
+
+    fn path(&self, key: &str) -> Result<Option<PathRule>, Invalid> {
+        let one = [&self.path, &self.path_prefix, &self.path_pattern].iter().filter(|p| p.is_some()).count();
+        if one > 1 {
+            return Invalid::err(
+                key,
+                "has more than one of path, path_prefix and path_pattern; one says which paths",
+            );
+        }
+        for (name, text) in [("path", &self.path), ("path_prefix", &self.path_prefix)] {
+            let Some(text) = text else { continue };
+            let key = format!("{key}.{name}");
+            if !text.starts_with('/') {
+                return Invalid::err(key, format_args!("\"{text}\" does not begin with a slash"));
+            }
+            if text.contains(['?', '#']) {
+                return Invalid::err(
+                    key,
+                    format_args!("\"{text}\" has more than a path; `query` is for parameters"),
+                );
+            }
+            // Nothing that is compared is like that: it could never match.
+            if text.contains("//") || text.split('/').any(|segment| matches!(segment, "." | "..")) {
+                return Invalid::err(
+                    key,
+                    format_args!("\"{text}\" has an empty or dot segment, which no path has"),
+                );
+            }
+        }
+        Ok(match (&self.path, &self.path_prefix, &self.path_pattern) {
+            (Some(text), ..) => Some(PathRule::Exact(text.as_bytes().to_vec())),
+            (_, Some(text), _) => Some(PathRule::prefix(text)),
+            (.., Some(text)) => Some(PathRule::Pattern(pattern(&format!("{key}.path_pattern"), text)?)),
+            _ => None,
+        })
+    }
+
+    fn action<P: Clone>(
+        &self,
+        key: &str,
+        when: &Condition,
+        own: &P,
+        pool: impl Fn(&str) -> Option<P>,
+    ) -> Result<Action<P>, Invalid> {
+        let forwards = self.pool.is_some() || self.rewrite.is_some();
+        let done = [forwards, self.redirect.is_some(), self.answer.is_some(), self.refuse.is_some()];
+        match done.iter().filter(|is| **is).count() {
+            0 => {
+                return Invalid::err(
+                    key,
+                    "says nothing that is done: pool, rewrite, redirect, answer or refuse",
+                );
+            }
+            1 => {}
+            _ => {
+                return Invalid::err(
+                    key,
+                    "says more than one thing that is done (pool with rewrite, redirect, answer, refuse)",
+                );
+            }
+        }
+        let template = |name: &str, text: &str| {
+            let groups = match &when.path {
+                Some(PathRule::Pattern(pattern)) => Some(pattern.captures_len() - 1),
+                _ => None,
+            };
+            let has_prefix = matches!(when.path, Some(PathRule::Prefix(_)));
+            Template::parse(text, groups, has_prefix).map_err(|reason| Invalid {
+                key: format!("{key}.{name}"),
+                reason: format!("\"{text}\" {reason}"),
+            })
+        };
+        if let Some(redirect) = &self.redirect {
+            return Ok(Action::Redirect {
+                to: redirect.template(key, template)?,
+                status: redirect.status(key)?,
+            });
+        }
+        if let Some(answer) = &self.answer {
+            return answer.action(&format!("{key}.answer"));
+        }
+        if let Some(code) = self.refuse {
+            return Ok(Action::Refuse(status(&format!("{key}.refuse"), code, 400..=599)?));
+        }
+        let to = match &self.pool {
+            None => own.clone(),
+            Some(name) => match pool(name) {
+                Some(pool) => pool,
+                None => {
+                    return Invalid::err(format!("{key}.pool"), format_args!("there is no pool \"{name}\""));
+                }
+            },
+        };
+        let rewrite = match &self.rewrite {
+            None => None,
+            Some(text) if !text.starts_with(['/', '$']) => {
+                return Invalid::err(format!("{key}.rewrite"), format_args!("\"{text}\" is no path"));
+            }
+            Some(text) => Some(template("rewrite", text)?),
+        };
+        Ok(Action::Pool { to, rewrite })
+    }
+}
+
+impl Redirect {
+    fn template(
+        &self,
+        key: &str,
+        parse: impl Fn(&str, &str) -> Result<Template, Invalid>,
+    ) -> Result<Template, Invalid> {
+        let to = parse("redirect.to", &self.to)?;
+        let key = format!("{key}.redirect.to");
+        let begins = ["/", "$rest", "$path", "$target", "http://", "https://", "$scheme://"];
+        if !begins.iter().any(|begin| self.to.starts_with(begin)) || self.to.starts_with("//") {
+            return Invalid::err(
+                key,
+                format_args!("\"{}\" is neither a path nor an address; begin with / or https://", self.to),
+            );
+        }
+        if to.lets_clients_choose_the_host() {
+            return Invalid::err(
+                key,
+                format_args!(
+                    "\"{}\" lets clients choose the host that it leads to; put a slash before the group",
+                    self.to
+                ),
+            );
+        }
+        if self.to.contains(|c: char| c.is_control() || c.is_whitespace() || !c.is_ascii()) {
+            return Invalid::err(key, "has characters that no address has; encode them by %");
+        }
+        Ok(to)
+    }
+
+    fn status(&self, key: &str) -> Result<StatusCode, Invalid> {
+        match StatusCode::from_u16(self.status) {
+            Ok(status) if [301, 302, 303, 307, 308].contains(&self.status) => Ok(status),
+            _ => Invalid::err(
+                format!("{key}.redirect.status"),
+                format_args!("{} is none of 301, 302, 303, 307 and 308", self.status),
+            ),
+        }
+    }
+}
+
+impl FixedAnswer {
+    fn action<P>(&self, key: &str) -> Result<Action<P>, Invalid> {
+        let content = match (&self.content, &self.file) {
+            (Some(_), Some(_)) => return Invalid::err(key, "has both content and file; one is the answer"),
+            (Some(text), None) => Content::Here(Bytes::from(text.clone())),
+            (None, Some(file)) => {
+                config::absolute(&format!("{key}.file"), file)?;
+                Content::File(file.clone())
+            }
+            (None, None) => Content::Here(Bytes::new()),
+        };
+        let Ok(content_type) = HeaderValue::from_str(&self.content_type) else {
+            return Invalid::err(format!("{key}.content_type"), "is no value of a field");
+        };
+        let status = status(&format!("{key}.status"), self.status, 200..=599)?;
+        Ok(Action::Answer { status, content_type, content })
+    }
+}
+
+fn pattern(key: &str, text: &str) -> Result<Regex, Invalid> {
+    RegexBuilder::new(text).size_limit(PATTERN_SIZE).build().map_err(|e| Invalid {
+        key: key.to_owned(),
+        // Of several lines, of which the last says what is wrong.
+        reason: format!(
+            "\"{text}\" is no regular expression: {}",
+            e.to_string().lines().last().unwrap_or_default().trim()
+        ),
+    })
+}
+
+fn status(key: &str, code: u16, among: std::ops::RangeInclusive<u16>) -> Result<StatusCode, Invalid> {
+    match StatusCode::from_u16(code) {
+        Ok(status) if among.contains(&code) => Ok(status),
+        _ => Invalid::err(key, format_args!("{code} is no status from {} to {}", among.start(), among.end())),
+    }
+}

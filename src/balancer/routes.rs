@@ -1,0 +1,233 @@
+//! Which of a site's rules answers a request, and what it does.
+//!
+//! The rules are an ordered list, and the first one that is for a request answers it; what none is for goes to the site's pool. A
+//! path is compared as a back end may read it ([`path::readable`]).
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderValue, StatusCode};
+
+use condition::{Asked, Condition};
+use path::{PathRule, readable};
+use template::{Found, Template, query_of};
+use trivet_base::config::ConfigError;
+use trivet_http::head::RequestHead;
+use trivet_http::steps::Admitted;
+use trivet_proxy::exchange::RouteMeter;
+
+pub mod condition;
+pub mod path;
+pub mod template;
+
+/// What is done with a request. `P` is what serves.
+#[derive(Debug, Clone)]
+pub enum Action<P> {
+    /// A pool serves it; with another target where the rule says so.
+    Pool { to: P, rewrite: Option<Template> },
+    /// Its client is sent elsewhere.
+    Redirect { to: Template, status: StatusCode },
+    /// It is answered with this.
+    Answer { status: StatusCode, content_type: HeaderValue, content: Content },
+    /// It is refused, with the error page of the status.
+    Refuse(StatusCode),
+}
+
+/// The content of an answer.
+#[derive(Debug, Clone)]
+pub enum Content {
+    Here(Bytes),
+    /// To be read before anyone is answered.
+    File(PathBuf),
+}
+
+/// One of a site's rules.
+#[derive(Debug)]
+pub struct Rule<P> {
+    /// The site's name, and its own.
+    pub meter: Arc<RouteMeter>,
+    pub when: Condition,
+    pub action: Action<P>,
+}
+
+/// A site's rules, in their order.
+#[derive(Debug)]
+pub struct Rules<P> {
+    all: Vec<Rule<P>>,
+    /// Those for one path alone.
+    exact: HashMap<Vec<u8>, Vec<usize>>,
+    /// Those for a prefix, by its first segment.
+    first: HashMap<Vec<u8>, Vec<usize>>,
+    /// All others.
+    rest: Vec<usize>,
+}
+
+impl<P> Rules<P> {
+    /// With what finds the few that a path may be for: a site may have a thousand.
+    pub fn new(all: Vec<Rule<P>>) -> Self {
+        let (mut exact, mut first, mut rest) = (HashMap::new(), HashMap::new(), Vec::new());
+        for (number, rule) in all.iter().enumerate() {
+            let numbers: &mut Vec<usize> = match &rule.when.path {
+                Some(PathRule::Exact(path)) => exact.entry(path.clone()).or_default(),
+                Some(PathRule::Prefix(prefix)) if !prefix.is_empty() => {
+                    first.entry(first_segment(prefix).to_vec()).or_default()
+                }
+                _ => &mut rest,
+            };
+            numbers.push(number);
+        }
+        Self { all, exact, first, rest }
+    }
+
+    /// The first that is for this request, and what it found in the path.
+    pub fn find(&self, head: &impl RequestHead, admitted: &Admitted) -> Option<(&Rule<P>, Found)> {
+        if self.all.is_empty() {
+            return None;
+        }
+        let path = readable(admitted.path());
+        let asked = Asked { head, admitted, path: &path };
+        self.of_path(&path).find_map(|number| {
+            let rule = &self.all[number];
+            Some((rule, rule.when.find(&asked)?))
+        })
+    }
+
+    /// The rules that may be for a path, in their order.
+    fn of_path(&self, path: &[u8]) -> impl Iterator<Item = usize> {
+        let exact = self.exact.get(path).map_or(&[][..], Vec::as_slice);
+        let first = self.first.get(first_segment(path)).map_or(&[][..], Vec::as_slice);
+        let mut lists = [exact, first, &self.rest];
+        std::iter::from_fn(move || {
+            // Each list is in order; the lowest of their first ones is the next of all.
+            let next = lists.iter_mut().filter(|list| !list.is_empty()).min_by_key(|list| list[0])?;
+            let (number, others) = next.split_first()?;
+            *next = others;
+            Some(*number)
+        })
+    }
+
+    /// Reads the files of answers, 1 MiB each at most.
+    pub fn read_files(&mut self) -> Result<(), ConfigError> {
+        for rule in &mut self.all {
+            if let Action::Answer { content, .. } = &mut rule.action
+                && let Content::File(file) = content
+            {
+                let read = read_file(file).map_err(|e| ConfigError::at(&*file, "", e))?;
+                *content = Content::Here(read);
+            }
+        }
+        Ok(())
+    }
+
+    /// The first rule that no request reaches, and the one before it that takes all of them.
+    pub fn shadowed(&self) -> Option<(usize, usize)> {
+        self.all.iter().enumerate().find_map(|(later, rule)| {
+            let before = &self.all[..later];
+            Some((later, before.iter().position(|other| other.when.covers(&rule.when))?))
+        })
+    }
+
+    /// The first redirect that surely leads back to itself, by itself or by others, on a site that answers to `names`.
+    pub fn leads_to_itself(&self, names: &[String]) -> Option<usize> {
+        (0..self.all.len()).find(|first| {
+            let mut at = *first;
+            let mut seen = vec![at];
+            while let Some(next) = self.leads_to(at, names) {
+                if seen.contains(&next) {
+                    // Only those of the circle are at fault.
+                    return next == *first;
+                }
+                seen.push(next);
+                at = next;
+            }
+            false
+        })
+    }
+
+    /// The rule that answers where a redirect surely leads.
+    fn leads_to(&self, number: usize, names: &[String]) -> Option<usize> {
+        let rule = &self.all[number];
+        let Action::Redirect { to, .. } = &rule.action else { return None };
+        let (host, path, is_all) = to.destination();
+        if host.as_ref().is_some_and(|host| !names.contains(host)) {
+            return None;
+        }
+        let here = |when: &Condition| match &host {
+            _ if when.hosts.is_empty() => true,
+            Some(host) => when.hosts.contains(host),
+            None => !rule.when.hosts.is_empty() && rule.when.hosts.iter().all(|h| when.hosts.contains(h)),
+        };
+        if !is_all {
+            // What follows is not known; but below a prefix all is its own, and so is everything for a rule without a path.
+            let own = match &rule.when.path {
+                None => true,
+                Some(PathRule::Prefix(prefix)) => path
+                    .as_bytes()
+                    .strip_prefix(prefix.as_slice())
+                    .is_some_and(|rest| rest.first() == Some(&b'/')),
+                Some(PathRule::Exact(_) | PathRule::Pattern(_)) => to.is_where_it_came_from(),
+            };
+            return (own && here(&rule.when) && rule.when.query.is_empty()).then_some(number);
+        }
+        let readable = readable(&path);
+        let next = self.of_path(&readable).find(|number| {
+            let when = &self.all[*number].when;
+            here(when) && when.path.as_ref().is_none_or(|rule| rule.find(&readable, &path).is_some())
+        })?;
+        // Whether it takes the request depends on more; if it is the same rule as before, that is as it was.
+        let when = &self.all[next].when;
+        let surely = when.methods.is_empty() && when.fields.is_empty() && when.clients.is_empty();
+        (when.query.is_empty() && (surely || next == number)).then_some(next)
+    }
+}
+
+fn read_file(file: &Path) -> io::Result<Bytes> {
+    const MOST: u64 = 1 << 20;
+    let mut octets = Vec::new();
+    File::open(file)?.take(MOST + 1).read_to_end(&mut octets)?;
+    if octets.len() as u64 > MOST {
+        return Err(io::Error::other("has more than 1 MiB; serve it from the web tier"));
+    }
+    Ok(octets.into())
+}
+
+/// Up to the second slash.
+fn first_segment(path: &[u8]) -> &[u8] {
+    let end = path.iter().skip(1).position(|b| *b == b'/').map_or(path.len(), |n| n + 1);
+    &path[..end]
+}
+
+/// Where a redirect leads: an absolute address, so that no path is taken for a host (`//example.net`). The query goes along where
+/// the template does not say what becomes of it.
+pub fn location(to: &Template, admitted: &Admitted, found: &Found) -> String {
+    let mut location = to.fill(admitted, found);
+    if location.is_empty() || location.starts_with('/') {
+        let path = if location.is_empty() { "/" } else { &location };
+        location = format!("{}://{}{path}", admitted.scheme, admitted.shown_host());
+    }
+    with_query(location, to, admitted)
+}
+
+/// The target that a back end is asked for in the place of the client's.
+pub fn rewritten(to: &Template, admitted: &Admitted, found: &Found) -> String {
+    let mut target = to.fill(admitted, found);
+    if !target.starts_with('/') {
+        target.insert(0, '/');
+    }
+    with_query(target, to, admitted)
+}
+
+fn with_query(mut text: String, template: &Template, admitted: &Admitted) -> String {
+    if let Some(query) = query_of(&admitted.target).filter(|_| !template.has_query()) {
+        text.push('?');
+        text.push_str(query);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,274 @@
+//! Several sites behind one balancer, and what their routes do (docs/sites.md).
+#![allow(missing_docs)]
+
+use support::app::App;
+use support::authority::Authority;
+use support::balancer_config::{BalancerConfig, NO_CHECKS, SITE};
+use support::client::{Answer, Wire};
+use support::program::{Program, call};
+
+const SHOP: &str = "shop.example";
+
+/// Two sites, each with an app of its own.
+struct Two {
+    authority: Authority,
+    main: App,
+    shop: App,
+    balancer: Program,
+}
+
+/// With further keys above all sections, and whole sections.
+async fn two(top: &str, sections: &str) -> Two {
+    let (authority, main, shop) = (Authority::new(), App::start("main").await, App::start("shop").await);
+    let own = authority.files_for("site", &[SITE, "foobar.com"], &rcgen::PKCS_ECDSA_P256_SHA256, |_| {});
+    let other = authority.files(SHOP);
+    let sections = format!(
+        "[pools.shop]\nbackends = [{{ name = \"shop\", address = \"{}\" }}]\nconnect_timeout = \"10s\"\n{NO_CHECKS}\n\
+         [sites.shop]\nnames = [\"{SHOP}\"]\npool = \"shop\"\ncertificates = [{{ certificate = {:?}, key = {:?} }}]\n{sections}",
+        shop.address, other.certificate, other.key
+    );
+    let config = BalancerConfig {
+        top: &format!("aliases = [\"foobar.com\"]\n{top}"),
+        http: Some(""),
+        https: &format!("certificate = {:?}\nkey = {:?}", own.certificate, own.key),
+        own_certificates: true,
+        back_ends: vec![("main".into(), main.address)],
+        plain_back_ends: true,
+        web: NO_CHECKS,
+        sections: &sections,
+        ..BalancerConfig::default()
+    };
+    let balancer = Program::start(&config.write(&authority));
+    Two { authority, main, shop, balancer }
+}
+
+impl Two {
+    /// Over TLS, verified for `sni`.
+    async fn ask(&self, sni: &str, request: &str) -> Answer {
+        let browser = self.authority.browser(&[b"http/1.1"]);
+        let mut wire = Wire::tls(self.balancer.address("https.listen"), sni, browser).await;
+        wire.send(&request.replace('\n', "\r\n")).await;
+        wire.answer().await.unwrap()
+    }
+
+    async fn get(&self, host: &str, target: &str) -> Answer {
+        self.ask(host, &format!("GET {target} HTTP/1.1\nHost: {host}\n\n")).await
+    }
+
+    fn port(&self) -> u16 {
+        self.balancer.address("https.listen").port()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_site_has_its_pool_and_its_certificate_and_an_unknown_name_is_421() {
+    let two = two("", "").await;
+    assert_eq!(two.get(SITE, "/a").await.body, "main answers GET /a HTTP/1.1");
+    assert_eq!(two.get(SHOP, "/a").await.body, "shop answers GET /a HTTP/1.1");
+    assert_eq!(two.ask(SHOP, "GET / HTTP/1.1\nHost: other.example\n\n").await.status, 421);
+    assert_eq!((two.main.count("/a"), two.shop.count("/a")), (1, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_default_site_answers_for_every_other_name() {
+    let two = two("default_site = \"shop\"", "").await;
+    let answer = two.ask(SHOP, "GET /a HTTP/1.1\nHost: other.example\n\n").await;
+    assert_eq!(answer.body, "shop answers GET /a HTTP/1.1");
+    assert_eq!(two.get(SITE, "/b").await.body, "main answers GET /b HTTP/1.1");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_alias_is_sent_to_the_name_with_path_and_query() {
+    let two = two("", "").await;
+    let expected = format!("https://{SITE}:{}/a%20b?c=%2F", two.port());
+    let host = format!("foobar.com:{}", two.port());
+    for (method, status) in [("GET", 301), ("HEAD", 301), ("POST", 308)] {
+        let request =
+            format!("{method} /a%20b?c=%2F HTTP/1.1\nHost: {host}\nContent-Length: 0\nConnection: close\n\n");
+        let browser = two.authority.browser(&[b"http/1.1"]);
+        let mut wire = Wire::tls(two.balancer.address("https.listen"), "foobar.com", browser).await;
+        wire.send(&request.replace('\n', "\r\n")).await;
+        let answer = wire.answer_to(method).await.unwrap();
+        assert_eq!((answer.status, answer.field("location")), (status, Some(expected.clone())), "{method}");
+    }
+    // Plain HTTP is sent to HTTPS at the same name first, as browsers' lists of HSTS want it.
+    let mut wire = Wire::plain(two.balancer.address("http.listen")).await;
+    wire.send("GET /x HTTP/1.1\r\nHost: foobar.com\r\n\r\n").await;
+    let location = wire.answer().await.unwrap().field("location");
+    assert_eq!(location, Some(format!("https://foobar.com:{}/x", two.port())));
+}
+
+const ROUTES: &str = r#"
+[[routes]]
+name = "robots"
+path = "/robots.txt"
+answer = { content = "User-agent: *\n" }
+[[routes]]
+name = "secret"
+path_prefix = "/admin"
+refuse = 403
+[[routes]]
+name = "api"
+path_prefix = "/api"
+methods = ["GET"]
+pool = "shop"
+rewrite = "/v2$rest"
+[[routes]]
+path_pattern = "^/u/([^/]+)$"
+redirect = { to = "/users?name=$1", status = 308 }
+[[routes]]
+name = "old"
+path_prefix = "/old"
+query = { page = "^[0-9]+$" }
+redirect = { to = "/pages$rest" }
+"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_route_that_is_for_a_request_says_what_is_done() {
+    let two = two("", ROUTES).await;
+    let robots = two.get(SITE, "/robots.txt").await;
+    assert_eq!((robots.status, &*robots.body), (200, "User-agent: *\n"));
+    assert_eq!(robots.field("content-type").unwrap(), "text/plain; charset=utf-8");
+    // However it is written.
+    for path in ["/admin", "/admin/x?y", "/%61dmin", "//admin//x", "/x%2F..%2Fadmin"] {
+        assert_eq!(two.get(SITE, path).await.status, 403, "{path}");
+    }
+    assert_eq!(two.get(SITE, "/administration").await.status, 200);
+    // The back end is asked for another path; the log has the one that was asked for.
+    assert_eq!(two.get(SITE, "/api/x%20y?z=1").await.body, "shop answers GET /v2/x%20y?z=1 HTTP/1.1");
+    let line = two.balancer.access("/api/x%20y");
+    assert_eq!((&line["route"], &line["backend"]), (&"main/api".into(), &"shop".into()));
+    let post = two.ask(SITE, &format!("POST /api/x HTTP/1.1\nHost: {SITE}\nContent-Length: 0\n\n")).await;
+    assert_eq!(post.body, "main answers POST /api/x HTTP/1.1");
+    let moved = two.get(SITE, "/u/a%26b").await;
+    let here = format!("https://{SITE}");
+    assert_eq!((moved.status, moved.field("location").unwrap()), (308, format!("{here}/users?name=a%26b")));
+    assert_eq!(two.balancer.access("/u/a%26b")["route"], "main/4");
+    let found = two.get(SITE, "/old/a?page=7").await;
+    assert_eq!((found.status, found.field("location").unwrap()), (302, format!("{here}/pages/a?page=7")));
+    assert_eq!(two.get(SITE, "/old/a?page=x").await.status, 200);
+    // Another site has other routes.
+    assert_eq!(two.get(SHOP, "/robots.txt").await.body, "shop answers GET /robots.txt HTTP/1.1");
+    let metrics = Wire::plain(two.balancer.address("metrics.listen")).await;
+    let text = scraped(metrics).await;
+    assert!(text.contains("trivet_route_requests_total{class=\"4xx\",route=\"main/secret\"} 5\n"), "{text}");
+}
+
+async fn scraped(mut wire: Wire) -> String {
+    wire.send("GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await;
+    wire.answer().await.unwrap().body
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_route_holds_over_http_2_as_well() {
+    let two = two("", ROUTES).await;
+    let browser = two.authority.browser(&[b"h2"]);
+    let wire = Wire::tls(two.balancer.address("https.listen"), SITE, browser).await;
+    let (mut client, connection) = h2::client::handshake(wire.into_stream()).await.unwrap();
+    tokio::spawn(connection);
+    for (path, status) in [("/%61dmin", 403), ("/robots.txt", 200), ("/u/x", 308), ("/api/x", 200)] {
+        let request = http::Request::get(format!("https://{SITE}{path}")).body(()).unwrap();
+        let answer = client.send_request(request, true).unwrap().0.await.unwrap();
+        assert_eq!(answer.status(), status, "{path}");
+    }
+    assert_eq!(two.shop.count("/v2/x"), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_may_come_from_a_file() {
+    let authority = Authority::new();
+    let file = authority.write("maintenance.html", "<h1>Back soon</h1>");
+    let route = format!(
+        "[[routes]]\npath_prefix = \"/\"\nanswer = {{ status = 503, content_type = \"text/html\", file = {file:?} }}\n"
+    );
+    let two = two("", &route).await;
+    let answer = two.get(SITE, "/anything").await;
+    assert_eq!((answer.status, &*answer.body), (503, "<h1>Back soon</h1>"));
+    assert_eq!(answer.field("content-type").unwrap(), "text/html");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_meant_is_refused_with_place_and_remedy() {
+    let two = two("", "").await;
+    let good = std::fs::read_to_string(two.authority.path("balancer.toml")).unwrap();
+    let checked = |text: &str| {
+        let config = two.authority.write("bad.toml", text);
+        call(&["--config", config.to_str().unwrap(), "--check"])
+    };
+    assert_eq!(checked(&format!("{good}{ROUTES}")).0, 0);
+    for (route, words) in [
+        ("path = \"a\"\nrefuse = 403", "routes[0].path: \"a\" does not begin with a slash"),
+        ("path = \"/a//b\"\nrefuse = 403", "routes[0].path: \"/a//b\" has an empty or dot segment"),
+        (
+            "path = \"/a?b\"\nrefuse = 403",
+            "routes[0].path: \"/a?b\" has more than a path; `query` is for parameters",
+        ),
+        ("path = \"/a\"\npath_prefix = \"/a\"\nrefuse = 403", "routes[0]: has more than one of path"),
+        ("path = \"/a\"", "routes[0]: says nothing that is done: pool, rewrite"),
+        ("refuse = 403\npool = \"web\"", "routes[0]: says more than one thing that is done"),
+        ("path_pattern = \"(\"\nrefuse = 403", "routes[0].path_pattern: \"(\" is no regular expression"),
+        ("pool = \"nowhere\"", "routes[0].pool: there is no pool \"nowhere\""),
+        ("refuse = 200", "routes[0].refuse: 200 is no status from 400 to 599"),
+        (
+            "hosts = [\"x.example\"]\nrefuse = 403",
+            "routes[0].hosts: \"x.example\" is no name of this site; it answers to www.foobar.com",
+        ),
+        ("methods = [\"G T\"]\nrefuse = 403", "routes[0].methods: \"G T\" is no method"),
+        ("redirect = { to = \"x\" }", "routes[0].redirect.to: \"x\" is neither a path nor an address"),
+        ("redirect = { to = \"//x.example\" }", "routes[0].redirect.to: \"//x.example\" is neither"),
+        (
+            "redirect = { to = \"/x$1\" }",
+            "routes[0].redirect.to: \"/x$1\" has $1, and the rule has no path_pattern",
+        ),
+        (
+            "path_pattern = \"^/(.*)\"\nredirect = { to = \"https://x.example$1\" }",
+            "routes[0].redirect.to: \"https://x.example$1\" lets clients choose",
+        ),
+        (
+            "path = \"/a\"\nredirect = { to = \"/a\" }",
+            "routes[0].redirect.to: leads to a path that the same route",
+        ),
+        (
+            "path = \"/a\"\nredirect = { to = \"/b\", status = 200 }",
+            "routes[0].redirect.status: 200 is none of 301",
+        ),
+        ("answer = { content = \"x\", file = \"/x\" }", "routes[0].answer: has both content and file"),
+        ("answer = { file = \"x\" }", "routes[0].answer.file: \"x\" is not an absolute path"),
+        ("path_prefx = \"/a\"\nrefuse = 403", "unknown field `path_prefx`"),
+        (
+            "path_prefix = \"/a\"\nrefuse = 403\n[[routes]]\npath = \"/a/b\"\nrefuse = 404",
+            "routes[1]: is never reached: routes[0] is for every request",
+        ),
+    ] {
+        let (code, said) = checked(&format!("{good}[[routes]]\n{route}\n"));
+        assert_eq!(code, 64, "{route}: {said}");
+        assert!(said.contains(words) && said.contains("bad.toml"), "{route}: {said}");
+    }
+    for (from, to, words) in [
+        ("pool = \"shop\"", "pool = \"shp\"", "sites.shop.pool: there is no pool \"shp\""),
+        ("names = [\"shop.example\"]", "names = []", "sites.shop.names: is empty"),
+        (
+            "names = [\"shop.example\"]",
+            "names = [\"www.foobar.com\"]",
+            "sites.shop.names: \"www.foobar.com\" is a name of the site main",
+        ),
+        ("names = [\"shop.example\"]", "names = [\"a b\"]", "sites.shop.names: \"a b\" is no host name"),
+        ("[sites.shop]", "[sites.main]", "sites.main: \"main\" is another's name already"),
+        ("[pools.shop]", "[pools.web]", "pools.web: \"web\" is another's name already"),
+        (
+            "aliases = [\"foobar.com\"]",
+            "aliases = [\"foobar.com\"]\ndefault_site = \"x\"",
+            "default_site: there is no site \"x\"",
+        ),
+        (
+            "aliases = [\"foobar.com\"]",
+            "aliases = [\"shop.example\"]",
+            "sites.shop.names: \"shop.example\" is a name of the site main",
+        ),
+    ] {
+        assert!(good.contains(from), "{from}");
+        let (code, said) = checked(&good.replacen(from, to, 1));
+        assert_eq!(code, 64, "{to}: {said}");
+        assert!(said.contains(words), "{to}: {said}");
+    }
+}
