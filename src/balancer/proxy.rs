@@ -40,8 +40,11 @@ impl Balancer {
     fn redirect(&self, method: &Method, admitted: &Admitted) -> Option<Answer> {
         let port = self.redirect.filter(|_| admitted.scheme == "http")?;
         let (status, location) = steps::redirect_to_https(method, &admitted.host, port, &admitted.target);
+        let mut answer = elsewhere(status, &location)?;
+        answer.fields.push((CACHE_CONTROL, HeaderValue::from_static("no-store")));
         // What a client sends in plain text beside the head is not read.
-        Some(Answer { close: true, ..elsewhere(status, &location)? })
+        answer.close = true;
+        Some(answer)
     }
 }
 
@@ -91,15 +94,12 @@ fn answer(rule: &Rule<Served>, found: &Found, admitted: &Admitted) -> Route {
             };
             elsewhere(*status, &location).map_or_else(unusable, Route::Answer)
         }
-        Action::Answer { status, content_type, content } => {
-            let content = match content {
-                routes::Content::Here(content) => content.clone(),
-                // Read before anyone is served.
-                routes::Content::File(_) => Bytes::new(),
-            };
-            let fields = vec![(CONTENT_TYPE, content_type.clone())];
-            Route::Answer(Answer { status: *status, fields, content: Content::Memory(content), close: false })
-        }
+        Action::Answer { status, content_type, content, .. } => Route::Answer(Answer {
+            status: *status,
+            fields: vec![(CONTENT_TYPE, content_type.clone())],
+            content: Content::Memory(content.clone()),
+            close: false,
+        }),
         Action::Refuse(status) => Route::Error(*status, format!("refused by {}", rule.meter.name())),
     }
 }
@@ -107,8 +107,12 @@ fn answer(rule: &Rule<Served>, found: &Found, admitted: &Admitted) -> Route {
 /// Sends a client elsewhere; none where that is no value of a field.
 fn elsewhere(status: StatusCode, location: &str) -> Option<Answer> {
     let location = HeaderValue::from_str(location).ok()?;
-    let fields = vec![(LOCATION, location), (CACHE_CONTROL, HeaderValue::from_static("no-store"))];
-    Some(Answer { status, fields, content: Content::Memory(Bytes::new()), close: false })
+    Some(Answer {
+        status,
+        fields: vec![(LOCATION, location)],
+        content: Content::Memory(Bytes::new()),
+        close: false,
+    })
 }
 
 /// As it stands in an address.

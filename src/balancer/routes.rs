@@ -31,18 +31,10 @@ pub enum Action<P> {
     Pool { to: P, rewrite: Option<Template> },
     /// Its client is sent elsewhere.
     Redirect { to: Template, status: StatusCode },
-    /// It is answered with this.
-    Answer { status: StatusCode, content_type: HeaderValue, content: Content },
+    /// It is answered with this. Where there is a `file`, the content is there once it was [read](Rules::read_files).
+    Answer { status: StatusCode, content_type: HeaderValue, content: Bytes, file: Option<PathBuf> },
     /// It is refused, with the error page of the status.
     Refuse(StatusCode),
-}
-
-/// The content of an answer.
-#[derive(Debug, Clone)]
-pub enum Content {
-    Here(Bytes),
-    /// To be read before anyone is answered.
-    File(PathBuf),
 }
 
 /// One of a site's rules.
@@ -113,11 +105,8 @@ impl<P> Rules<P> {
     /// Reads the files of answers, 1 MiB each at most.
     pub fn read_files(&mut self) -> Result<(), ConfigError> {
         for rule in &mut self.all {
-            if let Action::Answer { content, .. } = &mut rule.action
-                && let Content::File(file) = content
-            {
-                let read = read_file(file).map_err(|e| ConfigError::at(&*file, "", e))?;
-                *content = Content::Here(read);
+            if let Action::Answer { content, file: Some(file), .. } = &mut rule.action {
+                *content = read_file(file).map_err(|e| ConfigError::at(&*file, "", e))?;
             }
         }
         Ok(())

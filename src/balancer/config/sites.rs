@@ -14,7 +14,7 @@ use super::defaults;
 use crate::routes::condition::Condition;
 use crate::routes::path::PathRule;
 use crate::routes::template::Template;
-use crate::routes::{Action, Content, Rule, Rules};
+use crate::routes::{Action, Rule, Rules};
 use trivet_base::config::{self, Invalid};
 use trivet_proxy::exchange::RouteMeter;
 use trivet_tls::options::CertificateFiles;
@@ -358,20 +358,18 @@ impl Redirect {
 
 impl FixedAnswer {
     fn action<P>(&self, key: &str) -> Result<Action<P>, Invalid> {
-        let content = match (&self.content, &self.file) {
-            (Some(_), Some(_)) => return Invalid::err(key, "has both content and file; one is the answer"),
-            (Some(text), None) => Content::Here(Bytes::from(text.clone())),
-            (None, Some(file)) => {
-                config::absolute(&format!("{key}.file"), file)?;
-                Content::File(file.clone())
-            }
-            (None, None) => Content::Here(Bytes::new()),
-        };
+        if self.content.is_some() && self.file.is_some() {
+            return Invalid::err(key, "has both content and file; one is the answer");
+        }
+        if let Some(file) = &self.file {
+            config::absolute(&format!("{key}.file"), file)?;
+        }
         let Ok(content_type) = HeaderValue::from_str(&self.content_type) else {
             return Invalid::err(format!("{key}.content_type"), "is no value of a field");
         };
         let status = status(&format!("{key}.status"), self.status, 200..=599)?;
-        Ok(Action::Answer { status, content_type, content })
+        let content = Bytes::from(self.content.clone().unwrap_or_default());
+        Ok(Action::Answer { status, content_type, content, file: self.file.clone() })
     }
 }
 
