@@ -51,7 +51,7 @@ pub(super) struct All {
 
 impl Service for All {
     async fn route(&self, _: &Request, _: &mut Exchange) -> Route {
-        Route::Forward(Destination { pool: self.pool.clone(), scope: Scope::ANY, retries: 1 })
+        Route::Forward(Destination { pool: self.pool.clone(), scope: Scope::ANY, retries: 1, target: None })
     }
 }
 

@@ -8,7 +8,7 @@ use super::config::{Config, Https};
 use super::gateway::Gateway;
 use super::local_check::LocalCheck;
 use super::proxy::{self, Balancer, Served, Sites};
-use super::status::Status;
+use super::status::{HttpStatus, Status};
 use futures_util::future::join_all;
 use trivet_base::config::ConfigError;
 use trivet_base::process::server::{Server, ServiceHandle};
@@ -42,7 +42,11 @@ pub fn run(config: Config) -> Result<(), Failure> {
         node: config.node.clone(),
         shutdown: server.shutdown(),
         virtual_addresses: config.virtual_addresses.clone(),
-        http: http.as_ref().map(|h| (h.pools.clone(), connections.clone(), h.public.certificates.clone())),
+        http: http.as_ref().map(|h| HttpStatus {
+            pools: h.pools.clone(),
+            connections: connections.clone(),
+            certificates: h.public.certificates.clone(),
+        }),
         gateway: gateway.clone(),
         workers: workers.clone(),
     };

@@ -21,11 +21,19 @@ pub struct Status {
     /// The cluster's virtual addresses.
     pub virtual_addresses: Vec<IpAddr>,
     /// The HTTP half, when there is one.
-    pub http: Option<(Vec<Arc<HttpPool>>, Arc<Connections>, Arc<SiteCertificates>)>,
+    pub http: Option<HttpStatus>,
     /// The gateway, when there is one.
     pub gateway: Option<Arc<Gateway>>,
     /// Those that carry connections, of either half.
     pub workers: Arc<Workers>,
+}
+
+/// What there is to tell of the HTTP half.
+pub struct HttpStatus {
+    /// The one of `[web]` first.
+    pub pools: Vec<Arc<HttpPool>>,
+    pub connections: Arc<Connections>,
+    pub certificates: Arc<SiteCertificates>,
 }
 
 impl Status {
@@ -39,7 +47,7 @@ impl Status {
         if !self.virtual_addresses.is_empty() {
             out.insert("virtual_addresses".into(), held(&self.virtual_addresses));
         }
-        if let Some((pools, connections, certificates)) = &self.http {
+        if let Some(HttpStatus { pools, connections, certificates }) = &self.http {
             let (first, others) = pools.split_first().map_or((None, &[][..]), |(f, o)| (Some(f), o));
             out.insert("backends".into(), first.map_or(json!([]), |pool| pool.status()));
             if !others.is_empty() {
