@@ -272,3 +272,20 @@ async fn what_cannot_be_meant_is_refused_with_place_and_remedy() {
         assert!(said.contains(words), "{to}: {said}");
     }
 }
+
+#[test]
+fn the_example_of_the_document_is_good() {
+    let text = include_str!("../docs/sites.md");
+    let example = text.split("```toml\n").nth(1).unwrap().split("```").next().unwrap();
+    let (top, sections) = example.split_at(example.find("[[routes]]").unwrap());
+    let authority = Authority::new();
+    let site = authority.files(SITE);
+    let rest = format!(
+        "[https]\nlisten = [\"127.0.0.1:0\"]\ncertificate = {:?}\nkey = {:?}\n\
+         [web]\nbackends = [{{ name = \"node1\", address = \"127.0.0.1:9\" }}]\n",
+        site.certificate, site.key
+    );
+    let config = authority.write("example.toml", &format!("node = \"node1\"\n{top}{sections}{rest}"));
+    let (code, said) = call(&["--config", config.to_str().unwrap(), "--check"]);
+    assert_eq!(code, 0, "{said}");
+}
