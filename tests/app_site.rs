@@ -966,7 +966,7 @@ async fn a_stop_finishes_what_was_begun() {
     let request = Request::new("POST", "/api/articles").token(&token).json(&article("Last", "x"));
     let pending = tokio::spawn(request.send(site.address));
     tokio::time::sleep(Duration::from_millis(300)).await;
-    site.stop.send(true).unwrap();
+    site.stop.send(trivet_base::process::Phase::Stopping).unwrap();
     tokio::time::sleep(Duration::from_millis(300)).await;
     let health = site.get("/healthz").await;
     assert_eq!(

@@ -12,6 +12,7 @@ use support::backend::Backend;
 use support::built::built;
 use support::client::Wire;
 use support::program::{Program, ended_unready};
+use support::reload::{Successors, free_ports};
 use support::until;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -211,6 +212,60 @@ async fn writes_go_to_the_primary_and_reads_round_the_replicas() {
     }
     readers.sort();
     assert_eq!(readers, ["node1", "node1", "node2", "node2"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_leaves_sessions_where_they_are_and_refuses_nobody() {
+    let [write, read, metrics] = free_ports();
+    let (config, (keepers, _members, authority)) =
+        Scene::prepare("", "500ms", &format!("127.0.0.1:{write}")).await;
+    let run = authority.path("run");
+    std::fs::create_dir(&run).unwrap();
+    let text = std::fs::read_to_string(&config).unwrap();
+    let text =
+        text.replace("read_listen = [\"127.0.0.1:0\"]", &format!("read_listen = [\"127.0.0.1:{read}\"]"));
+    let text = text.replace("listen = \"127.0.0.1:0\"", &format!("listen = \"127.0.0.1:{metrics}\""));
+    std::fs::write(&config, format!("runtime_directory = {run:?}\n{text}")).unwrap();
+    let mut first = Program::start(&config);
+    let (writes, reads) = (([127, 0, 0, 1], write).into(), ([127, 0, 0, 1], read).into());
+    let (mut writer, mut reader) = (Wire::plain(writes).await, Wire::plain(reads).await);
+    assert_eq!(greeting(&mut writer).await, "node0");
+    let replica = greeting(&mut reader).await;
+
+    let stop = CancellationToken::new();
+    let stopped = stop.clone();
+    let everyone = tokio::spawn(async move {
+        let mut served = 0;
+        while !stopped.is_cancelled() {
+            assert_eq!(greeting(&mut Wire::plain(writes).await).await, "node0");
+            served += 1;
+        }
+        served
+    });
+    let successors = Arc::new(Successors::of(&config));
+    for _ in 0..3 {
+        let reloading = successors.clone();
+        tokio::task::spawn_blocking(move || reloading.reload()).await.unwrap();
+    }
+    stop.cancel();
+    assert!(everyone.await.expect("somebody was refused") > 3);
+
+    for wire in [&mut writer, &mut reader] {
+        wire.send("same session").await;
+        assert_eq!(wire.bytes().await.unwrap(), b"same session");
+    }
+    // The process before still follows the primary: a session there must not write to a former one.
+    keepers[0].claims(false, true);
+    keepers[1].claims(true, false);
+    assert!(writer.closes_within(Duration::from_secs(5)).await);
+    let mut after = Wire::plain(writes).await;
+    assert_eq!(greeting(&mut after).await, "node1");
+    if replica == "node2" {
+        reader.send("still").await;
+        assert_eq!(reader.bytes().await.unwrap(), b"still");
+    }
+    drop(reader);
+    assert!(first.ended().success(), "its last session has ended");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -186,6 +186,8 @@ pub(super) async fn engine(address: SocketAddr, shutdown: Shutdown) -> Arc<Engin
         max_streams: 100,
         http2_frames: FrameRates::default(),
         drain_delay: Duration::ZERO,
+        shutdown_timeout: Duration::ZERO,
+        drain_timeout: Duration::ZERO,
     };
     Engine::new(service, policy, limits, Admission::unlimited(), shutdown)
 }

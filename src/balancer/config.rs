@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use trivet_base::config::{self, ConfigError, Invalid, Log, Metrics, Validate};
-use trivet_base::process::{descriptors, workers};
+use trivet_base::process::{descriptors, handover, workers};
 use trivet_http::proxy_protocol::Trust;
 use trivet_tls::options::CertificateFiles;
 use trivet_tls::site::SiteCertificates;
@@ -40,6 +40,15 @@ pub struct Config {
     /// 503, so that the virtual address can move before anyone is refused.
     #[serde(default = "defaults::drain_delay", with = "humantime_serde")]
     pub drain_delay: Duration,
+    /// The process's own folder, where a process that is to take over from it finds it; without one there is no such reload.
+    #[serde(default)]
+    pub runtime_directory: Option<PathBuf>,
+    /// How long a process that another one has taken over from finishes what it has.
+    #[serde(default = "defaults::drain_timeout", with = "humantime_serde")]
+    pub drain_timeout: Duration,
+    /// Processes that may be doing so at a time; the oldest of more is told to stop.
+    #[serde(default = "defaults::max_draining")]
+    pub max_draining: usize,
     /// Threads that carry connections; as many as there are cores for this process when absent.
     #[serde(default)]
     pub threads: Option<usize>,
@@ -102,6 +111,15 @@ impl Config {
     /// Threads that carry connections.
     pub fn threads(&self) -> usize {
         self.threads.unwrap_or_else(workers::cores)
+    }
+
+    /// How this process hands over to another one, where it does.
+    pub fn handover(&self) -> Option<handover::Options> {
+        self.runtime_directory.as_ref().map(|directory| handover::Options {
+            directory: directory.clone(),
+            drain_timeout: self.drain_timeout,
+            max_draining: self.max_draining,
+        })
     }
 
     /// The names the site of `domain` answers to, lower case.
@@ -273,6 +291,7 @@ impl Validate for Config {
         if self.drain_delay > self.shutdown_timeout {
             return Invalid::err("drain_delay", "is longer than shutdown_timeout, of which it is a part");
         }
+        self.handover().map_or(Ok(()), |options| options.validate())?;
         let serves = self.all_pools().next().is_some();
         if !serves && self.database.is_none() {
             return Invalid::err("", "has neither [web] nor [database]: there is nothing to balance");

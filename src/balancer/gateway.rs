@@ -30,7 +30,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use super::config;
 use trivet_base::config::ConfigError;
 use trivet_base::process::workers::Workers;
-use trivet_base::process::{Heartbeats, Shutdown};
+use trivet_base::process::{Heartbeats, Phase, Shutdown};
 use trivet_pool::timing::Timing;
 use trivet_pool::{Backend, NewBackend, Pool, PoolLimits, Spec};
 use trivet_proxy::check::HttpCheck;
@@ -49,6 +49,15 @@ pub use route::Role;
 
 /// What the last connections get to come to the end of a statement, once nothing new is taken any more.
 const LAST: Duration = Duration::from_millis(500);
+
+/// How long a gateway finishes what it has.
+#[derive(Debug, Clone, Copy)]
+pub struct Times {
+    /// After it was asked to stop.
+    pub shutdown: Duration,
+    /// After another process has taken over.
+    pub drain: Duration,
+}
 
 /// What is kept with a member: the queue of those who are on the way to it, for whatever it is to be.
 pub struct Entrance(Arc<Semaphore>);
@@ -69,6 +78,8 @@ pub struct Gateway {
     draining: CancellationToken,
     /// Nothing new is taken any more.
     ending: CancellationToken,
+    /// Another process takes what is new.
+    handed_over: CancellationToken,
     /// The connections that had a member when the stop was asked for.
     before: TaskTracker,
 }
@@ -114,6 +125,7 @@ impl Gateway {
             open: [AtomicUsize::new(0), AtomicUsize::new(0)],
             draining: CancellationToken::new(),
             ending: CancellationToken::new(),
+            handed_over: CancellationToken::new(),
             before: TaskTracker::new(),
         })
     }
@@ -129,15 +141,16 @@ impl Gateway {
         self.read.run_checks(self.timing, heartbeats);
     }
 
-    /// Serves until `shutdown`, and then until every connection has come to a point where it can end, or `shutdown_timeout` is
+    /// Serves until `shutdown`, and then until every connection has come to a point where it can end, or the time for it is
     /// over. New connections are served for as long as any of the former ones is: a process that stops refuses nobody until
-    /// its last moment, and where systemd holds the sockets, not even then.
+    /// its last moment, and where systemd holds the sockets, not even then. Where another process has taken over, connections stay
+    /// as they are for as long as they may.
     pub async fn serve(
         self: Arc<Self>,
         listeners: Vec<Listener>,
         workers: Arc<Workers>,
         mut shutdown: Shutdown,
-        shutdown_timeout: Duration,
+        times: Times,
     ) {
         let watching = tokio::spawn(route::watch_claims(self.write.clone()));
         let (tasks, cut) = (TaskTracker::new(), CancellationToken::new());
@@ -145,6 +158,16 @@ impl Gateway {
             tokio::spawn(accept_loop(self.clone(), listener, workers.clone(), tasks.clone(), cut.clone()));
         }
         shutdown.wait().await;
+        if shutdown.phase() == Phase::HandedOver {
+            self.handed_over.cancel();
+            tasks.close();
+            tokio::select! {
+                () = tasks.wait() => return watching.abort(),
+                () = shutdown.wait_for_stop() => {}
+                () = tokio::time::sleep(times.drain) => {}
+            }
+        }
+        let shutdown_timeout = times.shutdown;
         self.draining.cancel();
         self.before.close();
         let _ = tokio::time::timeout(shutdown_timeout.saturating_sub(LAST), self.before.wait()).await;
@@ -165,6 +188,11 @@ impl Gateway {
     /// Counts a connection that has a member, for those who wait for the former ones to end.
     fn carried(&self) -> Option<TaskTrackerToken> {
         (!self.draining.is_cancelled()).then(|| self.before.token())
+    }
+
+    /// Connections that are open.
+    pub fn open(&self) -> usize {
+        self.open.iter().map(|n| n.load(Ordering::Relaxed)).sum()
     }
 
     /// For `/status`.
@@ -194,6 +222,7 @@ async fn accept_loop(
             // Who comes now may wait in the queue for the next process.
             biased;
             () = gateway.ending.cancelled() => return,
+            () = gateway.handed_over.cancelled() => return,
             accepted = listener.listener.accept() => match accepted {
                 Ok((client, _)) => client,
                 Err(e) => {

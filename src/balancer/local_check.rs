@@ -13,8 +13,8 @@ use trivet_proxy::upstream::HttpPool;
 pub struct LocalCheck(pub TcpListener);
 
 impl LocalCheck {
-    /// `GET /healthz`: 200 while this process answers clients, 503 while it drains; it ends with the process. A balancer
-    /// without a back end answers too: with the page that says so.
+    /// `GET /healthz`: 200 while this process answers clients, 503 while it stops; it ends with the process, or once another one
+    /// has taken over. A balancer without a back end answers too: with the page that says so.
     ///
     /// `GET /healthz/backends`: 503 when no back end is up, so that a balancer that has one is preferred.
     ///
@@ -34,6 +34,7 @@ impl LocalCheck {
                 (StatusCode::SERVICE_UNAVAILABLE, "no other node is heard\n")
             }
         };
+        let end = shutdown.clone().wait_until_handed_over();
         let answers: Answers = Arc::new(move |path| {
             let (status, text) = match path {
                 "/healthz" if shutdown.is_stopping() => (StatusCode::SERVICE_UNAVAILABLE, "stopping\n"),
@@ -47,6 +48,6 @@ impl LocalCheck {
             };
             Some(Answer::text(status, text))
         });
-        answers::serve(self.0, answers, "", std::future::pending()).await;
+        answers::serve(self.0, answers, "", end).await;
     }
 }

@@ -2,7 +2,8 @@
 
 use std::process::ExitCode;
 
-use trivet_base::process;
+use clap::Parser;
+use trivet_base::process::{self, ServiceArgs, handover};
 use trivet_tls as tls;
 
 /// Many small, short-lived allocations per request.
@@ -10,11 +11,30 @@ use trivet_tls as tls;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+const PROGRAM: &str = "trivet-balancer";
+
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Cli {
+    #[command(flatten)]
+    service: ServiceArgs,
+    /// Start this program with this configuration in the place of the process that runs, and exit once it serves. Without loss: the
+    /// new process takes its sockets, the one before finishes what it has. When it cannot, the one before goes on.
+    #[arg(long, conflicts_with_all = ["check", "check_files"])]
+    reload: bool,
+    /// What --reload starts: serve in the place of the process that runs.
+    #[arg(long, hide = true, conflicts_with_all = ["check", "check_files", "reload"])]
+    take_over: bool,
+}
+
 fn main() -> ExitCode {
     tls::install_provider();
-    let args = match process::service_args() {
+    let args = match process::parse_args::<Cli>() {
         Ok(args) => args,
         Err(code) => return code,
     };
-    process::main("trivet-balancer", &args, trivet_balancer::run::run)
+    if args.reload {
+        return handover::start_successor(PROGRAM, &args.service.config);
+    }
+    process::main(PROGRAM, &args.service, |config| trivet_balancer::run::run(config, args.take_over))
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::config::{Config, Https};
-use super::gateway::Gateway;
+use super::gateway::{Gateway, Times};
 use super::local_check::LocalCheck;
 use super::proxy::{self, Balancer, Served, Sites};
 use super::status::{HttpStatus, Status};
@@ -25,8 +25,9 @@ use trivet_tls::site::{PublicServer, SiteCertificates};
 /// How often connections to back ends that are unused are looked at.
 const SWEEP: Duration = Duration::from_secs(5);
 
-/// Runs until a stop was asked for and everything in flight is done.
-pub fn run(config: Config) -> Result<(), Failure> {
+/// Runs until a stop was asked for, or another process has taken over, and everything in flight is done. `takes_over` from the
+/// process that runs already.
+pub fn run(config: Config, takes_over: bool) -> Result<(), Failure> {
     telemetry::init_log(&config.log);
     descriptors::tell(config.descriptors());
     // Before the first certificate is read, whose end is a metric.
@@ -35,11 +36,17 @@ pub fn run(config: Config) -> Result<(), Failure> {
     let http = config.https.as_ref().map(|https| Http::prepare(&config, https)).transpose()?;
     let gateway = config.database.as_ref().map(Gateway::prepare).transpose()?;
 
-    let mut server = Server::new();
+    let mut server = Server::succeeding(config.handover(), takes_over)?;
     let (workers, working) = Workers::add(&mut server, config.threads());
     let connections = Arc::new(Connections::default());
+    let succession = server.succession();
+    if let Some(succession) = &succession {
+        let (http, gateway) = (connections.clone(), gateway.clone());
+        succession.count_by(move || http.open() + gateway.as_ref().map_or(0, |g| g.open()));
+    }
     let status = Status {
         node: config.node.clone(),
+        succession,
         shutdown: server.shutdown(),
         virtual_addresses: config.virtual_addresses.clone(),
         http: http.as_ref().map(|h| HttpStatus {
@@ -75,11 +82,12 @@ fn add_gateway(
         Ok(())
     });
     let wanted = gateway.listen(server)?;
-    let (shutdown, timeout) = (server.shutdown(), config.shutdown_timeout);
+    let shutdown = server.shutdown();
+    let times = Times { shutdown: config.shutdown_timeout, drain: config.drain_timeout };
     server.serves_clients("gateway", &[working, &[checks][..]].concat(), move |start| async move {
         let listeners = wanted.iter().map(|w| w.take()).collect::<Result<_, _>>()?;
         start.ready();
-        gateway.serve(listeners, workers, shutdown, timeout).await;
+        gateway.serve(listeners, workers, shutdown, times).await;
         Ok(())
     });
     Ok(())
@@ -151,7 +159,7 @@ impl Http {
             requests: https.request_rate,
             exempt: https.trusted_proxies.clone(),
         });
-        let (shutdown, timeout) = (server.shutdown(), config.shutdown_timeout);
+        let shutdown = server.shutdown();
         let serving =
             server.serves_clients("http", &[working, &[checks][..]].concat(), move |start| async move {
                 let mut endpoints = Vec::new();
@@ -167,16 +175,17 @@ impl Http {
                 let balancer = Balancer::new(sites, redirect);
                 let engine = Engine::new(balancer, policy, limits, admission.clone(), shutdown.clone());
                 let serving = Serving { engine, limits, admission, workers, connections };
-                listeners::serve(endpoints, serving, || start.ready(), shutdown, timeout).await
+                listeners::serve(endpoints, serving, || start.ready(), shutdown).await
             });
         if let Some(check) = &config.local_check {
             let socket = server.listen("local_check.listen", check.listen);
             let (node, shutdown) = (config.node.clone(), server.shutdown());
             // It says that clients are answered, so it says nothing before they are.
             server.service("local check", &[serving], move |start| async move {
-                let (listener, _entry) = socket.take_for_tokio()?;
+                let (listener, entry) = socket.take_for_tokio()?;
                 start.ready();
                 LocalCheck(listener).serve(node, pools, shutdown).await;
+                drop(entry);
                 Ok(())
             });
         }
@@ -196,6 +205,8 @@ fn limits(config: &Config, https: &Https) -> Limits {
         http2_frames: https.http2_frames,
         max_header_size: usize::try_from(https.max_header_size.as_u64()).unwrap_or(usize::MAX),
         drain_delay: config.drain_delay,
+        shutdown_timeout: config.shutdown_timeout,
+        drain_timeout: config.drain_timeout,
         max_header_fields: https.max_header_fields,
         request_timeout: https.request_timeout,
         stream_timeout: https.stream_timeout,

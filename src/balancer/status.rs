@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::gateway::Gateway;
 use trivet_base::process::Shutdown;
+use trivet_base::process::handover::Succession;
 use trivet_base::process::workers::Workers;
 use trivet_proxy::server::Connections;
 use trivet_proxy::upstream::HttpPool;
@@ -16,6 +17,8 @@ use trivet_tls::site::{CertificateStatus, SiteCertificates};
 pub struct Status {
     /// This node.
     pub node: String,
+    /// The processes before this one, where it can have had any.
+    pub succession: Option<Arc<Succession>>,
     /// Whether a stop was asked for.
     pub shutdown: Shutdown,
     /// The cluster's virtual addresses.
@@ -43,6 +46,10 @@ impl Status {
         out.insert("program".into(), "trivet-balancer".into());
         out.insert("version".into(), env!("CARGO_PKG_VERSION").into());
         out.insert("node".into(), self.node.clone().into());
+        out.insert("pid".into(), std::process::id().into());
+        if let Some(succession) = &self.succession {
+            out.insert("draining".into(), json!(succession.reports()));
+        }
         out.insert("stopping".into(), self.shutdown.is_stopping().into());
         if !self.virtual_addresses.is_empty() {
             out.insert("virtual_addresses".into(), held(&self.virtual_addresses));

@@ -34,6 +34,14 @@ impl ConfigError {
     pub fn at(file: impl Into<PathBuf>, key: impl Into<String>, reason: impl fmt::Display) -> Self {
         Self { file: file.into(), key: key.into(), reason: reason.to_string() }
     }
+
+    /// The same, in `file` where it names none: whoever finds fault with a key need not know where it stands.
+    pub fn or_in(mut self, file: &Path) -> Self {
+        if self.file.as_os_str().is_empty() {
+            self.file = file.into();
+        }
+        self
+    }
 }
 
 /// What is wrong with one key of a configuration that parsed: `key` dotted as in the file.

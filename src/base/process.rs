@@ -16,6 +16,7 @@ use crate::config::{self, ConfigError, Validate};
 
 pub mod connections;
 pub mod descriptors;
+pub mod handover;
 mod heartbeats;
 pub mod server;
 pub mod sockets;
@@ -113,6 +114,10 @@ pub fn main<C: DeserializeOwned + Validate>(
         descriptors::raise();
         run(c)
     });
+    let outcome = outcome.map_err(|failure| match failure {
+        Failure::Config(e) => e.or_in(&args.config).into(),
+        other => other,
+    });
     finish(name, outcome)
 }
 
@@ -154,14 +159,25 @@ pub fn block_on<F: Future<Output = Result<(), Failure>>>(future: F) -> Result<()
         .block_on(future)
 }
 
-/// Turns true once, when the program is asked to stop.
+/// How far a program is with its life. It only goes forward.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// It takes whatever comes.
+    Serving,
+    /// Another process has its sockets: it finishes what it has, however long that takes ([`handover`]).
+    HandedOver,
+    /// It was asked to stop: it finishes what it has, soon.
+    Stopping,
+}
+
+/// Tells when the program is no longer to take anything new.
 #[derive(Debug, Clone)]
-pub struct Shutdown(watch::Receiver<bool>);
+pub struct Shutdown(watch::Receiver<Phase>);
 
 impl Shutdown {
     /// A shutdown signal and the handle that gives it.
-    pub fn channel() -> (watch::Sender<bool>, Self) {
-        let (tx, rx) = watch::channel(false);
+    pub fn channel() -> (watch::Sender<Phase>, Self) {
+        let (tx, rx) = watch::channel(Phase::Serving);
         (tx, Self(rx))
     }
 
@@ -176,7 +192,7 @@ impl Shutdown {
             tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
             tracing::info!("stopping");
             notify_stopping();
-            let _ = tx.send(true);
+            let _ = tx.send(Phase::Stopping);
             // Keep the sender: a dropped sender would look like a stop to late receivers, which is the same thing,
             // but a second signal must not kill what is draining.
             loop {
@@ -186,15 +202,33 @@ impl Shutdown {
         Ok(rx)
     }
 
-    /// True once stopping was asked for.
-    pub fn is_stopping(&self) -> bool {
+    /// How far it is.
+    pub fn phase(&self) -> Phase {
         *self.0.borrow()
     }
 
-    /// Waits until stopping is asked for.
+    /// True once stopping was asked for, or another process has taken over.
+    pub fn is_stopping(&self) -> bool {
+        self.phase() != Phase::Serving
+    }
+
+    /// Waits until stopping is asked for, or another process has taken over.
     pub async fn wait(&mut self) {
         // An error means that the sender is gone, and with it the program's reason to run.
-        let _ = self.0.wait_for(|stop| *stop).await;
+        let _ = self.0.wait_for(|phase| *phase > Phase::Serving).await;
+    }
+
+    /// Waits until another process has taken over; for ever where the program stops without.
+    pub async fn wait_until_handed_over(mut self) {
+        let _ = self.0.wait_for(|phase| *phase == Phase::HandedOver).await;
+        if self.phase() != Phase::HandedOver {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Waits until stopping is asked for.
+    pub async fn wait_for_stop(&mut self) {
+        let _ = self.0.wait_for(|phase| *phase >= Phase::Stopping).await;
     }
 }
 
@@ -205,12 +239,21 @@ pub fn notify_ready() {
 
 /// As [`notify_ready`]; the watchdog is told only while every loop that `heartbeats` expects is well.
 pub fn notify_ready_while(heartbeats: Heartbeats) {
+    notify_ready_with(heartbeats, sd_notify::watchdog_enabled(), std::future::pending());
+}
+
+/// As [`notify_ready_while`], until `end`, where the watchdog expects a sign of life in every `period`.
+fn notify_ready_with(
+    heartbeats: Heartbeats,
+    period: Option<Duration>,
+    end: impl Future<Output = ()> + Send + 'static,
+) {
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
-    if let Some(period) = sd_notify::watchdog_enabled() {
+    if let Some(period) = period {
         // sd_watchdog_enabled(3) recommends half the period. A quarter leaves time for a second look: after a pause of the
         // whole machine everything is late for a moment.
         let quarter = (period / 4).max(Duration::from_millis(10));
-        tokio::spawn(async move {
+        let alive = async move {
             let mut ticks = tokio::time::interval(quarter);
             ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
             let mut said = false;
@@ -228,6 +271,9 @@ pub fn notify_ready_while(heartbeats: Heartbeats) {
                     }
                 }
             }
+        };
+        tokio::spawn(async move {
+            tokio::select! { () = alive => {}, () = end => {} }
         });
     }
 }

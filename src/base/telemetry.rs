@@ -111,37 +111,39 @@ impl MetricsServer {
         Ok(Self { listener })
     }
 
-    /// Adds it to a server, until the end of the process: it answers while the process drains.
+    /// Adds it to a server, until the end of the process or until another one has taken over: it answers while the process stops.
     pub fn add(server: &mut Server, config: &Metrics, handle: PrometheusHandle, status: StatusFn) {
         let socket = server.listen("metrics.listen", config.listen);
+        let shutdown = server.shutdown();
         server.service("metrics", &[], move |start| async move {
-            let (listener, _entry) = socket.take_for_tokio()?;
+            let (listener, entry) = socket.take_for_tokio()?;
             start.ready();
-            let (_running, until_the_end) = Shutdown::channel();
-            Self { listener }.serve(handle, status, until_the_end).await;
+            let end = shutdown.wait_until_handed_over();
+            let answered = answers::serve(listener, answers(handle.clone(), status), NOTHING_ELSE, end);
+            tokio::join!(upkeep(handle), async {
+                answered.await;
+                drop(entry);
+            });
             Ok(())
         });
     }
 
     /// Serves `/metrics` and `/status` until stopping is asked for.
     pub async fn serve(self, handle: PrometheusHandle, status: StatusFn, mut shutdown: Shutdown) {
-        let upkeep = handle.clone();
-        let cleaner = tokio::spawn(async move {
-            // Histograms keep raw samples until drained; without a scraper they would grow for ever.
-            let mut ticks = tokio::time::interval(std::time::Duration::from_secs(5));
-            loop {
-                ticks.tick().await;
-                upkeep.run_upkeep();
-            }
-        });
-        answers::serve(
-            self.listener,
-            answers(handle, status),
-            "only /metrics and /status are here\n",
-            shutdown.wait(),
-        )
-        .await;
-        cleaner.abort();
+        let upkeep = tokio::spawn(upkeep(handle.clone()));
+        answers::serve(self.listener, answers(handle, status), NOTHING_ELSE, shutdown.wait()).await;
+        upkeep.abort();
+    }
+}
+
+const NOTHING_ELSE: &str = "only /metrics and /status are here\n";
+
+/// Histograms keep raw samples until drained; without a scraper they would grow for ever.
+async fn upkeep(handle: PrometheusHandle) {
+    let mut ticks = tokio::time::interval(std::time::Duration::from_secs(5));
+    loop {
+        ticks.tick().await;
+        handle.run_upkeep();
     }
 }
 

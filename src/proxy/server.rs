@@ -16,6 +16,9 @@
 //! says `Connection: close`, and connections of HTTP/2 are told GOAWAY: once the virtual address has moved, whatever is said on
 //! them is acknowledged to another node, which resets them. Then the listeners close and idle connections with them; then what
 //! is in flight has the rest of `shutdown_timeout`.
+//!
+//! Once another process has taken over, nothing more is accepted, and what is open has `drain_timeout`: connections end as after
+//! a stop, but no idle one is closed before its time, since a request may be on its way.
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -27,6 +30,7 @@ use rustls::ServerConfig;
 use rustls::server::danger::ClientCertVerifier;
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, oneshot};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -36,7 +40,7 @@ use arrival::{Acceptor, Arrived};
 use trivet_base::process::server::Listener;
 use trivet_base::process::sockets::{Entry, Listening};
 use trivet_base::process::workers::Workers;
-use trivet_base::process::{Failure, Shutdown};
+use trivet_base::process::{Failure, Phase, Shutdown};
 use trivet_http::frames::FrameRates;
 use trivet_http::proxy_protocol::Trust;
 
@@ -73,6 +77,10 @@ pub struct Limits {
     pub stream_timeout: Duration,
     /// How long a server that was asked to stop goes on accepting.
     pub drain_delay: Duration,
+    /// How long a server that was asked to stop finishes what it has.
+    pub shutdown_timeout: Duration,
+    /// The same, for one whose place another process has taken.
+    pub drain_timeout: Duration,
 }
 
 /// A bound address, with or without TLS.
@@ -153,15 +161,15 @@ pub struct Serving<S> {
     pub connections: Arc<Connections>,
 }
 
-/// Serves until `shutdown`, and then until everything in flight is done or `shutdown_timeout` is over.
+/// Serves until `shutdown`, and then until everything in flight is done or the time for it is over.
 pub async fn serve<S: Service>(
     endpoints: Vec<Endpoint>,
     serving: Serving<S>,
     started: impl FnOnce(),
     mut shutdown: Shutdown,
-    shutdown_timeout: Duration,
 ) -> Result<(), Failure> {
     let limits = serving.limits;
+    let Limits { shutdown_timeout, drain_timeout, .. } = limits;
     let server = Arc::new(Server {
         slots: Arc::new(Semaphore::new(limits.max_connections)),
         tasks: TaskTracker::new(),
@@ -187,12 +195,24 @@ pub async fn serve<S: Service>(
     started();
 
     shutdown.wait().await;
-    let deadline = tokio::time::Instant::now() + shutdown_timeout;
     server.going_away.cancel();
-    tokio::time::sleep(limits.drain_delay.min(shutdown_timeout)).await;
-    accepting.cancel();
-    // What a thread that stands still has in hand does not keep the others.
-    let _ = tokio::time::timeout_at(deadline, loops.wait()).await;
+    let mut deadline = Instant::now() + shutdown_timeout;
+    match shutdown.phase() {
+        Phase::HandedOver => {
+            accepting.cancel();
+            server.tasks.close();
+            tokio::select! {
+                () = server.tasks.wait() => return Ok(()),
+                () = shutdown.wait_for_stop() => deadline = Instant::now() + shutdown_timeout,
+                () = tokio::time::sleep(drain_timeout) => deadline = Instant::now(),
+            }
+        }
+        Phase::Serving | Phase::Stopping => {
+            tokio::time::sleep(limits.drain_delay.min(shutdown_timeout)).await;
+            accepting.cancel();
+        }
+    }
+    let _ = tokio::time::timeout_at(deadline.min(Instant::now() + LOOPS), loops.wait()).await;
     // Connections of HTTP/1 that wait for a request are closed.
     server.closing.cancel();
     server.tasks.close();
@@ -202,7 +222,8 @@ pub async fn serve<S: Service>(
         tracing::warn!(
             connections = server.serving.connections.open(),
             ?shutdown_timeout,
-            "cut off at shutdown_timeout"
+            ?drain_timeout,
+            "cut off: its time to finish is over"
         );
         server.cut.cancel();
         let _ = tokio::time::timeout(CUT, server.tasks.wait()).await;
@@ -210,6 +231,8 @@ pub async fn serve<S: Service>(
     Ok(())
 }
 
+/// What accept loops get to notice that they end: one may wait for a slot, and a thread that stands still keeps nobody.
+const LOOPS: Duration = Duration::from_secs(1);
 /// What connections that are cut off get to notice it.
 const CUT: Duration = Duration::from_secs(1);
 
@@ -258,16 +281,17 @@ async fn accept_loop<S: Service>(
         // Before a slot is waited for: one client alone cannot take them all.
         let Ok(permit) = acceptor.admit(admission, from) else { continue };
         // Without a free slot this connection waits here and the next ones in the kernel's queue, where they cost
-        // nothing. (Were the slot taken before the accept, an idle endpoint would keep one from the busy ones.)
+        // nothing. (Were the slot taken before the accept, an idle endpoint would keep one from the busy ones.) It is served also
+        // when nothing more is accepted: it was accepted.
+        let counts = server.tasks.token();
         let slot = tokio::select! {
             slot = server.slots.clone().acquire_owned() => match slot {
                 Ok(slot) => slot,
                 Err(_) => return,
             },
-            () = accepting.cancelled() => return,
+            () = server.cut.cancelled() => return,
         };
         let (server_of_task, acceptor) = (server.clone(), acceptor.clone());
-        let counts = server.tasks.token();
         workers.place().serve(stream, move |stream| async move {
             let (_slot, _counts) = (slot, counts);
             let _counted = Counted::new(&server_of_task.serving.connections);

@@ -74,7 +74,7 @@ pub fn run(config: Config) -> Result<(), Failure> {
 
     let sockets: Vec<_> = config.listen.iter().map(|a| server.listen("listen", *a)).collect();
     let (limits, trust) = (limits(&config), config.proxy_protocol.clone());
-    let (shutdown, timeout) = (server.shutdown(), config.shutdown_timeout);
+    let shutdown = server.shutdown();
     // The balancers are the clients here, and each carries many of the public's.
     let admission = Admission::unlimited();
     let web = Web::new(config.node.clone(), shutdown.clone(), site, upstreams);
@@ -85,7 +85,7 @@ pub fn run(config: Config) -> Result<(), Failure> {
         for socket in &sockets {
             endpoints.push(Endpoint::new(socket, Some(server_tls.clone()))?.behind(trust.clone()));
         }
-        listeners::serve(endpoints, serving, || start.ready(), shutdown, timeout).await
+        listeners::serve(endpoints, serving, || start.ready(), shutdown).await
     });
     server.run(&config.node)
 }
@@ -107,6 +107,9 @@ fn limits(config: &Config) -> Limits {
         idle_timeout: config.limits.client_idle_timeout,
         max_connections: config.limits.max_connections,
         drain_delay: config.drain_delay,
+        shutdown_timeout: config.shutdown_timeout,
+        // It hands over to nobody.
+        drain_timeout: config.shutdown_timeout,
         // The balancer in front knows the client, and ends what takes too long; here it would only look like the balancer's
         // own slowness.
         client_timeout: AT_MOST,

@@ -23,7 +23,7 @@ use trivet_app::store::idempotency::Keyed;
 use trivet_app::store::users::Add;
 use trivet_app::{Site, run};
 use trivet_base::config;
-use trivet_base::process::Shutdown;
+use trivet_base::process::{Phase, Shutdown};
 
 pub const PASSWORD: &str = "correct horse battery staple";
 
@@ -341,7 +341,7 @@ impl Gateway {
 pub struct Running {
     pub address: SocketAddr,
     pub site: Arc<Site>,
-    pub stop: watch::Sender<bool>,
+    pub stop: watch::Sender<Phase>,
     pub task: tokio::task::JoinHandle<Result<(), trivet_base::process::Failure>>,
 }
 

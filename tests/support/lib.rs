@@ -11,6 +11,7 @@ pub mod link;
 pub mod one_back_end;
 pub mod origin;
 pub mod program;
+pub mod reload;
 pub mod scene;
 
 use std::future::Future;

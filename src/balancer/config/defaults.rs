@@ -18,6 +18,14 @@ pub fn redirect() -> bool {
 pub fn drain_delay() -> Duration {
     Duration::from_secs(1)
 }
+/// A large download over a slow line, or a meeting over WebSocket; as HAProxy users set `hard-stop-after`.
+pub fn drain_timeout() -> Duration {
+    Duration::from_secs(3600)
+}
+/// Some tens of megabytes each, and more reloads in an hour than people make.
+pub fn max_draining() -> usize {
+    8
+}
 /// Ample for two round trips on a bad mobile link.
 pub fn handshake_timeout() -> Duration {
     Duration::from_secs(5)

@@ -30,8 +30,10 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 pub use pingora::services::ServiceHandle;
 
+use super::handover::{self, Own, Succession, Taking};
 use super::sockets::{Listening, Sockets};
-use super::{Failure, Heartbeats, Shutdown};
+use super::{Failure, Heartbeats, Phase, Shutdown};
+use crate::config::ConfigError;
 
 /// A server that is being put together.
 pub struct Server {
@@ -42,11 +44,13 @@ pub struct Server {
     wanted: Vec<Wanted>,
     /// All of them: for these READY=1 waits.
     services: Vec<ServiceHandle>,
+    takes_over: bool,
 }
 
 /// What ends it.
 struct Life {
-    stop: watch::Sender<bool>,
+    phase: watch::Sender<Phase>,
+    succession: Option<Arc<Succession>>,
     /// The services that have clients: it ends when they have.
     serving: TaskTracker,
     failure: Mutex<Option<Failure>>,
@@ -95,14 +99,29 @@ impl Start {
 }
 
 impl Server {
-    /// Without services yet.
+    /// Without services yet. It hands over to no other process.
     pub fn new() -> Self {
+        Self::with(None, false)
+    }
+
+    /// One that hands over to another process as `options` say, and `takes_over` from the one that runs. Without options it can
+    /// do neither.
+    pub fn succeeding(options: Option<handover::Options>, takes_over: bool) -> Result<Self, Failure> {
+        if takes_over && options.is_none() {
+            let why = "is missing: a reload needs the folder in which the process that runs has its socket";
+            return Err(ConfigError::at("", "runtime_directory", why).into());
+        }
+        Ok(Self::with(options.map(Succession::new), takes_over))
+    }
+
+    fn with(succession: Option<Arc<Succession>>, takes_over: bool) -> Self {
         // No work stealing: what a service runs stays on its thread. The rest of Pingora's configuration is about what it is
         // not asked to do here: daemons, users, files with process numbers.
         let conf = ServerConf { threads: 1, work_stealing: false, ..ServerConf::default() };
-        let (stop, shutdown) = Shutdown::channel();
+        let (phase, shutdown) = Shutdown::channel();
         let life = Life {
-            stop,
+            phase,
+            succession: succession.clone(),
             serving: TaskTracker::new(),
             failure: Mutex::default(),
             failed: CancellationToken::new(),
@@ -114,7 +133,13 @@ impl Server {
             heartbeats: Heartbeats::default(),
             wanted: Vec::new(),
             services: Vec::new(),
+            takes_over,
         }
+    }
+
+    /// Those before this process, and those that come after it.
+    pub fn succession(&self) -> Option<Arc<Succession>> {
+        self.life.succession.clone()
     }
 
     /// Told when a stop is asked for.
@@ -215,9 +240,15 @@ impl Server {
     pub fn run(mut self, node: &str) -> Result<(), Failure> {
         let wanted = std::mem::take(&mut self.wanted);
         let addresses = wanted.iter().map(|w| w.address.to_string()).collect();
+        let joining = Arc::new(Mutex::new(None));
+        let (takes_over, joins) = (self.takes_over, joining.clone());
+        let succession = self.succession();
         let bind: Run = Box::new(move |sockets, start| {
             Box::pin(async move {
-                wanted.into_iter().try_for_each(|w| w.bind(&sockets))?;
+                let joining = succession.map(|s| Joining::new(s, takes_over, &sockets)).transpose()?;
+                let listened_on = wanted.into_iter().map(|w| w.bind(&sockets)).collect::<Result<_, _>>()?;
+                sockets.keep_only(&listened_on);
+                *joins.lock() = joining.map(|joining| (joining, sockets));
                 start.ready();
                 Ok(())
             })
@@ -234,14 +265,25 @@ impl Server {
             if life.failed.is_cancelled() || shutdown.is_stopping() {
                 return Ok(());
             }
-            super::notify_ready_while(heartbeats);
+            let mut watchdog = sd_notify::watchdog_enabled();
+            if let Some((joining, sockets)) = joining.lock().take() {
+                watchdog = joining.succession.watchdog();
+                joining.join(sockets)?;
+            }
+            super::notify_ready_with(heartbeats, watchdog, shutdown.wait_until_handed_over());
             tracing::info!(%node, "serving");
+            if takes_over {
+                handover::tell_starter();
+            }
             Ok(())
         });
         let life = self.life.clone();
-        // Where a new process would fetch the sockets of the one before.
+        // Where a new process would fetch the sockets of the one before, were it not asked for them by ours.
         self.pingora.bootstrap();
         self.pingora.run(RunArgs { shutdown_signal: Box::new(End(life.clone())) });
+        if let Some(succession) = &life.succession {
+            succession.end();
+        }
         match life.failure.lock().take() {
             Some(failure) => Err(failure),
             None => {
@@ -259,7 +301,8 @@ impl Default for Server {
 }
 
 impl Wanted {
-    fn bind(self, sockets: &Sockets) -> Result<(), Failure> {
+    /// The name under which it stands among the sockets.
+    fn bind(self, sockets: &Sockets) -> Result<String, Failure> {
         let Self { key, address, passed, bound } = self;
         let listening = match passed {
             Some(listener) => sockets.enter(address, listener, "systemd"),
@@ -268,7 +311,37 @@ impl Wanted {
         let listening =
             listening.map_err(|e| Failure::run(format_args!("{key}: cannot listen on {address}: {e}")))?;
         tracing::info!(key, address = %listening.address, socket = listening.from, "listening");
+        let name = listening.entry.name().to_owned();
         *bound.lock() = Some(listening);
+        Ok(name)
+    }
+}
+
+/// A process on its way into the succession, which it has joined once it serves.
+struct Joining {
+    succession: Arc<Succession>,
+    taking: Option<Taking>,
+    own: Own,
+}
+
+impl Joining {
+    fn new(succession: Arc<Succession>, takes_over: bool, sockets: &Sockets) -> Result<Self, Failure> {
+        let taking = takes_over.then(|| succession.take(sockets)).transpose()?;
+        let own = if takes_over { succession.bind()? } else { succession.begin()? };
+        Ok(Self { succession, taking, own })
+    }
+
+    /// From now on this process is the one that runs.
+    fn join(self, sockets: Sockets) -> Result<(), Failure> {
+        let Self { succession, taking, own } = self;
+        if let Some(taking) = taking {
+            succession.serving(taking)?;
+        }
+        match succession.listen(own) {
+            Ok(listener) => drop(tokio::spawn(succession.wait_for_successor(listener, sockets))),
+            // The one before has gone: to serve without is better than not to serve.
+            Err(e) => tracing::error!(error = %e, "no other process will be able to take over from this one"),
+        }
         Ok(())
     }
 }
@@ -297,10 +370,31 @@ impl Life {
                 return self.fail(Failure::run(format_args!("cannot listen for signals: {e}")));
             }
         };
-        tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
+        let [handed_over, released, unwanted] = match &self.succession {
+            Some(s) => [&s.handed_over, &s.released, &s.unwanted].map(CancellationToken::clone),
+            // Never.
+            None => Default::default(),
+        };
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = int.recv() => {}
+            () = handed_over.cancelled() => {
+                self.phase.send_replace(Phase::HandedOver);
+                self.serving.close();
+                tokio::select! {
+                    _ = async { tokio::join!(self.serving.wait(), released.cancelled()) } => return,
+                    _ = term.recv() => {}
+                    _ = int.recv() => {}
+                    () = unwanted.cancelled() => {}
+                }
+            }
+        }
         tracing::info!("stopping");
-        super::notify_stopping();
-        self.stop.send_replace(true);
+        // Of one that has handed over systemd hears nothing any more.
+        if *self.phase.borrow() == Phase::Serving {
+            super::notify_stopping();
+        }
+        self.phase.send_replace(Phase::Stopping);
         self.serving.close();
         // Further signals are taken and do nothing: what is draining must not die of impatience.
         self.serving.wait().await;

@@ -45,6 +45,26 @@ impl Sockets {
         Self(table)
     }
 
+    /// Enters what the process before has handed over.
+    pub(super) fn adopt(&self, sockets: impl IntoIterator<Item = (String, OwnedFd)>) {
+        let mut table = self.0.lock();
+        for (name, socket) in sockets {
+            table.add(name, socket.into_raw_fd());
+        }
+    }
+
+    /// Names and descriptors.
+    pub(super) fn all(&self) -> (Vec<String>, Vec<RawFd>) {
+        self.0.lock().serialize()
+    }
+
+    /// Closes what was handed over and is not listened on: whoever connected would wait for ever.
+    pub(super) fn keep_only(&self, listened_on: &HashSet<String>) {
+        for address in self.0.lock().close_unclaimed(listened_on) {
+            tracing::info!(address, "no longer listening: the configuration does not name it any more");
+        }
+    }
+
     /// Listens on `address`, with the socket that was handed over for it when there is one. `key` is the configuration's.
     pub fn listen(&self, key: &str, address: SocketAddr) -> io::Result<Listening> {
         let handed_over = self.0.lock().get(&address.to_string()).copied();
@@ -80,6 +100,13 @@ impl Sockets {
         let entry = Entry { table: self.0.clone(), name };
         listener.set_nonblocking(true)?;
         Ok(Listening { address: listener.local_addr()?, listener, from, entry })
+    }
+}
+
+impl Entry {
+    /// Its name in the table.
+    pub(super) fn name(&self) -> &str {
+        &self.name
     }
 }
 

@@ -8,7 +8,7 @@ struct Slow {
     begun: mpsc::Receiver<()>,
     go: mpsc::Sender<()>,
     done: Arc<std::sync::atomic::AtomicBool>,
-    stop: tokio::sync::watch::Sender<bool>,
+    stop: tokio::sync::watch::Sender<trivet_base::process::Phase>,
     served: tokio::task::JoinHandle<()>,
     _directory: tempfile::TempDir,
 }
@@ -56,7 +56,7 @@ impl Slow {
 async fn a_command_that_is_carried_out_when_the_keeper_stops_is_answered() {
     let mut keeper = slow();
     let mut client = keeper.asked().await;
-    keeper.stop.send(true).unwrap();
+    keeper.stop.send(trivet_base::process::Phase::Stopping).unwrap();
     // Nobody is let in any more; whoever is in is served.
     while UnixStream::connect(&keeper.path).await.is_ok() {
         tokio::task::yield_now().await;
@@ -73,7 +73,7 @@ async fn a_command_that_is_carried_out_when_the_keeper_stops_is_answered() {
 async fn a_command_whose_client_has_gone_is_carried_out_before_the_keeper_stops() {
     let mut keeper = slow();
     drop(keeper.asked().await);
-    keeper.stop.send(true).unwrap();
+    keeper.stop.send(trivet_base::process::Phase::Stopping).unwrap();
     while UnixStream::connect(&keeper.path).await.is_ok() {
         tokio::task::yield_now().await;
     }

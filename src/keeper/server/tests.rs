@@ -9,6 +9,7 @@ use super::*;
 use crate::model::Cluster;
 use crate::report::{Observation, Record, Report};
 use trivet_base::config::TlsFiles;
+use trivet_base::process::Phase;
 use trivet_http::client::{Client, ClientError, Target};
 use trivet_tls as tls;
 
@@ -45,7 +46,7 @@ fn files(directory: &Path, authority: &Authority, name: &str) -> TlsFiles {
 struct Keeper {
     board: Arc<Board>,
     address: String,
-    stop: tokio::sync::watch::Sender<bool>,
+    stop: tokio::sync::watch::Sender<Phase>,
     task: tokio::task::JoinHandle<()>,
     directory: tempfile::TempDir,
     authority: Authority,
@@ -222,7 +223,7 @@ async fn a_stop_ends_idle_connections_at_once() {
     let keeper = keeper().await;
     let client = keeper.client();
     assert_eq!(keeper.status(&client, "/health").await, 503);
-    keeper.stop.send(true).unwrap();
+    keeper.stop.send(Phase::Stopping).unwrap();
     tokio::time::timeout(SECOND, keeper.task).await.expect("stops while a connection is kept open").unwrap();
 }
 

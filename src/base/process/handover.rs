@@ -1,0 +1,613 @@
+//! A reload: a new process takes the sockets of the one that runs, and serves in its place; the one before finishes what it has.
+//!
+//! ```text
+//! trivet-balancer --reload                 started by systemctl reload (ExecReload=), in the unit's sandbox
+//!    └─ trivet-balancer --take-over        reads and checks its configuration, then asks the one that runs:
+//!
+//!    new → old   {"notified": true}                       over handover.sock in the runtime directory
+//!    old → new   {"sockets": […], "draining": […], …}     with the descriptors (unix(7), SCM_RIGHTS)
+//!    new         checks its back ends, accepts from the same sockets
+//!    new → old   serving
+//!    old         MAINPID= of the new one (sd_notify(3)), accepts nothing any more
+//!    old → new   released
+//!    new         READY=1, takes handover.sock's place; --reload exits with 0, and systemd is the new one's parent
+//! ```
+//!
+//! Until `serving` is said nothing has changed for the one that runs: whatever the new one meets (a bad configuration, an address
+//! in use) ends the new one alone. Both accept for a moment, from one queue, so that nobody is refused.
+//!
+//! The connection stays: over it the one before tells what it still has ([`Report`]), and can be told to end. It is handed on to
+//! the next successor like a socket.
+//!
+//! Pingora's own hand-over (`Fds::send_to_sock`) is not used: it waits a second, takes no more than 2,048 octets of names and
+//! panics beyond, and for a moment has a socket that every user may write to. Its table of descriptors is.
+
+use std::fs::Permissions;
+use std::io::{self, BufRead as _, BufReader, IoSlice, IoSliceMut, Read as _, Write as _};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
+use std::os::unix::net::{SocketAddr as UnixSocketAddress, UnixListener, UnixStream};
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime};
+
+use metrics::gauge;
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+use parking_lot::Mutex;
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+use serde::{Deserialize, Serialize};
+use tokio::io::AsyncBufReadExt as _;
+use tokio_util::sync::CancellationToken;
+
+use super::sockets::Sockets;
+use super::{EX_USAGE, Failure};
+use crate::config::{self, ConfigError, Invalid};
+
+/// The socket's name in the runtime directory.
+const SOCKET: &str = "handover.sock";
+/// What the kernel lets one message carry (unix(7), `SCM_MAX_FD`).
+const MOST_DESCRIPTORS: usize = 253;
+/// An answer of a process that lives.
+const ANSWER: Duration = Duration::from_secs(10);
+/// From its first word until a new process serves: its back ends are checked in between.
+const START: Duration = Duration::from_secs(60);
+/// Until every listener of a process has noticed that it is one no longer. One that waits for room for what it has accepted is
+/// late.
+const RELEASE: Duration = Duration::from_secs(2);
+/// Between two reports.
+const REPORT: Duration = Duration::from_secs(1);
+/// Octets of a message.
+const MESSAGE: usize = 64 * 1024;
+
+/// How a process hands over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
+    /// Of this service alone; it holds the socket.
+    pub directory: PathBuf,
+    /// How long the one before may finish what it has.
+    pub drain_timeout: Duration,
+    /// Processes before this one that may be finishing at a time; the oldest of more is told to stop.
+    pub max_draining: usize,
+}
+
+impl Options {
+    /// Refuses what cannot work, by its key.
+    pub fn validate(&self) -> Result<(), Invalid> {
+        let key = "runtime_directory";
+        if !self.directory.is_absolute() {
+            return Invalid::err(key, "must be an absolute path, /run/trivet-balancer for one");
+        }
+        // With the number of a process behind it.
+        if UnixSocketAddress::from_pathname(self.directory.join(format!("{SOCKET}.{}", u32::MAX))).is_err() {
+            return Invalid::err(
+                key,
+                "is too long for the path of a socket, 107 octets with its name (unix(7))",
+            );
+        }
+        config::positive("drain_timeout", self.drain_timeout)?;
+        if self.max_draining == 0 {
+            return Invalid::err(
+                "max_draining",
+                "must be at least 1: the process before has something to finish",
+            );
+        }
+        Ok(())
+    }
+}
+
+/// What a new process says first.
+#[derive(Debug, Serialize, Deserialize)]
+struct Hello {
+    /// Whether it can tell systemd that it is alive.
+    notified: bool,
+}
+
+/// What it is answered, with the descriptors of `sockets` and then of `draining`.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Offer {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+    /// By their names in [`Sockets`].
+    #[serde(default)]
+    sockets: Vec<String>,
+    /// Processes that still finish what they have.
+    #[serde(default)]
+    draining: Vec<u32>,
+    /// What systemd told the first of all.
+    #[serde(default)]
+    watchdog: Option<Duration>,
+}
+
+/// What a process that has handed over still has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    pub pid: u32,
+    /// Connections that are open.
+    pub connections: usize,
+    /// When what is left is cut off; RFC 3339.
+    pub until: String,
+}
+
+/// A process that has handed over, as its successor sees it.
+struct Draining {
+    pid: u32,
+    /// Its end is the process's.
+    stream: UnixStream,
+    report: Mutex<Option<Report>>,
+}
+
+/// This process and those before it.
+pub struct Succession {
+    options: Options,
+    draining: Mutex<Vec<Arc<Draining>>>,
+    watchdog: Mutex<Option<Duration>>,
+    connections: Mutex<Option<Connections>>,
+    /// Whether the socket of the known name is this process's, or was.
+    is_known: AtomicBool,
+    /// Another process serves.
+    pub(super) handed_over: CancellationToken,
+    /// And knows that this one has let go.
+    pub(super) released: CancellationToken,
+    /// The successor wants the end of this one.
+    pub(super) unwanted: CancellationToken,
+}
+
+type Connections = Box<dyn Fn() -> usize + Send>;
+
+/// A socket of this process, under a name of its own.
+pub(super) struct Own {
+    listener: Option<UnixListener>,
+    path: PathBuf,
+}
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        // Unless it has the known name by now.
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+/// What a successor has got, until it serves.
+pub(super) struct Taking {
+    stream: UnixStream,
+    draining: Vec<(u32, UnixStream)>,
+}
+
+impl Succession {
+    /// Of a process that hands over as `options` say.
+    pub fn new(options: Options) -> Arc<Self> {
+        Arc::new(Self {
+            options,
+            draining: Mutex::default(),
+            watchdog: Mutex::new(sd_notify::watchdog_enabled()),
+            connections: Mutex::default(),
+            is_known: AtomicBool::new(false),
+            handed_over: CancellationToken::new(),
+            released: CancellationToken::new(),
+            unwanted: CancellationToken::new(),
+        })
+    }
+
+    /// How long it may take to finish what it has.
+    pub fn drain_timeout(&self) -> Duration {
+        self.options.drain_timeout
+    }
+
+    /// How many connections are open is asked of `connections`.
+    pub fn count_by(&self, connections: impl Fn() -> usize + Send + 'static) {
+        *self.connections.lock() = Some(Box::new(connections));
+    }
+
+    /// What the processes before this one still have; one that has told nothing yet is not among them.
+    pub fn reports(&self) -> Vec<Report> {
+        self.draining.lock().iter().filter_map(|d| d.report.lock().clone()).collect()
+    }
+
+    /// What systemd expects: a sign of life in each.
+    pub(super) fn watchdog(&self) -> Option<Duration> {
+        *self.watchdog.lock()
+    }
+
+    fn path(&self) -> PathBuf {
+        self.options.directory.join(SOCKET)
+    }
+
+    fn invalid(reason: String) -> Failure {
+        ConfigError::at("", "runtime_directory", reason).into()
+    }
+
+    /// A socket that nobody else may use, and that has no known name yet.
+    pub(super) fn bind(&self) -> Result<Own, Failure> {
+        let path = self.options.directory.join(format!("{SOCKET}.{}", std::process::id()));
+        let failed = |e: io::Error| {
+            Self::invalid(format!(
+                "cannot make a socket in {}: {e} (a unit's RuntimeDirectory= makes the folder)",
+                self.options.directory.display()
+            ))
+        };
+        let _ = std::fs::remove_file(&path);
+        let listener = UnixListener::bind(&path).map_err(failed)?;
+        std::fs::set_permissions(&path, Permissions::from_mode(0o600)).map_err(failed)?;
+        listener.set_nonblocking(true).map_err(failed)?;
+        Ok(Own { listener: Some(listener), path })
+    }
+
+    /// As [`bind`](Self::bind), unless another process has the known name.
+    pub(super) fn begin(&self) -> Result<Own, Failure> {
+        let path = self.path();
+        let refused = |why: &str| Self::invalid(format!("{}: {why}", path.display()));
+        match std::fs::symlink_metadata(&path) {
+            Ok(there) if !there.file_type().is_socket() => {
+                Err(refused("there is a file that is no socket: move it away"))
+            }
+            Ok(_) if UnixStream::connect(&path).is_ok() => Err(refused(
+                "another process serves there: reload it (--reload), or give this one a folder of its own",
+            )),
+            _ => self.bind(),
+        }
+    }
+
+    /// Listens under the known name, in the place of whoever had it.
+    pub(super) fn listen(&self, mut own: Own) -> io::Result<tokio::net::UnixListener> {
+        std::fs::rename(&own.path, self.path())?;
+        self.is_known.store(true, Ordering::Relaxed);
+        let listener = own.listener.take().ok_or(io::ErrorKind::NotConnected)?;
+        tokio::net::UnixListener::from_std(listener)
+    }
+
+    /// Nobody is to find the socket any more.
+    pub(super) fn end(&self) {
+        if self.is_known.load(Ordering::Relaxed) && !self.handed_over.is_cancelled() {
+            let _ = std::fs::remove_file(self.path());
+        }
+    }
+
+    /// Takes the sockets of the process that runs. It goes on until [`serving`](Self::serving).
+    pub(super) fn take(&self, sockets: &Sockets) -> Result<Taking, Failure> {
+        let path = self.path();
+        let failed = |e: io::Error| {
+            Failure::run(format_args!("cannot take over from the process at {}: {e}", path.display()))
+        };
+        let mut stream = UnixStream::connect(&path).map_err(failed)?;
+        for timeout in [UnixStream::set_read_timeout, UnixStream::set_write_timeout] {
+            timeout(&stream, Some(ANSWER)).map_err(failed)?;
+        }
+        let hello = Hello { notified: std::env::var_os("NOTIFY_SOCKET").is_some() };
+        say(&mut stream, &hello).map_err(failed)?;
+        let (offer, mut descriptors) = receive(&stream).map_err(failed)?;
+        if let Some(error) = offer.error {
+            return Err(failed(io::Error::other(error)));
+        }
+        let draining = descriptors.split_off(offer.sockets.len().min(descriptors.len()));
+        if descriptors.len() != offer.sockets.len() || draining.len() != offer.draining.len() {
+            return Err(failed(io::Error::other("descriptors were lost on their way")));
+        }
+        sockets.adopt(offer.sockets.into_iter().zip(descriptors));
+        *self.watchdog.lock() = offer.watchdog;
+        let draining = offer.draining.into_iter().zip(draining.into_iter().map(UnixStream::from));
+        Ok(Taking { stream, draining: draining.collect() })
+    }
+
+    /// Says that this process serves; the one before has let go when it returns.
+    pub(super) fn serving(self: &Arc<Self>, taking: Taking) -> Result<(), Failure> {
+        let Taking { mut stream, draining } = taking;
+        let failed = |e: io::Error| {
+            Failure::run(format_args!("the process before does not let go of its sockets: {e}"))
+        };
+        stream.write_all(b"serving\n").map_err(failed)?;
+        let mut released = [0; 9];
+        stream.read_exact(&mut released).map_err(failed)?;
+        if released != *b"released\n" {
+            return Err(failed(io::Error::other("it says something else")));
+        }
+        let pid = peer(&stream).map_err(failed)?.1;
+        for (pid, stream) in draining.into_iter().chain([(pid, stream)]) {
+            self.watch(pid, stream);
+        }
+        self.keep_few();
+        tracing::info!(before = pid, "taken over from the process before");
+        Ok(())
+    }
+
+    /// Reads what a process before this one reports, until its end.
+    fn watch(self: &Arc<Self>, pid: u32, stream: UnixStream) {
+        let reader = stream.try_clone().and_then(|copy| {
+            copy.set_nonblocking(true)?;
+            tokio::net::UnixStream::from_std(copy)
+        });
+        let reader = match reader {
+            Ok(reader) => reader,
+            Err(e) => {
+                return tracing::warn!(pid, error = %e, "nothing will be heard of a process before this one");
+            }
+        };
+        let one = Arc::new(Draining { pid, stream, report: Mutex::default() });
+        self.draining.lock().push(one.clone());
+        self.count();
+        let succession = self.clone();
+        tokio::spawn(async move {
+            let read = async {
+                let mut lines = tokio::io::BufReader::new(reader).lines();
+                while let Ok(Some(line)) = lines.next_line().await {
+                    // The first may be the rest of one that somebody else began to read.
+                    if let Ok(report) = serde_json::from_str::<Report>(&line) {
+                        *one.report.lock() = Some(report);
+                        succession.count();
+                    }
+                }
+            };
+            tokio::select! {
+                // Its successor listens now.
+                () = succession.handed_over.cancelled() => {}
+                () = read => {
+                    tracing::info!(pid = one.pid, "a process before this one has finished");
+                    succession.draining.lock().retain(|d| !Arc::ptr_eq(d, &one));
+                    succession.count();
+                }
+            }
+        });
+    }
+
+    fn count(&self) {
+        let draining = self.draining.lock();
+        let connections: usize =
+            draining.iter().filter_map(|d| d.report.lock().as_ref().map(|r| r.connections)).sum();
+        gauge!("trivet_draining_processes").set(draining.len() as f64);
+        gauge!("trivet_draining_connections").set(connections as f64);
+    }
+
+    /// Tells the oldest of too many to stop.
+    fn keep_few(&self) {
+        let draining = self.draining.lock();
+        let beyond = draining.len().saturating_sub(self.options.max_draining);
+        for one in draining.iter().take(beyond) {
+            tracing::warn!(
+                pid = one.pid,
+                max = self.options.max_draining,
+                "more processes finish than may (max_draining): the oldest is told to stop"
+            );
+            let _ = (&one.stream).write_all(b"end\n");
+        }
+    }
+
+    /// Waits for successors, one at a time, until one of them serves.
+    pub(super) async fn wait_for_successor(
+        self: Arc<Self>,
+        listener: tokio::net::UnixListener,
+        sockets: Sockets,
+    ) {
+        loop {
+            let stream = match listener.accept().await {
+                Ok((stream, _)) => stream,
+                Err(e) => {
+                    tracing::warn!(error = %e, "cannot accept a successor");
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                    continue;
+                }
+            };
+            match self.hand_over(stream, &sockets).await {
+                Ok((pid, stream)) => {
+                    drop(listener);
+                    tracing::info!(pid, "another process serves now; finishing what is in flight");
+                    return self.report(stream).await;
+                }
+                Err(e) => tracing::warn!(error = %e, "no successor: this process goes on"),
+            }
+        }
+    }
+
+    async fn hand_over(
+        &self,
+        stream: tokio::net::UnixStream,
+        sockets: &Sockets,
+    ) -> io::Result<(u32, tokio::net::UnixStream)> {
+        let peer = stream.peer_cred()?;
+        let own = std::fs::metadata("/proc/self")?.uid();
+        let pid = peer.pid().and_then(|pid| u32::try_from(pid).ok()).unwrap_or_default();
+        if peer.uid() != 0 && peer.uid() != own {
+            return Err(io::Error::other(format!("user {} may not take over", peer.uid())));
+        }
+        let mut stream = tokio::io::BufReader::new(stream);
+        let hello: Hello = serde_json::from_str(&line(&mut stream, ANSWER).await?)?;
+        let unheard = std::env::var_os("NOTIFY_SOCKET").is_some() && !hello.notified;
+        let offered = match unheard {
+            true => Err(io::Error::other(
+                "it could not tell systemd that it is alive: the unit needs NotifyAccess=exec",
+            )),
+            false => self.offer(stream.get_ref(), sockets),
+        };
+        if let Err(e) = offered {
+            let refusal = Offer { error: Some(e.to_string()), ..Offer::default() };
+            let _ = stream.get_ref().try_write(format!("{}\n", serde_json::to_string(&refusal)?).as_bytes());
+            return Err(e);
+        }
+        let said = line(&mut stream, START).await?;
+        if said != "serving" {
+            return Err(io::Error::other(format!("it said {said:?}")));
+        }
+        // It is asked before the other one says anything: what comes of others than the main process is not heard.
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::MainPid(pid)]);
+        self.handed_over.cancel();
+        // Whoever connects after the reload meets the new process.
+        let released = async {
+            while !sockets.all().0.is_empty() {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        if tokio::time::timeout(RELEASE, released).await.is_err() {
+            tracing::warn!("a listener has not noticed yet that another process serves");
+        }
+        let stream = stream.into_inner();
+        // Nine octets into an empty buffer.
+        let _ = stream.try_write(b"released\n");
+        self.released.cancel();
+        Ok((pid, stream))
+    }
+
+    /// Sends the sockets, and the connections to those that still drain.
+    fn offer(&self, stream: &tokio::net::UnixStream, sockets: &Sockets) -> io::Result<()> {
+        let (names, mut descriptors) = sockets.all();
+        let draining = self.draining.lock().clone();
+        descriptors.extend(draining.iter().map(|d| d.stream.as_raw_fd()));
+        if descriptors.len() > MOST_DESCRIPTORS {
+            let n = descriptors.len();
+            return Err(io::Error::other(format!(
+                "{n} sockets: a message carries {MOST_DESCRIPTORS} (unix(7))"
+            )));
+        }
+        let offer = Offer {
+            error: None,
+            sockets: names,
+            draining: draining.iter().map(|d| d.pid).collect(),
+            watchdog: self.watchdog(),
+        };
+        let text = format!("{}\n", serde_json::to_string(&offer)?);
+        let rights = [ControlMessage::ScmRights(&descriptors)];
+        let sent = sendmsg::<()>(
+            stream.as_raw_fd(),
+            &[IoSlice::new(text.as_bytes())],
+            if descriptors.is_empty() { &[] } else { &rights },
+            MsgFlags::MSG_NOSIGNAL,
+            None,
+        )?;
+        match sent == text.len() {
+            true => Ok(()),
+            false => Err(io::Error::other("the message did not fit")),
+        }
+    }
+
+    /// Tells the successor what is left, until it wants to hear nothing any more or has this process end.
+    async fn report(&self, stream: tokio::net::UnixStream) {
+        let until = time::OffsetDateTime::from(SystemTime::now() + self.options.drain_timeout)
+            .format(&time::format_description::well_known::Rfc3339)
+            .unwrap_or_default();
+        let mut stream = tokio::io::BufReader::new(stream);
+        let mut ticks = tokio::time::interval(REPORT);
+        loop {
+            let mut said = String::new();
+            tokio::select! {
+                _ = ticks.tick() => {}
+                read = stream.read_line(&mut said) => match read {
+                    Ok(n) if n > 0 && said.trim_end() == "end" => self.unwanted.cancel(),
+                    Ok(n) if n > 0 => {}
+                    _ => return,
+                },
+            }
+            let connections = self.connections.lock().as_ref().map_or(0, |count| count());
+            let report = Report { pid: std::process::id(), connections, until: until.clone() };
+            // Also when nothing changed: whoever listens now may be another one than before. One who does not is not waited for.
+            if let Ok(text) = serde_json::to_string(&report) {
+                let _ = stream.get_ref().try_write(format!("{text}\n").as_bytes());
+            }
+        }
+    }
+}
+
+/// Tells whoever started this process to take over that it serves.
+pub(super) fn tell_starter() {
+    if let Ok(starter) = io::stdin().as_fd().try_clone_to_owned() {
+        let _ = UnixStream::from(starter).write_all(b"serving\n");
+    }
+}
+
+/// A line that comes within `timeout`, without its end.
+async fn line(
+    stream: &mut tokio::io::BufReader<tokio::net::UnixStream>,
+    timeout: Duration,
+) -> io::Result<String> {
+    let mut line = String::new();
+    let mut limited = tokio::io::AsyncReadExt::take(stream, MESSAGE as u64);
+    tokio::time::timeout(timeout, limited.read_line(&mut line))
+        .await
+        .map_err(|_| io::Error::other(format!("nothing was heard of it for {timeout:?}")))??;
+    match line.strip_suffix('\n') {
+        Some(line) => Ok(line.to_owned()),
+        None => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it has ended")),
+    }
+}
+
+fn say(stream: &mut UnixStream, what: &impl Serialize) -> io::Result<()> {
+    stream.write_all(format!("{}\n", serde_json::to_string(what)?).as_bytes())
+}
+
+/// User and process at the other end.
+fn peer(stream: &UnixStream) -> io::Result<(u32, u32)> {
+    let peer = rustix::net::sockopt::socket_peercred(stream)?;
+    Ok((peer.uid.as_raw(), u32::try_from(peer.pid.as_raw_nonzero().get()).unwrap_or_default()))
+}
+
+/// A message with its descriptors.
+fn receive(stream: &UnixStream) -> io::Result<(Offer, Vec<OwnedFd>)> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_DESCRIPTORS))];
+    let mut arrived = RecvAncillaryBuffer::new(&mut space);
+    let mut text = vec![0; MESSAGE];
+    let got = recvmsg(stream, &mut [IoSliceMut::new(&mut text)], &mut arrived, RecvFlags::CMSG_CLOEXEC)?;
+    text.truncate(got.bytes);
+    let mut descriptors = Vec::new();
+    for message in arrived.drain() {
+        if let RecvAncillaryMessage::ScmRights(some) = message {
+            descriptors.extend(some);
+        }
+    }
+    if text.is_empty() {
+        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it has ended"));
+    }
+    if !text.ends_with(b"\n") {
+        // What is left of a long message has no descriptors.
+        let mut rest = String::new();
+        BufReader::new(stream).read_line(&mut rest)?;
+        text.extend(rest.into_bytes());
+    }
+    Ok((serde_json::from_slice(&text)?, descriptors))
+}
+
+/// `--reload`: starts this very program anew, to take over from the process that runs, and waits until it serves. It is not
+/// this one's child afterwards. Its exit status when it cannot.
+pub fn start_successor(program: &str, config: &Path) -> ExitCode {
+    match successor(config) {
+        Ok(pid) => {
+            println!("{program}: process {pid} serves now");
+            ExitCode::SUCCESS
+        }
+        Err((why, code)) => {
+            eprintln!("{program}: not reloaded, the process that runs goes on: {why}");
+            ExitCode::from(code)
+        }
+    }
+}
+
+fn successor(config: &Path) -> Result<u32, (String, u8)> {
+    let failed = |e: io::Error| (e.to_string(), 1);
+    let (mut heard, told) = UnixStream::pair().map_err(failed)?;
+    // Beyond what the successor itself and the one before it allow each other.
+    heard.set_read_timeout(Some(START + 2 * ANSWER)).map_err(failed)?;
+    let mut child = Command::new(std::env::current_exe().map_err(failed)?)
+        .arg("--config")
+        .arg(config)
+        .arg("--take-over")
+        .stdin(Stdio::from(OwnedFd::from(told)))
+        // What ends this one at a terminal does not end the other.
+        .process_group(0)
+        .spawn()
+        .map_err(failed)?;
+    let mut said = [0; 8];
+    match heard.read_exact(&mut said) {
+        Ok(()) => Ok(child.id()),
+        Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => {
+            let ended = child.wait().map_err(failed)?;
+            let code = ended.code().and_then(|c| u8::try_from(c).ok()).filter(|c| *c != 0).unwrap_or(1);
+            let why =
+                if code == EX_USAGE { "its configuration cannot be used" } else { "the new one has ended" };
+            Err((format!("{why} ({ended})"), code))
+        }
+        Err(e) => {
+            let _ = child.kill();
+            let _ = child.wait();
+            Err((format!("the new one does not come to serve: {e}"), 1))
+        }
+    }
+}
