@@ -258,6 +258,14 @@ async fn a_reload_leaves_sessions_where_they_are_and_refuses_nobody() {
     keepers[0].claims(false, true);
     keepers[1].claims(true, false);
     assert!(writer.closes_within(Duration::from_secs(5)).await);
+    // Each process asks the keepers for itself.
+    until("the new process knows the new primary", || async {
+        let mut wire = Wire::plain(([127, 0, 0, 1], metrics).into()).await;
+        wire.send("GET /status HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await;
+        let status: serde_json::Value = serde_json::from_str(&wire.answer().await.unwrap().body).unwrap();
+        status["database"]["primary"] == "node1"
+    })
+    .await;
     let mut after = Wire::plain(writes).await;
     assert_eq!(greeting(&mut after).await, "node1");
     if replica == "node2" {
