@@ -31,9 +31,10 @@ use super::config;
 use trivet_base::config::ConfigError;
 use trivet_base::process::workers::Workers;
 use trivet_base::process::{Heartbeats, Phase, Shutdown};
+use trivet_http::client::{Ask, Client, Target};
 use trivet_pool::timing::Timing;
 use trivet_pool::{Backend, NewBackend, Pool, PoolLimits, Spec};
-use trivet_proxy::check::HttpCheck;
+use trivet_proxy::check::{Expected, HttpCheck};
 use trivet_tls as tls;
 
 mod connection;
@@ -97,9 +98,13 @@ impl Gateway {
             let members = entrances.iter().map(|(m, tls_name, entrance)| NewBackend {
                 spec: Spec::new(&m.name, m.address),
                 check: Arc::new(HttpCheck::new(
-                    m.keeper.to_string(),
-                    path,
-                    Some((client.clone(), tls_name.clone())),
+                    Client::new(Target {
+                        address: m.keeper.to_string(),
+                        host: m.name.clone(),
+                        tls: Some((client.clone(), tls_name.clone())),
+                    }),
+                    Ask::get(path),
+                    Expected::default(),
                 )),
                 transport: Entrance(entrance.clone()),
             });

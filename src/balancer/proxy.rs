@@ -17,8 +17,7 @@ use trivet_http::request::Request;
 use trivet_http::steps::{self, Admitted};
 use trivet_http::strict;
 use trivet_pool::{NewBackend, Pool, PoolLimits, Scope, Spec};
-use trivet_proxy::check::HttpCheck;
-use trivet_proxy::config::Protocol;
+use trivet_proxy::config::{Checked, Protocol};
 use trivet_proxy::exchange::Exchange;
 use trivet_proxy::upstream::{HttpPool, Upstream, UpstreamConfig};
 use trivet_proxy::{Answer, Content, Destination, Route, Service};
@@ -212,7 +211,12 @@ pub fn pool(name: &str, web: &Web) -> Result<Arc<HttpPool>, ConfigError> {
             None => None,
             Some(client) => Some((client.clone(), tls::verified_name(b.tls_name())?)),
         };
-        let check = HttpCheck::new(b.address.to_string(), &web.health.path, tls.clone());
+        let check = web.health.check(Checked {
+            address: b.address,
+            tls: tls.clone(),
+            protocol: web.protocol,
+            proxy_protocol: web.send_proxy_protocol,
+        });
         let config = UpstreamConfig {
             address: b.address,
             tls,
@@ -225,7 +229,7 @@ pub fn pool(name: &str, web: &Web) -> Result<Arc<HttpPool>, ConfigError> {
         };
         backends.push(NewBackend {
             spec: Spec { max_in_flight: web.max_in_flight_per_backend, ..Spec::new(&b.name, b.address) },
-            check: Arc::new(check.with_proxy_protocol(web.send_proxy_protocol).with_protocol(web.protocol)),
+            check,
             transport: Upstream::new(&b.name, config, most_idle),
         });
     }

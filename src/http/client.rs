@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode, Version};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
@@ -32,6 +32,25 @@ pub struct Target {
     pub host: String,
     /// TLS, or plain text when absent.
     pub tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
+}
+
+/// A request without a body.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ask {
+    pub method: Method,
+    /// In origin form: a path, with its query.
+    pub path: String,
+    /// The host that is asked for; the target's when absent.
+    pub host: Option<String>,
+    /// Further fields; none that the connection is about.
+    pub fields: HeaderMap,
+}
+
+impl Ask {
+    /// `GET path` of the target's own host.
+    pub fn get(path: &str) -> Self {
+        Self { method: Method::GET, path: path.into(), host: None, fields: HeaderMap::new() }
+    }
 }
 
 /// Status and body of an answer.
@@ -125,27 +144,38 @@ impl Client {
 
     /// `GET path`, all within `deadline`.
     pub async fn get(&self, path: &str, deadline: Duration) -> Result<Answer, ClientError> {
-        tokio::time::timeout(deadline, self.exchange(path))
+        self.ask(&Ask::get(path), deadline).await
+    }
+
+    /// Connects and no more: TCP, and TLS where it is spoken.
+    pub async fn reach(&self, deadline: Duration) -> Result<(), ClientError> {
+        let connected = tokio::time::timeout(deadline, self.open()).await;
+        connected.unwrap_or(Err(ClientError::Timeout(deadline))).map(drop)
+    }
+
+    /// Sends a request that may be sent twice, all within `deadline`.
+    pub async fn ask(&self, ask: &Ask, deadline: Duration) -> Result<Answer, ClientError> {
+        tokio::time::timeout(deadline, self.exchange(ask))
             .await
             .unwrap_or(Err(ClientError::Timeout(deadline)))
     }
 
-    async fn exchange(&self, path: &str) -> Result<Answer, ClientError> {
+    async fn exchange(&self, ask: &Ask) -> Result<Answer, ClientError> {
         // The connection is taken out while in use: a call that is cancelled by its deadline leaves none behind, so
         // the next call never reads the late answer of this one.
         let kept = self.connection.lock().await.take();
         if let Some(mut sender) = kept
             && sender.ready().await.is_ok()
         {
-            // An error here may be the peer closing a kept connection just now; GET can be repeated (RFC 9110 section
+            // An error here may be the peer closing a kept connection just now; the request can be repeated (RFC 9110 section
             // 9.2.2), on a connection that is new.
-            if let Ok((answer, keep)) = self.send(&mut sender, path).await {
+            if let Ok((answer, keep)) = self.send(&mut sender, ask).await {
                 self.keep(sender, keep).await;
                 return Ok(answer);
             }
         }
         let mut sender = self.connect().await?;
-        let (answer, keep) = self.send(&mut sender, path).await?;
+        let (answer, keep) = self.send(&mut sender, ask).await?;
         self.keep(sender, keep).await;
         Ok(answer)
     }
@@ -156,16 +186,18 @@ impl Client {
         }
     }
 
-    async fn send(&self, sender: &mut Sender, path: &str) -> Result<(Answer, bool), ClientError> {
-        let host = self.target.host.as_str();
+    async fn send(&self, sender: &mut Sender, ask: &Ask) -> Result<(Answer, bool), ClientError> {
+        let host = ask.host.as_ref().unwrap_or(&self.target.host).as_str();
+        let request = Request::builder().method(ask.method.clone());
         let request = match sender {
-            Sender::Http1(_) => Request::get(path).header(http::header::HOST, host),
+            Sender::Http1(_) => request.uri(&ask.path).header(http::header::HOST, host),
             Sender::Http2(_) => {
                 let scheme = if self.target.tls.is_some() { "https" } else { "http" };
-                Request::get(format!("{scheme}://{host}{path}")).version(Version::HTTP_2)
+                request.uri(format!("{scheme}://{host}{}", ask.path)).version(Version::HTTP_2)
             }
         };
-        let request = request.body(Empty::new()).map_err(|e| ClientError::Http(e.to_string()))?;
+        let mut request = request.body(Empty::new()).map_err(|e| ClientError::Http(e.to_string()))?;
+        request.headers_mut().extend(ask.fields.clone());
         let response = sender.send(request).await.map_err(|e| ClientError::Http(e.to_string()))?;
         let close = response.headers().get(http::header::CONNECTION).is_some_and(|v| v == "close");
         let status = response.status();
@@ -178,6 +210,10 @@ impl Client {
     }
 
     async fn connect(&self) -> Result<Sender, ClientError> {
+        handshake(TokioIo::new(self.open().await?), self.is_http2).await
+    }
+
+    async fn open(&self) -> Result<Stream, ClientError> {
         let address = &self.target.address;
         let failed = |e| ClientError::Connect(address.clone(), e);
         let mut tcp = TcpStream::connect(address).await.map_err(failed)?;
@@ -188,13 +224,12 @@ impl Client {
             let header = proxy_protocol::write_own(version, own, remote);
             tcp.write_all(&header).await.map_err(failed)?;
         }
-        let stream = match &self.target.tls {
-            None => Stream::Plain(tcp),
+        match &self.target.tls {
+            None => Ok(Stream::Plain(tcp)),
             Some((config, name)) => Stream::connect(tcp, config.clone(), name.clone())
                 .await
-                .map_err(|e| ClientError::Tls(address.clone(), e))?,
-        };
-        handshake(TokioIo::new(stream), self.is_http2).await
+                .map_err(|e| ClientError::Tls(address.clone(), e)),
+        }
     }
 }
 

@@ -235,6 +235,16 @@ impl<T> Backend<T> {
         let _ = self.serving.subscribe().wait_for(|serving| !serving).await;
     }
 
+    /// Whether its last checks say something else than what is believed of it, and are too few yet.
+    pub(super) fn is_turning(&self) -> bool {
+        let state = self.state.lock();
+        match state.health {
+            Health::Up => state.silent > 0,
+            Health::Down => state.good > 0,
+            Health::Unknown => true,
+        }
+    }
+
     /// The JSON of its last good or refusing answer to a check, `null` when there was none.
     pub fn detail(&self) -> Value {
         self.state.lock().detail.clone()

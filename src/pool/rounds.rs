@@ -60,13 +60,15 @@ pub(super) fn check_from_now_on<T: Send + Sync + 'static>(
             let Some(backend) = backend.upgrade().filter(|b| !b.is_retired()) else { return beat.finish() };
             let began = Instant::now();
             backend.check(&timing).await;
+            let fast = timing.fast_interval.filter(|_| backend.is_turning());
             drop(backend);
-            tokio::time::sleep_until(began + spread(timing.interval)).await;
+            tokio::time::sleep_until(began + spread(fast.unwrap_or(timing.interval), timing.jitter)).await;
         }
     });
 }
 
-/// The interval, up to 10 % longer or shorter.
-fn spread(interval: Duration) -> Duration {
-    interval.mul_f64(rand::rng().random_range(0.9..1.1))
+/// The interval, up to so many percent longer or shorter.
+fn spread(interval: Duration, percent: u32) -> Duration {
+    let part = f64::from(percent) / 100.0;
+    interval.mul_f64(rand::rng().random_range(1.0 - part..=1.0 + part))
 }

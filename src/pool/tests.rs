@@ -10,8 +10,14 @@ use super::timing::Timing;
 use super::*;
 use trivet_base::process::Heartbeats;
 
-const TIMING: Timing =
-    Timing { interval: Duration::from_millis(500), timeout: Duration::from_millis(400), rise: 2, fall: 2 };
+const TIMING: Timing = Timing {
+    interval: Duration::from_millis(500),
+    fast_interval: None,
+    jitter: Timing::JITTER,
+    timeout: Duration::from_millis(400),
+    rise: 2,
+    fall: 2,
+};
 
 /// Answers what it was told to, the last answer for ever.
 struct Script(Mutex<VecDeque<Verdict>>);
@@ -267,6 +273,32 @@ async fn checks_repeat_at_their_interval() {
     pool.run_checks(TIMING, &Heartbeats::default());
     tokio::time::sleep(TIMING.interval + Duration::from_millis(1)).await;
     assert_eq!(picked(&pool, 1), ["a"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_the_checks_contradict_what_is_believed_they_come_at_the_fast_interval() {
+    let timing = Timing {
+        interval: Duration::from_secs(60),
+        fast_interval: Some(Duration::from_secs(1)),
+        jitter: 0,
+        ..TIMING
+    };
+    // Silent twice, which is a fall, then good twice, which is a rise.
+    let script = [good(), silent(), silent(), good(), good()];
+    let member = NewBackend { check: Arc::new(Script(Mutex::new(script.into()))), ..member("a", 0, good()) };
+    let pool = Pool::new("web", vec![member], LIMITS);
+    pool.first_round(timing).await;
+    pool.run_checks(timing, &Heartbeats::default());
+    let a = pool.backend("a").unwrap().clone();
+    let turns = async |to: Health| {
+        let began = Instant::now();
+        while a.health() != to {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        began.elapsed().as_secs()
+    };
+    assert!(turns(Health::Down).await <= 62, "the second silence is heard a second after the first");
+    assert!((60..=62).contains(&turns(Health::Up).await), "it is down, and quiet, for an interval");
 }
 
 #[tokio::test]

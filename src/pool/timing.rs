@@ -8,9 +8,12 @@ use trivet_base::config::{self, Invalid};
 /// the section they stand in, so this type has no defaults of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timing {
-    /// From the start of one check to the start of the next. Each wait is spread by ±10 %, so that nodes that started
-    /// together do not check in lockstep.
+    /// From the start of one check to the start of the next.
     pub interval: Duration,
+    /// The same, while the last checks say something else than what is believed: a change is known sooner (HAProxy's `fastinter`).
+    pub fast_interval: Option<Duration>,
+    /// Percent by which each wait is shorter or longer by chance, so that nodes that started together do not check in lockstep.
+    pub jitter: u32,
     /// A check that has no answer by then has failed.
     pub timeout: Duration,
     /// Good checks in a row that bring a back end back.
@@ -20,10 +23,22 @@ pub struct Timing {
 }
 
 impl Timing {
+    /// Of what says nothing else about it, in percent.
+    pub const JITTER: u32 = 10;
+
     /// Refuses values with which no back end could ever be up, or down.
     pub fn validate(&self, key: &str) -> Result<(), Invalid> {
         config::positive(&format!("{key}.interval"), self.interval)?;
         config::positive(&format!("{key}.timeout"), self.timeout)?;
+        if let Some(fast) = self.fast_interval {
+            config::positive(&format!("{key}.fast_interval"), fast)?;
+            if fast > self.interval {
+                return Invalid::err(format!("{key}.fast_interval"), "is longer than the interval");
+            }
+        }
+        if self.jitter > 50 {
+            return Invalid::err(format!("{key}.jitter"), "is a percentage from 0 to 50");
+        }
         for (name, n) in [("rise", self.rise), ("fall", self.fall)] {
             if n == 0 {
                 return Invalid::err(format!("{key}.{name}"), "must be at least 1");

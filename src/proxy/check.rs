@@ -1,66 +1,81 @@
-//! The active checks of what speaks HTTP: back ends, and keepers.
+//! The active checks of back ends, and of keepers.
 
-use std::sync::Arc;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use rustls::ClientConfig;
-use rustls::pki_types::ServerName;
 use serde_json::Value;
 
-use super::config::Protocol;
-use trivet_http::client::{Client, Target};
-use trivet_http::proxy_protocol::Version;
+use trivet_http::client::{Ask, Client, ClientError};
 use trivet_pool::{Check, Verdict};
 
-/// `GET path`; any status from 200 to 299 is good.
+/// Which answers are good.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Expected {
+    /// One of these statuses,
+    pub status: Vec<RangeInclusive<u16>>,
+    /// and this somewhere in the body.
+    pub contains: Option<String>,
+}
+
+impl Default for Expected {
+    fn default() -> Self {
+        Self { status: vec![200..=299], contains: None }
+    }
+}
+
+/// Asks, and looks at the answer.
 pub struct HttpCheck {
     client: Client,
-    path: String,
+    ask: Ask,
+    expected: Expected,
 }
 
 impl HttpCheck {
-    /// A check over plain text, or over TLS with the name that the back end's certificate must carry.
-    pub fn new(address: String, path: &str, tls: Option<(Arc<ClientConfig>, ServerName<'static>)>) -> Self {
-        let host = match &tls {
-            Some((_, name)) => name.to_str().into_owned(),
-            None => address.clone(),
-        };
-        Self { client: Client::new(Target { address, host, tls }), path: path.to_owned() }
-    }
-
-    /// What is spoken with the back end.
-    pub fn with_protocol(mut self, protocol: Protocol) -> Self {
-        if protocol == Protocol::Http2 {
-            self.client = self.client.with_http2();
-        }
-        self
-    }
-
-    /// For a back end that expects a PROXY header on every connection.
-    pub fn with_proxy_protocol(mut self, version: Option<Version>) -> Self {
-        self.client = self.client.with_proxy_protocol(version);
-        self
+    /// Asks with `client`.
+    pub fn new(client: Client, ask: Ask, expected: Expected) -> Self {
+        Self { client, ask, expected }
     }
 }
 
 #[async_trait]
 impl Check for HttpCheck {
     async fn check(&self, timeout: Duration) -> Verdict {
-        match self.client.get(&self.path, timeout).await {
+        match self.client.ask(&self.ask, timeout).await {
             Ok(answer) => {
                 let said = said(&answer.body);
-                if answer.status.is_success() {
-                    Verdict::Good(said)
-                } else {
-                    Verdict::Refused(why(answer.status, &said), said)
+                let status = answer.status.as_u16();
+                if !self.expected.status.iter().any(|range| range.contains(&status)) {
+                    return Verdict::Refused(why(answer.status, &said), said);
+                }
+                match &self.expected.contains {
+                    Some(text) if memchr::memmem::find(&answer.body, text.as_bytes()).is_none() => {
+                        Verdict::Refused(format!("answered {status} without \"{text}\" in the body"), said)
+                    }
+                    _ => Verdict::Good(said),
                 }
             }
-            Err(e) if e.is_sign_of_life() => Verdict::Failed(e.to_string()),
-            Err(e) => Verdict::Silent(e.to_string()),
+            Err(e) => unanswered(&e),
         }
     }
+}
+
+/// Connects, with TLS where the client speaks it.
+pub struct TcpCheck(pub Client);
+
+#[async_trait]
+impl Check for TcpCheck {
+    async fn check(&self, timeout: Duration) -> Verdict {
+        match self.0.reach(timeout).await {
+            Ok(()) => Verdict::Good(Value::Null),
+            Err(e) => unanswered(&e),
+        }
+    }
+}
+
+fn unanswered(e: &ClientError) -> Verdict {
+    if e.is_sign_of_life() { Verdict::Failed(e.to_string()) } else { Verdict::Silent(e.to_string()) }
 }
 
 /// What is kept of an answer: JSON of a size fit for a status page.

@@ -1,12 +1,14 @@
 //! The parts of a configuration that describe back ends of HTTP and their checks, shared by balancer, gateway and web.
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use serde::Deserialize;
 
 use trivet_base::config::{self, Invalid};
-use trivet_pool::timing::Timing;
+
+mod health;
+
+pub use health::{Checked, HealthConfig, Kind};
 
 /// One back end of an HTTP pool.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -68,53 +70,4 @@ pub fn validate_backends(key: &str, backends: &[BackendConfig], tls: bool) -> Re
         }
     }
     Ok(())
-}
-
-/// `health = { … }` of an HTTP pool.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct HealthConfig {
-    /// What is asked for; status 200 to 299 is good.
-    pub path: String,
-    /// See [`Timing::interval`].
-    #[serde(with = "humantime_serde")]
-    pub interval: Duration,
-    /// See [`Timing::timeout`].
-    #[serde(with = "humantime_serde")]
-    pub timeout: Duration,
-    /// See [`Timing::rise`].
-    pub rise: u32,
-    /// See [`Timing::fall`].
-    pub fall: u32,
-}
-
-impl Default for HealthConfig {
-    fn default() -> Self {
-        Self {
-            path: "/healthz".into(),
-            interval: Duration::from_millis(500),
-            // Below the interval, so that checks of one back end do not pile up.
-            timeout: Duration::from_millis(400),
-            rise: 2,
-            fall: 2,
-        }
-    }
-}
-
-impl HealthConfig {
-    /// The timing alone.
-    pub fn timing(&self) -> Timing {
-        Timing { interval: self.interval, timeout: self.timeout, rise: self.rise, fall: self.fall }
-    }
-
-    /// Checks path and timing.
-    pub fn validate(&self, key: &str) -> Result<(), Invalid> {
-        if !self.path.starts_with('/') || self.path.contains(|c: char| c.is_whitespace() || c.is_control()) {
-            return Invalid::err(
-                format!("{key}.path"),
-                format_args!("\"{}\" is no path; write for example \"/healthz\"", self.path),
-            );
-        }
-        self.timing().validate(key)
-    }
 }

@@ -354,7 +354,7 @@ impl App {
         if self.address.port() == 0 {
             return Invalid::err("app.address", "has port 0");
         }
-        self.health.validate("app.health")?;
+        self.health.validate("app.health", false)?;
         if self.max_in_flight == 0 {
             return Invalid::err("app.max_in_flight", "must be at least 1");
         }

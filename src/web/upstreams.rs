@@ -12,8 +12,7 @@ use trivet_base::config::ConfigError;
 use trivet_base::process::Heartbeats;
 use trivet_pool::timing::Timing;
 use trivet_pool::{NewBackend, Pool, PoolLimits, Scope, Spec};
-use trivet_proxy::check::HttpCheck;
-use trivet_proxy::config::Protocol;
+use trivet_proxy::config::{Checked, HealthConfig, Protocol};
 use trivet_proxy::upstream::{HttpBackend, HttpPool, Upstream, UpstreamConfig};
 use trivet_tls as tls;
 
@@ -45,7 +44,12 @@ impl Upstreams {
             http2: false,
             trusted_framing: true,
         };
-        let check = HttpCheck::new(app.address.to_string(), &app.health.path, None);
+        let check = app.health.check(Checked {
+            address: app.address,
+            tls: None,
+            protocol: app.protocol,
+            proxy_protocol: None,
+        });
         let http2 = app.protocol == Protocol::Http2;
         let most_idle = app.max_idle_connections / (1 + config.peers.backends.len());
         let reached =
@@ -53,17 +57,23 @@ impl Upstreams {
         let mut backends = vec![NewBackend {
             // Its own error page says more than ours.
             spec: Spec { fallback: true, ..Spec::new(APP, app.address) },
-            check: Arc::new(check.with_protocol(app.protocol)),
+            check,
             transport: Upstream::new(APP, reached, most_idle),
         }];
         for b in &config.peers.backends {
             let tls = Some((client.clone(), tls::verified_name(b.tls_name())?));
             let send_proxy_protocol = config.peers.send_proxy_protocol;
-            let check = HttpCheck::new(b.address.to_string(), APP_HEALTH, tls.clone());
+            let health = HealthConfig { path: APP_HEALTH.into(), ..HealthConfig::default() };
+            let check = health.check(Checked {
+                address: b.address,
+                tls: tls.clone(),
+                protocol: Protocol::Http1,
+                proxy_protocol: send_proxy_protocol,
+            });
             let reached = UpstreamConfig { send_proxy_protocol, ..reach(b.address, tls) };
             backends.push(NewBackend {
                 spec: Spec { tier: 1, ..Spec::new(&b.name, b.address) },
-                check: Arc::new(check.with_proxy_protocol(send_proxy_protocol)),
+                check,
                 transport: Upstream::new(&b.name, reached, most_idle),
             });
         }

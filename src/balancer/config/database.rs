@@ -73,7 +73,14 @@ pub struct KeeperHealth {
 impl KeeperHealth {
     /// The same values as the pool takes them.
     pub fn timing(&self) -> Timing {
-        Timing { interval: self.interval, timeout: self.timeout, rise: self.rise, fall: self.fall }
+        Timing {
+            interval: self.interval,
+            fast_interval: None,
+            jitter: Timing::JITTER,
+            timeout: self.timeout,
+            rise: self.rise,
+            fall: self.fall,
+        }
     }
 }
 

@@ -67,7 +67,7 @@ impl Web {
         if let Some(tls) = &self.tls {
             tls.validate(&key("tls"))?;
         }
-        self.health.validate(&key("health"))?;
+        self.health.validate(&key("health"), self.tls.is_some())?;
         config::positive(&key("connect_timeout"), self.connect_timeout)?;
         config::positive(&key("response_timeout"), self.response_timeout)?;
         for (name, n) in [
