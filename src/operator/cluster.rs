@@ -18,6 +18,9 @@ pub struct Cluster {
     pub name: String,
     /// The site's domain, `www.foobar.com`.
     pub domain: String,
+    /// Further names that `site.pem` carries: aliases, and sites without a certificate of their own.
+    #[serde(default)]
+    pub certificate_names: Vec<String>,
     /// The addresses that clients use, held by one balancer at a time.
     pub virtual_addresses: Vec<IpAddr>,
     /// The cluster CA's certificate on the nodes.
@@ -64,6 +67,11 @@ impl Cluster {
     pub fn with(&self, role: Role) -> impl Iterator<Item = &Node> {
         self.nodes.iter().filter(move |n| n.is(role))
     }
+
+    /// Every name that `site.pem` is for, the domain first.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(&self.domain).chain(&self.certificate_names).map(String::as_str)
+    }
 }
 
 impl Validate for Cluster {
@@ -72,12 +80,22 @@ impl Validate for Cluster {
             // The upper bound of a common name, RFC 5280 appendix A.
             return Invalid::err("name", "must have 1 to 64 characters");
         }
-        if !self.domain.split('.').all(is_label) || self.domain.len() > 253 {
+        if !is_domain(&self.domain) {
             return Invalid::err(
                 "domain",
                 format_args!("\"{}\" is not a domain name in lower case", self.domain),
             );
         }
+        for (i, name) in self.certificate_names.iter().enumerate() {
+            // `*.foobar.com` is for one label (RFC 9525 section 6.3).
+            if !is_domain(name.strip_prefix("*.").unwrap_or(name)) {
+                return Invalid::err(
+                    format!("certificate_names[{i}]"),
+                    format_args!("\"{name}\" is not a domain name in lower case"),
+                );
+            }
+        }
+        config::unique("certificate_names", self.names())?;
         if let Some(ca) = &self.ca {
             config::absolute("ca", ca)?;
         }
@@ -126,6 +144,10 @@ impl Validate for Cluster {
         }
         Ok(())
     }
+}
+
+fn is_domain(name: &str) -> bool {
+    name.split('.').all(is_label) && name.len() <= 253
 }
 
 /// A label of a host name: RFC 1123 section 2.1, lower case, since names are compared as text.

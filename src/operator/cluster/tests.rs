@@ -8,6 +8,7 @@ fn good() -> Value {
     json!({
         "name": "trivet",
         "domain": "www.foobar.com",
+        "certificate_names": ["foobar.com"],
         "virtual_addresses": ["10.77.0.50"],
         "ca": "/var/lib/trivet/secrets/ca.pem",
         "nodes": [
@@ -33,6 +34,17 @@ fn each_wrong_value_names_its_key_and_the_remedy() {
     for (pointer, value, expected) in [
         ("/name", json!(""), "name: must have 1 to 64"),
         ("/domain", json!("www foobar"), "domain: \"www foobar\" is not a domain name"),
+        (
+            "/certificate_names",
+            json!(["foobar.com", "foo bar"]),
+            "certificate_names[1]: \"foo bar\" is not a domain name",
+        ),
+        ("/certificate_names", json!(["a.*.com"]), "certificate_names[0]: \"a.*.com\" is not a domain name"),
+        (
+            "/certificate_names",
+            json!(["www.foobar.com"]),
+            "certificate_names: \"www.foobar.com\" stands here twice",
+        ),
         ("/ca", json!("ca.pem"), "ca: \"ca.pem\" is not an absolute path"),
         ("/nodes", json!([]), "nodes: is empty"),
         ("/nodes/1/name", json!("node1"), "nodes: \"node1\" stands here twice"),

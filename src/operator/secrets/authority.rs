@@ -7,6 +7,9 @@ use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
     KeyPair, KeyUsagePurpose, SanType,
 };
+use rustls::client::verify_server_name;
+use rustls::pki_types::CertificateDer;
+use rustls::server::ParsedCertificate;
 use time::{Duration, OffsetDateTime};
 use zeroize::Zeroizing;
 
@@ -74,11 +77,11 @@ impl Authority {
         self.sign(params)
     }
 
-    /// The certificate for the site's `domain`: good for the first start, to be replaced by a public one.
-    pub fn site(&self, domain: &str) -> Result<Pair, SecretsError> {
+    /// The certificate for the site's `domain` and its other `names`: good for the first start, to be replaced by a public one.
+    pub fn site<'a>(&self, domain: &str, names: impl Iterator<Item = &'a str>) -> Result<Pair, SecretsError> {
         // A common name has room for 64 characters; what counts is the alternative name (RFC 9525 section 2).
         let mut params = params(domain.get(..64).unwrap_or(domain), SITE_DAYS);
-        params.subject_alt_names = vec![dns(domain)?];
+        params.subject_alt_names = names.map(dns).collect::<Result<_, _>>()?;
         self.sign(params)
     }
 
@@ -106,6 +109,19 @@ fn params(common_name: &str, days: i64) -> CertificateParams {
 
 fn dns(name: &str) -> Result<SanType, SecretsError> {
     Ok(SanType::DnsName(Ia5String::try_from(name).map_err(failed)?))
+}
+
+/// Those of `names` for which clients would refuse a PEM certificate; none where it is no certificate, which its reader will say.
+pub fn not_carried<'a>(pem: &str, names: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
+    let Ok((_, pem)) = x509_parser::pem::parse_x509_pem(pem.as_bytes()) else { return Vec::new() };
+    let der = CertificateDer::from(pem.contents);
+    let Ok(certificate) = ParsedCertificate::try_from(&der) else { return Vec::new() };
+    let carried = |name: &str| {
+        // A wildcard is for any one label.
+        let name = name.replacen('*', "any", 1);
+        trivet_tls::server_name(&name).is_some_and(|name| verify_server_name(&certificate, &name).is_ok())
+    };
+    names.filter(|name| !carried(name)).collect()
 }
 
 /// The subject's public key in a PEM certificate, as the bytes of the bit string.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
-use super::authority::{Authority, Pair};
+use super::authority::{Authority, Pair, not_carried};
 use super::{SecretsError, io, password};
 use crate::cluster::{Cluster, Node, Role};
 
@@ -84,9 +84,11 @@ impl Maker<'_> {
             if node.is(Role::Balancer) {
                 if site.is_none() {
                     site = self.site_in_use()?;
+                    self.warn_missing_names(site.as_ref());
                 }
                 if site.is_none() && self.lacks_pair(node, "site") {
-                    site = Some(authority.signer(self.out, &node.name)?.site(&self.cluster.domain)?);
+                    let signer = authority.signer(self.out, &node.name)?;
+                    site = Some(signer.site(&self.cluster.domain, self.cluster.names())?);
                 }
                 if let Some(site) = &site {
                     self.pair(node, "site", || Ok(site.clone()))?;
@@ -177,6 +179,16 @@ impl Maker<'_> {
             }
         }
         Ok(None)
+    }
+
+    fn warn_missing_names(&mut self, site: Option<&Pair>) {
+        let missing = site.map(|site| not_carried(&site.certificate, self.cluster.names()));
+        for name in missing.unwrap_or_default() {
+            self.plan.warnings.push(format!(
+                "site.pem does not carry {name}: clients will refuse it there. Put a certificate for all names in its place, or \
+                 delete site.pem and site.key in every balancer's folder for a new one of this cluster's CA"
+            ));
+        }
     }
 
     fn passwords(&mut self) -> Result<(), SecretsError> {

@@ -17,7 +17,8 @@ pub struct Report {
     /// Name and address of every node.
     nodes: Vec<(String, String)>,
     balancers: Vec<String>,
-    domain: String,
+    /// Every name that site.pem is for.
+    names: String,
 }
 
 impl Report {
@@ -44,7 +45,7 @@ impl Report {
             warnings,
             nodes: cluster.nodes.iter().map(|n| (n.name.clone(), n.address.to_string())).collect(),
             balancers: cluster.with(Role::Balancer).map(|n| n.name.clone()).collect(),
-            domain: cluster.domain.clone(),
+            names: cluster.names().collect::<Vec<_>>().join(", "),
         }
     }
 
@@ -109,7 +110,7 @@ impl Report {
                 f,
                 "  3. site.pem is signed by this cluster's own CA. For visitors, put a public certificate for"
             )?;
-            writeln!(f, "     {} in its place (site.pem, site.key) on every balancer.", self.domain)?;
+            writeln!(f, "     {} in its place (site.pem, site.key) on every balancer.", self.names)?;
         }
         Ok(())
     }

@@ -218,6 +218,47 @@ fn missing_renews_a_certificate_that_was_deleted() {
 }
 
 #[test]
+fn the_certificate_carries_every_name_of_the_sites_that_use_it() {
+    let folder = Folder::new();
+    let names = ["foobar.com", "blog.foobar.com", "*.shops.foobar.com"].map(String::from);
+    let cluster = Cluster { certificate_names: names.to_vec(), ..three() };
+    let report = init(&cluster, &folder.out, false).unwrap().to_string();
+    assert!(
+        report.contains("www.foobar.com, foobar.com, blog.foobar.com, *.shops.foobar.com in its place"),
+        "{report}"
+    );
+    let pem = folder.read("node2/site.pem");
+    let of = |names: &[&'static str]| authority::not_carried(&pem, names.iter().copied());
+    assert!(
+        of(&["www.foobar.com", "foobar.com", "blog.foobar.com", "*.shops.foobar.com", "a.shops.foobar.com"])
+            .is_empty()
+    );
+    assert_eq!(of(&["shop.foobar.com", "*.foobar.com", "a.b.shops.foobar.com"]).len(), 3);
+}
+
+#[test]
+fn a_name_that_the_kept_certificate_lacks_is_warned_of() {
+    let folder = Folder::new();
+    init(&three(), &folder.out, false).unwrap();
+    let before = folder.all();
+    let more = Cluster { certificate_names: vec!["foobar.com".into()], ..three() };
+    let report = init(&more, &folder.out, true).unwrap().to_string();
+    assert_eq!(
+        report.matches("site.pem does not carry foobar.com: clients will refuse it there").count(),
+        1,
+        "{report}"
+    );
+    assert_eq!(folder.all(), before);
+
+    for node in ["node1", "node2", "node3"] {
+        folder.remove(&format!("{node}/site.pem"));
+        folder.remove(&format!("{node}/site.key"));
+    }
+    let report = init(&more, &folder.out, true).unwrap().to_string();
+    assert!(!report.contains("does not carry"), "{report}");
+}
+
+#[test]
 fn missing_on_a_complete_folder_needs_no_authority_and_writes_nothing() {
     let folder = Folder::new();
     init(&three(), &folder.out, false).unwrap();
