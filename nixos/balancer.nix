@@ -15,27 +15,14 @@ let
   file = settings.generate "balancer.json" cfg.balancer.settings;
   # All addresses of the machine. Without IPv6 in its kernel the first kind cannot be bound.
   everywhere = port: "${if config.networking.enableIPv6 then "[::]" else "0.0.0.0"}:${toString port}";
-  onNode = with lib.types; coercedTo path toString str; # never interpolated: that would copy the file into the store
+  onNode = import ./on-node.nix { inherit lib; };
   certificates = lib.imap1 (number: files: files // { name = "certificate-${toString number}"; }) cfg.balancer.certificates;
 in
 {
   options.services.trivet.balancer = {
     settings = settings.option "trivet-balancer";
     certificates = lib.mkOption {
-      type = lib.types.listOf (
-        lib.types.submodule {
-          options = {
-            certificate = lib.mkOption {
-              type = onNode;
-              description = "File on the node with the certificate, followed by its intermediates (PEM).";
-            };
-            key = lib.mkOption {
-              type = onNode;
-              description = "File on the node with its private key (PEM).";
-            };
-          };
-        }
-      );
+      type = lib.types.listOf onNode.certificate;
       default = [ ];
       example = lib.literalExpression ''
         [ { certificate = "/var/lib/acme/shop.foobar.com/fullchain.pem"; key = "/var/lib/acme/shop.foobar.com/key.pem"; } ]
@@ -54,7 +41,7 @@ in
       description = "`intermediate` is TLS 1.2 and 1.3, `modern` TLS 1.3 alone.";
     };
     tls.ticketSecret = lib.mkOption {
-      type = lib.types.nullOr onNode;
+      type = lib.types.nullOr onNode.type;
       default = "${cfg.secretsDirectory}/ticket.secret";
       defaultText = lib.literalExpression ''"''${config.services.trivet.secretsDirectory}/ticket.secret"'';
       description = ''
@@ -99,24 +86,14 @@ in
       };
     };
 
-    assertions =
-      let
-        inStore = path: path != null && lib.hasPrefix "${builtins.storeDir}/" path;
-      in
-      [
-        {
-          assertion = !inStore cfg.balancer.tls.ticketSecret;
-          message =
-            "trivet: services.trivet.balancer.tls.ticketSecret is in the store (${toString cfg.balancer.tls.ticketSecret}), where "
-            + "every user can read it; `trivet secrets init` makes ticket.secret, and the secrets' folder is the place for it";
-        }
-      ]
-      ++ map (c: {
-        assertion = !inStore c.key;
+    assertions = [
+      {
+        assertion = cfg.balancer.tls.ticketSecret == null || !onNode.inStore cfg.balancer.tls.ticketSecret;
         message =
-          "trivet: the key of a certificate of services.trivet.balancer.certificates is in the store (${c.key}), where every user "
-          + "can read it; name the file on the node, such as /var/lib/acme/shop.foobar.com/key.pem";
-      }) cfg.balancer.certificates;
+          "trivet: services.trivet.balancer.tls.ticketSecret is in the store (${toString cfg.balancer.tls.ticketSecret}), where "
+          + "every user can read it; `trivet secrets init` makes ticket.secret, and the secrets' folder is the place for it";
+      }
+    ];
 
     services.trivet.generated = [
       {

@@ -63,6 +63,12 @@ in
         example = "www.foobar.com";
         description = "The site's name, as it stands in the address bar.";
       };
+      aliases = mkOption {
+        type = types.listOf types.str;
+        default = [ ];
+        example = [ "foobar.com" ];
+        description = "Further names of the site, which are redirected to `domain`: the apex beside www, for one.";
+      };
       virtualAddresses = mkOption {
         type = types.listOf types.str;
         example = [ "10.77.0.50" ];
@@ -97,6 +103,7 @@ in
     _module.args.trivet = import ./derive.nix {
       inherit lib;
       inherit (cfg) cluster node secretsDirectory;
+      sites = cfg.sites or { }; # not where the cluster is evaluated alone
     };
     assertions = map (message: {
       assertion = false;

@@ -7,6 +7,7 @@
     ./machine.nix
     ./secrets.nix
     ./balancer.nix
+    ./sites.nix
     ./gateway.nix
     ./web.nix
     ./limits.nix

@@ -4,6 +4,7 @@
   cluster,
   node,
   secretsDirectory,
+  sites,
 }:
 let
   ports = import ./ports.nix;
@@ -19,6 +20,10 @@ let
       roles = [ ];
     };
   secret = name: "${secretsDirectory}/${name}";
+  # Names that site.pem carries beside the domain.
+  certificateNames =
+    cluster.aliases
+    ++ lib.concatMap (site: site.names ++ site.aliases) (lib.filter (site: site.useClusterCertificate) (lib.attrValues sites));
   credential = unit: name: "/run/credentials/${unit}.service/${name}";
 in
 {
@@ -59,5 +64,6 @@ in
     virtual_addresses = cluster.virtualAddresses;
     ca = secret "ca.pem";
     nodes = map (n: { inherit (n) name address roles; }) nodes;
-  };
+  }
+  // lib.optionalAttrs (certificateNames != [ ]) { certificate_names = certificateNames; };
 }

@@ -102,13 +102,15 @@ let
     settings:
     let
       of = section: key: if settings ? ${section} then int (settings.${section}.${key} or defaults.balancer.${section}.${key}) else 0;
+      pools = lib.optional (settings ? web) settings.web ++ lib.attrValues (settings.pools or { });
+      inPools = key: lib.foldl' (sum: pool: sum + int (pool.${key} or defaults.balancer.web.${key})) 0 pools;
     in
     {
       key = if settings ? https then "https.max_connections" else "database.max_connections";
       connections = of "https" "max_connections" + of "database" "max_connections";
-      used = of "https" "max_connections" + of "web" "max_in_flight" + 2 * of "database" "max_connections";
-      kept = of "web" "max_idle_connections";
-      checked = lib.length (settings.web.backends or [ ]) + 2 * lib.length (settings.database.members or [ ]);
+      used = of "https" "max_connections" + inPools "max_in_flight" + 2 * of "database" "max_connections";
+      kept = inPools "max_idle_connections";
+      checked = lib.length (lib.concatMap (pool: pool.backends or [ ]) pools) + 2 * lib.length (settings.database.members or [ ]);
     };
   ofWeb = settings: {
     key = "limits.max_connections";

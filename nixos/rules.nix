@@ -46,15 +46,16 @@ in
           severity = "warning";
           wait = "30s";
           expr = ''trivet_backend_up{job="balancer"} == 0 unless ${aboutSilent "backend"}'';
-          summary = "The balancer on {{ $labels.node }} gets no answer from the web tier of {{ $labels.backend }}";
-          description = "Requests go to the other web tiers. Look at trivet-web on {{ $labels.backend }}, and at the network between the two.";
+          summary = "The balancer on {{ $labels.node }} gets no answer from {{ $labels.backend }} of the pool {{ $labels.pool }}";
+          description = "Requests go to the pool's other back ends. Look at the program there (of the pool web it is the node's trivet-web), and at the network between the two.";
         })
         (alert "NoBackend" {
           severity = "critical";
           wait = "5s";
-          expr = ''max by (node) (trivet_backend_up{job="balancer"}) == 0'';
-          summary = "The balancer on {{ $labels.node }} has no web tier left";
-          description = "Were it to hold the virtual address, the site would answer with errors. Look at trivet-web on all nodes.";
+          # By pool: a site is not served by the back ends of another.
+          expr = ''max by (node, pool) (trivet_backend_up{job="balancer"}) == 0'';
+          summary = "The balancer on {{ $labels.node }} has no back end left in the pool {{ $labels.pool }}";
+          description = "Were it to hold the virtual address, what that pool serves would be answered with errors. Look at the pool's back ends: those of web are trivet-web on all nodes.";
         })
         (alert "MemberNotOnline" {
           severity = "warning";
@@ -103,7 +104,7 @@ in
           wait = "0s";
           expr = "(trivet_certificate_expiry_timestamp_seconds - time()) / 86400 < ${toString monitoring.certificateWarning}";
           summary = ''{{ $labels.file }} on {{ $labels.node }} ends in {{ printf "%.0f" $value }} days'';
-          description = "Renew it (`trivet secrets init --missing` for the cluster's own), copy it to the node, restart the unit.";
+          description = "Renew it (`trivet secrets init --missing` for the cluster's own), copy it to the node, and reload trivet-balancer, or restart the unit of a node's own certificate.";
         })
         (alert "CertificateRefused" {
           severity = "warning";

@@ -54,6 +54,41 @@ fn every_generated_configuration_passes_its_programs_check() {
     }
 }
 
+/// The folders of the examples beside the test cluster.
+fn examples() -> Vec<PathBuf> {
+    let found =
+        std::fs::read_dir(snapshots().join("examples")).expect("vm-tests/snapshots/examples is there");
+    found.map(|entry| entry.unwrap().path()).collect()
+}
+
+#[test]
+fn the_programs_read_what_the_examples_of_the_modules_become() {
+    assert!(!examples().is_empty());
+    for example in examples() {
+        let run = |program: &str, args: &[&std::ffi::OsStr]| {
+            let done = Command::new(built(program)).args(args).output().unwrap();
+            assert!(
+                done.status.success(),
+                "{}: {}",
+                example.display(),
+                String::from_utf8_lossy(&done.stderr)
+            );
+        };
+        let (balancer, cluster) = (example.join("balancer.json"), example.join("cluster.json"));
+        run("trivet-balancer", &["--check".as_ref(), "--config".as_ref(), balancer.as_ref()]);
+        let out = tempfile::tempdir().unwrap();
+        let secrets = out.path().join("secrets");
+        run(
+            "trivet",
+            &["secrets", "init", "--cluster"]
+                .map(std::ffi::OsStr::new)
+                .into_iter()
+                .chain([cluster.as_ref(), "--out".as_ref(), secrets.as_ref()])
+                .collect::<Vec<_>>(),
+        );
+    }
+}
+
 #[test]
 fn the_operators_command_reads_the_cluster_file() {
     let out = tempfile::tempdir().unwrap();

@@ -66,7 +66,7 @@ in
     ) (map (name: fires "3m" name [ ]) [ "NodeDown" "ServiceDown" "NoPrimary" "TwoPrimaries" ]))
 
     (case "a silent node is one alert, not one for each of its programs" (
-      node3Silent ++ [ (series ''trivet_backend_up{job="balancer", node="node1", backend="node3"}'' (always 0)) ]
+      node3Silent ++ [ (series ''trivet_backend_up{job="balancer", node="node1", pool="web", backend="node3"}'' (always 0)) ]
     ) [
       (fires "3m" "NodeDown" [ (critical { node = "node3"; }) ])
       (fires "3m" "ServiceDown" [ ])
@@ -87,14 +87,15 @@ in
     (case "a back end down, the others up" (
       well
       ++ [
-        (series ''trivet_backend_up{job="balancer", node="node1", backend="node2"}'' (always 0))
-        (series ''trivet_backend_up{job="balancer", node="node1", backend="node1"}'' (always 1))
+        (series ''trivet_backend_up{job="balancer", node="node1", pool="web", backend="node2"}'' (always 0))
+        (series ''trivet_backend_up{job="balancer", node="node1", pool="web", backend="node1"}'' (always 1))
       ]
     ) [
       (fires "2m" "BackendDown" [
         (warning {
           job = "balancer";
           node = "node1";
+          pool = "web";
           backend = "node2";
         })
       ])
@@ -102,9 +103,24 @@ in
     ])
 
     (case "all back ends down" [
-      (series ''trivet_backend_up{job="balancer", node="node1", backend="node2"}'' (always 0))
-      (series ''trivet_backend_up{job="balancer", node="node1", backend="node1"}'' (always 0))
-    ] [ (fires "2m" "NoBackend" [ (critical { node = "node1"; }) ]) ])
+      (series ''trivet_backend_up{job="balancer", node="node1", pool="web", backend="node2"}'' (always 0))
+      (series ''trivet_backend_up{job="balancer", node="node1", pool="web", backend="node1"}'' (always 0))
+    ] [ (fires "2m" "NoBackend" [ (critical { node = "node1"; pool = "web"; }) ]) ])
+
+    (case "one pool without a back end, while another has its own" [
+      (series ''trivet_backend_up{job="balancer", node="node1", pool="web", backend="node1"}'' (always 1))
+      (series ''trivet_backend_up{job="balancer", node="node1", pool="shop", backend="shop1"}'' (always 0))
+    ] [
+      (fires "2m" "NoBackend" [ (critical { node = "node1"; pool = "shop"; }) ])
+      (fires "2m" "BackendDown" [
+        (warning {
+          job = "balancer";
+          node = "node1";
+          pool = "shop";
+          backend = "shop1";
+        })
+      ])
+    ])
 
     (case "no keeper answers at all" well [ (fires "1m" "NoPrimary" [ (critical { }) ]) ])
 

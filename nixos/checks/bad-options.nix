@@ -154,7 +154,7 @@ lib.concatMap (expect "refusal" said) [
   "node node1 runs caddy on port 80, which trivet-balancer needs"
   "node node1 runs haproxy on port 443, which trivet-balancer needs"
   "services.trivet.balancer.tls.ticketSecret is in the store"
-  "the key of a certificate of services.trivet.balancer.certificates is in the store"
+  "the key of certificate 1 of services.trivet.balancer.certificates is in the store"
 ]
 # What else would go wrong with these does not hide the words.
 ++ expect "refusal" (refusals (evaluate.node "web-1" { }).config) "this machine is \"web-1\", but the cluster has only node1, node2, node3"

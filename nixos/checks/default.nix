@@ -23,10 +23,13 @@ in
   bad-options = expect "bad-options" (import ./bad-options.nix { inherit lib evaluate; });
   machines = expect "machines" (import ./machines.nix { inherit lib evaluate; });
   more-members = expect "more-members" (import ./more-members.nix { inherit lib evaluate; });
+  sites = expect "sites" (import ./sites.nix { inherit lib evaluate; });
   split-roles = expect "split-roles" (import ./split-roles.nix { inherit lib evaluate; });
 
   # The nodes differ in names and addresses alone, so one of them speaks for all.
   inherit (node1.services.trivet.checks) configuration rules;
+  # The example of several sites, read by the program.
+  sites-configuration = (evaluate.node "node1" ../example/sites.nix).config.services.trivet.checks.configuration;
   alerts = pkgs.runCommand "trivet-alerts-check" { nativeBuildInputs = [ pkgs.prometheus.cli ]; } ''
     promtool test rules ${
       pkgs.writeText "alerts.json" (

@@ -251,16 +251,29 @@ def write_node(folder: Path, data: dict[str, Any], derivations: Derivations) -> 
     put("manifest.json", json.dumps(manifest, indent=2, sort_keys=True) + "\n")
 
 
+def evaluate(root: Path, nixpkgs: str, name: str) -> dict[str, Any]:
+    """The value of `nixos/render/name`."""
+    value: dict[str, Any] = json.loads(
+        nix("eval", "--json", "--impure", "--expr", f"import {root}/nixos/render/{name} {{ nixpkgs = {nixpkgs}; }}")
+    )
+    return value
+
+
 def render(root: Path, nixpkgs: str, out: Path) -> None:
     print("evaluating the test cluster …", file=sys.stderr)
-    expression = f'import {root}/nixos/render/snapshot.nix {{ nixpkgs = {nixpkgs}; }}'
-    nodes = json.loads(nix("eval", "--json", "--impure", "--expr", expression))
+    nodes = evaluate(root, nixpkgs, "snapshot.nix")
     derivations = Derivations()
     for name, data in nodes.items():
         print(f"rendering {name} …", file=sys.stderr)
         write_node(out / name, data, derivations)
     first = out / min(nodes) / "etc/trivet/cluster.json"
     (out / "cluster.json").write_text(first.read_text())
+    print("evaluating the other examples …", file=sys.stderr)
+    for example, files in evaluate(root, nixpkgs, "examples.nix").items():
+        folder = out / "examples" / example
+        folder.mkdir(parents=True)
+        for name, value in files.items():
+            (folder / name).write_text(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
     (out / "digest.json").write_text(json.dumps({"nixos": digest(root)}, indent=2) + "\n")
 
 
