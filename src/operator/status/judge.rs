@@ -31,10 +31,12 @@ pub fn report(cluster: &Cluster, nodes: Vec<NodeReport>) -> Report {
     judge.virtual_addresses(&virtual_addresses);
     judge.programs();
     judge.backends();
+    judge.further_pools();
     let site_down = judge.site();
     judge.warnings();
     judge.database(cluster);
     judge.certificates();
+    judge.certificates_of_sites(&cluster.domain);
     judge.versions();
     let mut problems = judge.problems;
     // Stable: within a severity, the order of the judgements stays.
@@ -171,6 +173,35 @@ impl Judge<'_> {
         }
     }
 
+    /// The balancers' pools beside `web`, whose back ends may be anywhere.
+    fn further_pools(&mut self) {
+        // By pool and back end: whom it is out of use for, and why. How many balancers use some of the pool.
+        let mut down: BTreeMap<(&str, &str), Vec<(&str, &str)>> = BTreeMap::new();
+        let mut used: BTreeMap<&str, usize> = BTreeMap::new();
+        for node in self.nodes {
+            let Some(balancer) = node.programs.get("balancer").filter(|p| p.answers) else { continue };
+            for b in balancer.backends.iter().filter(|b| b.pool != "web") {
+                *used.entry(&b.pool).or_default() += usize::from(b.usable);
+                if !b.usable {
+                    let seen = (node.name.as_str(), b.reason.as_deref().unwrap_or(""));
+                    down.entry((&b.pool, &b.name)).or_default().push(seen);
+                }
+            }
+        }
+        for (pool, _) in used.into_iter().filter(|(_, usable)| *usable == 0) {
+            let what = format!("no back end of the pool {pool} is up: what it serves is answered 503");
+            self.say(Severity::Critical, None, what);
+        }
+        for ((pool, backend), observers) in down {
+            let why = observers.first().map_or("", |(_, why)| why);
+            let names: Vec<&str> = observers.iter().map(|(node, _)| *node).collect();
+            let names = names.join(", ");
+            let what =
+                format!("{backend} of the pool {pool} is out of use for the balancer of {names} ({why})");
+            self.say(Severity::Degraded, None, what);
+        }
+    }
+
     /// Whether no visitor is served, and why: an address that nobody holds, no web tier for any balancer, no app for any web tier.
     fn site(&mut self) -> bool {
         let nowhere = |program: &str, pool: &str| {
@@ -275,6 +306,32 @@ impl Judge<'_> {
                     }
                     _ => {}
                 }
+            }
+        }
+    }
+
+    /// Those of other sites than that of `domain`, whose certificate is the one that was shown.
+    fn certificates_of_sites(&mut self, domain: &str) {
+        let wildcard = domain.split_once('.').map(|(_, rest)| format!("*.{rest}")).unwrap_or_default();
+        for node in self.nodes {
+            let Some(balancer) = node.programs.get("balancer") else { continue };
+            for one in balancer
+                .certificates
+                .iter()
+                .filter(|c| !c.names.iter().any(|n| n == domain || *n == wildcard))
+            {
+                let file = one.file.rsplit('/').next().unwrap_or_default();
+                let what = format!("the certificate {file} ({})", one.names.join(", "));
+                let (severity, what) = match one.days_left {
+                    days if days < 0 => {
+                        (Severity::Critical, format!("{what} has expired {} days ago", -days))
+                    }
+                    days if days < CERTIFICATE_DAYS => {
+                        (Severity::Degraded, format!("{what} expires in {days} days"))
+                    }
+                    _ => continue,
+                };
+                self.say(severity, Some(&node.name), what);
             }
         }
     }

@@ -113,14 +113,26 @@ pub struct Program {
     pub stopping: bool,
     /// The back ends it knows.
     pub backends: Vec<Backend>,
+    /// A balancer's certificates for its sites, as it has read them.
+    pub certificates: Vec<SiteCertificate>,
     /// What should be mended although it works, each with what to do; a keeper's stand with its member.
     pub warnings: Vec<String>,
+}
+
+/// A certificate of a balancer's sites.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SiteCertificate {
+    /// The file it was read from.
+    pub file: String,
+    /// The names that it is good for.
+    pub names: Vec<String>,
+    pub days_left: i64,
 }
 
 /// A back end, as one program sees it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Backend {
-    /// The pool it is in: `web` (balancer), `app` (web tier), `write` and `read` (gateway).
+    /// The pool it is in: `web` and further ones (balancer), `app` (web tier), `write` and `read` (gateway).
     pub pool: String,
     pub name: String,
     /// Whether requests are sent there.

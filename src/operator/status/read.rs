@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use serde_json::Value;
 
-use super::model::{Backend, Member, Program};
+use super::model::{Backend, Member, Program, SiteCertificate};
 
 /// The answer of the program called `name`, or why there is none.
 pub fn program(name: &str, answer: Result<Value, String>) -> Program {
@@ -18,7 +18,9 @@ pub fn program(name: &str, answer: Result<Value, String>) -> Program {
             backends: pools(name)
                 .iter()
                 .flat_map(|(pool, place)| backends(pool, status.pointer(place)))
+                .chain(further_pools(&status))
                 .collect(),
+            certificates: certificates(&status),
             warnings: if name == "keeper" { Vec::new() } else { warnings(&status) },
         },
     }
@@ -32,6 +34,25 @@ fn pools(program: &str) -> &'static [(&'static str, &'static str)] {
         "gateway" => &[("write", "/database/write"), ("read", "/database/read")],
         _ => &[],
     }
+}
+
+/// A balancer's pools beside `web`: `"pools": {"shop": [{"name": …, "usable": true}]}`.
+fn further_pools(status: &Value) -> impl Iterator<Item = Backend> {
+    let pools = status.get("pools").and_then(Value::as_object);
+    pools.into_iter().flatten().flat_map(|(pool, list)| backends(pool, Some(list)))
+}
+
+/// `"certificates": [{"file": …, "names": […], "days_left": 800}]`
+fn certificates(status: &Value) -> Vec<SiteCertificate> {
+    let list = status.get("certificates").and_then(Value::as_array);
+    list.into_iter()
+        .flatten()
+        .filter_map(|c| {
+            let names =
+                c.get("names")?.as_array()?.iter().filter_map(Value::as_str).map(str::to_owned).collect();
+            Some(SiteCertificate { file: text(c, "file")?, names, days_left: c.get("days_left")?.as_i64()? })
+        })
+        .collect()
 }
 
 fn backends(pool: &str, list: Option<&Value>) -> Vec<Backend> {

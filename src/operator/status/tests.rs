@@ -274,6 +274,53 @@ fn certificates_are_told_thirty_days_before_their_end_and_after_it() {
 }
 
 #[test]
+fn a_certificate_of_another_site_is_told_in_time_as_well() {
+    let mut nodes = healthy();
+    let certificate = |file: &str, names: &[&str], days: i64| json!({"file": format!("/run/credentials/trivet-balancer.service/{file}"), "names": names, "days_left": days});
+    for node in &mut nodes {
+        node.answers.get_mut("balancer").unwrap().as_mut().unwrap()["certificates"] = json!([
+            certificate("site.pem", &["foobar.com", "www.foobar.com"], 3),
+            certificate("wildcard.pem", &["*.foobar.com"], 3),
+            certificate("site-shop.pem", &["shop.foobar.example"], 29),
+            certificate("site-blog.pem", &["blog.foobar.example"], 30),
+            certificate("site-old.pem", &["old.foobar.example"], -1),
+        ]);
+    }
+    nodes[1].silence("balancer");
+    nodes[2].silence("balancer");
+    let told = problems(&judge(nodes));
+    let told: Vec<&str> = told.iter().filter(|t| t.contains("the certificate")).map(String::as_str).collect();
+    assert_eq!(
+        told,
+        [
+            "Critical node1: the certificate site-old.pem (old.foobar.example) has expired 1 days ago",
+            "Degraded node1: the certificate site-shop.pem (shop.foobar.example) expires in 29 days",
+        ]
+    );
+}
+
+#[test]
+fn back_ends_of_further_pools_are_told_and_a_pool_that_has_none() {
+    let mut nodes = healthy();
+    for (number, node) in nodes.iter_mut().enumerate() {
+        node.answers.get_mut("balancer").unwrap().as_mut().unwrap()["pools"] = json!({
+            "api": [backend("api1", true), backend("api2", number != 1)],
+            "shop": [backend("shop1", false)],
+        });
+    }
+    let report = judge(nodes);
+    assert_eq!(
+        problems(&report),
+        [
+            "Critical cluster: no back end of the pool shop is up: what it serves is answered 503",
+            "Degraded cluster: api2 of the pool api is out of use for the balancer of node2 (cannot connect)",
+            "Degraded cluster: shop1 of the pool shop is out of use for the balancer of node1, node2, node3 (cannot connect)",
+        ]
+    );
+    assert!(!report.site_down);
+}
+
+#[test]
 fn several_versions_are_a_notice_that_changes_no_exit_status() {
     let mut nodes = healthy();
     nodes[2].set("web", "/version", json!("0.2.0")).set("balancer", "/stopping", json!(true));
