@@ -2,6 +2,10 @@
 { lib }:
 let
   type = with lib.types; coercedTo path toString str; # never interpolated: that would copy the file into the store
+  # systemd ignores a credential whose path is not normalized, with a line in the log.
+  isPlain =
+    path:
+    builtins.match "(/[^/[:space:]%\"'\\]+)+" path != null && !lib.any (part: part == "." || part == "..") (lib.splitString "/" path);
   inStore = path: lib.hasPrefix "${builtins.storeDir}/" path;
 in
 {
@@ -28,9 +32,9 @@ in
       path,
       example,
     }:
-    lib.optional (builtins.match "(/[^/[:space:]%\"'\\]+)+" path == null) (
-      "${what} is \"${path}\", which is no absolute path, or has what systemd reads as something else (spaces, quotes, percent signs); "
-      + "name a file on the node, such as ${example}"
+    lib.optional (!isPlain path) (
+      "${what} is \"${path}\", which is no absolute path, or has what systemd takes for something else (spaces, quotes, percent signs) or "
+      + "ignores (. and .. between slashes); name a file on the node, such as ${example}"
     );
   secretProblems =
     {

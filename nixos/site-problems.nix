@@ -49,7 +49,7 @@ let
   poolProblem =
     what: name:
     problem (!lib.elem name pools) (
-      "${what} is for the pool \"${name}\", which is not there; the pools are ${list pools}, and services.trivet.pools.${name} makes another"
+      "${what} the pool \"${name}\", which is not there; the pools are ${list pools}, and services.trivet.pools.${name} makes another"
     );
 
   routeProblems =
@@ -65,7 +65,7 @@ let
         let
           what = "route ${if builtins.isString (route.name or null) then "\"${route.name}\"" else toString number} of ${site.at}";
         in
-        lib.optionals (builtins.isString (route.pool or null)) (poolProblem what route.pool)
+        lib.optionals (builtins.isString (route.pool or null)) (poolProblem "${what} leads to" route.pool)
         ++ map (
           host: "${what} asks for the host \"${host}\", which is no name of this site; it answers to ${list site.names}"
         ) (
@@ -123,7 +123,7 @@ lib.mapAttrsToList (
       "the site ${name} has no certificate; name its files in services.trivet.sites.${name}.certificates, or set "
       + "services.trivet.sites.${name}.useClusterCertificate if site.pem carries its names"
     )
-    ++ poolProblem "the site ${name}" site.pool
+    ++ poolProblem "the site ${name} is served by" site.pool
     ++ lib.concatLists (
       files (number: "certificate ${toString number} of services.trivet.sites.${name}") "/var/lib/acme/${name}" site.certificates
     )
@@ -167,8 +167,13 @@ lib.mapAttrsToList (
   ) cfg.pools
 )
 
-# Certificates beside those of sites
+# Files beside those of sites
 ++ lib.concatLists (
   files (number: "certificate ${toString number} of services.trivet.balancer.certificates") "/var/lib/acme/shop.foobar.com"
     cfg.balancer.certificates
 )
+++ lib.optionals (cfg.balancer.tls.ticketSecret != null) (onNode.problems {
+  what = "services.trivet.balancer.tls.ticketSecret";
+  path = cfg.balancer.tls.ticketSecret;
+  example = "/var/lib/trivet/secrets/ticket.secret";
+})

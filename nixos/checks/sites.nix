@@ -33,7 +33,7 @@ let
       }
     ];
     services.trivet = {
-      defaultSite = "shop";
+      defaultSite = lib.mkForce "shop";
       sites.shop.certificates = [ (certificate "shop-rsa") ];
       sites.shop-2 = {
         names = [ "shop2.foobar.com" ];
@@ -62,7 +62,7 @@ let
     {
       services.trivet = {
         cluster.aliases = [ "foobar.com" "shop.foobar.com" "no host" ];
-        defaultSite = "shopp";
+        defaultSite = lib.mkForce "shopp";
         routes = [
           { path = "/a"; pool = "apii"; }
           { name = "api"; path = "/b"; refuse = 404; }
@@ -93,7 +93,8 @@ let
             key = pkgs.writeText "key" "the key";
           };
         };
-        balancer.certificates = [ { certificate = "/etc/b.pem"; key = "b.key"; } ];
+        balancer.tls.ticketSecret = "/etc/./ticket.secret";
+        balancer.certificates = [ { certificate = "/etc/../b.pem"; key = "b.key"; } ];
       };
     }
   );
@@ -104,6 +105,7 @@ map (words: "sites: the example is refused: ${words}") (refusals good)
 ++ equal "the order of routes" [ "/shop" "/api" "/admin" "/admin" ] (map (r: r.path_prefix) settings.routes)
 ++ equal "the site shop" {
   names = [ "shop.foobar.com" ];
+  aliases = [ "store.foobar.com" ];
   certificates = [
     {
       certificate = credential "site-shop.pem";
@@ -115,6 +117,12 @@ map (words: "sites: the example is refused: ${words}") (refusals good)
 ++ equal "a site with the cluster's certificate" {
   names = [ "blog.foobar.com" ];
   pool = "web";
+  routes = [
+    {
+      path = "/robots.txt";
+      answer.content = "User-agent: *\nDisallow: /drafts\n";
+    }
+  ];
 } settings.sites.blog
 ++ equal "the pool api" {
   backends = [
@@ -129,10 +137,12 @@ map (words: "sites: the example is refused: ${words}") (refusals good)
   ];
   response_timeout = "10s";
   health.path = "/alive";
-} settings.pools.api
-++ equal "the certificate of a node for the pool shop" (credential "node.pem") settings.pools.shop.tls.certificate
-++ expect "the site's key is no credential of the unit" (
+} (removeAttrs settings.pools.api [ "tls" ])
+++ equal "the certificate of a node for the pool api" (credential "node.pem") settings.pools.api.tls.certificate
+++ equal "files for the TLS of the pool shop" (credential "pool-shop-key") settings.pools.shop.tls.key
+++ expect "a key of the site, of the pool or of the cluster's certificate is no credential of the unit" (
   lib.elem "site-shop.key:/var/lib/acme/shop.foobar.com/key.pem" unit.LoadCredential
+  && lib.elem "pool-shop-key:/var/lib/trivet/shop/balancer.key" unit.LoadCredential
   && lib.elem "site.key:/var/lib/trivet/secrets/site.key" unit.LoadCredential
 )
 ++ expect "LimitNOFILE forgets the connections to further pools (${toString unit.LimitNOFILE})" (unit.LimitNOFILE == 71804)
@@ -174,15 +184,15 @@ map (words: "sites: the example is refused: ${words}") (refusals good)
     "services.trivet.defaultSite is \"shopp\", which is no site; the sites are main, a b, bare, blog, empty, shop"
     "the site empty has no name; set services.trivet.sites.empty.names to what stands in the address bar"
     "the site bare has no certificate; name its files in services.trivet.sites.bare.certificates, or set"
-    "the site bare is for the pool \"bare\", which is not there; the pools are web, a:b, api, files, nothing, shop, and services.trivet.pools.bare makes"
+    "the site bare is served by the pool \"bare\", which is not there; the pools are web, a:b, api, files, nothing, shop, and services.trivet.pools.bare makes"
     "the site of services.trivet.cluster.domain is called main; give services.trivet.sites.main another name"
     "the site \"a b\" has a name that logs and metrics cannot carry"
     "certificate 1 of services.trivet.sites.main is \"acme/full.pem\", which is no absolute path"
     "the key of certificate 1 of services.trivet.sites.main is in the store"
     "certificate 1 of services.trivet.sites.a b is \"/etc/a b.pem\", which is no absolute path, or has"
     "the key of certificate 1 of services.trivet.sites.a b is \"/etc/%n.key\", which is no absolute path, or has"
-    "route 1 of services.trivet.routes is for the pool \"apii\", which is not there"
-    "route \"x\" of services.trivet.sites.a b.routes is for the pool \"y\", which is not there"
+    "route 1 of services.trivet.routes leads to the pool \"apii\", which is not there"
+    "route \"x\" of services.trivet.sites.a b.routes leads to the pool \"y\", which is not there"
     "route 3 of services.trivet.routes asks for the host \"blog.foobar.com\", which is no name of this site; it answers to www.foobar.com"
     "two routes of services.trivet.routes have the name \"api\""
     "the pool web is the web tiers of the cluster; give services.trivet.pools.web another name"
@@ -190,6 +200,8 @@ map (words: "sites: the example is refused: ${words}") (refusals good)
     "the pool \"a:b\" has a name that logs and metrics cannot carry"
     "tls.ca of the pool files is \"ca.pem\", which is no absolute path"
     "tls.key of the pool files is in the store"
+    "services.trivet.balancer.tls.ticketSecret is \"/etc/./ticket.secret\", which"
+    "certificate 1 of services.trivet.balancer.certificates is \"/etc/../b.pem\", which"
     "the key of certificate 1 of services.trivet.balancer.certificates is \"b.key\", which is no absolute path"
   ]
 # A node without that role is told as well: the same cluster.nix is for all.

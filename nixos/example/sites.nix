@@ -30,8 +30,12 @@
       }
     ];
 
+    # A name that no site has is answered by that one, and not with 421.
+    defaultSite = "main";
+
     sites.shop = {
       names = [ "shop.foobar.com" ];
+      aliases = [ "store.foobar.com" ];
       certificates = [
         {
           certificate = "/var/lib/acme/shop.foobar.com/fullchain.pem";
@@ -42,7 +46,13 @@
     };
     sites.blog = {
       names = [ "blog.foobar.com" ];
-      useClusterCertificate = true; # pool "web": the app is told the host
+      useClusterCertificate = true; # and the pool web: the app is told the host
+      routes = [
+        {
+          path = "/robots.txt";
+          answer.content = "User-agent: *\nDisallow: /drafts\n";
+        }
+      ];
     };
 
     pools.api = {
@@ -50,6 +60,7 @@
         api1 = "10.77.0.21:8080";
         api2 = "10.77.0.22:8080";
       };
+      tls = "cluster"; # their certificates are the cluster's own
       response_timeout = "10s";
       health.path = "/alive";
     };
@@ -61,7 +72,11 @@
           server_name = "shop1.internal";
         }
       ];
-      tls = "cluster";
+      tls = {
+        ca = "/var/lib/trivet/shop/ca.pem";
+        certificate = "/var/lib/trivet/shop/balancer.pem";
+        key = "/var/lib/trivet/shop/balancer.key";
+      };
     };
   };
 }
