@@ -11,7 +11,7 @@ let
   cfg = config.services.trivet;
   inherit (trivet) ports;
   settings = import ./settings.nix { inherit lib pkgs; };
-  service = import ./service.nix { inherit lib; };
+  service = import ./service.nix { inherit lib pkgs; };
   unit = "trivet-app";
   file = settings.generate "app.json" cfg.app.settings;
   own = cfg.app.command == null;

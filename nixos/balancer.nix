@@ -10,7 +10,7 @@ let
   cfg = config.services.trivet;
   inherit (trivet) ports;
   settings = import ./settings.nix { inherit lib pkgs; };
-  service = import ./service.nix { inherit lib; };
+  service = import ./service.nix { inherit lib pkgs; };
   unit = "trivet-balancer";
   file = settings.generate "balancer.json" cfg.balancer.settings;
   # All addresses of the machine. Without IPv6 in its kernel the first kind cannot be bound.
@@ -31,6 +31,12 @@ in
         Certificates beside `site.pem` and `site.key`, for other names or with another kind of key. The names in a
         certificate decide which clients see it; `site.pem` is for the rest.
       '';
+    };
+    files = lib.mkOption {
+      type = lib.types.attrsOf onNode.type;
+      internal = true;
+      default = { };
+      description = "Files of sites and pools on the node, by the names under which the balancer has them.";
     };
     tls.profile = lib.mkOption {
       type = lib.types.enum [
@@ -54,6 +60,7 @@ in
   config = lib.mkIf (cfg.enable && trivet.has "balancer") {
     services.trivet.balancer.settings = settings.defaults {
       node = trivet.self.name;
+      runtime_directory = "/run/${unit}";
       domain = cfg.cluster.domain;
       virtual_addresses = cfg.cluster.virtualAddresses;
       metrics.listen = trivet.at ports.balancerMetrics trivet.self;
@@ -61,18 +68,18 @@ in
       http.listen = [ (everywhere ports.http) ];
       https = {
         listen = [ (everywhere ports.https) ];
-        certificate = trivet.credential unit "site.pem";
-        key = trivet.credential unit "site.key";
+        certificate = trivet.renewed unit "site.pem";
+        key = trivet.renewed unit "site.key";
         server_names = [ cfg.cluster.domain ];
         certificates = map (c: {
-          certificate = trivet.credential unit "${c.name}.pem";
-          key = trivet.credential unit "${c.name}.key";
+          certificate = trivet.renewed unit "${c.name}.pem";
+          key = trivet.renewed unit "${c.name}.key";
         }) certificates;
         tls = {
           inherit (cfg.balancer.tls) profile;
         }
         // lib.optionalAttrs (cfg.balancer.tls.ticketSecret != null) {
-          ticket_secret = trivet.credential unit "ticket.secret";
+          ticket_secret = trivet.renewed unit "ticket.secret";
         };
       };
       web = {
@@ -95,6 +102,18 @@ in
       }
     ];
 
+    services.trivet.balancer.files = {
+      "site.pem" = trivet.secret "site.pem";
+      "site.key" = trivet.secret "site.key";
+    }
+    // lib.optionalAttrs (cfg.balancer.tls.ticketSecret != null) { "ticket.secret" = cfg.balancer.tls.ticketSecret; }
+    // lib.listToAttrs (
+      lib.concatMap (c: [
+        (lib.nameValuePair "${c.name}.pem" c.certificate)
+        (lib.nameValuePair "${c.name}.key" c.key)
+      ]) certificates
+    );
+
     services.trivet.generated = [
       {
         program = "trivet-balancer";
@@ -107,25 +126,10 @@ in
     systemd.services.${unit} = service {
       user = unit;
       execStart = "${cfg.package}/bin/trivet-balancer --config ${file}";
-      credentials = trivet.nodeCredentials // {
-        "site.pem" = trivet.secret "site.pem";
-        "site.key" = trivet.secret "site.key";
-      }
-      // lib.optionalAttrs (cfg.balancer.tls.ticketSecret != null) { "ticket.secret" = cfg.balancer.tls.ticketSecret; }
-      // lib.listToAttrs (
-        lib.concatMap (c: [
-          (lib.nameValuePair "${c.name}.pem" c.certificate)
-          (lib.nameValuePair "${c.name}.key" c.key)
-        ]) certificates
-      );
+      takesOver = true;
+      credentials = trivet.nodeCredentials;
+      renewed = cfg.balancer.files;
       serviceConfig = {
-        # A renewed certificate without a restart; systemd before 261 hands over no new credentials, and needs one. With one that
-        # cannot be used, nothing is replaced, and `systemctl reload` fails: nobody reads a log after a command that went well.
-        ExecReload = [
-          "${cfg.package}/bin/trivet-balancer --config ${file} --check-files"
-          "${pkgs.coreutils}/bin/kill -HUP $MAINPID"
-        ];
-        RefreshOnReload = "credentials";
         # Ports 80 and 443. A capability given to a user of its own user namespace would not open them.
         AmbientCapabilities = [ "CAP_NET_BIND_SERVICE" ];
         CapabilityBoundingSet = [ "CAP_NET_BIND_SERVICE" ];

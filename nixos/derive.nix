@@ -25,6 +25,8 @@ let
     cluster.aliases
     ++ lib.concatMap (site: site.names ++ site.aliases) (lib.filter (site: site.useClusterCertificate) (lib.attrValues sites));
   credential = unit: name: "/run/credentials/${unit}.service/${name}";
+  # A file that a reload renews (service.nix).
+  renewed = unit: name: "/run/${unit}/files/${name}";
 in
 {
   inherit
@@ -34,6 +36,7 @@ in
     self
     secret
     credential
+    renewed
     ;
   has = role: lib.elem role self.roles;
 

@@ -11,7 +11,7 @@ let
   cfg = config.services.trivet;
   inherit (trivet) ports;
   settings = import ./settings.nix { inherit lib pkgs; };
-  service = import ./service.nix { inherit lib; };
+  service = import ./service.nix { inherit lib pkgs; };
   unit = "trivet-gateway";
   file = settings.generate "gateway.json" cfg.gateway.settings;
   inherit (cfg.gateway.settings) database;
@@ -22,6 +22,7 @@ in
   config = lib.mkIf (cfg.enable && trivet.has "app") {
     services.trivet.gateway.settings = settings.defaults {
       node = trivet.self.name;
+      runtime_directory = "/run/${unit}";
       domain = cfg.cluster.domain;
       metrics.listen = trivet.at ports.gatewayMetrics trivet.self;
       database = {
@@ -48,6 +49,7 @@ in
     systemd.services.${unit} = service {
       user = unit;
       execStart = "${cfg.package}/bin/trivet-balancer --config ${file}";
+      takesOver = true;
       credentials = trivet.nodeCredentials;
       after = [ "${unit}.socket" ];
     } // {
@@ -58,8 +60,6 @@ in
         "${unit}.socket"
       ];
       partOf = [ "${unit}.socket" ];
-      # A switch to another configuration restarts it, and leaves the sockets alone; to stop it first would stop them, too.
-      stopIfChanged = false;
     };
 
     # systemd holds the sockets: whoever connects while the gateway restarts waits in the kernel's queue, and is refused by nobody.

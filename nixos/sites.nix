@@ -121,7 +121,7 @@ let
     };
   };
 
-  # Files of sites and pools as credentials of the unit: a name, under which alerts show a certificate, and the file on the node.
+  # Files of sites and pools: a name, under which alerts show a certificate, and the file on the node.
   numbered = number: if number == 1 then "" else "+${toString number}"; # no site's name has that sign
   siteFiles = lib.concatLists (
     lib.mapAttrsToList (
@@ -135,12 +135,15 @@ let
   );
   ownTls = lib.filterAttrs (_: pool: builtins.isAttrs pool.tls) cfg.pools;
   poolFile = pool: key: "pool-${pool}-${key}";
-  credentials =
+  files = lib.listToAttrs (
     lib.concatMap (c: [
-      "${c.name}.pem:${c.certificate}"
-      "${c.name}.key:${c.key}"
+      (lib.nameValuePair "${c.name}.pem" c.certificate)
+      (lib.nameValuePair "${c.name}.key" c.key)
     ]) siteFiles
-    ++ lib.concatLists (lib.mapAttrsToList (name: pool: lib.mapAttrsToList (key: file: "${poolFile name key}:${file}") pool.tls) ownTls);
+    ++ lib.concatLists (
+      lib.mapAttrsToList (name: pool: lib.mapAttrsToList (key: file: lib.nameValuePair (poolFile name key) file) pool.tls) ownTls
+    )
+  );
 
   given = lib.filterAttrs (_: value: value != null && value != [ ] && value != { });
   site =
@@ -149,8 +152,8 @@ let
       removeAttrs s [ "useClusterCertificate" ]
       // {
         certificates = map (c: {
-          certificate = trivet.credential unit "${c.name}.pem";
-          key = trivet.credential unit "${c.name}.key";
+          certificate = trivet.renewed unit "${c.name}.pem";
+          key = trivet.renewed unit "${c.name}.key";
         }) (lib.filter (c: c.site == name) siteFiles);
       }
     );
@@ -165,7 +168,7 @@ let
           else if p.tls == null then
             null
           else
-            lib.mapAttrs (key: _: trivet.credential unit (poolFile name key)) p.tls;
+            lib.mapAttrs (key: _: trivet.renewed unit (poolFile name key)) p.tls;
       }
     );
 in
@@ -222,7 +225,7 @@ in
             default_site = cfg.defaultSite;
           }
         );
-        systemd.services.${unit}.serviceConfig.LoadCredential = credentials;
+        services.trivet.balancer.files = files;
       })
     ]
   );

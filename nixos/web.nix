@@ -11,7 +11,7 @@ let
   cfg = config.services.trivet;
   inherit (trivet) ports;
   settings = import ./settings.nix { inherit lib pkgs; };
-  service = import ./service.nix { inherit lib; };
+  service = import ./service.nix { inherit lib pkgs; };
   unit = "trivet-web";
   file = settings.generate "web.json" cfg.web.settings;
 in
@@ -66,6 +66,8 @@ in
           "${cfg.package}/bin/trivet-web --config ${file} --check-files"
           "${pkgs.coreutils}/bin/kill -HUP $MAINPID"
         ];
+        # Without, systemd 262 lets the first of them read no credential.
+        RefreshOnReload = "credentials";
       };
     } // { description = "Trivet web tier"; };
   };

@@ -1,4 +1,4 @@
-# Sites, pools and routes: the example becomes the balancer's configuration and its unit's credentials, and every mistake is
+# Sites, pools and routes: the example becomes the balancer's configuration and the files of its unit, and every mistake is
 # refused in the words that say what to do about it. Returns the expectations that failed.
 { lib, evaluate }:
 let
@@ -9,6 +9,7 @@ let
   equal =
     what: expected: found:
     expect "${what}: expected ${builtins.toJSON expected}, found ${builtins.toJSON found}" (expected == found);
+  file = name: "/run/trivet-balancer/files/${name}";
   credential = name: "/run/credentials/trivet-balancer.service/${name}";
 
   good = node "node1" { };
@@ -108,8 +109,8 @@ map (words: "sites: the example is refused: ${words}") (refusals good)
   aliases = [ "store.foobar.com" ];
   certificates = [
     {
-      certificate = credential "site-shop.pem";
-      key = credential "site-shop.key";
+      certificate = file "site-shop.pem";
+      key = file "site-shop.key";
     }
   ];
   pool = "shop";
@@ -139,12 +140,12 @@ map (words: "sites: the example is refused: ${words}") (refusals good)
   health.path = "/alive";
 } (removeAttrs settings.pools.api [ "tls" ])
 ++ equal "the certificate of a node for the pool api" (credential "node.pem") settings.pools.api.tls.certificate
-++ equal "files for the TLS of the pool shop" (credential "pool-shop-key") settings.pools.shop.tls.key
-++ expect "a key of the site, of the pool or of the cluster's certificate is no credential of the unit" (
-  lib.elem "site-shop.key:/var/lib/acme/shop.foobar.com/key.pem" unit.LoadCredential
-  && lib.elem "pool-shop-key:/var/lib/trivet/shop/balancer.key" unit.LoadCredential
-  && lib.elem "site.key:/var/lib/trivet/secrets/site.key" unit.LoadCredential
-)
+++ equal "files for the TLS of the pool shop" (file "pool-shop-key") settings.pools.shop.tls.key
+++ equal "keys of the site, of the pool and of the cluster's certificate among the balancer's files" {
+  "site-shop.key" = "/var/lib/acme/shop.foobar.com/key.pem";
+  pool-shop-key = "/var/lib/trivet/shop/balancer.key";
+  "site.key" = "/var/lib/trivet/secrets/site.key";
+} (lib.getAttrs [ "site-shop.key" "pool-shop-key" "site.key" ] good.services.trivet.balancer.files)
 ++ expect "LimitNOFILE forgets the connections to further pools (${toString unit.LimitNOFILE})" (unit.LimitNOFILE == 71804)
 ++ equal "names of the cluster's certificate" [ "foobar.com" "blog.foobar.com" ] (evaluate.node "node1" example)._module.args.trivet.file.certificate_names
 ++ expect "a cluster of one site has more in its cluster file" (!(evaluate.node "node1" { })._module.args.trivet.file ? certificate_names)
@@ -158,17 +159,15 @@ map (words: "sites: the example is refused: ${words}") (refusals good)
 ++ equal "a route that another module puts first" "/first" (lib.head others.routes).path
 ++ equal "back ends of several modules" [ "api1" "api2" "api3" ] (lib.sort lib.lessThan (map (b: b.name) others.pools.api.backends))
 ++ equal "a second certificate of a site, and the first of another" [
-  (credential "site-shop+2.pem")
-  (credential "site-shop-2.pem")
+  (file "site-shop+2.pem")
+  (file "site-shop-2.pem")
 ] [
   (lib.last others.sites.shop.certificates).certificate
   (lib.head others.sites.shop-2.certificates).certificate
 ]
 ++ equal "a key that is no option" "1h" others.sites.shop-2.a_key_of_tomorrow
-++ equal "files for a pool's TLS" (credential "pool-files-key") others.pools.files.tls.key
-++ expect "a pool's key is no credential of the unit" (
-  lib.elem "pool-files-key:/etc/files/balancer.key" other.systemd.services.trivet-balancer.serviceConfig.LoadCredential
-)
+++ equal "files for a pool's TLS" (file "pool-files-key") others.pools.files.tls.key
+++ equal "a pool's key among the balancer's files" "/etc/files/balancer.key" other.services.trivet.balancer.files.pool-files-key
 ++ equal "balancer.settings in the place of a pool's and a site's values" [ 0 "web" ] [
   others.pools.shop.retries
   others.sites.shop.pool

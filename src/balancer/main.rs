@@ -3,7 +3,8 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use trivet_base::process::{self, ServiceArgs, handover};
+use trivet_base::process::handover::start;
+use trivet_base::process::{self, ServiceArgs};
 use trivet_tls as tls;
 
 /// Many small, short-lived allocations per request.
@@ -22,8 +23,11 @@ struct Cli {
     /// new process takes its sockets, the one before finishes what it has. When it cannot, the one before goes on.
     #[arg(long, conflicts_with_all = ["check", "check_files"])]
     reload: bool,
-    /// What --reload starts: serve in the place of the process that runs.
+    /// What --reload starts: leave behind a process that takes over.
     #[arg(long, hide = true, conflicts_with_all = ["check", "check_files", "reload"])]
+    leave_successor: bool,
+    /// Serve in the place of the process that runs.
+    #[arg(long, hide = true, conflicts_with_all = ["check", "check_files", "reload", "leave_successor"])]
     take_over: bool,
 }
 
@@ -34,7 +38,15 @@ fn main() -> ExitCode {
         Err(code) => return code,
     };
     if args.reload {
-        return handover::start_successor(PROGRAM, &args.service.config);
+        return start::start_successor(PROGRAM, &args.service.config);
     }
-    process::main(PROGRAM, &args.service, |config| trivet_balancer::run::run(config, args.take_over))
+    if args.leave_successor {
+        return start::leave_successor(PROGRAM, &args.service.config);
+    }
+    let code =
+        process::status(PROGRAM, &args.service, |config| trivet_balancer::run::run(config, args.take_over));
+    if args.take_over {
+        start::tell_ended(code);
+    }
+    ExitCode::from(code)
 }

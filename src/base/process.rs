@@ -99,6 +99,15 @@ pub fn main<C: DeserializeOwned + Validate>(
     args: &ServiceArgs,
     run: impl FnOnce(C) -> Result<(), Failure>,
 ) -> ExitCode {
+    ExitCode::from(status(name, args, run))
+}
+
+/// As [`main`]; the exit status as a number.
+pub fn status<C: DeserializeOwned + Validate>(
+    name: &str,
+    args: &ServiceArgs,
+    run: impl FnOnce(C) -> Result<(), Failure>,
+) -> u8 {
     let outcome = config::load::<C>(&args.config).map_err(Failure::from).and_then(|c| {
         if args.check || args.check_files {
             if args.check_files {
@@ -118,7 +127,7 @@ pub fn main<C: DeserializeOwned + Validate>(
         Failure::Config(e) => e.or_in(&args.config).into(),
         other => other,
     });
-    finish(name, outcome)
+    told(name, outcome)
 }
 
 /// From now on a panic, in whatever task or thread, ends the process with [`EX_SOFTWARE`], and systemd starts it anew: what
@@ -140,12 +149,16 @@ pub fn end_on_panic() {
 
 /// Prints a failure the way every program does and turns it into the exit status.
 pub fn finish(name: &str, outcome: Result<(), Failure>) -> ExitCode {
+    ExitCode::from(told(name, outcome))
+}
+
+fn told(name: &str, outcome: Result<(), Failure>) -> u8 {
     crate::telemetry::access::flush();
     match outcome {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => 0,
         Err(e) => {
             eprintln!("{name}: {e}");
-            ExitCode::from(e.exit_code())
+            e.exit_code()
         }
     }
 }

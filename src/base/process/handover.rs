@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! trivet-balancer --reload                 started by systemctl reload (ExecReload=), in the unit's sandbox
-//!    └─ trivet-balancer --take-over        reads and checks its configuration, then asks the one that runs:
+//!    └─ trivet-balancer --take-over        (its parent has ended: systemd takes its place) reads and checks its configuration, then asks the one that runs:
 //!
 //!    new → old   {"notified": true}                       over handover.sock in the runtime directory
 //!    old → new   {"sockets": […], "draining": […], …}     with the descriptors (unix(7), SCM_RIGHTS)
@@ -10,7 +10,7 @@
 //!    new → old   serving
 //!    old         MAINPID= of the new one (sd_notify(3)), accepts nothing any more
 //!    old → new   released
-//!    new         READY=1, takes handover.sock's place; --reload exits with 0, and systemd is the new one's parent
+//!    new         READY=1, takes handover.sock's place; --reload exits with 0
 //! ```
 //!
 //! Until `serving` is said nothing has changed for the one that runs: whatever the new one meets (a bad configuration, an address
@@ -25,12 +25,10 @@
 use std::fs::Permissions;
 use std::io::{self, BufRead as _, BufReader, IoSlice, IoSliceMut, Read as _, Write as _};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::{SocketAddr as UnixSocketAddress, UnixListener, UnixStream};
-use std::os::unix::process::CommandExt as _;
-use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
@@ -43,9 +41,11 @@ use serde::{Deserialize, Serialize};
 use tokio::io::AsyncBufReadExt as _;
 use tokio_util::sync::CancellationToken;
 
+use super::Failure;
 use super::sockets::Sockets;
-use super::{EX_USAGE, Failure};
 use crate::config::{self, ConfigError, Invalid};
+
+pub mod start;
 
 /// The socket's name in the runtime directory.
 const SOCKET: &str = "handover.sock";
@@ -126,10 +126,10 @@ struct Offer {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
     pub pid: u32,
-    /// Connections that are open.
-    pub connections: usize,
+    /// Connections that are open; unknown before it has reported for the first time.
+    pub connections: Option<usize>,
     /// When what is left is cut off; RFC 3339.
-    pub until: String,
+    pub until: Option<String>,
 }
 
 /// A process that has handed over, as its successor sees it.
@@ -202,9 +202,11 @@ impl Succession {
         *self.connections.lock() = Some(Box::new(connections));
     }
 
-    /// What the processes before this one still have; one that has told nothing yet is not among them.
+    /// What the processes before this one still have, the oldest first.
     pub fn reports(&self) -> Vec<Report> {
-        self.draining.lock().iter().filter_map(|d| d.report.lock().clone()).collect()
+        let silent = |pid| Report { pid, connections: None, until: None };
+        let told = |d: &Arc<Draining>| d.report.lock().clone().unwrap_or(silent(d.pid));
+        self.draining.lock().iter().map(told).collect()
     }
 
     /// What systemd expects: a sign of life in each.
@@ -355,7 +357,7 @@ impl Succession {
     fn count(&self) {
         let draining = self.draining.lock();
         let connections: usize =
-            draining.iter().filter_map(|d| d.report.lock().as_ref().map(|r| r.connections)).sum();
+            draining.iter().filter_map(|d| d.report.lock().as_ref().and_then(|r| r.connections)).sum();
         gauge!("trivet_draining_processes").set(draining.len() as f64);
         gauge!("trivet_draining_connections").set(connections as f64);
     }
@@ -484,7 +486,7 @@ impl Succession {
     async fn report(&self, stream: tokio::net::UnixStream) {
         let until = time::OffsetDateTime::from(SystemTime::now() + self.options.drain_timeout)
             .format(&time::format_description::well_known::Rfc3339)
-            .unwrap_or_default();
+            .ok();
         let mut stream = tokio::io::BufReader::new(stream);
         let mut ticks = tokio::time::interval(REPORT);
         loop {
@@ -498,19 +500,13 @@ impl Succession {
                 },
             }
             let connections = self.connections.lock().as_ref().map_or(0, |count| count());
-            let report = Report { pid: std::process::id(), connections, until: until.clone() };
+            let report =
+                Report { pid: std::process::id(), connections: Some(connections), until: until.clone() };
             // Also when nothing changed: whoever listens now may be another one than before. One who does not is not waited for.
             if let Ok(text) = serde_json::to_string(&report) {
                 let _ = stream.get_ref().try_write(format!("{text}\n").as_bytes());
             }
         }
-    }
-}
-
-/// Tells whoever started this process to take over that it serves.
-pub(super) fn tell_starter() {
-    if let Ok(starter) = io::stdin().as_fd().try_clone_to_owned() {
-        let _ = UnixStream::from(starter).write_all(b"serving\n");
     }
 }
 
@@ -563,51 +559,4 @@ fn receive(stream: &UnixStream) -> io::Result<(Offer, Vec<OwnedFd>)> {
         text.extend(rest.into_bytes());
     }
     Ok((serde_json::from_slice(&text)?, descriptors))
-}
-
-/// `--reload`: starts this very program anew, to take over from the process that runs, and waits until it serves. It is not
-/// this one's child afterwards. Its exit status when it cannot.
-pub fn start_successor(program: &str, config: &Path) -> ExitCode {
-    match successor(config) {
-        Ok(pid) => {
-            println!("{program}: process {pid} serves now");
-            ExitCode::SUCCESS
-        }
-        Err((why, code)) => {
-            eprintln!("{program}: not reloaded, the process that runs goes on: {why}");
-            ExitCode::from(code)
-        }
-    }
-}
-
-fn successor(config: &Path) -> Result<u32, (String, u8)> {
-    let failed = |e: io::Error| (e.to_string(), 1);
-    let (mut heard, told) = UnixStream::pair().map_err(failed)?;
-    // Beyond what the successor itself and the one before it allow each other.
-    heard.set_read_timeout(Some(START + 2 * ANSWER)).map_err(failed)?;
-    let mut child = Command::new(std::env::current_exe().map_err(failed)?)
-        .arg("--config")
-        .arg(config)
-        .arg("--take-over")
-        .stdin(Stdio::from(OwnedFd::from(told)))
-        // What ends this one at a terminal does not end the other.
-        .process_group(0)
-        .spawn()
-        .map_err(failed)?;
-    let mut said = [0; 8];
-    match heard.read_exact(&mut said) {
-        Ok(()) => Ok(child.id()),
-        Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => {
-            let ended = child.wait().map_err(failed)?;
-            let code = ended.code().and_then(|c| u8::try_from(c).ok()).filter(|c| *c != 0).unwrap_or(1);
-            let why =
-                if code == EX_USAGE { "its configuration cannot be used" } else { "the new one has ended" };
-            Err((format!("{why} ({ended})"), code))
-        }
-        Err(e) => {
-            let _ = child.kill();
-            let _ = child.wait();
-            Err((format!("the new one does not come to serve: {e}"), 1))
-        }
-    }
 }

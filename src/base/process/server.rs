@@ -273,7 +273,7 @@ impl Server {
             super::notify_ready_with(heartbeats, watchdog, shutdown.wait_until_handed_over());
             tracing::info!(%node, "serving");
             if takes_over {
-                handover::tell_starter();
+                handover::start::tell_serving();
             }
             Ok(())
         });
