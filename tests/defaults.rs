@@ -170,6 +170,7 @@ fn balancer_md_tells_every_key_and_its_default() {
         "https.tls",
         "web",
         "web.health",
+        "web.outliers",
         "local_check",
         "database",
         "database.health",

@@ -238,5 +238,7 @@ pub fn pool(name: &str, web: &Web) -> Result<Arc<HttpPool>, ConfigError> {
         max_queued: web.max_queued,
         queue_timeout: web.queue_timeout,
     };
-    Ok(Pool::new(name, backends, limits))
+    let pool = Pool::new(name, backends, limits);
+    pool.watch_outliers(web.outliers.limits());
+    Ok(pool)
 }

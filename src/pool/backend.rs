@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use super::balance::Load;
 use super::check::{Check, Verdict};
+use super::outlier::Outcomes;
 use super::timing::Timing;
 
 /// What the active checks say.
@@ -115,6 +116,8 @@ pub struct Backend<T> {
     serving: watch::Sender<bool>,
     changed: watch::Sender<u64>,
     silent: AtomicBool,
+    outcomes: Outcomes,
+    outlier: AtomicBool,
 }
 
 impl<T> fmt::Debug for Backend<T> {
@@ -151,6 +154,8 @@ impl<T> Backend<T> {
             serving: watch::Sender::new(false),
             changed,
             silent: AtomicBool::new(false),
+            outcomes: Outcomes::new(),
+            outlier: AtomicBool::new(false),
         };
         backend.set_standing(&backend.state.lock());
         backend
@@ -214,7 +219,8 @@ impl<T> Backend<T> {
         let standing = if state.drained || state.retired || self.load.weight() == 0 {
             None
         } else if state.health == Health::Up {
-            Some(if state.ejected.is_none() { Standing::Usable } else { Standing::Ejected })
+            let passed_over = state.ejected.is_some() || self.is_outlier();
+            Some(if passed_over { Standing::Ejected } else { Standing::Usable })
         } else if self.spec.fallback {
             Some(Standing::Fallback)
         } else {
@@ -226,6 +232,33 @@ impl<T> Backend<T> {
     /// Whether its checks hear nothing from it or its machine: not even that it is on its way out, or not there.
     pub fn is_silent(&self) -> bool {
         self.silent.load(Ordering::Relaxed)
+    }
+
+    /// What its requests say about it.
+    pub(super) fn outcomes(&self) -> &Outcomes {
+        &self.outcomes
+    }
+
+    /// Whether it is passed over for what became of its requests.
+    pub fn is_outlier(&self) -> bool {
+        self.outlier.load(Ordering::Relaxed)
+    }
+
+    /// Whether it was taken out on purpose.
+    pub(super) fn is_out(&self) -> bool {
+        let state = self.state.lock();
+        state.drained || state.retired || self.load.weight() == 0
+    }
+
+    /// Passes it over, for this reason, or no longer.
+    pub(super) fn set_outlier(&self, why: Option<&str>) {
+        let mut state = self.state.lock();
+        self.outlier.store(why.is_some(), Ordering::Relaxed);
+        if state.health == Health::Up {
+            state.reason = why.map_or("tried again".into(), |why| format!("outlier: {why}"));
+            state.since = SystemTime::now();
+        }
+        self.publish(&state);
     }
 
     /// Waits until its checks say down or it is drained, which may be now. Ejection does not count: it keeps new work
@@ -405,6 +438,7 @@ impl<T> Backend<T> {
             "usable": self.is_usable(),
             "health": state.health.to_string(),
             "ejected": state.ejected.is_some(),
+            "outlier": self.is_outlier(),
             "drained": state.drained,
             "since": since,
             "reason": state.reason,

@@ -35,6 +35,7 @@ use trivet_base::process::Heartbeats;
 pub mod backend;
 pub mod balance;
 pub mod check;
+pub mod outlier;
 mod queue;
 mod rounds;
 pub mod timing;
@@ -42,6 +43,7 @@ pub mod timing;
 pub use backend::{Backend, Health, NewBackend, Spec};
 pub use balance::{Balance, Load, RoundRobin};
 pub use check::{Check, Verdict};
+pub use outlier::OutlierLimits;
 pub use queue::PoolLimits;
 
 use backend::Standing;
@@ -168,6 +170,7 @@ pub struct Pool<T> {
     /// Of all back ends together.
     load: Load,
     queue: Queue<T>,
+    outliers: OnceLock<OutlierLimits>,
     changed: watch::Sender<u64>,
     /// What the checks of a back end that is added go by.
     checking: OnceLock<(Timing, Heartbeats)>,
@@ -192,6 +195,7 @@ impl<T> Pool<T> {
             members.into_iter().map(|m| Arc::new(Backend::new(name.clone(), m, changed.clone()))).collect();
         Arc::new(Self {
             queue: Queue::new(&name, limits),
+            outliers: OnceLock::new(),
             name,
             backends: ArcSwap::from_pointee(backends),
             changing: Mutex::default(),
@@ -200,6 +204,15 @@ impl<T> Pool<T> {
             changed,
             checking: OnceLock::new(),
         })
+    }
+
+    /// Has back ends passed over whose requests come to nothing; a second call changes nothing.
+    pub fn watch_outliers(&self, limits: OutlierLimits) {
+        let _ = self.outliers.set(limits);
+    }
+
+    fn outliers(&self) -> &OutlierLimits {
+        self.outliers.get().unwrap_or(&OutlierLimits::NONE)
     }
 
     /// Takes a back end out for good: nothing new goes there, what it has in hand is finished. `None` when there is none of

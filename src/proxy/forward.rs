@@ -51,7 +51,7 @@ enum Failure {
     NotKept,
     #[error("the back end's answer ended within its head")]
     CutShort,
-    #[error("the back end is down: it answers neither this nor its checks")]
+    #[error("the back end says nothing, to its checks or to anybody's requests")]
     Silent,
     #[error("the back end did not answer in time")]
     Late,
@@ -155,12 +155,17 @@ impl<S: Service, C: Downstream<S>> Forwarding<'_, S, C> {
             };
             self.exchange.connected = Some(connected - self.exchange.started());
             let failure = match self.attempt(&backend, &mut checkout, connected).await {
-                Ok(response) => match self.deliver(&backend, checkout, response).await {
-                    Ok(after) => return after,
-                    Err(failure) => return self.no_answer(failure).await,
-                },
+                Ok(response) => {
+                    let answered = Instant::now();
+                    self.note(response.status, connected, answered);
+                    match self.deliver(&backend, checkout, response, answered).await {
+                        Ok(after) => return after,
+                        Err(failure) => return self.no_answer(failure).await,
+                    }
+                }
                 Err(failure) => failure,
             };
+            self.note_failure(&failure, checkout.reused);
             if let (Failure::Silent | Failure::Late, UpstreamIo::Http2(session)) = (&failure, &checkout.io) {
                 session.give_up();
             }
@@ -237,12 +242,38 @@ impl<S: Service, C: Downstream<S>> Forwarding<'_, S, C> {
         }
     }
 
+    /// What an answer says about its back end.
+    fn note(&self, status: u16, asked: Instant, answered: Instant) {
+        let Some(lease) = &self.exchange.lease else { return };
+        match status {
+            // What it cannot do is no fault of its (RFC 9110 sections 15.6.2 and 15.6.6).
+            501 | 505 => {}
+            500.. => lease.failed("errors", &format!("it answers {status}")),
+            _ => lease.answered(answered - asked, answered),
+        }
+    }
+
+    /// What the lack of one says about it.
+    fn note_failure(&self, failure: &Failure, reused: bool) {
+        let Some(lease) = &self.exchange.lease else { return };
+        match failure {
+            // A kept connection that was closed says nothing about its back end.
+            Failure::Broken(_) if reused => {}
+            Failure::Broken(_) | Failure::CutShort | Failure::Bad(_) | Failure::Interim => {
+                lease.failed("broken", &failure.to_string());
+            }
+            Failure::Late => lease.failed("late", &failure.to_string()),
+            _ => {}
+        }
+    }
+
     /// Gives the client what the back end answers. An error is an answer that cannot be given.
     async fn deliver(
         &mut self,
         backend: &Arc<HttpBackend>,
         checkout: Checkout,
         response: Response,
+        answered: Instant,
     ) -> Result<After, Failure> {
         if response.status == 101 {
             return Ok(tunnel(self.client, self.request, self.exchange, checkout, response).await);
@@ -252,7 +283,7 @@ impl<S: Service, C: Downstream<S>> Forwarding<'_, S, C> {
             self.client.common().fields = response.recycle();
             return Err(BadResponse::WebSocket.into());
         }
-        Ok(self.relay(backend, checkout, response).await)
+        Ok(self.relay(backend, checkout, response, answered).await)
     }
 
     /// Whether the request is sent once more after `failure`, and to whom: to another, or, where `backend` is not among those

@@ -16,6 +16,8 @@ use super::backend::{find, refused};
 pub enum Act {
     /// Answers.
     Serve,
+    /// Answers 500.
+    Fail,
     /// Reads the request and closes the connection.
     HangUp,
     /// As `HangUp`, unless the request is the connection's first: a server that closed an idle connection just now.
@@ -128,7 +130,7 @@ async fn serve(mut stream: TcpStream, state: Arc<State>) -> Option<()> {
             let act = *state.act.lock();
             state.seen.lock().push(request.clone());
             match act {
-                Act::Serve => {}
+                Act::Serve | Act::Fail => {}
                 Act::HangUp => return None,
                 Act::HangUpWhenKept if nth > 0 => return None,
                 Act::HangUpWhenKept => {}
@@ -136,7 +138,8 @@ async fn serve(mut stream: TcpStream, state: Arc<State>) -> Option<()> {
                 Act::Wait => state.released.cancelled().await,
             }
             let line = request.lines().next().unwrap_or_default();
-            answer(200, &format!("{} answers {line}", state.name))
+            let status = if act == Act::Fail { 500 } else { 200 };
+            answer(status, &format!("{} answers {line}", state.name))
         };
         stream.write_all(answer.as_bytes()).await.ok()?;
     }

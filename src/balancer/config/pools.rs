@@ -7,7 +7,50 @@ use serde::Deserialize;
 use super::defaults;
 use trivet_base::config::{self, Invalid, TlsFiles};
 use trivet_http::proxy_protocol;
+use trivet_pool::OutlierLimits;
 use trivet_proxy::config::{BackendConfig, HealthConfig, Protocol, validate_backends};
+/// `outliers = { … }`
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Outliers {
+    /// See [`OutlierLimits::errors`].
+    pub errors: u32,
+    /// See [`OutlierLimits::slow_after`].
+    #[serde(with = "humantime_serde")]
+    pub slow_after: Duration,
+    /// See [`OutlierLimits::slow_factor`].
+    pub slow_factor: u32,
+    /// See [`OutlierLimits::ejection`].
+    #[serde(with = "humantime_serde")]
+    pub ejection: Duration,
+    /// See [`OutlierLimits::max_ejection`].
+    #[serde(with = "humantime_serde")]
+    pub max_ejection: Duration,
+}
+
+impl Default for Outliers {
+    fn default() -> Self {
+        Self {
+            // As Envoy's consecutive_5xx.
+            errors: 5,
+            // What people notice, and more than a page takes that is well.
+            slow_after: Duration::from_secs(1),
+            slow_factor: 10,
+            // As Envoy's base_ejection_time, but that a mended back end is back sooner.
+            ejection: Duration::from_secs(10),
+            max_ejection: Duration::from_secs(300),
+        }
+    }
+}
+
+impl Outliers {
+    /// As a pool takes them.
+    pub fn limits(&self) -> OutlierLimits {
+        let Self { errors, slow_after, slow_factor, ejection, max_ejection } = *self;
+        OutlierLimits { errors, slow_after, slow_factor, ejection, max_ejection }
+    }
+}
+
 /// `[web]`
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -20,6 +63,9 @@ pub struct Web {
     /// Their active checks.
     #[serde(default)]
     pub health: HealthConfig,
+    /// When one of them is passed over for what becomes of its requests.
+    #[serde(default)]
+    pub outliers: Outliers,
     /// TCP connect and TLS handshake, each.
     #[serde(default = "defaults::connect_timeout", with = "humantime_serde")]
     pub connect_timeout: Duration,
@@ -68,6 +114,7 @@ impl Web {
             tls.validate(&key("tls"))?;
         }
         self.health.validate(&key("health"), self.tls.is_some())?;
+        self.outliers.limits().validate(&key("outliers"))?;
         config::positive(&key("connect_timeout"), self.connect_timeout)?;
         config::positive(&key("response_timeout"), self.response_timeout)?;
         for (name, n) in [

@@ -130,7 +130,7 @@ impl<S: Service, C: Downstream<S>> Forwarding<'_, S, C> {
         backend: &Arc<HttpBackend>,
         checkout: &mut Checkout,
     ) -> Result<Response, Failure> {
-        let Self { engine, client, request, destination, tried, repeatable, until, .. } = self;
+        let Self { engine, client, request, exchange, destination, tried, repeatable, until, .. } = self;
         let Some(upload) = &mut self.upload else { return Err(Failure::NotKept) };
         let limits = &engine.limits;
         let response_timeout = backend.transport().config().response_timeout;
@@ -179,9 +179,11 @@ impl<S: Service, C: Downstream<S>> Forwarding<'_, S, C> {
             } else {
                 upload.timeout.deadline(limits.client_timeout, response_timeout)
             };
-            // A node that lost its power closes nothing. What may go elsewhere does not wait for it; but only where somebody is
+            // A node that lost its power closes nothing, and a program that hangs says nothing. What may go elsewhere does not wait for it; but only where somebody is
             // known to be up: a busy back end, whose checks wait as well, is better than a dead one.
-            if *repeatable && backend.is_silent() {
+            let in_vain = upload.pump.has_read_all()
+                && exchange.lease.as_ref().is_some_and(|l| l.waits_in_vain(upload.timeout.since(), now));
+            if *repeatable && (in_vain || backend.is_silent()) {
                 let mut others = tried.clone();
                 others.add(backend);
                 if destination.pool.has_usable(destination.scope, &others) {

@@ -26,11 +26,11 @@ impl<S: Service, C: Downstream<S>> Forwarding<'_, S, C> {
         backend: &Arc<HttpBackend>,
         mut checkout: Checkout,
         mut response: Response,
+        began: Instant,
     ) -> After {
         let Self { engine, client, request, exchange, until, .. } = self;
         let Some(upload) = &mut self.upload else { return After::Cut };
         let limits = &engine.limits;
-        let began = Instant::now();
         exchange.first_byte = Some(began - exchange.started());
         // An answer that does not wait for its request's end is the last: where the next request begins is not yet known.
         let early = !upload.pump.has_read_all();

@@ -1,0 +1,136 @@
+//! Back ends whose checks are good and whose answers are not (`outliers`, docs/balancer.md).
+#![allow(missing_docs)]
+
+use std::time::Duration;
+
+use serde_json::Value;
+use support::app::{Act, App};
+use support::authority::Authority;
+use support::balancer_config::{BalancerConfig, SITE};
+use support::client::Wire;
+use support::program::Program;
+use support::until;
+
+const CHECKS: &str = "health = { interval = \"100ms\", timeout = \"10s\" }";
+
+struct Scene {
+    apps: Vec<App>,
+    balancer: Program,
+}
+
+impl Scene {
+    async fn start(web: &str) -> Self {
+        let authority = Authority::new();
+        let mut apps = Vec::new();
+        for name in ["a", "b", "c"] {
+            apps.push(App::start(name).await);
+        }
+        let config = BalancerConfig {
+            http: Some("redirect = false"),
+            back_ends: apps.iter().zip(["a", "b", "c"]).map(|(app, n)| (n.into(), app.address)).collect(),
+            plain_back_ends: true,
+            web: &format!("{CHECKS}\n{web}"),
+            ..BalancerConfig::default()
+        };
+        let balancer = Program::start(&config.write(&authority));
+        Self { apps, balancer }
+    }
+
+    async fn status(&self, request: &str) -> u16 {
+        let mut wire = Wire::plain(self.balancer.address("http.listen")).await;
+        wire.send(&format!(
+            "{request} HTTP/1.1\r\nHost: {SITE}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+        ))
+        .await;
+        wire.answer().await.map_or(0, |a| a.status)
+    }
+
+    async fn told(&self, path: &str) -> String {
+        let mut wire = Wire::plain(self.balancer.address("metrics.listen")).await;
+        wire.send(&format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")).await;
+        wire.answer().await.unwrap().body
+    }
+
+    /// Of those that are passed over, names and why.
+    async fn outliers(&self) -> Vec<(String, String)> {
+        let status: Value = serde_json::from_str(&self.told("/status").await).unwrap();
+        let text = |v: &Value| v.as_str().unwrap().to_owned();
+        let all = status["backends"].as_array().unwrap().iter().filter(|b| b["outlier"] == true);
+        all.map(|b| (text(&b["name"]), text(&b["reason"]))).collect()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_back_end_that_answers_500_costs_a_handful_of_requests_and_comes_back_once_it_is_well() {
+    let scene = Scene::start("outliers = { ejection = \"500ms\" }").await;
+    scene.apps[1].does(Act::Fail);
+    let mut failed = 0;
+    for _ in 0..60 {
+        failed += usize::from(scene.status("POST /").await == 500);
+    }
+    assert!((5..10).contains(&failed), "{failed} of 60, where 20 would have been a third");
+    let metrics = scene.told("/metrics").await;
+    let counted = metrics.lines().find(|l| l.starts_with("trivet_backend_outliers_total{")).unwrap();
+    assert!(counted.contains("backend=\"b\"") && counted.contains("reason=\"errors\""), "{counted}");
+
+    scene.apps[1].does(Act::Serve);
+    let served = scene.apps[1].seen().len();
+    until("it is served from again", || async {
+        assert_eq!(scene.status("GET /").await, 200);
+        scene.apps[1].seen().len() > served + 3
+    })
+    .await;
+    assert_eq!(scene.outliers().await, []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_back_end_that_breaks_off_is_passed_over() {
+    let scene = Scene::start("outliers = { ejection = \"1h\", max_ejection = \"1h\" }").await;
+    scene.apps[2].does(Act::HangUp);
+    let mut failed = 0;
+    for _ in 0..60 {
+        failed += usize::from(scene.status("POST /").await == 502);
+    }
+    assert_eq!(failed, 5);
+    let outliers = scene.outliers().await;
+    assert!(outliers.len() == 1 && outliers[0].0 == "c", "{outliers:?}");
+    assert!(outliers[0].1.starts_with("outlier: the back end closed the connection"), "{outliers:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_back_end_that_accepts_and_says_nothing_keeps_nobody() {
+    let scene =
+        Scene::start("outliers = { slow_after = \"200ms\", ejection = \"1h\", max_ejection = \"1h\" }").await;
+    scene.apps[0].does(Act::Hang);
+    let scene = &scene;
+    let asked = (0..60).map(|i| async move {
+        tokio::time::sleep(Duration::from_millis(20 * i)).await;
+        scene.status("GET /").await
+    });
+    let statuses = futures_util::future::join_all(asked).await;
+    assert!(statuses.iter().all(|s| *s == 200), "what may be sent twice went elsewhere: {statuses:?}");
+    assert_eq!(scene.outliers().await[0].0, "a");
+    let served = scene.apps[0].seen().len();
+    assert!(served < 20, "{served} of 60 went there");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_that_fails_everywhere_takes_nobody_out() {
+    let scene = Scene::start("").await;
+    scene.apps.iter().for_each(|app| app.does(Act::Fail));
+    for _ in 0..60 {
+        assert_eq!(scene.status("GET /").await, 500, "as it was answered");
+    }
+    assert_eq!(scene.outliers().await, []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_outliers_nobody_is_passed_over() {
+    let scene = Scene::start("outliers = { errors = 0 }").await;
+    scene.apps[1].does(Act::Fail);
+    let mut failed = 0;
+    for _ in 0..60 {
+        failed += usize::from(scene.status("POST /").await == 500);
+    }
+    assert_eq!(failed, 20);
+}
