@@ -5,6 +5,7 @@
 # * a holder whose balancer has no web tier left, while another's has one: its priority falls below that one's, 4 to 5 s. Where
 #   nobody has one the addresses stay, so that clients are told so, in the site's name and over TLS;
 # * a holder that hears no other node, or is heard by none: its priority falls below everyone's, 4 to 5 s;
+# * two holders that do not hear one another, while a third hears both: one of them lets go, 3 to 5 s;
 # * death of keepalived: its unit takes the addresses off the interface, and it starts again.
 {
   config,
@@ -66,6 +67,12 @@ let
       fi
     '';
 
+  # Only that word makes it let go: a busy balancer that says nothing in time has not said it.
+  oneHolder = pkgs.writeShellScript "trivet-one-holder" ''
+    said=$(${pkgs.curl}/bin/curl --silent --output /dev/null --write-out '%{http_code}' --max-time 1 http://${trivet.local ports.localCheck}/healthz/holder)
+    [ "$said" != 409 ]
+  '';
+
   configuration = pkgs.writeText "keepalived.conf" ''
     global_defs {
       router_id ${self.name}
@@ -120,6 +127,16 @@ let
       user trivet-balancer trivet-balancer
     }
 
+    # Without a weight: a node that hears no adverts holds the addresses at any priority.
+    vrrp_script one_holder {
+      script "${oneHolder}"
+      interval ${toString failover.checkInterval}
+      timeout 5 # a busy machine is not a deaf one
+      rise 1
+      fall 1
+      user trivet-balancer trivet-balancer
+    }
+
     vrrp_instance trivet {
       # No node is master by birth.
       state BACKUP
@@ -142,6 +159,7 @@ let
         balancer_answers
         has_backends
         hears_others
+        one_holder
       }
       notify_master "${note} 1" root root
       notify_backup "${note} 0" root root

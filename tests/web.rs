@@ -561,3 +561,18 @@ fn what_a_reload_could_not_read_is_told_beforehand() {
     std::fs::remove_file(root.join("around.css")).unwrap();
     assert_eq!(check().0, 0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_balancer_that_asks_is_told_which_nodes_say_that_they_hold_the_address_and_a_visitor_is_not() {
+    let node = Node::new(&Authority::new(), "node1", Setup::default()).await;
+    let holders = async |fields: &str| {
+        let answer = node.ask("GET", "/healthz", fields, "").await.unwrap();
+        let said: Value = serde_json::from_str(&answer.body).unwrap();
+        said["holders"].as_object().map(|h| h.keys().cloned().collect::<Vec<_>>())
+    };
+    assert_eq!(holders("Trivet-Balancer: node1; holds\r\n").await.unwrap(), ["node1"]);
+    assert_eq!(holders("Trivet-Balancer: node2\r\n").await.unwrap(), ["node1"]);
+    // What came through a balancer came from a visitor.
+    assert_eq!(holders("X-Forwarded-For: 192.0.2.1\r\nTrivet-Balancer: node9; holds\r\n").await, None);
+    assert_eq!(holders("Trivet-Balancer: node1\r\n").await.unwrap(), [] as [&str; 0]);
+}

@@ -4,6 +4,7 @@
 pub mod config;
 pub mod gateway;
 mod local_check;
+mod one_holder;
 pub mod proxy;
 pub mod routes;
 pub mod run;

@@ -1,10 +1,15 @@
 //! What keepalived asks: does this balancer answer, has it a back end, and does it hear other nodes at all?
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::StatusCode;
+use metrics::counter;
 use tokio::net::TcpListener;
+use tokio::time::Instant;
 
+use super::one_holder::{Heard, to_yield_to};
+use super::status;
 use trivet_base::process::Shutdown;
 use trivet_base::telemetry::answers::{self, Answer, Answers};
 use trivet_proxy::upstream::HttpPool;
@@ -21,7 +26,42 @@ impl LocalCheck {
     /// `GET /healthz/others`: 503 when there are back ends on other nodes than `node`, and nothing is heard of any of them. A
     /// node that hears nobody may be the last one, or one whose network is at fault: it should have the virtual address
     /// only while nobody else wants it.
-    pub async fn serve(self, node: String, pools: Vec<Arc<HttpPool>>, shutdown: Shutdown) {
+    ///
+    /// `GET /healthz/holder`: 409 where another node, which this one does not hear, is to have the virtual `addresses` in its place
+    /// ([`one_holder`](super::one_holder)).
+    pub async fn serve(
+        self,
+        node: String,
+        addresses: Vec<IpAddr>,
+        pools: Vec<Arc<HttpPool>>,
+        shutdown: Shutdown,
+    ) {
+        let name = node.clone();
+        let holder = move |pools: &[Arc<HttpPool>]| {
+            let all: Vec<_> = pools.first().map(|pool| pool.backends().to_vec()).unwrap_or_default();
+            let said: Vec<_> = all.iter().map(|b| (b.heard_at(), b.answered_at(), b.detail())).collect();
+            let heard: Vec<_> = (all.iter().zip(&said))
+                .map(|(b, (at, answered, detail))| Heard {
+                    node: b.name(),
+                    at: *at,
+                    answer: answered.map(|answered| (answered, detail)),
+                })
+                .collect();
+            let holds = status::holds(&addresses);
+            match to_yield_to(&name, holds, &heard, Instant::now()) {
+                None => (StatusCode::OK, "ok\n"),
+                Some(other) => {
+                    counter!("trivet_address_yielded_total").increment(1);
+                    if holds {
+                        tracing::warn!(
+                            to = other,
+                            "another node holds the virtual address, which this one does not hear and a third does: letting go"
+                        );
+                    }
+                    (StatusCode::CONFLICT, "another node holds the address, and is to keep it\n")
+                }
+            }
+        };
         let others = move |pools: &[Arc<HttpPool>]| {
             // The first is that of the nodes; others may be anywhere.
             let all: Vec<_> = pools.first().map(|pool| pool.backends().to_vec()).unwrap_or_default();
@@ -43,6 +83,7 @@ impl LocalCheck {
                     (StatusCode::SERVICE_UNAVAILABLE, "no back end is up\n")
                 }
                 "/healthz/backends" => (StatusCode::OK, "ok\n"),
+                "/healthz/holder" => holder(&pools),
                 "/healthz/others" => others(&pools),
                 _ => return None,
             };

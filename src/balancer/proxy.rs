@@ -17,6 +17,7 @@ use trivet_http::request::Request;
 use trivet_http::steps::{self, Admitted};
 use trivet_http::strict;
 use trivet_pool::{NewBackend, Pool, PoolLimits, Scope, Spec};
+use trivet_proxy::check::Tell;
 use trivet_proxy::config::{Checked, Protocol};
 use trivet_proxy::exchange::Exchange;
 use trivet_proxy::upstream::{HttpPool, Upstream, UpstreamConfig};
@@ -200,8 +201,8 @@ impl Sites {
 }
 
 /// A pool of this name: its back ends reached by mutual TLS, each under its own name, or in plain text, with every time-out
-/// set. Reads the certificate files.
-pub fn pool(name: &str, web: &Web) -> Result<Arc<HttpPool>, ConfigError> {
+/// set; its checks `tell` them something. Reads the certificate files.
+pub fn pool(name: &str, web: &Web, tell: Option<&Tell>) -> Result<Arc<HttpPool>, ConfigError> {
     let client =
         web.tls.as_ref().map(|files| tls::client_config(files, &[web.protocol.alpn()])).transpose()?;
     let most_idle = web.max_idle_connections / web.backends.len().max(1);
@@ -216,6 +217,7 @@ pub fn pool(name: &str, web: &Web) -> Result<Arc<HttpPool>, ConfigError> {
             tls: tls.clone(),
             protocol: web.protocol,
             proxy_protocol: web.send_proxy_protocol,
+            tell: tell.cloned(),
         });
         let config = UpstreamConfig {
             address: b.address,

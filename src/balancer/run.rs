@@ -8,16 +8,19 @@ use super::config::{Config, Https};
 use super::gateway::{Gateway, Times};
 use super::local_check::LocalCheck;
 use super::proxy::{self, Balancer, Served, Sites};
-use super::status::{HttpStatus, Status};
+use super::status::{self, HttpStatus, Status};
 use futures_util::future::join_all;
+use http::HeaderValue;
 use trivet_base::config::ConfigError;
 use trivet_base::process::server::{Server, ServiceHandle};
 use trivet_base::process::workers::Workers;
 use trivet_base::process::{Failure, descriptors};
 use trivet_base::telemetry::{self, MetricsServer};
+use trivet_http::forwarded::TRIVET_BALANCER;
 use trivet_http::steps::{self, Policy, Position};
 use trivet_proxy::Engine;
 use trivet_proxy::admission::{Admission, Rules};
+use trivet_proxy::check::Tell;
 use trivet_proxy::server::{self as listeners, Connections, Endpoint, Limits, Serving};
 use trivet_proxy::upstream::{self, HttpPool};
 use trivet_tls::site::{PublicServer, SiteCertificates};
@@ -105,10 +108,13 @@ impl Http {
     fn prepare(config: &Config, https: &Https) -> Result<Self, ConfigError> {
         let public = SiteCertificates::load_beside(&config.certificates(), config.authority())?
             .server_config(&https.tls)?;
+        let tell = config.local_check.as_ref().and_then(|_| tell(config));
         let mut served = HashMap::new();
         let mut pools = Vec::new();
         for (name, _, web) in config.all_pools() {
-            let pool = proxy::pool(name, web)?;
+            // The nodes' web tiers hear who holds the address, and tell the others.
+            let tell = tell.as_ref().filter(|_| name == "web");
+            let pool = proxy::pool(name, web, tell)?;
             served.insert(name.to_owned(), Served { pool: pool.clone(), retries: web.retries });
             pools.push(pool);
         }
@@ -180,16 +186,26 @@ impl Http {
         if let Some(check) = &config.local_check {
             let socket = server.listen("local_check.listen", check.listen);
             let (node, shutdown) = (config.node.clone(), server.shutdown());
+            let addresses = config.virtual_addresses.clone();
             // It says that clients are answered, so it says nothing before they are.
             server.service("local check", &[serving], move |start| async move {
                 let (listener, entry) = socket.take_for_tokio()?;
                 start.ready();
-                LocalCheck(listener).serve(node, pools, shutdown).await;
+                LocalCheck(listener).serve(node, addresses, pools, shutdown).await;
                 drop(entry);
                 Ok(())
             });
         }
     }
+}
+
+/// What checks tell the nodes' web tiers: who asks, and whether this node holds the address.
+fn tell(config: &Config) -> Option<Tell> {
+    let addresses = Some(config.virtual_addresses.clone()).filter(|a| !a.is_empty())?;
+    let value = |text: String| HeaderValue::try_from(text).ok();
+    let (stands_by, holding) = (value(config.node.clone())?, value(format!("{}; holds", config.node))?);
+    let now = move || if status::holds(&addresses) { holding.clone() } else { stands_by.clone() };
+    Some((TRIVET_BALANCER, Arc::new(now)))
 }
 
 fn limits(config: &Config, https: &Https) -> Limits {

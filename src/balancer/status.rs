@@ -72,15 +72,26 @@ impl Status {
     }
 }
 
-/// Which of the virtual addresses an interface of this node carries now. On the loopback interface every node has them, to
-/// answer what was asked before they moved.
-fn held(addresses: &[IpAddr]) -> Value {
+/// The addresses of this node's interfaces. On the loopback interface every node has the virtual ones, to answer what was asked
+/// before they moved.
+fn here() -> Vec<IpAddr> {
     let interfaces = if_addrs::get_if_addrs().unwrap_or_default();
-    let here: Vec<IpAddr> = interfaces
+    interfaces
         .iter()
         .filter(|i| i.name != "lo" || i.ip().is_loopback())
         .map(if_addrs::Interface::ip)
-        .collect();
+        .collect()
+}
+
+/// Whether this node has one of the virtual addresses.
+pub fn holds(addresses: &[IpAddr]) -> bool {
+    let here = here();
+    addresses.iter().any(|a| here.contains(a))
+}
+
+/// Which of the virtual addresses this node has.
+fn held(addresses: &[IpAddr]) -> Value {
+    let here = here();
     addresses.iter().map(|a| json!({"address": a.to_string(), "held": here.contains(a)})).collect()
 }
 

@@ -28,6 +28,10 @@ pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// `Trivet-Hop`: set by a web tier that hands a request to another node's, so that it is handed on once only.
 pub const TRIVET_HOP: HeaderName = HeaderName::from_static("trivet-hop");
 
+/// `Trivet-Balancer`: in a check, the name of the node whose balancer asks, and `; holds` behind it when the node has a virtual
+/// address.
+pub const TRIVET_BALANCER: HeaderName = HeaderName::from_static("trivet-balancer");
+
 /// `X-SSL-Client-Verify`: `SUCCESS`, or `NONE` for a client that showed no certificate.
 pub const X_SSL_CLIENT_VERIFY: HeaderName = HeaderName::from_static("x-ssl-client-verify");
 /// `X-SSL-Client-S-DN`: the subject of its certificate (RFC 4514).
@@ -58,6 +62,7 @@ const OURS: &[&str] = &[
     "client-cert",
     "client-cert-chain",
     "trivet-hop",
+    "trivet-balancer",
     "x-client-cert",
     "x-client-ip",
     "x-cluster-client-ip",
@@ -84,6 +89,7 @@ const OURS: &[&str] = &[
 const REPLACED: &[&str] = &[
     "forwarded",
     "trivet-hop",
+    "trivet-balancer",
     "x-forwarded-for",
     "x-forwarded-host",
     "x-forwarded-port",

@@ -97,6 +97,10 @@ struct State {
     refused: bool,
     /// Its machine, if not it.
     heard: bool,
+    /// When it, or its machine, was last heard.
+    heard_at: Option<Instant>,
+    /// When it last answered a check.
+    answered_at: Option<Instant>,
     since: SystemTime,
     reason: String,
     detail: Value,
@@ -138,6 +142,8 @@ impl<T> Backend<T> {
             silent: 0,
             refused: false,
             heard: false,
+            heard_at: None,
+            answered_at: None,
             since: SystemTime::now(),
             reason: "not checked yet".into(),
             detail: Value::Null,
@@ -283,6 +289,16 @@ impl<T> Backend<T> {
         self.state.lock().detail.clone()
     }
 
+    /// When its checks last heard it, or its machine, by whatever sign.
+    pub fn heard_at(&self) -> Option<Instant> {
+        self.state.lock().heard_at
+    }
+
+    /// When it last answered a check; [`detail`](Self::detail) is what it said.
+    pub fn answered_at(&self) -> Option<Instant> {
+        self.state.lock().answered_at
+    }
+
     /// A request could not connect: out of use until its next good check that began after now.
     pub fn eject(&self, why: &str) {
         let mut state = self.state.lock();
@@ -343,6 +359,12 @@ impl<T> Backend<T> {
         counter!("trivet_backend_checks_total", "pool" => self.pool.to_string(), "backend" => self.spec.name.clone(), "result" => result)
             .increment(1);
         let mut state = self.state.lock();
+        if !matches!(verdict, Verdict::Silent(_)) {
+            state.heard_at = Some(Instant::now());
+        }
+        if matches!(verdict, Verdict::Good(_) | Verdict::Refused(..)) {
+            state.answered_at = state.heard_at;
+        }
         match verdict {
             Verdict::Good(detail) => {
                 state.detail = detail;

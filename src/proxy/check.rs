@@ -1,10 +1,13 @@
 //! The active checks of back ends, and of keepers.
 
+use std::borrow::Cow;
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use http::{HeaderName, HeaderValue};
 use serde_json::Value;
 
 use trivet_http::client::{Ask, Client, ClientError};
@@ -30,19 +33,33 @@ pub struct HttpCheck {
     client: Client,
     ask: Ask,
     expected: Expected,
+    tell: Option<Tell>,
 }
+
+/// A field whose value is another one each time.
+pub type Tell = (HeaderName, Arc<dyn Fn() -> HeaderValue + Send + Sync>);
 
 impl HttpCheck {
     /// Asks with `client`.
     pub fn new(client: Client, ask: Ask, expected: Expected) -> Self {
-        Self { client, ask, expected }
+        Self { client, ask, expected, tell: None }
+    }
+
+    /// Each request has this field as well.
+    pub fn telling(mut self, tell: Option<Tell>) -> Self {
+        self.tell = tell;
+        self
     }
 }
 
 #[async_trait]
 impl Check for HttpCheck {
     async fn check(&self, timeout: Duration) -> Verdict {
-        match self.client.ask(&self.ask, timeout).await {
+        let mut ask = Cow::Borrowed(&self.ask);
+        if let Some((name, value)) = &self.tell {
+            ask.to_mut().fields.insert(name.clone(), value());
+        }
+        match self.client.ask(&ask, timeout).await {
             Ok(answer) => {
                 let said = said(&answer.body);
                 let status = answer.status.as_u16();

@@ -13,4 +13,5 @@ pub mod site;
 pub mod store;
 pub mod upstreams;
 
+mod holders;
 mod send;

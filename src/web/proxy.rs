@@ -9,11 +9,12 @@ use metrics::counter;
 use serde_json::json;
 
 use super::files::{self, Decision};
+use super::holders::Holders;
 use super::send;
 use super::site::Site;
 use super::upstreams::{APP_HEALTH, Upstreams};
 use trivet_base::process::Shutdown;
-use trivet_http::forwarded::{TRIVET_HOP, X_FORWARDED_FOR};
+use trivet_http::forwarded::{TRIVET_BALANCER, TRIVET_HOP, X_FORWARDED_FOR};
 use trivet_http::head::RequestHead as _;
 use trivet_http::request::Request;
 use trivet_proxy::exchange::Exchange;
@@ -26,12 +27,13 @@ pub struct Web {
     site: Arc<Site>,
     upstreams: Arc<Upstreams>,
     node: String,
+    holders: Holders,
 }
 
 impl Web {
     /// The web tier of `node`.
     pub fn new(node: String, shutdown: Shutdown, site: Arc<Site>, upstreams: Arc<Upstreams>) -> Self {
-        Self { shutdown, site, upstreams, node }
+        Self { shutdown, site, upstreams, node, holders: Holders::default() }
     }
 
     fn health(&self, request: &Request, about_app: bool) -> Route {
@@ -43,6 +45,9 @@ impl Web {
         let body = if public {
             json!({"ok": good})
         } else {
+            if let Some(balancer) = request.first(&TRIVET_BALANCER) {
+                self.holders.note(balancer);
+            }
             let reason = if stopping { "draining" } else { "the app is down" };
             json!({
                 "ok": good,
@@ -50,6 +55,7 @@ impl Web {
                 "stopping": stopping,
                 "reason": if good { None } else { Some(reason) },
                 "app": self.upstreams.app_status(),
+                "holders": self.holders.ages(),
             })
         };
         Route::Answer(Answer {

@@ -49,6 +49,7 @@ impl Upstreams {
             tls: None,
             protocol: app.protocol,
             proxy_protocol: None,
+            tell: None,
         });
         let http2 = app.protocol == Protocol::Http2;
         let most_idle = app.max_idle_connections / (1 + config.peers.backends.len());
@@ -69,6 +70,7 @@ impl Upstreams {
                 tls: tls.clone(),
                 protocol: Protocol::Http1,
                 proxy_protocol: send_proxy_protocol,
+                tell: None,
             });
             let reached = UpstreamConfig { send_proxy_protocol, ..reach(b.address, tls) };
             backends.push(NewBackend {

@@ -49,7 +49,7 @@ async fn rfc9110_9_2_2_an_idempotent_request_that_was_broken_off_goes_to_another
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_back_end_that_breaks_every_request_off_is_asked_first_no_more_often_than_in_turn() {
-    let scene = Scene::tuned(3, "", "").await;
+    let scene = Scene::tuned(3, "", "outliers = { errors = 0 }").await;
     scene.origins[0].waits();
     let breaks_off = async {
         loop {

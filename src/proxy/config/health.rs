@@ -12,7 +12,7 @@ use rustls::pki_types::ServerName;
 use serde::Deserialize;
 
 use super::Protocol;
-use crate::check::{Expected, HttpCheck, TcpCheck};
+use crate::check::{Expected, HttpCheck, TcpCheck, Tell};
 use trivet_base::config::Invalid;
 use trivet_http::client::{Ask, Client, Target};
 use trivet_http::proxy_protocol;
@@ -119,6 +119,8 @@ pub struct Checked {
     pub protocol: Protocol,
     /// What every connection begins with.
     pub proxy_protocol: Option<proxy_protocol::Version>,
+    /// What it is told with each check.
+    pub tell: Option<Tell>,
 }
 
 impl HealthConfig {
@@ -151,7 +153,7 @@ impl HealthConfig {
         if checked.protocol == Protocol::Http2 {
             client = client.with_http2();
         }
-        Arc::new(HttpCheck::new(client, self.ask(), self.expected()))
+        Arc::new(HttpCheck::new(client, self.ask(), self.expected()).telling(checked.tell))
     }
 
     fn ask(&self) -> Ask {
