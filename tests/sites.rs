@@ -130,8 +130,11 @@ async fn the_first_route_that_is_for_a_request_says_what_is_done() {
     assert_eq!((robots.status, &*robots.body), (200, "User-agent: *\n"));
     assert_eq!(robots.field("content-type").unwrap(), "text/plain; charset=utf-8");
     // However it is written.
-    for path in ["/admin", "/admin/x?y", "/%61dmin", "//admin//x", "/x%2F..%2Fadmin"] {
+    for path in ["/admin", "/admin/x?y", "/%61dmin", "//admin//x", "/admin%2Fx"] {
         assert_eq!(two.get(SITE, path).await.status, 403, "{path}");
+    }
+    for path in ["/x%2F..%2Fadmin", "/api/..%2Fadmin", "/x/..;/admin"] {
+        assert_eq!(two.get(SITE, path).await.status, 400, "{path}");
     }
     assert_eq!(two.get(SITE, "/administration").await.status, 200);
     // The back end is asked for another path; the log has the one that was asked for.
@@ -236,6 +239,38 @@ async fn what_cannot_be_meant_is_refused_with_place_and_remedy() {
         ("answer = { file = \"x\" }", "routes[0].answer.file: \"x\" is not an absolute path"),
         ("path_prefx = \"/a\"\nrefuse = 403", "unknown field `path_prefx`"),
         (
+            "path_prefix = \"/a%20b\"\nrefuse = 403",
+            "routes[0].path_prefix: \"/a%20b\" has an octet written by %: paths are compared decoded",
+        ),
+        ("methods = [\"get\"]\nrefuse = 403", "routes[0].methods: \"get\" is no method that is served"),
+        (
+            "redirect = { to = \"https://$query\" }",
+            "routes[0].redirect.to: \"https://$query\" lets clients choose",
+        ),
+        (
+            "redirect = { to = \"https://www.foobar.com$client\" }",
+            "routes[0].redirect.to: \"https://www.foobar.com$client\" lets clients choose",
+        ),
+        ("redirect = { to = \"https://\" }", "routes[0].redirect.to: \"https://\" has no host"),
+        (
+            "path_pattern = \"^/(.*)\"\nredirect = { to = \"https:///$1\" }",
+            "routes[0].redirect.to: \"https:///$1\" has no host",
+        ),
+        (
+            "redirect = { to = \"https://x.example:99999/\" }",
+            "has no host that it could lead to, or no such port",
+        ),
+        ("rewrite = \"/x y\"", "routes[0].rewrite: has characters that no target has"),
+        ("rewrite = \"/x#y\"", "routes[0].rewrite: has characters that no target has"),
+        ("rewrite = \"/x\\r\\ny\"", "routes[0].rewrite: has characters that no target has"),
+        ("rewrite = \"/x/../y\"", "routes[0].rewrite: \"/x/../y\" has dot segments"),
+        ("answer = { status = 204, content = \"x\" }", "routes[0].answer: has content, which 204 has not"),
+        ("name = \"a b\"\nrefuse = 403", "routes[0].name: is no name"),
+        (
+            "name = \"2\"\npath = \"/a\"\nrefuse = 403\n[[routes]]\npath = \"/b\"\nrefuse = 403",
+            "routes: \"2\"",
+        ),
+        (
             "path_prefix = \"/a\"\nrefuse = 403\n[[routes]]\npath = \"/a/b\"\nrefuse = 404",
             "routes[1]: is never reached: routes[0] is for every request",
         ),
@@ -253,6 +288,11 @@ async fn what_cannot_be_meant_is_refused_with_place_and_remedy() {
             "sites.shop.names: \"www.foobar.com\" is a name of the site main",
         ),
         ("names = [\"shop.example\"]", "names = [\"a b\"]", "sites.shop.names: \"a b\" is no host name"),
+        (
+            "names = [\"shop.example\"]",
+            "names = [\"shop.example.\"]",
+            "sites.shop.names: \"shop.example.\" is known without the dot at its end",
+        ),
         ("[sites.shop]", "[sites.main]", "sites.main: \"main\" is another's name already"),
         ("[pools.shop]", "[pools.web]", "pools.web: \"web\" is another's name already"),
         (
@@ -288,4 +328,17 @@ fn the_example_of_the_document_is_good() {
     let config = authority.write("example.toml", &format!("node = \"node1\"\n{top}{sections}{rest}"));
     let (code, said) = call(&["--config", config.to_str().unwrap(), "--check"]);
     assert_eq!(code, 0, "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_file_is_not_waited_for() {
+    let two = two("", "").await;
+    let pipe = two.authority.path("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let text = std::fs::read_to_string(two.authority.path("balancer.toml")).unwrap();
+    let route = format!("[[routes]]\npath = \"/a\"\nanswer = {{ file = {pipe:?} }}\n");
+    let config = two.authority.write("pipe.toml", &format!("{text}\n{route}"));
+    let (code, said) = call(&["--config", config.to_str().unwrap(), "--check-files"]);
+    assert_eq!(code, 64, "{said}");
+    assert!(said.contains("pipe: is no regular file"), "{said}");
 }

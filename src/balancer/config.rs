@@ -240,6 +240,12 @@ impl Config {
             let main = if self.aliases.is_empty() { "https.server_names" } else { "aliases" };
             let key = if site.key.is_empty() { main.to_owned() } else { format!("{}names", site.key) };
             for name in site.names.iter().chain(&site.aliases) {
+                if name.ends_with('.') {
+                    return Invalid::err(
+                        key,
+                        format_args!("\"{name}\" is known without the dot at its end: leave it out"),
+                    );
+                }
                 if trivet_tls::server_name(name).is_none() {
                     return Invalid::err(key, format_args!("\"{name}\" is no host name"));
                 }
@@ -257,7 +263,7 @@ impl Config {
                 let key = if site.key.is_empty() { "web".into() } else { format!("{}pool", site.key) };
                 return Invalid::err(key, format_args!("there is no pool \"{}\"", site.pool));
             }
-            sites::rules(site.routes, &format!("{}routes", site.key), site.name, &site.names, &(), is_pool)?;
+            sites::rules(site, &(), is_pool)?;
         }
         match &self.default_site {
             Some(name) if !sites.iter().any(|site| site.name == name) => {
@@ -357,7 +363,7 @@ impl Validate for Config {
             trivet_tls::client_config(files, &[])?;
         }
         for site in self.all_sites() {
-            let rules = sites::rules(site.routes, "routes", site.name, &site.names, &(), |_| Some(()));
+            let rules = sites::rules(&site, &(), |_| Some(()));
             rules.map_err(|e| ConfigError::at("", e.key, e.reason))?.read_files()?;
         }
         Ok(())

@@ -177,9 +177,7 @@ impl Sites {
             let pool = |name: &str| pools.get(name).cloned();
             let missing = || ConfigError::at("", format!("{}pool", site.key), "there is no such pool");
             let served = pool(&site.pool).ok_or_else(missing)?;
-            let key = format!("{}routes", site.key);
-            let mut rules =
-                rules(site.routes, &key, site.name, &site.names, &served, pool).map_err(invalid)?;
+            let mut rules = rules(&site, &served, pool).map_err(invalid)?;
             rules.read_files()?;
             let name = site.names.first().cloned().unwrap_or_default();
             let made = Arc::new(Site { name, served, rules });

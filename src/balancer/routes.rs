@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderValue, StatusCode};
+use http::{HeaderValue, Method, StatusCode};
 
 use condition::{Asked, Condition};
 use path::{PathRule, readable};
@@ -120,12 +120,13 @@ impl<P> Rules<P> {
         })
     }
 
-    /// The first redirect that surely leads back to itself, by itself or by others, on a site that answers to `names`.
-    pub fn leads_to_itself(&self, names: &[String]) -> Option<usize> {
+    /// The first redirect that surely leads back to itself, by itself or by others, on a site that answers to `names`, to the first of
+    /// which its `aliases` lead.
+    pub fn leads_to_itself(&self, names: &[String], aliases: &[String]) -> Option<usize> {
         (0..self.all.len()).find(|first| {
             let mut at = *first;
             let mut seen = vec![at];
-            while let Some(next) = self.leads_to(at, names) {
+            while let Some(next) = self.leads_to(at, names, aliases) {
                 if seen.contains(&next) {
                     // Only those of the circle are at fault.
                     return next == *first;
@@ -138,10 +139,18 @@ impl<P> Rules<P> {
     }
 
     /// The rule that answers where a redirect surely leads.
-    fn leads_to(&self, number: usize, names: &[String]) -> Option<usize> {
+    fn leads_to(&self, number: usize, names: &[String], aliases: &[String]) -> Option<usize> {
         let rule = &self.all[number];
-        let Action::Redirect { to, .. } = &rule.action else { return None };
-        let (host, path, is_all) = to.destination();
+        let Action::Redirect { to, status } = &rule.action else { return None };
+        // What follows is a GET (RFC 9110 section 15.4), which the rule is not for.
+        let becomes_get = matches!(status.as_u16(), 301..=303) && !rule.when.methods.is_empty();
+        if becomes_get && !rule.when.methods.contains(&Method::GET) {
+            return None;
+        }
+        let (mut host, path, is_all) = to.destination();
+        if host.as_ref().is_some_and(|host| aliases.contains(host)) {
+            host = names.first().cloned();
+        }
         if host.as_ref().is_some_and(|host| !names.contains(host)) {
             return None;
         }
@@ -160,7 +169,11 @@ impl<P> Rules<P> {
                     .is_some_and(|rest| rest.first() == Some(&b'/')),
                 Some(PathRule::Exact(_) | PathRule::Pattern(_)) => to.is_where_it_came_from(),
             };
-            return (own && here(&rule.when) && rule.when.query.is_empty()).then_some(number);
+            // One before it may take some of what is below.
+            let may_take =
+                |when: &Condition| when.path.as_ref().is_none_or(|rule| rule.may_be_below(path.as_bytes()));
+            let is_first = !self.all[..number].iter().any(|other| may_take(&other.when));
+            return (own && is_first && here(&rule.when) && rule.when.query.is_empty()).then_some(number);
         }
         let readable = readable(&path);
         let next = self.of_path(&readable).find(|number| {
@@ -176,6 +189,10 @@ impl<P> Rules<P> {
 
 fn read_file(file: &Path) -> io::Result<Bytes> {
     const MOST: u64 = 1 << 20;
+    // A pipe would be waited for, for ever.
+    if !std::fs::metadata(file)?.is_file() {
+        return Err(io::Error::other("is no regular file"));
+    }
     let mut octets = Vec::new();
     File::open(file)?.take(MOST + 1).read_to_end(&mut octets)?;
     if octets.len() as u64 > MOST {

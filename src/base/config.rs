@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -264,7 +264,22 @@ pub fn networks<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<IpNet>, D::Err
     texts.iter().map(|text| network(text).map_err(serde::de::Error::custom)).collect()
 }
 
+/// One of IPv4 that is written as one of IPv6 (`::ffff:10.0.0.0/104`, RFC 4291 section 2.5.5.2): addresses are compared as IPv4.
+fn unmapped(net: IpNet) -> IpNet {
+    match net {
+        IpNet::V6(six) if six.prefix_len() >= 96 => {
+            let four = six.addr().to_ipv4_mapped();
+            four.and_then(|four| Ipv4Net::new(four, six.prefix_len() - 96).ok()).map_or(net, IpNet::V4)
+        }
+        _ => net,
+    }
+}
+
 fn network(text: &str) -> Result<IpNet, String> {
+    network_as_written(text).map(unmapped)
+}
+
+fn network_as_written(text: &str) -> Result<IpNet, String> {
     if let Ok(address) = text.parse::<IpAddr>() {
         return Ok(IpNet::from(address));
     }

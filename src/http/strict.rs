@@ -128,21 +128,34 @@ fn strip_scheme(text: &str) -> Option<(&'static str, &str)> {
     })
 }
 
-/// Whether a path has a segment that is `.` or `..`, plain or percent-encoded. Browsers and curl resolve these before
-/// they send; what still carries them looks for a server that resolves them differently from its proxy.
+/// Whether a path has a segment that is `.` or `..`, for whichever server reads it: plain or percent-encoded, between slashes that
+/// are encoded, between backslashes (Windows), or with parameters behind it (`..;`, servlet containers). Browsers and curl resolve
+/// the plain ones before they send; what still carries any of them looks for a server that resolves them differently from its proxy.
 pub fn has_dot_segments(path: &str) -> bool {
-    path.as_bytes().split(|b| *b == b'/').any(|segment| {
-        let mut rest = segment;
-        let mut dots = 0;
-        loop {
-            rest = match rest {
-                [b'.', rest @ ..] | [b'%', b'2', b'e' | b'E', rest @ ..] => rest,
-                _ => break,
-            };
-            dots += 1;
+    let mut rest = path.as_bytes();
+    // Of the segment so far; none once it has something else.
+    let mut dots = Some(0_u8);
+    loop {
+        let octet = match rest {
+            [] => b'/',
+            [b'%', b'2', b'e' | b'E', ..] => b'.',
+            [b'%', b'2', b'f' | b'F', ..] => b'/',
+            [b'%', b'5', b'c' | b'C', ..] => b'\\',
+            [b'%', b'3', b'b' | b'B', ..] => b';',
+            [octet, ..] => *octet,
+        };
+        match (octet, dots) {
+            (b'/' | b'\\' | b';', Some(1 | 2)) => return true,
+            (b'/' | b'\\', _) => dots = Some(0),
+            (b'.', Some(n)) => dots = (n < 2).then_some(n + 1),
+            _ => dots = None,
         }
-        rest.is_empty() && (dots == 1 || dots == 2)
-    })
+        rest = match rest {
+            [] => return false,
+            [b'%', _, _, rest @ ..] if octet != b'%' => rest,
+            [_, rest @ ..] => rest,
+        };
+    }
 }
 
 /// A host with an optional port (RFC 9110 section 7.2): the host in lower case, brackets of an IPv6 address kept, and the port

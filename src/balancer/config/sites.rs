@@ -10,12 +10,13 @@ use ipnet::IpNet;
 use regex::bytes::{Regex, RegexBuilder};
 use serde::Deserialize;
 
-use super::defaults;
+use super::{AnySite, defaults, named};
 use crate::routes::condition::Condition;
 use crate::routes::path::PathRule;
 use crate::routes::template::Template;
 use crate::routes::{Action, Rule, Rules};
 use trivet_base::config::{self, Invalid};
+use trivet_http::strict;
 use trivet_proxy::exchange::RouteMeter;
 use trivet_tls::options::CertificateFiles;
 
@@ -136,25 +137,28 @@ impl Site {
     }
 }
 
-/// The rules of a site that answers to `names` and is called `site`. `pool` finds what serves by a pool's name; `key` is where the
-/// routes stand.
+/// The rules of a site. `pool` finds what serves by a pool's name; `own` serves what says nothing of one.
 pub fn rules<P: Clone>(
-    routes: &[Route],
-    key: &str,
-    site: &str,
-    names: &[String],
+    site: &AnySite<'_>,
     own: &P,
     pool: impl Fn(&str) -> Option<P>,
 ) -> Result<Rules<P>, Invalid> {
+    let (routes, names, key) = (site.routes, &site.names, &format!("{}routes", site.key));
     let mut all = Vec::with_capacity(routes.len());
+    // One without a name has its number.
+    let mut called = Vec::with_capacity(routes.len());
     for (number, route) in routes.iter().enumerate() {
         let key = format!("{key}[{number}]");
+        if let Some(name) = &route.name {
+            named(&format!("{key}.name"), name, "/")?;
+        }
         let name = route.name.clone().unwrap_or_else(|| (number + 1).to_string());
+        called.push(name.clone());
         let when = route.condition(&key, names)?;
         let action = route.action(&key, &when, own, &pool)?;
-        all.push(Rule { meter: RouteMeter::new(format!("{site}/{name}")), when, action });
+        all.push(Rule { meter: RouteMeter::new(format!("{}/{name}", site.name)), when, action });
     }
-    config::unique(key, routes.iter().filter_map(|r| r.name.as_deref()))?;
+    config::unique(key, called.iter().map(String::as_str))?;
     let rules = Rules::new(all);
     if let Some((later, earlier)) = rules.shadowed() {
         return Invalid::err(
@@ -164,7 +168,7 @@ pub fn rules<P: Clone>(
             ),
         );
     }
-    if let Some(number) = rules.leads_to_itself(names) {
+    if let Some(number) = rules.leads_to_itself(names, &site.aliases) {
         return Invalid::err(
             format!("{key}[{number}].redirect.to"),
             "leads to a path that the same route sends there again, for ever; lead elsewhere, or narrow the route",
@@ -186,9 +190,11 @@ impl Route {
             Method::from_bytes(text.as_bytes())
                 .ok()
                 .filter(|m| *m != Method::CONNECT && *m != Method::TRACE)
+                // RFC 9110 section 9.1: "get" is another method than "GET", and nobody sends it.
+                .filter(|_| !text.contains(|c: char| c.is_ascii_lowercase()))
                 .ok_or_else(|| Invalid {
                     key: format!("{key}.methods"),
-                    reason: format!("\"{text}\" is no method that is served"),
+                    reason: format!("\"{text}\" is no method that is served; they are written in capitals"),
                 })
         });
         let fields = self.fields.iter().map(|(name, value)| {
@@ -230,6 +236,14 @@ impl Route {
                 return Invalid::err(
                     key,
                     format_args!("\"{text}\" has more than a path; `query` is for parameters"),
+                );
+            }
+            if has_escape(text) {
+                return Invalid::err(
+                    key,
+                    format_args!(
+                        "\"{text}\" has an octet written by %: paths are compared decoded, so write the octet itself"
+                    ),
                 );
             }
             // Nothing that is compared is like that: it could never match.
@@ -309,6 +323,18 @@ impl Route {
             Some(text) if !text.starts_with(['/', '$']) => {
                 return Invalid::err(format!("{key}.rewrite"), format_args!("\"{text}\" is no path"));
             }
+            Some(text) if !is_written_well(text) || text.contains('#') => {
+                return Invalid::err(
+                    format!("{key}.rewrite"),
+                    "has characters that no target has; encode them by %",
+                );
+            }
+            Some(text) if strict::has_dot_segments(strict::path_of(text)) => {
+                return Invalid::err(
+                    format!("{key}.rewrite"),
+                    format_args!("\"{text}\" has dot segments, which are refused"),
+                );
+            }
             Some(text) => Some(template("rewrite", text)?),
         };
         Ok(Action::Pool { to, rewrite })
@@ -339,8 +365,14 @@ impl Redirect {
                 ),
             );
         }
-        if self.to.contains(|c: char| c.is_control() || c.is_whitespace() || !c.is_ascii()) {
+        if !is_written_well(&self.to) {
             return Invalid::err(key, "has characters that no address has; encode them by %");
+        }
+        if !to.has_host() {
+            return Invalid::err(
+                key,
+                format_args!("\"{}\" has no host that it could lead to, or no such port", self.to),
+            );
         }
         Ok(to)
     }
@@ -368,9 +400,24 @@ impl FixedAnswer {
             return Invalid::err(format!("{key}.content_type"), "is no value of a field");
         };
         let status = status(&format!("{key}.status"), self.status, 200..=599)?;
+        // RFC 9110 sections 15.3.5, 15.3.6 and 15.4.5.
+        if matches!(self.status, 204 | 205 | 304) && (self.content.is_some() || self.file.is_some()) {
+            return Invalid::err(key, format_args!("has content, which {} has not", self.status));
+        }
         let content = Bytes::from(self.content.clone().unwrap_or_default());
         Ok(Action::Answer { status, content_type, content, file: self.file.clone() })
     }
+}
+
+/// Whether it has nothing that cannot stand in an address.
+fn is_written_well(text: &str) -> bool {
+    !text.contains(|c: char| c.is_control() || c.is_whitespace() || !c.is_ascii())
+}
+
+/// Whether it has an octet written as `%41`.
+fn has_escape(text: &str) -> bool {
+    let is_hex = |b: &u8| b.is_ascii_hexdigit();
+    text.as_bytes().windows(3).any(|w| w[0] == b'%' && w[1..].iter().all(is_hex))
 }
 
 fn pattern(key: &str, text: &str) -> Result<Regex, Invalid> {

@@ -71,7 +71,7 @@ impl Condition {
         let path = match (&self.path, &other.path) {
             (None, _) => true,
             (Some(one), Some(other)) => one.covers(other),
-            (Some(PathRule::Prefix(prefix)), None) => prefix.is_empty(),
+            // OPTIONS of the whole server has no path.
             (Some(_), None) => false,
         };
         let clients = self.clients.is_empty()

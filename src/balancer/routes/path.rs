@@ -81,6 +81,15 @@ impl PathRule {
         }
     }
 
+    /// Whether it may be for a path that begins like this.
+    pub fn may_be_below(&self, beginning: &[u8]) -> bool {
+        match self {
+            Self::Exact(path) => path.starts_with(beginning),
+            Self::Prefix(prefix) => prefix.starts_with(beginning) || beginning.starts_with(prefix),
+            Self::Pattern(_) => true,
+        }
+    }
+
     /// Whether it is surely for every path that `other` is for.
     pub fn covers(&self, other: &Self) -> bool {
         match (self, other) {

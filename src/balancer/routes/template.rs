@@ -165,7 +165,12 @@ impl Template {
             Some((_, rest)) => rest.split_at(rest.find('/').unwrap_or(rest.len())),
             None => ("*", &*text),
         };
-        let host = strict::host_and_port(host).map(|(host, _)| host).filter(|_| host != "*");
+        let own_port = if text.starts_with("http://") { 80 } else { 443 };
+        let host = strict::host_and_port(host).filter(|_| host != "*").map(|(host, port)| match port {
+            // Who listens there, nobody knows.
+            Some(port) if port != own_port => format!("{host}:{port}"),
+            _ => host,
+        });
         let path = strict::path_of(path);
         let is_all = is_all || text.contains('?');
         (host, if path.is_empty() && is_all { "/".into() } else { path.into() }, is_all)
@@ -183,29 +188,48 @@ impl Template {
         before.is_empty() && matches!(first, Some(Variable::Path | Variable::Target))
     }
 
-    /// Whether a group of the pattern would be a part of the host that it leads to, which its client could then choose:
-    /// `https://www.foobar.com$1` may become `https://www.foobar.com.example.net`.
+    /// Whether a piece of the request would be a part of the host that it leads to, which its client could then choose:
+    /// `https://www.foobar.com$1` may become `https://www.foobar.com.example.net`. The host that was asked for may be all of it.
     pub fn lets_clients_choose_the_host(&self) -> bool {
         let mut before = String::new();
         for piece in &self.0 {
+            let authority = before.split_once("://").map_or(&*before, |(_, rest)| rest);
+            let is_in_authority = !before.starts_with('/') && !authority.contains(['/', '?', '#']);
             match piece {
                 Piece::Text(text) => before.push_str(text),
-                Piece::Variable(Variable::Group(_)) => {
-                    return !before.starts_with('/')
-                        && before.split_once("://").is_none_or(|(_, rest)| !rest.contains('/'));
-                }
-                Piece::Variable(Variable::Path | Variable::Target | Variable::Rest) => before.push('/'),
-                Piece::Variable(_) => before.push('x'),
+                _ if !is_in_authority => return false,
+                Piece::Variable(Variable::Path | Variable::Target | Variable::Rest) => return false,
+                Piece::Variable(Variable::Scheme) if before.is_empty() => before.push_str("https"),
+                Piece::Variable(Variable::Host) if before.ends_with("://") => before.push('h'),
+                Piece::Variable(_) => return true,
             }
         }
         false
+    }
+
+    /// Whether the host that it leads to, where it is written, is one, with a port that is one.
+    pub fn has_host(&self) -> bool {
+        match &*self.0 {
+            [Piece::Text(text), rest @ ..] => text.split_once("://").is_none_or(|(_, after)| {
+                let authority = &after[..after.find(['/', '?', '#']).unwrap_or(after.len())];
+                let is_variable = authority.is_empty() && after.is_empty() && !rest.is_empty();
+                is_variable || strict::host_and_port(authority).is_some()
+            }),
+            [Piece::Variable(Variable::Scheme), Piece::Text(text), rest @ ..] => {
+                let after = text.strip_prefix("://").unwrap_or(text);
+                let authority = &after[..after.find(['/', '?', '#']).unwrap_or(after.len())];
+                (authority.is_empty() && after.is_empty() && !rest.is_empty())
+                    || strict::host_and_port(authority).is_some()
+            }
+            _ => true,
+        }
     }
 
     /// Whether it says itself what becomes of the query.
     pub fn has_query(&self) -> bool {
         self.0.iter().any(|piece| match piece {
             Piece::Text(text) => text.contains('?'),
-            Piece::Variable(variable) => *variable == Variable::Target,
+            Piece::Variable(variable) => matches!(variable, Variable::Target | Variable::Query),
         })
     }
 
@@ -261,6 +285,8 @@ impl Variable {
         match self {
             Self::Host => out.push_str(&admitted.shown_host()),
             Self::Scheme => out.push_str(admitted.scheme),
+            // OPTIONS of the whole server has no path (RFC 9112 section 3.2.4).
+            Self::Path | Self::Target if admitted.target == "*" => out.push('/'),
             Self::Path => out.push_str(admitted.path()),
             Self::Query => out.push_str(query_of(&admitted.target).unwrap_or_default()),
             Self::Target => out.push_str(&admitted.target),
@@ -335,7 +361,15 @@ mod tests {
             ("$scheme://$1/", true),
             ("https://www.foobar.com/$1", false),
             ("https://$host/$1", false),
-            ("https://$host$rest$1", false),
+            ("https://$host$rest", false),
+            ("https://$query", true),
+            ("https://www.foobar.com$query", true),
+            ("$scheme://$query/x", true),
+            ("https://www.foobar.com$client/", true),
+            ("https://$host$request_id", true),
+            ("https://www.foobar.com?next=$1", false),
+            ("https://www.foobar.com#$1", false),
+            ("https://www.foobar.com$target", false),
             ("/$1", false),
             ("https://$host", false),
         ] {

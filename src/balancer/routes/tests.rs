@@ -107,7 +107,8 @@ fn a_rule_that_nothing_reaches_is_found_with_the_one_before_it() {
         (vec![prefix("/a"), exact("/b"), post.clone()], Some((2, 0))),
         (vec![post.clone(), prefix("/a")], None),
         (vec![Condition::default(), exact("/b")], Some((1, 0))),
-        (vec![prefix("/"), Condition::default()], Some((1, 0))),
+        // Of which OPTIONS * is left for the second.
+        (vec![prefix("/"), Condition::default()], None),
         (vec![local("10.0.0.0/8"), local("10.1.0.0/16")], Some((1, 0))),
         (vec![local("10.1.0.0/16"), local("10.0.0.0/8")], None),
         (vec![local("10.0.0.0/8"), Condition::default()], None),
@@ -185,9 +186,23 @@ fn a_redirect_that_comes_back_is_found() {
         ),
         (vec![to(path("^/u/(.*)$"), "/v/$1")], None),
         (vec![to(path("^/u/"), "https://$host$path")], Some(0)),
+        // One before it takes what is below, or some of it.
+        (vec![rule("", prefix("/a/latest")), to(prefix("/a"), "/a/latest$rest")], None),
+        (vec![rule("", prefix("/new")), to(any(), "/new$path")], None),
+        (vec![rule("", exact("/a/b/c")), to(prefix("/a"), "/a/b$rest")], None),
+        (vec![rule("", prefix("/other")), to(prefix("/a"), "/a/b$rest")], Some(1)),
+        // What was posted is asked for by GET.
+        (vec![to(Condition { methods: vec![Method::POST], ..exact("/form") }, "/form")], None),
+        (vec![to(Condition { methods: vec![Method::GET], ..exact("/form") }, "/form")], Some(0)),
+        // Who listens at another port is not known; an alias leads here.
+        (vec![to(exact("/x"), "https://www.foobar.com:9443/x")], None),
+        (vec![to(exact("/x"), "https://www.foobar.com:443/x")], Some(0)),
+        (vec![to(exact("/x"), "https://foobar.com/x")], Some(0)),
+        (vec![to(any(), "https://foobar.com$target")], Some(0)),
     ] {
         let shown = format!("{rules:?}");
         let names = ["www.foobar.com".to_owned(), "m.foobar.com".to_owned()];
-        assert_eq!(Rules::new(rules).leads_to_itself(&names), expected, "{shown}");
+        let aliases = ["foobar.com".to_owned()];
+        assert_eq!(Rules::new(rules).leads_to_itself(&names, &aliases), expected, "{shown}");
     }
 }

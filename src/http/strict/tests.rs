@@ -38,10 +38,33 @@ fn rfc9112_3_2_4_asterisk_is_for_options() {
 
 #[test]
 fn rfc3986_6_2_2_3_dot_segments_are_refused() {
-    for path in ["/..", "/a/../b", "/./", "/%2e%2E/x", "/a/.%2e", "/%2e"] {
+    let hidden = [
+        "/x%2F..%2Fadmin",
+        "/a/..%2f",
+        "/x\\..\\admin",
+        "/x%5C..%5cadmin",
+        "/a/..;/b",
+        "/x/..%3B/b",
+        "/.;x=1/b",
+    ];
+    for path in ["/..", "/a/../b", "/./", "/%2e%2E/x", "/a/.%2e", "/%2e"].iter().chain(&hidden) {
         assert!(has_dot_segments(path), "{path}");
     }
-    for path in ["/", "/a..b", "/...", "/.well-known/x", "/a/%2ehidden", "/a.b/.c", "/%2x"] {
+    for path in [
+        "/",
+        "/a..b",
+        "/...",
+        "/.well-known/x",
+        "/a/%2ehidden",
+        "/a.b/.c",
+        "/%2x",
+        "/a;..",
+        "/...;/x",
+        "/a%2F.b",
+        "/%252e%252e/",
+        "/%",
+        "/a%2",
+    ] {
         assert!(!has_dot_segments(path), "{path}");
     }
     assert_eq!(read(Method::GET, "/a/../b"), Err(Refusal::DotSegments));
