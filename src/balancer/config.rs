@@ -21,7 +21,7 @@ pub mod sites;
 
 pub use database::{Database, KeeperHealth, Member};
 pub use listeners::{Http, Https};
-pub use pools::Web;
+pub use pools::{HashKey, Web};
 pub use sites::{Route, Site};
 
 /// The whole file. HTTP needs `[https]` and `[web]`; the gateway needs `[database]`; a process runs either or both.

@@ -1,14 +1,15 @@
 //! HTTP balancing: what a balancer adds to the engine.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, LOCATION};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, COOKIE, HeaderValue, LOCATION};
 use http::{Method, StatusCode};
 
 use super::config::sites::rules;
-use super::config::{Config, Web};
+use super::config::{Config, HashKey, Web};
 use super::routes::template::Found;
 use super::routes::{self, Action, Rule, Rules};
 use trivet_base::config::{ConfigError, Invalid};
@@ -16,6 +17,7 @@ use trivet_http::head::RequestHead as _;
 use trivet_http::request::Request;
 use trivet_http::steps::{self, Admitted};
 use trivet_http::strict;
+use trivet_pool::balance::hash_of;
 use trivet_pool::{NewBackend, Pool, PoolLimits, Scope, Spec};
 use trivet_proxy::check::Tell;
 use trivet_proxy::config::{Checked, Protocol};
@@ -63,19 +65,23 @@ impl Service for Balancer {
         if is_alias {
             let location = format!("{}://{}{}", admitted.scheme, site.address(admitted), target(admitted));
             let moved = steps::moved_for_ever(request.method());
-            return elsewhere(moved, &location).map_or_else(|| site.serve(None), Route::Answer);
+            return elsewhere(moved, &location)
+                .map_or_else(|| site.serve((request, admitted)), Route::Answer);
         }
-        let Some((rule, found)) = site.rules.find(request, admitted) else { return site.serve(None) };
-        let route = answer(rule, &found, admitted);
+        let Some((rule, found)) = site.rules.find(request, admitted) else {
+            return site.serve((request, admitted));
+        };
+        let route = answer(rule, &found, (request, admitted));
         exchange.route = Some(rule.meter.clone());
         route
     }
 }
 
 /// What a rule does with a request.
-fn answer(rule: &Rule<Served>, found: &Found, admitted: &Admitted) -> Route {
+fn answer(rule: &Rule<Served>, found: &Found, asked: Asked<'_>) -> Route {
+    let (_, admitted) = asked;
     match &rule.action {
-        Action::Pool { to, rewrite: None } => to.serve(None),
+        Action::Pool { to, rewrite: None } => to.serve(asked, None),
         Action::Pool { to, rewrite: Some(rewrite) } => {
             let target = routes::rewritten(rewrite, admitted, found);
             // Admission has seen another path.
@@ -84,7 +90,7 @@ fn answer(rule: &Rule<Served>, found: &Found, admitted: &Admitted) -> Route {
                     StatusCode::BAD_REQUEST,
                     format!("{}: dot segments after its rewrite", rule.meter.name()),
                 ),
-                false => to.serve(Some(target)),
+                false => to.serve(asked, Some(target)),
             }
         }
         Action::Redirect { to, status } => {
@@ -120,19 +126,45 @@ fn target(admitted: &Admitted) -> &str {
     if admitted.target == "*" { "/" } else { &admitted.target }
 }
 
+/// A request, and what was made of it.
+type Asked<'a> = (&'a Request, &'a Admitted);
+
+/// The number of what decides where a request goes; none where the request does not have it.
+fn hash(key: &HashKey, (request, admitted): Asked<'_>) -> Option<u64> {
+    match key {
+        HashKey::Client => match admitted.client {
+            IpAddr::V4(four) => Some(hash_of(&four.octets())),
+            IpAddr::V6(six) => Some(hash_of(&six.octets())),
+        },
+        HashKey::Path => Some(hash_of(admitted.path().as_bytes())),
+        HashKey::Host => Some(hash_of(admitted.host.as_bytes())),
+        HashKey::Field(name) => request.first(&name.parse().ok()?).map(hash_of),
+        HashKey::Cookie(name) => {
+            let lines = request.all(&COOKIE);
+            let mut pairs = lines.iter().flat_map(|line| line.split(|b| *b == b';'));
+            let value =
+                pairs.find_map(|pair| pair.trim_ascii().strip_prefix(name.as_bytes())?.strip_prefix(b"="));
+            value.map(hash_of)
+        }
+    }
+}
+
 /// A pool, and how often it is asked.
 #[derive(Clone)]
 pub struct Served {
     pub pool: Arc<HttpPool>,
     pub retries: usize,
+    /// What of a request decides which of its back ends it goes to.
+    pub hash: Option<HashKey>,
 }
 
 impl Served {
     /// Has it serve a request, for another target than the client's where there is one.
-    fn serve(&self, target: Option<String>) -> Route {
+    fn serve(&self, asked: Asked<'_>, target: Option<String>) -> Route {
+        let hash = self.hash.as_ref().and_then(|key| hash(key, asked));
         Route::Forward(Destination {
             pool: self.pool.clone(),
-            scope: Scope::ANY,
+            scope: Scope { hash, ..Scope::ANY },
             retries: self.retries,
             target,
         })
@@ -148,8 +180,8 @@ pub struct Site {
 }
 
 impl Site {
-    fn serve(&self, target: Option<String>) -> Route {
-        self.served.serve(target)
+    fn serve(&self, asked: Asked<'_>) -> Route {
+        self.served.serve(asked, None)
     }
 
     /// Its host, with the port that the request came to where that is not the scheme's own.
@@ -208,7 +240,7 @@ pub fn pool(name: &str, web: &Web, tell: Option<&Tell>) -> Result<Arc<HttpPool>,
     for b in &web.backends {
         let tls = match &client {
             None => None,
-            Some(client) => Some((client.clone(), tls::verified_name(b.tls_name())?)),
+            Some(client) => Some((client.clone(), tls::verified_name(b.named().tls_name())?)),
         };
         let check = web.health.check(Checked {
             address: b.address,
@@ -228,7 +260,12 @@ pub fn pool(name: &str, web: &Web, tell: Option<&Tell>) -> Result<Arc<HttpPool>,
             trusted_framing: web.trusted_framing,
         };
         backends.push(NewBackend {
-            spec: Spec { max_in_flight: web.max_in_flight_per_backend, ..Spec::new(&b.name, b.address) },
+            spec: Spec {
+                weight: b.weight,
+                tier: u8::from(b.backup),
+                max_in_flight: b.max_in_flight.unwrap_or(web.max_in_flight_per_backend),
+                ..Spec::new(&b.name, b.address)
+            },
             check,
             transport: Upstream::new(&b.name, config, most_idle),
         });
@@ -238,7 +275,7 @@ pub fn pool(name: &str, web: &Web, tell: Option<&Tell>) -> Result<Arc<HttpPool>,
         max_queued: web.max_queued,
         queue_timeout: web.queue_timeout,
     };
-    let pool = Pool::new(name, backends, limits);
+    let pool = Pool::balanced(name, backends, limits, web.algorithm());
     pool.watch_outliers(web.outliers.limits());
     Ok(pool)
 }

@@ -115,7 +115,10 @@ impl Http {
             // The nodes' web tiers hear who holds the address, and tell the others.
             let tell = tell.as_ref().filter(|_| name == "web");
             let pool = proxy::pool(name, web, tell)?;
-            served.insert(name.to_owned(), Served { pool: pool.clone(), retries: web.retries });
+            served.insert(
+                name.to_owned(),
+                Served { pool: pool.clone(), retries: web.retries, hash: web.hash.clone() },
+            );
             pools.push(pool);
         }
         Ok(Self { pools, sites: Sites::new(config, &served)?, public })

@@ -149,7 +149,7 @@ impl<T> Backend<T> {
             detail: Value::Null,
         });
         let backend = Self {
-            load: Load::new(spec.weight, spec.max_in_flight),
+            load: Load::new(spec.weight, spec.max_in_flight).named(&spec.name),
             in_flight: gauge!("trivet_backend_in_flight", "pool" => pool.to_string(), "backend" => spec.name.clone()),
             pool,
             spec,

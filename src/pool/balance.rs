@@ -1,8 +1,11 @@
 //! Which of several back ends of equal standing takes the next request.
 
-use std::sync::atomic::{AtomicI64, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
+use rand::RngExt as _;
+use tokio::time::Instant;
 
 /// What an algorithm knows about a back end.
 #[derive(Debug)]
@@ -12,12 +15,39 @@ pub struct Load {
     most: usize,
     /// For [`RoundRobin`]: what it is owed, in requests times the weight of all.
     owed: AtomicI64,
+    /// For [`LeastRequests`]: when it was chosen last, counted in requests.
+    turn: AtomicU64,
+    /// For [`PeakEwma`].
+    latency: Latency,
+    /// For [`Hash`]: its name's number.
+    seed: u64,
 }
 
 impl Load {
     /// Of a back end that may have `most` requests in flight.
     pub fn new(weight: u32, most: usize) -> Self {
-        Self { weight: weight.into(), in_flight: AtomicUsize::new(0), most, owed: AtomicI64::new(0) }
+        Self {
+            weight: weight.into(),
+            in_flight: AtomicUsize::new(0),
+            most,
+            owed: AtomicI64::new(0),
+            turn: AtomicU64::new(0),
+            latency: Latency::default(),
+            seed: 0,
+        }
+    }
+
+    /// The same, with the name of whose it is.
+    pub fn named(mut self, name: &str) -> Self {
+        self.seed = hash_of(name.as_bytes());
+        self
+    }
+
+    /// How much it wants a hash: of several the one that wants it most has it, the more often the greater its weight.
+    fn score(&self, hash: u64) -> f64 {
+        // From above 0 to 1.
+        let chance = ((mixed(hash ^ self.seed) >> 11) as f64 + 1.0) / (1_u64 << 53) as f64;
+        f64::from(self.weight()) / -chance.ln().min(-f64::MIN_POSITIVE)
     }
 
     /// Its share in comparison with the others'.
@@ -51,12 +81,23 @@ impl Load {
     }
 }
 
+/// What an algorithm knows about a request.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Ask {
+    /// Another back end was tried for it. It takes nobody's turn: where every request to a broken back end took two, the next one
+    /// would begin at the same back end again.
+    pub further: bool,
+    /// Requests of the same number go to the same back end, where the algorithm looks at it.
+    pub hash: Option<u64>,
+}
+
 /// An algorithm. Health, tiers and room are looked at before it.
 pub trait Balance: Send + Sync {
-    /// The one of `candidates` that takes the next request; none when there are none. A `further` attempt of a request takes
-    /// nobody's turn: where every request to a broken back end took two, the next one would begin at the same back end
-    /// again.
-    fn choose<'a>(&self, candidates: &mut dyn Iterator<Item = &'a Load>, further: bool) -> Option<&'a Load>;
+    /// The one of `candidates` that takes the next request; none when there are none.
+    fn choose<'a>(&self, candidates: &mut dyn Iterator<Item = &'a Load>, ask: Ask) -> Option<&'a Load>;
+
+    /// The head of an answer came `took` after its request.
+    fn answered(&self, _load: &Load, _took: Duration, _now: Instant) {}
 }
 
 /// In turn, by weight, and as evenly as can be: of weights 5, 1 and 1 the order is a a b a c a a (nginx's smooth weighted round
@@ -67,14 +108,14 @@ pub struct RoundRobin {
 }
 
 impl Balance for RoundRobin {
-    fn choose<'a>(&self, candidates: &mut dyn Iterator<Item = &'a Load>, further: bool) -> Option<&'a Load> {
+    fn choose<'a>(&self, candidates: &mut dyn Iterator<Item = &'a Load>, ask: Ask) -> Option<&'a Load> {
         let _turn = self.turn.lock();
         let (mut all, mut best): (i64, Option<(i64, &Load)>) = (0, None);
         for load in candidates {
             let weight = i64::from(load.weight());
             let owed = load.owed.load(Ordering::Relaxed) + weight;
             all += weight;
-            if !further {
+            if !ask.further {
                 load.owed.store(owed, Ordering::Relaxed);
             }
             if best.is_none_or(|(most, _)| owed > most) {
@@ -82,53 +123,182 @@ impl Balance for RoundRobin {
             }
         }
         let (owed, chosen) = best?;
-        if !further {
+        if !ask.further {
             chosen.owed.store(owed - all, Ordering::Relaxed);
         }
         Some(chosen)
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// The one that has the fewest in hand for its weight; of several the one whose turn is the longest ago (HAProxy's `leastconn`).
+/// For requests that take very different times.
+#[derive(Debug, Default)]
+pub struct LeastRequests {
+    turns: AtomicU64,
+}
 
-    fn order(loads: &[Load], n: usize) -> String {
-        let turns = RoundRobin::default();
-        (0..n)
-            .map(|_| {
-                let chosen = turns.choose(&mut loads.iter(), false).unwrap();
-                let at = loads.iter().position(|l| std::ptr::eq(l, chosen)).unwrap();
-                char::from(b'a' + u8::try_from(at).unwrap())
-            })
-            .collect()
-    }
-
-    #[test]
-    fn weights_are_kept_and_nobody_gets_its_share_all_at_once() {
-        let loads = [5, 1, 1].map(|weight| Load::new(weight, usize::MAX));
-        assert_eq!(order(&loads, 14), "aabacaaaabacaa");
-        let loads = [1, 1, 1].map(|weight| Load::new(weight, usize::MAX));
-        assert_eq!(order(&loads, 6), "abcabc");
-        assert!(RoundRobin::default().choose(&mut [].iter(), false).is_none());
-    }
-
-    #[test]
-    fn a_change_of_weight_counts_from_the_next_turn_on() {
-        let loads = [1, 1].map(|weight| Load::new(weight, usize::MAX));
-        assert_eq!(order(&loads, 4), "abab");
-        loads[1].set_weight(3);
-        let turns = order(&loads, 40);
-        assert_eq!(turns.matches('b').count(), 30, "{turns}");
-    }
-
-    #[test]
-    fn there_is_room_until_as_many_are_taken_as_may_be() {
-        let load = Load::new(1, 2);
-        assert!(load.take() && load.take() && !load.take());
-        assert!(!load.has_room());
-        load.put_back();
-        assert!(load.has_room() && load.take());
-        assert_eq!(load.in_flight(), 2);
+impl Balance for LeastRequests {
+    fn choose<'a>(&self, candidates: &mut dyn Iterator<Item = &'a Load>, _: Ask) -> Option<&'a Load> {
+        // Fractions, compared crosswise.
+        let chosen = candidates.min_by(|a, b| {
+            let share = |one: &Load, other: &Load| (one.in_flight() as u64 + 1) * u64::from(other.weight());
+            let turn = |load: &Load| load.turn.load(Ordering::Relaxed);
+            share(a, b).cmp(&share(b, a)).then_with(|| turn(a).cmp(&turn(b)))
+        })?;
+        chosen.turn.store(self.turns.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
+        Some(chosen)
     }
 }
+
+/// By chance, by weight.
+#[derive(Debug, Default)]
+pub struct Random;
+
+impl Balance for Random {
+    fn choose<'a>(&self, candidates: &mut dyn Iterator<Item = &'a Load>, _: Ask) -> Option<&'a Load> {
+        let (mut rng, mut all, mut chosen) = (rand::rng(), 0_u64, None);
+        // Each takes the place of those before it as often as its weight is of the sum so far.
+        for load in candidates {
+            let weight = u64::from(load.weight());
+            all += weight;
+            if rng.random_range(0..all.max(1)) < weight {
+                chosen = Some(load);
+            }
+        }
+        chosen
+    }
+}
+
+/// Of two by chance the one that is expected to answer sooner: by how long its answers took of late, and what it has in hand. A slow
+/// answer counts at once, and is forgotten over `decay` ("peak EWMA", of Finagle and Linkerd). Two, and not all, lest every balancer
+/// send to the same one.
+#[derive(Debug)]
+pub struct PeakEwma {
+    decay: Duration,
+    began: Instant,
+}
+
+impl PeakEwma {
+    /// What was is worth a third after `decay`.
+    pub fn new(decay: Duration) -> Self {
+        Self { decay, began: Instant::now() }
+    }
+
+    /// What is expected of it, in microseconds times requests.
+    fn cost(&self, load: &Load, now: Instant) -> f64 {
+        let (took, since) = load.latency.load();
+        let age = now.saturating_duration_since(self.began).saturating_sub(Duration::from_micros(since));
+        let usual = f64::from(took) * (-age.as_secs_f64() / self.decay.as_secs_f64()).exp();
+        // One that has answered nobody yet gets one request, and is judged by its answer.
+        let usual = if took == 0 && load.in_flight() > 0 { UNKNOWN } else { usual };
+        (usual + 1.0) * (load.in_flight() as f64 + 1.0) / f64::from(load.weight().max(1))
+    }
+}
+
+/// As one whose answers take a second, in microseconds.
+const UNKNOWN: f64 = 1e6;
+
+impl Balance for PeakEwma {
+    fn choose<'a>(&self, candidates: &mut dyn Iterator<Item = &'a Load>, _: Ask) -> Option<&'a Load> {
+        let mut rng = rand::rng();
+        let mut two: [Option<&Load>; 2] = [None, None];
+        for (n, load) in candidates.enumerate() {
+            match n {
+                0 | 1 => two[n] = Some(load),
+                _ => {
+                    let place = rng.random_range(0..=n);
+                    if let Some(two) = two.get_mut(place) {
+                        *two = Some(load);
+                    }
+                }
+            }
+        }
+        let now = Instant::now();
+        let [first, second] = two;
+        let Some((first, second)) = first.zip(second) else { return first };
+        let (a, b) = (self.cost(first, now), self.cost(second, now));
+        let first_is_better = if a == b { rng.random() } else { a < b };
+        Some(if first_is_better { first } else { second })
+    }
+
+    fn answered(&self, load: &Load, took: Duration, now: Instant) {
+        let took = u32::try_from(took.as_micros()).unwrap_or(u32::MAX).max(1);
+        let at = u64::try_from(now.saturating_duration_since(self.began).as_micros()).unwrap_or(u64::MAX);
+        let (before, since) = load.latency.load();
+        let part =
+            (-Duration::from_micros(at.saturating_sub(since)).as_secs_f64() / self.decay.as_secs_f64()).exp();
+        let usual = f64::from(before) * part + f64::from(took) * (1.0 - part);
+        let new = if took > before { took } else { (usual as u32).max(1) };
+        load.latency.store(new, at);
+    }
+}
+
+/// The same back end for the same hash, as long as it is there: rendezvous hashing (highest random weight, Thaler and Ravishankar), by
+/// weight. A back end that comes or goes moves the requests that are its own, and no others. None has more in hand than `factor`
+/// percent of its share of all (bounded load, as HAProxy's `hash-balance-factor`); what is beyond goes to the next in its own order.
+/// What has no hash goes in turn.
+#[derive(Debug)]
+pub struct Hash {
+    factor: u32,
+    without: RoundRobin,
+}
+
+impl Hash {
+    /// With a bound of `factor` percent; 0 is none.
+    pub fn new(factor: u32) -> Self {
+        Self { factor, without: RoundRobin::default() }
+    }
+}
+
+impl Balance for Hash {
+    fn choose<'a>(&self, candidates: &mut dyn Iterator<Item = &'a Load>, ask: Ask) -> Option<&'a Load> {
+        let Some(hash) = ask.hash else { return self.without.choose(candidates, ask) };
+        let all: Vec<&Load> = candidates.collect();
+        let weights: u64 = all.iter().map(|l| u64::from(l.weight())).sum();
+        let in_flight: u64 = all.iter().map(|l| l.in_flight() as u64).sum::<u64>() + 1;
+        let has_room = |load: &Load| {
+            let share = in_flight * u64::from(load.weight()) * u64::from(self.factor);
+            self.factor == 0 || load.in_flight() as u64 * 100 * weights.max(1) < share
+        };
+        let best = |some: &mut dyn Iterator<Item = &&'a Load>| {
+            some.max_by(|a, b| a.score(hash).total_cmp(&b.score(hash))).copied()
+        };
+        best(&mut all.iter().filter(|l| has_room(l))).or_else(|| best(&mut all.iter()))
+    }
+}
+
+/// Microseconds, and when they were noted, in microseconds: both of the same moment, or of two that are close.
+#[derive(Debug, Default)]
+struct Latency {
+    took: AtomicU32,
+    at: AtomicU64,
+}
+
+impl Latency {
+    fn load(&self) -> (u32, u64) {
+        (self.took.load(Ordering::Relaxed), self.at.load(Ordering::Relaxed))
+    }
+
+    fn store(&self, took: u32, at: u64) {
+        self.took.store(took, Ordering::Relaxed);
+        self.at.store(at, Ordering::Relaxed);
+    }
+}
+
+/// Mixes all bits of a number into all bits of another (the finalizer of splitmix64, Steele, Lea and Flood 2014).
+fn mixed(mut n: u64) -> u64 {
+    n = (n ^ (n >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    n = (n ^ (n >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    n ^ (n >> 31)
+}
+
+/// The same number for the same octets, in every process and version (FNV-1a, 64 bits, and mixed).
+pub fn hash_of(octets: &[u8]) -> u64 {
+    let fnv = octets
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325, |n: u64, b| (n ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3));
+    mixed(fnv)
+}
+
+#[cfg(test)]
+mod tests;

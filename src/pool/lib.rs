@@ -41,7 +41,7 @@ mod rounds;
 pub mod timing;
 
 pub use backend::{Backend, Health, NewBackend, Spec};
-pub use balance::{Balance, Load, RoundRobin};
+pub use balance::{Ask, Balance, Load, RoundRobin};
 pub use check::{Check, Verdict};
 pub use outlier::OutlierLimits;
 pub use queue::PoolLimits;
@@ -97,15 +97,17 @@ pub struct Scope {
     /// When nobody else is left, it may go to one that merely did not answer its checks. When nobody answers in time, the
     /// machine that asks may be the slow one: an attempt may succeed, a refusal cannot. Not for roles that only one may have.
     pub silent: bool,
+    /// Requests of the same number go to the same back end, where the pool's algorithm looks at it ([`balance::hash_of`]).
+    pub hash: Option<u64>,
 }
 
 impl Scope {
     /// Whoever may answer.
-    pub const ANY: Self = Self { highest_tier: u8::MAX, silent: true };
+    pub const ANY: Self = Self { highest_tier: u8::MAX, silent: true, hash: None };
     /// Whoever answers its checks.
-    pub const ANSWERING: Self = Self { highest_tier: u8::MAX, silent: false };
+    pub const ANSWERING: Self = Self { highest_tier: u8::MAX, silent: false, hash: None };
     /// The first tier alone.
-    pub const FIRST_TIER: Self = Self { highest_tier: 0, silent: true };
+    pub const FIRST_TIER: Self = Self { highest_tier: 0, silent: true, hash: None };
 }
 
 /// Why there is no back end for a request.
@@ -248,8 +250,9 @@ impl<T> Pool<T> {
         if equal().next().is_none() || !self.load.take() {
             return Err(Unavailable::Busy);
         }
+        let ask = Ask { further: !tried.is_empty(), hash: scope.hash };
         loop {
-            let chosen = self.balance.choose(&mut equal().map(|b| b.load()), !tried.is_empty());
+            let chosen = self.balance.choose(&mut equal().map(|b| b.load()), ask);
             let chosen = chosen.and_then(|load| all.iter().find(|b| std::ptr::eq(b.load(), load)));
             let Some(backend) = chosen else {
                 self.load.put_back();

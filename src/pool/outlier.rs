@@ -136,6 +136,7 @@ impl<T: Send + Sync + 'static> Lease<T> {
             outcomes.in_a_row.store(0, Ordering::Relaxed);
         }
         outcomes.note(took, now);
+        self.pool.balance.answered(self.backend.load(), took, now);
     }
 
     /// A request came to nothing there. `label` is one of a few, for the metric.

@@ -120,7 +120,9 @@ impl<T> Pool<T> {
                     return;
                 }
                 let is_usual = waiter.tried.is_empty();
-                if waiter.served.is_closed() || (is_usual && in_vain.contains(&waiter.scope)) {
+                // Whose hash it is decides who is preferred, and not whether there is anybody.
+                let scope = Scope { hash: None, ..waiter.scope };
+                if waiter.served.is_closed() || (is_usual && in_vain.contains(&scope)) {
                     continue;
                 }
                 if let Ok(lease) = self.pick(waiter.scope, &waiter.tried) {
@@ -128,7 +130,7 @@ impl<T> Pool<T> {
                     break;
                 }
                 if is_usual {
-                    in_vain.push(waiter.scope);
+                    in_vain.push(scope);
                 }
             }
             let Some((i, lease)) = served else { return };

@@ -26,6 +26,18 @@ pub fn drain_timeout() -> Duration {
 pub fn max_draining() -> usize {
     8
 }
+/// As HAProxy's and nginx's.
+pub fn weight() -> u32 {
+    1
+}
+/// As HAProxy's: with a bound two requests at a time are not surely of one back end, which is what a hash is for.
+pub fn hash_balance_factor() -> u32 {
+    0
+}
+/// As Linkerd's.
+pub fn ewma_decay() -> Duration {
+    Duration::from_secs(10)
+}
 /// Ample for two round trips on a bad mobile link.
 pub fn handshake_timeout() -> Duration {
     Duration::from_secs(5)

@@ -1,14 +1,107 @@
 //! What requests are sent to: `[web]`, the pool of that name, and `[pools.NAME]`.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
+use http::HeaderName;
 use serde::Deserialize;
 
 use super::defaults;
 use trivet_base::config::{self, Invalid, TlsFiles};
 use trivet_http::proxy_protocol;
-use trivet_pool::OutlierLimits;
+use trivet_pool::balance::{Hash, LeastRequests, PeakEwma, Random};
+use trivet_pool::{Balance, OutlierLimits, RoundRobin};
 use trivet_proxy::config::{BackendConfig, HealthConfig, Protocol, validate_backends};
+/// One back end.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Server {
+    /// See [`BackendConfig::name`].
+    pub name: String,
+    /// See [`BackendConfig::address`].
+    pub address: SocketAddr,
+    /// See [`BackendConfig::server_name`].
+    #[serde(default)]
+    pub server_name: Option<String>,
+    /// Its share in comparison with the others'; 0 is nothing.
+    #[serde(default = "defaults::weight")]
+    pub weight: u32,
+    /// It serves only while none that is no backup can.
+    #[serde(default)]
+    pub backup: bool,
+    /// Requests in flight at it at a time; `max_in_flight_per_backend` when absent.
+    #[serde(default)]
+    pub max_in_flight: Option<usize>,
+}
+
+impl Server {
+    /// What it has in common with all others.
+    pub fn named(&self) -> BackendConfig {
+        let Self { name, address, server_name, .. } = self.clone();
+        BackendConfig { name, address, server_name }
+    }
+}
+
+/// `balance`
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Algorithm {
+    /// See [`RoundRobin`].
+    #[default]
+    RoundRobin,
+    /// See [`LeastRequests`].
+    LeastRequests,
+    /// See [`PeakEwma`].
+    PeakEwma,
+    /// See [`Random`].
+    Random,
+    /// See [`Hash`].
+    Hash,
+}
+
+/// `hash`: what of a request decides.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HashKey {
+    /// `"client"`: its address.
+    Client,
+    /// `"path"`, without the query.
+    Path,
+    /// `"host"`
+    Host,
+    /// `{ field = "…" }`: the first line of this name.
+    Field(String),
+    /// `{ cookie = "…" }`: the value of this cookie.
+    Cookie(String),
+}
+
+impl HashKey {
+    fn validate(&self, key: &str) -> Result<(), Invalid> {
+        match self {
+            Self::Field(name) if name.parse::<HeaderName>().is_err() => {
+                Invalid::err(format!("{key}.field"), format_args!("\"{name}\" is no name of a field"))
+            }
+            Self::Cookie(name) if name.is_empty() || name.contains(['=', ';', ' ']) => {
+                Invalid::err(format!("{key}.cookie"), format_args!("\"{name}\" is no name of a cookie"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Web {
+    /// The algorithm, as a pool takes it.
+    pub fn algorithm(&self) -> Box<dyn Balance> {
+        match self.balance {
+            Algorithm::RoundRobin => Box::new(RoundRobin::default()),
+            Algorithm::LeastRequests => Box::new(LeastRequests::default()),
+            Algorithm::PeakEwma => Box::new(PeakEwma::new(self.ewma_decay)),
+            Algorithm::Random => Box::new(Random),
+            Algorithm::Hash => Box::new(Hash::new(self.hash_balance_factor)),
+        }
+    }
+}
+
 /// `outliers = { … }`
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -56,7 +149,19 @@ impl Outliers {
 #[serde(deny_unknown_fields)]
 pub struct Web {
     /// The nodes' web tiers.
-    pub backends: Vec<BackendConfig>,
+    pub backends: Vec<Server>,
+    /// Which of them takes the next request.
+    #[serde(default)]
+    pub balance: Algorithm,
+    /// What of a request decides where it goes, with `balance = "hash"`.
+    #[serde(default)]
+    pub hash: Option<HashKey>,
+    /// Percent of its share that a back end may have in hand, with `balance = "hash"`; 0 is no bound.
+    #[serde(default = "defaults::hash_balance_factor")]
+    pub hash_balance_factor: u32,
+    /// How long a slow answer is remembered, with `balance = "peak-ewma"`.
+    #[serde(default = "defaults::ewma_decay", with = "humantime_serde")]
+    pub ewma_decay: Duration,
     /// Mutual TLS to them; without it requests and checks go in plain text, for back ends on a network that needs none.
     #[serde(default)]
     pub tls: Option<TlsFiles>,
@@ -109,7 +214,39 @@ impl Web {
     /// `section` is where it stands.
     pub(super) fn validate(&self, section: &str) -> Result<(), Invalid> {
         let key = |name: &str| format!("{section}.{name}");
-        validate_backends(&key("backends"), &self.backends, self.tls.is_some())?;
+        let named: Vec<BackendConfig> = self.backends.iter().map(Server::named).collect();
+        validate_backends(&key("backends"), &named, self.tls.is_some())?;
+        for (number, server) in self.backends.iter().enumerate() {
+            if server.max_in_flight == Some(0) {
+                return Invalid::err(
+                    format!("{section}.backends[{number}].max_in_flight"),
+                    "must be at least 1",
+                );
+            }
+        }
+        if self.backends.iter().all(|b| b.weight == 0 || b.backup) {
+            return Invalid::err(key("backends"), "has none of weight that is no backup: nobody would serve");
+        }
+        match (self.balance, &self.hash) {
+            (Algorithm::Hash, None) => {
+                return Invalid::err(
+                    key("hash"),
+                    "is missing: what of a request decides, \"client\" for one",
+                );
+            }
+            (Algorithm::Hash, Some(hash)) => hash.validate(&key("hash"))?,
+            (_, Some(_)) => {
+                return Invalid::err(key("hash"), "says nothing where balance is not \"hash\"");
+            }
+            (_, None) => {}
+        }
+        if (1..=100).contains(&self.hash_balance_factor) {
+            return Invalid::err(
+                key("hash_balance_factor"),
+                "must be above 100, or 0 for no bound: with less no back end would have room",
+            );
+        }
+        config::positive(&key("ewma_decay"), self.ewma_decay)?;
         if let Some(tls) = &self.tls {
             tls.validate(&key("tls"))?;
         }

@@ -81,6 +81,12 @@ fn networks_are_written_as_networks_or_as_single_addresses() {
         nets.iter().map(IpNet::to_string).collect::<Vec<_>>(),
         ["10.0.0.0/8", "192.0.2.1/32", "2001:db8::/32"]
     );
+    let mapped = read("\"::ffff:10.0.0.0/104\", \"::ffff:192.0.2.1\", \"::/0\"").unwrap();
+    assert_eq!(
+        mapped.iter().map(IpNet::to_string).collect::<Vec<_>>(),
+        ["10.0.0.0/8", "192.0.2.1/32", "::/0"],
+        "as the addresses that they are compared with"
+    );
     let e = read("\"10.0.0.1/8\"").unwrap_err().to_string();
     assert!(e.contains("write \"10.0.0.0/8\" or \"10.0.0.1\""), "{e}");
     assert!(read("\"www.foobar.com\"").unwrap_err().to_string().contains("no network"));

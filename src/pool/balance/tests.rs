@@ -1,0 +1,175 @@
+use super::*;
+
+fn order(loads: &[Load], n: usize) -> String {
+    let turns = RoundRobin::default();
+    (0..n)
+        .map(|_| {
+            let chosen = turns.choose(&mut loads.iter(), Ask::default()).unwrap();
+            let at = loads.iter().position(|l| std::ptr::eq(l, chosen)).unwrap();
+            char::from(b'a' + u8::try_from(at).unwrap())
+        })
+        .collect()
+}
+
+#[test]
+fn weights_are_kept_and_nobody_gets_its_share_all_at_once() {
+    let loads = [5, 1, 1].map(|weight| Load::new(weight, usize::MAX));
+    assert_eq!(order(&loads, 14), "aabacaaaabacaa");
+    let loads = [1, 1, 1].map(|weight| Load::new(weight, usize::MAX));
+    assert_eq!(order(&loads, 6), "abcabc");
+    assert!(RoundRobin::default().choose(&mut [].iter(), Ask::default()).is_none());
+}
+
+#[test]
+fn a_change_of_weight_counts_from_the_next_turn_on() {
+    let loads = [1, 1].map(|weight| Load::new(weight, usize::MAX));
+    assert_eq!(order(&loads, 4), "abab");
+    loads[1].set_weight(3);
+    let turns = order(&loads, 40);
+    assert_eq!(turns.matches('b').count(), 30, "{turns}");
+}
+
+#[test]
+fn there_is_room_until_as_many_are_taken_as_may_be() {
+    let load = Load::new(1, 2);
+    assert!(load.take() && load.take() && !load.take());
+    assert!(!load.has_room());
+    load.put_back();
+    assert!(load.has_room() && load.take());
+    assert_eq!(load.in_flight(), 2);
+}
+
+const NAMES: [&str; 5] = ["node1", "node2", "node3", "node4", "node5"];
+
+fn named(weights: &[u32]) -> Vec<Load> {
+    weights.iter().zip(NAMES).map(|(w, name)| Load::new(*w, usize::MAX).named(name)).collect()
+}
+
+/// How often each is chosen of `n` times, when nothing stays in hand.
+fn shares(balance: &dyn Balance, loads: &[Load], n: u64) -> Vec<usize> {
+    let mut shares = vec![0; loads.len()];
+    for hash in 0..n {
+        let ask = Ask { further: false, hash: Some(hash_of(&hash.to_le_bytes())) };
+        shares[chosen(balance, loads, ask)] += 1;
+    }
+    shares
+}
+
+fn chosen(balance: &dyn Balance, loads: &[Load], ask: Ask) -> usize {
+    let chosen = balance.choose(&mut loads.iter(), ask).unwrap();
+    loads.iter().position(|l| std::ptr::eq(l, chosen)).unwrap()
+}
+
+/// Within four standard deviations of what the weights say.
+fn fits(shares: &[usize], weights: &[u32]) {
+    let (all, n) = (f64::from(weights.iter().sum::<u32>()), shares.iter().sum::<usize>() as f64);
+    for (share, weight) in shares.iter().zip(weights) {
+        let part = f64::from(*weight) / all;
+        let off = (*share as f64 - n * part).abs();
+        assert!(off <= 4.0 * (n * part * (1.0 - part)).sqrt(), "{shares:?} by weights {weights:?}");
+    }
+}
+
+#[test]
+fn chance_keeps_to_the_weights() {
+    let weights = [1, 2, 3, 4];
+    fits(&shares(&Random, &named(&weights), 20_000), &weights);
+}
+
+#[test]
+fn a_hash_keeps_to_the_weights_and_to_its_back_end() {
+    let (weights, balance) = ([1, 2, 3, 4], Hash::new(0));
+    let loads = named(&weights);
+    fits(&shares(&balance, &loads, 20_000), &weights);
+    for key in 0..100_u64 {
+        let ask = Ask { further: false, hash: Some(hash_of(&key.to_le_bytes())) };
+        let first = chosen(&balance, &loads, ask);
+        assert!((0..5).all(|_| chosen(&balance, &loads, ask) == first));
+    }
+}
+
+#[test]
+fn one_that_comes_or_goes_moves_its_own_requests_and_no_others() {
+    let balance = Hash::new(0);
+    let (five, four) = (named(&[1; 5]), named(&[1; 4]));
+    let mut moved = 0;
+    for key in 0..10_000_u64 {
+        let ask = Ask { further: false, hash: Some(hash_of(&key.to_le_bytes())) };
+        let (with, without) = (chosen(&balance, &five, ask), chosen(&balance, &four, ask));
+        if with != without {
+            assert_eq!(with, 4, "it was the fifth's, or stays where it was");
+            moved += 1;
+        }
+    }
+    fits(&[moved, 10_000 - moved], &[1, 4]);
+}
+
+#[test]
+fn a_hash_that_everybody_has_fills_one_back_end_to_its_bound_and_then_the_next() {
+    let (balance, loads) = (Hash::new(150), named(&[1; 4]));
+    let ask = Ask { further: false, hash: Some(hash_of(b"/popular")) };
+    for _ in 0..400 {
+        assert!(loads[chosen(&balance, &loads, ask)].take());
+    }
+    let in_flight: Vec<usize> = loads.iter().map(Load::in_flight).collect();
+    // Half above its share of a hundred at most, with the last one on its way.
+    assert!(in_flight.iter().all(|n| *n <= 151), "{in_flight:?}");
+    assert!(in_flight.iter().filter(|n| **n >= 145).count() == 2, "{in_flight:?}");
+}
+
+#[test]
+fn without_a_hash_it_goes_in_turn() {
+    let (balance, loads) = (Hash::new(0), named(&[1; 3]));
+    let turns: Vec<usize> = (0..6).map(|_| chosen(&balance, &loads, Ask::default())).collect();
+    assert_eq!(turns, [0, 1, 2, 0, 1, 2]);
+}
+
+#[test]
+fn the_one_with_the_fewest_requests_for_its_weight_is_next() {
+    let (balance, loads) = (LeastRequests::default(), named(&[1, 1, 2]));
+    let take = |n: usize| -> String {
+        let next = |_| {
+            let at = chosen(&balance, &loads, Ask::default());
+            assert!(loads[at].take());
+            char::from(b'a' + u8::try_from(at).unwrap())
+        };
+        (0..n).map(next).collect()
+    };
+    let order = take(8);
+    assert_eq!((order.matches('a').count(), order.matches('c').count()), (2, 4), "{order}");
+    for _ in 0..2 {
+        loads[1].put_back();
+    }
+    assert_eq!(take(2), "bb", "whoever is done gets the next");
+    // Where nothing stays in hand, each in turn.
+    let (balance, loads) = (LeastRequests::default(), named(&[1; 3]));
+    let turns: Vec<usize> = (0..6).map(|_| chosen(&balance, &loads, Ask::default())).collect();
+    assert_eq!(turns, [0, 1, 2, 0, 1, 2]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_two_the_one_that_answers_sooner_is_next_and_what_was_slow_is_forgotten() {
+    let (balance, loads) = (PeakEwma::new(Duration::from_secs(10)), named(&[1; 3]));
+    let answer = |took: [u64; 3]| {
+        for (load, took) in loads.iter().zip(took) {
+            balance.answered(load, Duration::from_millis(took), Instant::now());
+        }
+    };
+    answer([10, 10, 10]);
+    fits(&shares(&balance, &loads, 3000), &[1; 3]);
+    answer([10, 10, 900]);
+    // It loses each comparison, and there is always one.
+    let shares_now = shares(&balance, &loads, 3000);
+    assert_eq!(shares_now[2], 0, "{shares_now:?}");
+    // It has answered nobody since, and what it was is worth less and less.
+    tokio::time::advance(Duration::from_secs(90)).await;
+    answer([11, 11, 10]);
+    tokio::time::advance(Duration::from_millis(1)).await;
+    let shares_then = shares(&balance, &loads, 3000);
+    assert!(shares_then[2] > 500, "{shares_then:?}");
+    // What it has in hand counts.
+    for _ in 0..3 {
+        assert!(loads[0].take());
+    }
+    assert_eq!(shares(&balance, &loads, 3000)[0], 0);
+}
