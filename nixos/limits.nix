@@ -66,7 +66,17 @@ let
   };
   admitted = key: cfg.balancer.settings.https.${key} or defaults.balancer.https.${key};
   # The least that the web tiers must take; null where the balancer's own value is nonsense, which its check will say.
-  least = key: if bytes (admitted key) == null then null else bytes (admitted key) + added.${key};
+  least =
+    key:
+    let
+      own = bytes (admitted key);
+    in
+    if own == null then null else lib.foldl' lib.max own (lib.optionals (key == "max_body_size") bodies) + added.${key};
+  # A route may let in larger bodies than the rest of its site.
+  bodies = lib.filter (size: size != null) (map (route: bytes (route.max_body_size or 0)) routes);
+  routes =
+    (cfg.balancer.settings.routes or [ ])
+    ++ lib.concatMap (site: site.routes or [ ]) (lib.attrValues (cfg.balancer.settings.sites or { }));
   # Their default, or more where the balancers let in more.
   fitting =
     key:

@@ -20,7 +20,7 @@ use trivet_proxy::admission::Admission;
 use trivet_proxy::exchange::Exchange;
 use trivet_proxy::server::Limits;
 use trivet_proxy::upstream::{HttpPool, Upstream, UpstreamConfig};
-use trivet_proxy::{Destination, Engine, Route, Service};
+use trivet_proxy::{Destination, Engine, Route, Service, Terms};
 use trivet_tls::clients::ClientVerified;
 
 use super::strict_reader::{self, Length};
@@ -51,7 +51,13 @@ pub(super) struct All {
 
 impl Service for All {
     async fn route(&self, _: &Request, _: &mut Exchange) -> Route {
-        Route::Forward(Destination { pool: self.pool.clone(), scope: Scope::ANY, retries: 1, target: None })
+        Route::Forward(Destination {
+            terms: Terms::default(),
+            pool: self.pool.clone(),
+            scope: Scope::ANY,
+            retries: 1,
+            target: None,
+        })
     }
 }
 

@@ -122,6 +122,13 @@ impl Config {
         })
     }
 
+    /// The most that a request's body may have, wherever it goes.
+    pub fn largest_body(&self, https: &Https) -> u64 {
+        let sites = self.sites.values().flat_map(|site| &site.routes);
+        let own = self.routes.iter().chain(sites).filter_map(|r| r.max_body_size.map(|size| size.as_u64()));
+        own.fold(https.max_body_size.as_u64(), u64::max)
+    }
+
     /// The names the site of `domain` answers to, lower case.
     pub fn server_names(&self) -> Vec<String> {
         let names = self.https.as_ref().map(|h| h.server_names.as_slice()).unwrap_or_default();

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, COOKIE, HeaderValue, LOCATION};
 use http::{Method, StatusCode};
 
-use super::config::sites::rules;
+use super::config::sites::{Serves, rules};
 use super::config::{Config, HashKey, Web};
 use super::routes::template::Found;
 use super::routes::{self, Action, Rule, Rules};
@@ -23,7 +23,7 @@ use trivet_proxy::check::Tell;
 use trivet_proxy::config::{Checked, Protocol};
 use trivet_proxy::exchange::Exchange;
 use trivet_proxy::upstream::{HttpPool, Upstream, UpstreamConfig};
-use trivet_proxy::{Answer, Content, Destination, Route, Service};
+use trivet_proxy::{Answer, Content, Destination, Route, Service, Terms};
 use trivet_tls as tls;
 
 /// What the balancer does with a request.
@@ -156,6 +156,21 @@ pub struct Served {
     pub retries: usize,
     /// What of a request decides which of its back ends it goes to.
     pub hash: Option<HashKey>,
+    /// What holds for the requests.
+    pub terms: Terms,
+}
+
+impl Serves for Served {
+    fn on(self, own: Terms, retries: Option<usize>) -> Self {
+        let Terms { request_timeout, response_timeout, stream_timeout, max_body_size } = self.terms;
+        let terms = Terms {
+            request_timeout: own.request_timeout.or(request_timeout),
+            response_timeout: own.response_timeout.or(response_timeout),
+            stream_timeout: own.stream_timeout.or(stream_timeout),
+            max_body_size: own.max_body_size.or(max_body_size),
+        };
+        Self { terms, retries: retries.unwrap_or(self.retries), ..self }
+    }
 }
 
 impl Served {
@@ -163,6 +178,7 @@ impl Served {
     fn serve(&self, asked: Asked<'_>, target: Option<String>) -> Route {
         let hash = self.hash.as_ref().and_then(|key| hash(key, asked));
         Route::Forward(Destination {
+            terms: self.terms,
             pool: self.pool.clone(),
             scope: Scope { hash, ..Scope::ANY },
             retries: self.retries,

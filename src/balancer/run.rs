@@ -18,11 +18,11 @@ use trivet_base::process::{Failure, descriptors};
 use trivet_base::telemetry::{self, MetricsServer};
 use trivet_http::forwarded::TRIVET_BALANCER;
 use trivet_http::steps::{self, Policy, Position};
-use trivet_proxy::Engine;
 use trivet_proxy::admission::{Admission, Rules};
 use trivet_proxy::check::Tell;
 use trivet_proxy::server::{self as listeners, Connections, Endpoint, Limits, Serving};
 use trivet_proxy::upstream::{self, HttpPool};
+use trivet_proxy::{Engine, Terms};
 use trivet_tls::site::{PublicServer, SiteCertificates};
 
 /// How often connections to back ends that are unused are looked at.
@@ -108,6 +108,8 @@ impl Http {
     fn prepare(config: &Config, https: &Https) -> Result<Self, ConfigError> {
         let public = SiteCertificates::load_beside(&config.certificates(), config.authority())?
             .server_config(&https.tls)?;
+        // More is let in where a route takes more.
+        let terms = Terms { max_body_size: Some(https.max_body_size.as_u64()), ..Terms::default() };
         let tell = config.local_check.as_ref().and_then(|_| tell(config));
         let mut served = HashMap::new();
         let mut pools = Vec::new();
@@ -117,7 +119,7 @@ impl Http {
             let pool = proxy::pool(name, web, tell)?;
             served.insert(
                 name.to_owned(),
-                Served { pool: pool.clone(), retries: web.retries, hash: web.hash.clone() },
+                Served { pool: pool.clone(), retries: web.retries, hash: web.hash.clone(), terms },
             );
             pools.push(pool);
         }
@@ -242,7 +244,7 @@ fn policy(config: &Config, https: &Https) -> Policy {
         }),
         max_header_size: usize::try_from(https.max_header_size.as_u64()).unwrap_or(usize::MAX),
         max_target_length: usize::try_from(https.max_target_length.as_u64()).unwrap_or(usize::MAX),
-        max_body_size: https.max_body_size.as_u64(),
+        max_body_size: config.largest_body(https),
         hsts: steps::hsts(https.hsts_max_age, https.hsts_include_subdomains, https.hsts_preload),
         client_certificates: https.tls.client_auth.is_some(),
     }

@@ -11,6 +11,7 @@ use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 use http::StatusCode;
 use metrics::counter;
@@ -106,7 +107,8 @@ pub(super) async fn forward<S: Service, C: Downstream<S>>(
 ) -> After {
     let engine = client.common().engine.clone();
     let mut forwarding = Forwarding {
-        until: exchange.started() + engine.limits.request_timeout,
+        until: exchange.started()
+            + destination.terms.request_timeout.unwrap_or(engine.limits.request_timeout),
         engine,
         client,
         request,
@@ -123,6 +125,10 @@ pub(super) async fn forward<S: Service, C: Downstream<S>>(
 impl<S: Service, C: Downstream<S>> Forwarding<'_, S, C> {
     /// Attempt after attempt.
     async fn run(&mut self) -> After {
+        let length = self.exchange.admitted.as_ref().and_then(|admitted| admitted.content_length);
+        if length.is_some_and(|n| n > self.max_body_size()) {
+            return self.no_answer(Failure::Refused(Refusal::BodyTooLarge)).await;
+        }
         let mut last = String::new();
         // The back end that is asked once more, on a new connection.
         let mut same: Option<Arc<HttpBackend>> = None;
@@ -240,6 +246,15 @@ impl<S: Service, C: Downstream<S>> Forwarding<'_, S, C> {
                 Err(NoConnection::There(e))
             }
         }
+    }
+
+    fn max_body_size(&self) -> u64 {
+        let most = self.engine.policy.max_body_size;
+        self.destination.terms.max_body_size.map_or(most, |own| own.min(most))
+    }
+
+    fn response_timeout(&self, backend: &HttpBackend) -> Duration {
+        self.destination.terms.response_timeout.unwrap_or(backend.transport().config().response_timeout)
     }
 
     /// What an answer says about its back end.

@@ -15,6 +15,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::StatusCode;
@@ -68,8 +69,23 @@ pub enum Route {
     Forward(Destination),
 }
 
+/// What holds for a request in the place of what the server and the pool say; what is absent is as they say.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Terms {
+    /// From its head to the last byte of its answer.
+    pub request_timeout: Option<Duration>,
+    /// From its last byte to the first of its answer, and between any two parts of the answer.
+    pub response_timeout: Option<Duration>,
+    /// How long an answer that is a stream may rest.
+    pub stream_timeout: Option<Duration>,
+    /// Octets of its body; no more than were let in.
+    pub max_body_size: Option<u64>,
+}
+
 /// Where a request is sent.
 pub struct Destination {
+    /// What holds for its requests.
+    pub terms: Terms,
     pub pool: Arc<HttpPool>,
     /// Which of its back ends may get it.
     pub scope: Scope,

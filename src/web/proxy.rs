@@ -19,7 +19,7 @@ use trivet_http::head::RequestHead as _;
 use trivet_http::request::Request;
 use trivet_proxy::exchange::Exchange;
 use trivet_proxy::upstream::HttpBackend;
-use trivet_proxy::{Answer, Content, Destination, Route, Service};
+use trivet_proxy::{Answer, Content, Destination, Route, Service, Terms};
 
 /// What the web tier does with a request.
 pub struct Web {
@@ -91,6 +91,7 @@ impl Service for Web {
         let fields = request.header_map(&files::FIELDS);
         match files::answer(&store, self.site.cache_control(), method, &admitted.target, &fields) {
             Decision::App => Route::Forward(Destination {
+                terms: Terms::default(),
                 pool: self.upstreams.pool().clone(),
                 scope: Upstreams::scope(admitted.hop),
                 retries: self.upstreams.retries(),

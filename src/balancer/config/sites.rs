@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use bytes::Bytes;
+use bytesize::ByteSize;
 use http::header::HeaderName;
 use http::{HeaderValue, Method, StatusCode};
 use ipnet::IpNet;
@@ -17,6 +19,7 @@ use crate::routes::template::Template;
 use crate::routes::{Action, Rule, Rules};
 use trivet_base::config::{self, Invalid};
 use trivet_http::strict;
+use trivet_proxy::Terms;
 use trivet_proxy::exchange::RouteMeter;
 use trivet_tls::options::CertificateFiles;
 
@@ -76,6 +79,21 @@ pub struct Route {
     /// What the pool is asked for in the place of the client's path.
     #[serde(default)]
     pub rewrite: Option<String>,
+    /// Further back ends that are tried when one fails; as the pool says when absent.
+    #[serde(default)]
+    pub retries: Option<usize>,
+    /// See [`Terms::request_timeout`].
+    #[serde(default, with = "humantime_serde")]
+    pub request_timeout: Option<Duration>,
+    /// See [`Terms::response_timeout`].
+    #[serde(default, with = "humantime_serde")]
+    pub response_timeout: Option<Duration>,
+    /// See [`Terms::stream_timeout`].
+    #[serde(default, with = "humantime_serde")]
+    pub stream_timeout: Option<Duration>,
+    /// See [`Terms::max_body_size`].
+    #[serde(default)]
+    pub max_body_size: Option<ByteSize>,
     /// They are sent elsewhere.
     #[serde(default)]
     pub redirect: Option<Redirect>,
@@ -137,8 +155,19 @@ impl Site {
     }
 }
 
+/// What serves a route's requests.
+pub trait Serves: Clone {
+    /// The same, on the route's own terms, with so many back ends tried after the first.
+    fn on(self, terms: Terms, retries: Option<usize>) -> Self;
+}
+
+/// Where it is only checked that there is something.
+impl Serves for () {
+    fn on(self, _: Terms, _: Option<usize>) -> Self {}
+}
+
 /// The rules of a site. `pool` finds what serves by a pool's name; `own` serves what says nothing of one.
-pub fn rules<P: Clone>(
+pub fn rules<P: Serves>(
     site: &AnySite<'_>,
     own: &P,
     pool: impl Fn(&str) -> Option<P>,
@@ -262,27 +291,40 @@ impl Route {
         })
     }
 
-    fn action<P: Clone>(
+    fn has_terms(&self) -> bool {
+        self.retries.is_some() || self.terms() != Terms::default()
+    }
+
+    fn terms(&self) -> Terms {
+        Terms {
+            request_timeout: self.request_timeout,
+            response_timeout: self.response_timeout,
+            stream_timeout: self.stream_timeout,
+            max_body_size: self.max_body_size.map(|size| size.as_u64()),
+        }
+    }
+
+    fn action<P: Serves>(
         &self,
         key: &str,
         when: &Condition,
         own: &P,
         pool: impl Fn(&str) -> Option<P>,
     ) -> Result<Action<P>, Invalid> {
-        let forwards = self.pool.is_some() || self.rewrite.is_some();
+        let forwards = self.pool.is_some() || self.rewrite.is_some() || self.has_terms();
         let done = [forwards, self.redirect.is_some(), self.answer.is_some(), self.refuse.is_some()];
         match done.iter().filter(|is| **is).count() {
             0 => {
                 return Invalid::err(
                     key,
-                    "says nothing that is done: pool, rewrite, redirect, answer or refuse",
+                    "says nothing that is done: pool, rewrite, a time-out or size of its own, redirect, answer or refuse",
                 );
             }
             1 => {}
             _ => {
                 return Invalid::err(
                     key,
-                    "says more than one thing that is done (pool with rewrite, redirect, answer, refuse)",
+                    "says more than one thing that is done (pool with rewrite, time-outs, sizes; redirect, answer, refuse)",
                 );
             }
         }
@@ -318,6 +360,16 @@ impl Route {
                 }
             },
         };
+        for (name, time) in [
+            ("request_timeout", self.request_timeout),
+            ("response_timeout", self.response_timeout),
+            ("stream_timeout", self.stream_timeout),
+        ] {
+            if let Some(time) = time {
+                config::positive(&format!("{key}.{name}"), time)?;
+            }
+        }
+        let to = to.on(self.terms(), self.retries);
         let rewrite = match &self.rewrite {
             None => None,
             Some(text) if !text.starts_with(['/', '$']) => {

@@ -104,7 +104,7 @@ impl<S: Service, C: Downstream<S>> Forwarding<'_, S, C> {
         match &mut self.upload {
             None => {
                 let from = self.request.content;
-                let mut pump = Pump::new(head, from, to, self.engine.policy.max_body_size);
+                let mut pump = Pump::new(head, from, to, self.max_body_size());
                 // What HTTP/2 takes back unprocessed may be sent again, whatever it is (RFC 9113 section 8.7).
                 if self.has_body && (self.repeatable || matches!(checkout.io, UpstreamIo::Http2(_))) {
                     pump.keep(KEEP_FOR_RETRY);
@@ -130,10 +130,10 @@ impl<S: Service, C: Downstream<S>> Forwarding<'_, S, C> {
         backend: &Arc<HttpBackend>,
         checkout: &mut Checkout,
     ) -> Result<Response, Failure> {
+        let response_timeout = self.response_timeout(backend);
         let Self { engine, client, request, exchange, destination, tried, repeatable, until, .. } = self;
         let Some(upload) = &mut self.upload else { return Err(Failure::NotKept) };
         let limits = &engine.limits;
-        let response_timeout = backend.transport().config().response_timeout;
         let (mut scan, mut told) = (Scan::default(), 0);
         poll_fn(|cx| {
             ready!(client.poll_told(cx)).map_err(|_| Failure::ClientGone)?;

@@ -28,6 +28,7 @@ impl<S: Service, C: Downstream<S>> Forwarding<'_, S, C> {
         mut response: Response,
         began: Instant,
     ) -> After {
+        let (own_timeout, terms) = (self.response_timeout(backend), self.destination.terms);
         let Self { engine, client, request, exchange, until, .. } = self;
         let Some(upload) = &mut self.upload else { return After::Cut };
         let limits = &engine.limits;
@@ -53,8 +54,8 @@ impl<S: Service, C: Downstream<S>> Forwarding<'_, S, C> {
         }
         // A stream of events rests for as long as nothing happens, and ends when one side wants.
         let (response_timeout, until) = match is_stream {
-            true => (limits.stream_timeout, None),
-            false => (backend.transport().config().response_timeout, Some(*until)),
+            true => (terms.stream_timeout.unwrap_or(limits.stream_timeout), None),
+            false => (own_timeout, Some(*until)),
         };
         let mut transfer = TransferTimeout::new(Side::Sink, began);
         let mut stalled = false;

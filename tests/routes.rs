@@ -1,0 +1,144 @@
+//! What a route says otherwise than its pool and its site: time-outs, sizes, retries (docs/sites.md).
+#![allow(missing_docs)]
+
+use std::time::Duration;
+
+use support::app::{Act, App};
+use support::authority::Authority;
+use support::balancer_config::{BalancerConfig, PATIENT_CHECKS, SITE};
+use support::client::{Answer, Wire};
+use support::program::{Program, call};
+
+struct Scene {
+    apps: [App; 2],
+    balancer: Program,
+}
+
+impl Scene {
+    async fn start(https: &str, web: &str, routes: &str) -> Self {
+        let authority = Authority::new();
+        let apps = [App::start("a").await, App::start("b").await];
+        let balancer = Program::start(&write(&authority, &apps, https, web, routes));
+        Self { apps, balancer }
+    }
+
+    async fn ask(&self, request: &str) -> Answer {
+        let mut wire = Wire::plain(self.balancer.address("http.listen")).await;
+        wire.send(&request.replace('\n', "\r\n")).await;
+        wire.answer().await.unwrap()
+    }
+
+    async fn get(&self, path: &str) -> u16 {
+        self.ask(&format!("GET {path} HTTP/1.1\nHost: {SITE}\n\n")).await.status
+    }
+
+    async fn post(&self, path: &str, octets: usize) -> u16 {
+        let body = "x".repeat(octets);
+        self.ask(&format!("POST {path} HTTP/1.1\nHost: {SITE}\nContent-Length: {octets}\n\n{body}"))
+            .await
+            .status
+    }
+
+    async fn post_chunked(&self, path: &str, octets: usize) -> u16 {
+        let body = "x".repeat(octets);
+        let framed = format!("{octets:x}\n{body}\n0\n\n");
+        self.ask(&format!("POST {path} HTTP/1.1\nHost: {SITE}\nTransfer-Encoding: chunked\n\n{framed}"))
+            .await
+            .status
+    }
+}
+
+fn write(authority: &Authority, apps: &[App; 2], https: &str, web: &str, routes: &str) -> std::path::PathBuf {
+    let config = BalancerConfig {
+        http: Some("redirect = false"),
+        https,
+        back_ends: apps.iter().zip(["a", "b"]).map(|(app, name)| (name.into(), app.address)).collect(),
+        plain_back_ends: true,
+        web: &format!("{PATIENT_CHECKS}\n{web}"),
+        sections: routes,
+        ..BalancerConfig::default()
+    };
+    config.write(authority)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_route_that_waits_longer_waits_alone() {
+    let routes = "[[routes]]\npath_prefix = \"/report\"\nresponse_timeout = \"1m\"";
+    let scene = Scene::start("", "response_timeout = \"300ms\"\noutliers = { errors = 0 }", routes).await;
+    scene.apps.iter().for_each(|app| app.does(Act::Wait));
+    let mut report = Wire::plain(scene.balancer.address("http.listen")).await;
+    report.send(&format!("GET /report/year HTTP/1.1\r\nHost: {SITE}\r\n\r\n")).await;
+    assert_eq!(scene.get("/page").await, 504);
+    assert_eq!(scene.get("/reports").await, 504, "another path");
+    scene.apps.iter().for_each(App::release);
+    assert_eq!(report.answer().await.unwrap().status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_route_may_give_up_sooner() {
+    let routes = "[[routes]]\npath = \"/quick\"\nresponse_timeout = \"200ms\"\n[[routes]]\npath = \"/whole\"\nrequest_timeout = \"200ms\"";
+    let scene = Scene::start("", "outliers = { errors = 0 }", routes).await;
+    scene.apps.iter().for_each(|app| app.does(Act::Hang));
+    assert_eq!(scene.get("/quick").await, 504);
+    assert_eq!(scene.get("/whole").await, 504);
+    let mut other = Wire::plain(scene.balancer.address("http.listen")).await;
+    other.send(&format!("GET /other HTTP/1.1\r\nHost: {SITE}\r\n\r\n")).await;
+    let waits = tokio::time::timeout(Duration::from_millis(500), other.answer()).await;
+    assert!(waits.is_err(), "the rest of the site is as it was: {waits:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_route_takes_larger_or_smaller_bodies_than_its_site() {
+    let routes = "[[routes]]\npath_prefix = \"/upload\"\nmax_body_size = \"64KiB\"\n[[routes]]\npath = \"/tiny\"\nmax_body_size = \"10B\"";
+    let scene = Scene::start("max_body_size = \"1KiB\"", "", routes).await;
+    for (path, octets, status) in [
+        ("/page", 1024, 200),
+        ("/page", 1025, 413),
+        ("/upload/x", 65_536, 200),
+        ("/upload/x", 65_537, 413),
+        ("/tiny", 10, 200),
+        ("/tiny", 11, 413),
+    ] {
+        assert_eq!(scene.post(path, octets).await, status, "{octets} octets to {path}");
+    }
+    for (path, octets) in [("/page", 1025), ("/tiny", 11), ("/upload/x", 65_537)] {
+        assert_eq!(
+            scene.post_chunked(path, octets).await,
+            413,
+            "{octets} octets to {path}, of no length told"
+        );
+    }
+    let seen: usize = scene.apps.iter().map(|app| app.seen().len()).sum();
+    assert_eq!(seen, 3, "of a body that is too large no back end has the whole");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_route_may_try_once_and_no_more() {
+    let routes = "[[routes]]\npath = \"/once\"\nretries = 0";
+    let scene = Scene::start("", "outliers = { errors = 0 }", routes).await;
+    scene.apps[0].does(Act::HangUp);
+    let (mut once, mut again) = (Vec::new(), Vec::new());
+    for _ in 0..4 {
+        once.push(scene.get("/once").await);
+        again.push(scene.get("/again").await);
+    }
+    assert!(once.contains(&502) || once.contains(&503), "{once:?}");
+    assert_eq!(again, [200; 4]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_says_nothing_is_refused_with_its_key() {
+    let authority = Authority::new();
+    let apps = [App::start("a").await, App::start("b").await];
+    for (route, words) in [
+        ("refuse = 403\nresponse_timeout = \"1s\"", "routes[0]: says more than one thing that is done"),
+        ("redirect = { to = \"/b\" }\nmax_body_size = \"1KiB\"", "routes[0]: says more than one thing"),
+        ("path = \"/a\"\nresponse_timeout = \"0s\"", "routes[0].response_timeout: must be longer than zero"),
+        ("path = \"/a\"\nstream_timeout = \"soon\"", "routes[0].stream_timeout"),
+    ] {
+        let config = write(&authority, &apps, "", "", &format!("[[routes]]\n{route}"));
+        let (code, said) = call(&["--config", config.to_str().unwrap(), "--check"]);
+        assert_eq!(code, 64, "{route}: {said}");
+        assert!(said.contains(words), "{route}: {said}");
+    }
+}
