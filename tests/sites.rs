@@ -3,9 +3,10 @@
 
 use support::app::App;
 use support::authority::Authority;
-use support::balancer_config::{BalancerConfig, NO_CHECKS, SITE};
+use support::balancer_config::{BalancerConfig, PATIENT_CHECKS, SITE};
 use support::client::{Answer, Wire};
 use support::program::{Program, call};
+use support::until;
 
 const SHOP: &str = "shop.example";
 
@@ -23,7 +24,7 @@ async fn two(top: &str, sections: &str) -> Two {
     let own = authority.files_for("site", &[SITE, "foobar.com"], &rcgen::PKCS_ECDSA_P256_SHA256, |_| {});
     let other = authority.files(SHOP);
     let sections = format!(
-        "[pools.shop]\nbackends = [{{ name = \"shop\", address = \"{}\" }}]\nconnect_timeout = \"10s\"\n{NO_CHECKS}\n\
+        "[pools.shop]\nbackends = [{{ name = \"shop\", address = \"{}\" }}]\nconnect_timeout = \"10s\"\n{PATIENT_CHECKS}\n\
          [sites.shop]\nnames = [\"{SHOP}\"]\npool = \"shop\"\ncertificates = [{{ certificate = {:?}, key = {:?} }}]\n{sections}",
         shop.address, other.certificate, other.key
     );
@@ -34,7 +35,7 @@ async fn two(top: &str, sections: &str) -> Two {
         own_certificates: true,
         back_ends: vec![("main".into(), main.address)],
         plain_back_ends: true,
-        web: NO_CHECKS,
+        web: PATIENT_CHECKS,
         sections: &sections,
         ..BalancerConfig::default()
     };
@@ -341,4 +342,61 @@ async fn what_is_no_file_is_not_waited_for() {
     let (code, said) = call(&["--config", config.to_str().unwrap(), "--check-files"]);
     assert_eq!(code, 64, "{said}");
     assert!(said.contains("pipe: is no regular file"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_site_shows_its_own_error_pages_also_when_no_back_end_is_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+    write("503.html", "<h1>Back soon</h1>");
+    write("503.json", "{\"back\": \"soon\"}");
+    write("403.html", "<h1>Not yours</h1>");
+    write("logo.svg", "left alone");
+    let top = format!("error_pages = {:?}", folder.path());
+    let two =
+        two(&top, "[[routes]]\npath = \"/admin\"\nrefuse = 403\n[[routes]]\npath = \"/other\"\nrefuse = 404")
+            .await;
+    let refused = two.get(SITE, "/admin").await;
+    assert_eq!((refused.status, &*refused.body), (403, "<h1>Not yours</h1>"));
+    assert_eq!(refused.field("content-type").unwrap(), "text/html; charset=utf-8");
+    let ours = two.get(SITE, "/other").await;
+    assert!(
+        ours.status == 404 && ours.body.contains("cannot be served"),
+        "what has none has ours: {}",
+        ours.body
+    );
+    two.main.is_well(false);
+    two.shop.is_well(false);
+    until("no back end is up", || async { two.get(SITE, "/").await.status == 503 }).await;
+    let gone = two.get(SITE, "/").await;
+    assert_eq!(&*gone.body, "<h1>Back soon</h1>");
+    assert!(gone.field("retry-after").is_some() && gone.field("cache-control").unwrap() == "no-store");
+    let json = format!("GET / HTTP/1.1\nHost: {SITE}\nAccept: application/json\n\n");
+    assert_eq!(&*two.ask(SITE, &json).await.body, "{\"back\": \"soon\"}");
+    until("nor the shop's", || async { two.get(SHOP, "/").await.status == 503 }).await;
+    assert!(
+        two.get(SHOP, "/").await.body.contains("try again in a moment"),
+        "the other site has none of its own"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn error_pages_that_cannot_be_shown_are_refused_with_their_place() {
+    let two = two("", "").await;
+    let text = std::fs::read_to_string(two.authority.path("balancer.toml")).unwrap();
+    let checked = |folder: &str, argument: &str| {
+        let config = two.authority.write("pages.toml", &format!("error_pages = {folder:?}\n{text}"));
+        call(&["--config", config.to_str().unwrap(), argument])
+    };
+    let (code, said) = checked("pages", "--check");
+    assert!(code == 64 && said.contains("error_pages: \"pages\" is not an absolute path"), "{said}");
+    let (code, said) = checked("/nowhere/pages", "--check-files");
+    assert!(code == 64 && said.contains("/nowhere/pages: cannot be read"), "{said}");
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("index.html"), "x").unwrap();
+    let (code, said) = checked(folder.path().to_str().unwrap(), "--check-files");
+    assert!(code == 64 && said.contains("has no page: they are called 503.html"), "{said}");
+    std::fs::write(folder.path().join("500.html"), "x".repeat(257 * 1024)).unwrap();
+    let (code, said) = checked(folder.path().to_str().unwrap(), "--check-files");
+    assert!(code == 64 && said.contains("500.html: is no regular file, or has more than 256 KiB"), "{said}");
 }

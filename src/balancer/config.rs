@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
 
+use crate::error_pages::ErrorPages;
 use trivet_base::config::{self, ConfigError, Invalid, Log, Metrics, Validate};
 use trivet_base::process::{descriptors, handover, workers};
 use trivet_http::proxy_protocol::Trust;
@@ -70,6 +71,9 @@ pub struct Config {
     /// Further names of the site of `domain`, which are sent to its first: the apex beside www, for one.
     #[serde(default)]
     pub aliases: Vec<String>,
+    /// A folder with the error pages of the site of `domain`, `503.html` and so on.
+    #[serde(default)]
+    pub error_pages: Option<PathBuf>,
     /// What is done with some requests of the site of `domain`. The first that is for a request counts.
     #[serde(default)]
     pub routes: Vec<Route>,
@@ -145,6 +149,7 @@ impl Config {
             aliases: self.aliases.iter().map(|n| n.to_ascii_lowercase()).collect(),
             pool: defaults::pool(),
             routes: &self.routes,
+            error_pages: self.error_pages.as_deref(),
         };
         let others = self.sites.iter().map(|(name, site)| AnySite {
             name,
@@ -153,6 +158,7 @@ impl Config {
             aliases: site.aliases(),
             pool: site.pool.clone(),
             routes: &site.routes,
+            error_pages: site.error_pages.as_deref(),
         });
         Some(main).filter(|main| !main.names.is_empty()).into_iter().chain(others).collect()
     }
@@ -221,6 +227,8 @@ pub struct AnySite<'a> {
     pub aliases: Vec<String>,
     pub pool: String,
     pub routes: &'a [Route],
+    /// The folder of its error pages.
+    pub error_pages: Option<&'a Path>,
 }
 
 /// What the site of `domain` is called where others have their names.
@@ -271,6 +279,9 @@ impl Config {
                 return Invalid::err(key, format_args!("there is no pool \"{}\"", site.pool));
             }
             sites::rules(site, &(), is_pool)?;
+            if let Some(folder) = site.error_pages {
+                config::absolute(&format!("{}error_pages", site.key), folder)?;
+            }
         }
         match &self.default_site {
             Some(name) if !sites.iter().any(|site| site.name == name) => {
@@ -372,6 +383,7 @@ impl Validate for Config {
         for site in self.all_sites() {
             let rules = sites::rules(&site, &(), |_| Some(()));
             rules.map_err(|e| ConfigError::at("", e.key, e.reason))?.read_files()?;
+            site.error_pages.map(ErrorPages::read).transpose()?;
         }
         Ok(())
     }

@@ -2,6 +2,7 @@
 //! ([`gateway`]). [`run`] puts together what a configuration asks for.
 
 pub mod config;
+mod error_pages;
 pub mod gateway;
 mod local_check;
 mod one_holder;

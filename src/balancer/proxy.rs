@@ -10,6 +10,7 @@ use http::{Method, StatusCode};
 
 use super::config::sites::{Serves, rules};
 use super::config::{Config, HashKey, Web};
+use super::error_pages::ErrorPages;
 use super::routes::template::Found;
 use super::routes::{self, Action, Rule, Rules};
 use trivet_base::config::{ConfigError, Invalid};
@@ -51,6 +52,15 @@ impl Balancer {
 }
 
 impl Service for Balancer {
+    fn error_page(
+        &self,
+        status: StatusCode,
+        host: &str,
+        accept: Option<&[u8]>,
+    ) -> Option<(HeaderValue, Bytes)> {
+        self.sites.find(host)?.0.error_pages.get(status, accept)
+    }
+
     async fn route(&self, request: &Request, exchange: &mut Exchange) -> Route {
         let Some(admitted) = exchange.admitted.as_ref() else {
             return Route::Error(StatusCode::INTERNAL_SERVER_ERROR, "not admitted".into());
@@ -193,6 +203,7 @@ pub struct Site {
     name: String,
     served: Served,
     rules: Rules<Served>,
+    error_pages: ErrorPages,
 }
 
 impl Site {
@@ -228,7 +239,8 @@ impl Sites {
             let mut rules = rules(&site, &served, pool).map_err(invalid)?;
             rules.read_files()?;
             let name = site.names.first().cloned().unwrap_or_default();
-            let made = Arc::new(Site { name, served, rules });
+            let error_pages = site.error_pages.map(ErrorPages::read).transpose()?.unwrap_or_default();
+            let made = Arc::new(Site { name, served, rules, error_pages });
             for (names, is_alias) in [(&site.names, false), (&site.aliases, true)] {
                 sites.by_name.extend(names.iter().map(|n| (n.clone(), (made.clone(), is_alias))));
             }

@@ -38,7 +38,8 @@ fn words(status: StatusCode) -> &'static str {
     }
 }
 
-fn wants_json(accept: Option<&[u8]>) -> bool {
+/// Whether a client asks for JSON and not for HTML.
+pub fn wants_json(accept: Option<&[u8]>) -> bool {
     let accept = accept.and_then(|v| std::str::from_utf8(v).ok()).unwrap_or_default();
     accept.contains("application/json") && !accept.contains("text/html")
 }

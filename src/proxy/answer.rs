@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use bytes::Bytes;
 use http::header::{
     ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, DATE, HeaderName, HeaderValue, RETRY_AFTER,
     STRICT_TRANSPORT_SECURITY,
@@ -24,9 +25,14 @@ use trivet_http::steps::{self, Admitted, Policy};
 /// The methods that are served at all. RFC 9110 section 15.5.6 demands the list.
 pub const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
 
-/// The error page of a status.
-pub fn error(status: StatusCode, request_id: &str, accept: Option<&[u8]>) -> Answer {
-    let (kind, body) = pages::page(status, request_id, accept);
+/// The error page of a status: the site's `own`, or ours.
+pub fn error(
+    status: StatusCode,
+    request_id: &str,
+    accept: Option<&[u8]>,
+    own: Option<(HeaderValue, Bytes)>,
+) -> Answer {
+    let (kind, body) = own.unwrap_or_else(|| pages::page(status, request_id, accept));
     let mut fields = vec![(CONTENT_TYPE, kind), (CACHE_CONTROL, HeaderValue::from_static("no-store"))];
     match status {
         StatusCode::METHOD_NOT_ALLOWED => fields.push((ALLOW, METHODS)),

@@ -55,6 +55,15 @@ pub mod upstream;
 pub trait Service: Send + Sync + 'static {
     /// Decides who answers a request, whose [`Exchange::admitted`] is there.
     fn route(&self, request: &Request, exchange: &mut Exchange) -> impl Future<Output = Route> + Send;
+    /// The page that the site of `host` has for an error, with its media type. `accept` is what the client asks for.
+    fn error_page(
+        &self,
+        _status: StatusCode,
+        _host: &str,
+        _accept: Option<&[u8]>,
+    ) -> Option<(HeaderValue, Bytes)> {
+        None
+    }
     /// Adds fields to a request that goes to `backend`.
     fn add_fields(&self, _backend: &HttpBackend, _add: &mut dyn FnMut(&[u8], &[u8])) {}
 }

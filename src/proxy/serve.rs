@@ -42,7 +42,7 @@ pub(super) async fn serve<S: Service>(client: &mut impl Downstream<S>, request: 
         Route::Answer(answer) => send(client, &mut exchange, answer, Some(request)).await,
         Route::Error(status, reason) => {
             exchange.reason.get_or_insert(reason);
-            let page = answer::error(status, exchange.id(), request.first(&ACCEPT));
+            let page = error_page(&engine.service, &exchange, status, request.first(&ACCEPT));
             send(client, &mut exchange, page, Some(request)).await
         }
     }
@@ -67,20 +67,27 @@ pub(super) async fn refuse<S: Service>(
     refusal: &Refusal,
     request: Option<&Request>,
 ) -> After {
-    let mut page = refusal_page(exchange, refusal, request.and_then(|r| r.first(&ACCEPT)));
+    let engine = client.common().engine.clone();
+    let accept = request.and_then(|r| r.first(&ACCEPT));
+    let mut page = refusal_page(&engine.service, exchange, refusal, accept);
     // After a refusal it is not certain what the next octets are meant to be, but for those that are none of a question of
     // form.
     page.close = request.is_none() || !refusal.leaves_connection();
     send(client, exchange, page, request).await
 }
 
-fn refusal_page(exchange: &mut Exchange, refusal: &Refusal, accept: Option<&[u8]>) -> Answer {
+fn refusal_page(
+    service: &impl Service,
+    exchange: &mut Exchange,
+    refusal: &Refusal,
+    accept: Option<&[u8]>,
+) -> Answer {
     counter!("trivet_http_refused_total", "reason" => refusal.label()).increment(1);
     exchange.reason.get_or_insert_with(|| refusal.to_string());
     if exchange.id().is_empty() {
         exchange.request_id = steps::new_request_id();
     }
-    let mut page = answer::error(refusal.status(), exchange.id(), accept);
+    let mut page = error_page(service, exchange, refusal.status(), accept);
     if let Refusal::TooManyRequests(wait) = refusal {
         // RFC 6585 section 4.
         page.fields.push((RETRY_AFTER, HeaderValue::from(wait.seconds())));
@@ -97,8 +104,21 @@ pub(super) async fn fail<S: Service>(
     reason: String,
 ) -> After {
     exchange.reason = Some(reason);
-    let page = answer::error(status, exchange.id(), request.first(&ACCEPT));
+    let engine = client.common().engine.clone();
+    let page = error_page(&engine.service, exchange, status, request.first(&ACCEPT));
     send(client, exchange, page, Some(request)).await
+}
+
+/// The site's page for an error, or ours.
+fn error_page(
+    service: &impl Service,
+    exchange: &Exchange,
+    status: StatusCode,
+    accept: Option<&[u8]>,
+) -> Answer {
+    let host = exchange.admitted.as_ref().map(|admitted| admitted.host.as_str());
+    let own = host.and_then(|host| service.error_page(status, host, accept));
+    answer::error(status, exchange.id(), accept, own)
 }
 
 /// Sends an answer of our own; `request` is what it answers, when that could be read.

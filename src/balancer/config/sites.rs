@@ -38,6 +38,9 @@ pub struct Site {
     /// Who serves what no route is for.
     #[serde(default = "defaults::pool")]
     pub pool: String,
+    /// A folder with its error pages, `503.html` and so on.
+    #[serde(default)]
+    pub error_pages: Option<PathBuf>,
     /// What is done with some of its requests. The first that is for a request counts.
     #[serde(default)]
     pub routes: Vec<Route>,
