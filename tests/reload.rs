@@ -3,11 +3,15 @@
 #![allow(missing_docs)]
 
 use std::collections::BTreeSet;
+use std::io;
 use std::net::SocketAddr;
 use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::Value;
@@ -18,7 +22,9 @@ use support::client::Wire;
 use support::program::Program;
 use support::reload::{Successors, free_ports};
 use support::{PATIENCE, until};
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::io::{
+    AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader, ReadBuf,
+};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -67,6 +73,11 @@ async fn serve(tcp: TcpStream, mut going_on: watch::Receiver<bool>) -> Option<()
                 going_on.wait_for(|go| *go).await.ok()?;
                 tcp.write_all(b"ended").await.ok()?;
             }
+            "/large" => {
+                let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {LARGE}\r\n\r\n");
+                tcp.write_all(head.as_bytes()).await.ok()?;
+                tcp.write_all(&vec![b'x'; LARGE]).await.ok()?;
+            }
             "/socket" => {
                 let head =
                     "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
@@ -85,6 +96,9 @@ async fn serve(tcp: TcpStream, mut going_on: watch::Receiver<bool>) -> Option<()
         }
     }
 }
+
+/// Octets of a download that a slow client has not taken when everything is sent.
+const LARGE: usize = 2 << 20;
 
 /// A balancer that is reloaded.
 struct Scene {
@@ -342,6 +356,67 @@ async fn what_is_in_flight_lives_on_in_the_process_before_until_it_has_ended() {
     assert!(scene.first.ended().success());
     until("nothing drains any more", || async { draining(&scene.status().await).is_empty() }).await;
     assert_eq!(scene.version().await, "2");
+}
+
+/// A client's connection over a slow line: 64 KiB in 300 milliseconds.
+struct Slow {
+    tcp: TcpStream,
+    rest: Pin<Box<tokio::time::Sleep>>,
+}
+
+impl AsyncRead for Slow {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        ready!(self.rest.as_mut().poll(cx));
+        let mut some = [0; 64 * 1024];
+        let mut some = ReadBuf::new(&mut some[..buf.remaining().min(64 * 1024)]);
+        ready!(Pin::new(&mut self.tcp).poll_read(cx, &mut some))?;
+        buf.put_slice(some.filled());
+        let part = Duration::from_millis(300).mul_f64(some.filled().len() as f64 / 65_536.0);
+        self.rest.as_mut().reset(tokio::time::Instant::now() + part);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Slow {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.tcp).poll_write(cx, buf)
+    }
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tcp).poll_flush(cx)
+    }
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tcp).poll_shutdown(cx)
+    }
+}
+
+/// What it says of its windows comes after the last octet has been written, and a closed socket would answer them with a reset.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_client_of_http2_gets_all_of_an_answer_that_was_sent_whole_before_the_process_ends() {
+    let scene = Scene::start("").await;
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(64 * 1024).unwrap();
+    let tcp = socket.connect(scene.at(0)).await.unwrap();
+    let slow = Slow { tcp, rest: Box::pin(tokio::time::sleep(Duration::ZERO)) };
+    let mut client = h2::client::Builder::new();
+    // It says that it has read half of it when the last half is on its way, and all of that is sent.
+    client.initial_window_size(1 << 20).initial_connection_window_size(1 << 20);
+    let (mut client, connection) = client.handshake::<_, Bytes>(slow).await.unwrap();
+    tokio::spawn(connection);
+    let request = http::Request::get(format!("http://{SITE}/large")).body(()).unwrap();
+    let (answer, _) = client.send_request(request, true).unwrap();
+    let mut body = answer.await.unwrap().into_body();
+    scene.successors.reload();
+    let mut got = 0;
+    while let Some(data) = body.data().await {
+        let data: Bytes = data.expect("the answer breaks off");
+        got += data.len();
+        let _ = body.flow_control().release_capacity(data.len());
+    }
+    assert_eq!(got, LARGE);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,7 @@
 //! What a route says otherwise than its pool and its site: time-outs, sizes, retries (docs/sites.md).
 #![allow(missing_docs)]
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use support::app::{Act, App};
@@ -8,6 +9,8 @@ use support::authority::Authority;
 use support::balancer_config::{BalancerConfig, PATIENT_CHECKS, SITE};
 use support::client::{Answer, Wire};
 use support::program::{Program, call};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
 
 struct Scene {
     apps: [App; 2],
@@ -89,13 +92,16 @@ async fn a_route_may_give_up_sooner() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_route_takes_larger_or_smaller_bodies_than_its_site() {
-    let routes = "[[routes]]\npath_prefix = \"/upload\"\nmax_body_size = \"64KiB\"\n[[routes]]\npath = \"/tiny\"\nmax_body_size = \"10B\"";
+    let routes = "[[routes]]\npath_prefix = \"/upload\"\nmax_body_size = \"64KiB\"\n[[routes]]\npath = \"/tiny\"\nmax_body_size = \"10B\"\n\
+                  [[routes]]\npath = \"/no\"\nrefuse = 403";
     let scene = Scene::start("max_body_size = \"1KiB\"", "", routes).await;
     for (path, octets, status) in [
         ("/page", 1024, 200),
         ("/page", 1025, 413),
         ("/upload/x", 65_536, 200),
         ("/upload/x", 65_537, 413),
+        ("/no", 1024, 403),
+        ("/no", 1025, 413),
         ("/tiny", 10, 200),
         ("/tiny", 11, 413),
     ] {
@@ -110,6 +116,57 @@ async fn a_route_takes_larger_or_smaller_bodies_than_its_site() {
     }
     let seen: usize = scene.apps.iter().map(|app| app.seen().len()).sum();
     assert_eq!(seen, 3, "of a body that is too large no back end has the whole");
+}
+
+/// A stream of events: one at once, and another when it is let go on.
+async fn events(going_on: tokio::sync::watch::Receiver<bool>) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut tcp, _)) = listener.accept().await {
+            let mut going_on = going_on.clone();
+            tokio::spawn(async move {
+                let mut buffer = [0; 4096];
+                while let Ok(n @ 1..) = tcp.read(&mut buffer).await {
+                    if buffer[..n].starts_with(b"GET /healthz ") {
+                        tcp.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await.unwrap();
+                        continue;
+                    }
+                    let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
+                    tcp.write_all(format!("{head}9\r\ndata: 1\n\n\r\n").as_bytes()).await.unwrap();
+                    going_on.wait_for(|go| *go).await.unwrap();
+                    let _ = tcp.write_all(b"9\r\ndata: 2\n\n\r\n0\r\n\r\n").await;
+                }
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_may_rest_where_its_route_says_so_and_nowhere_else() {
+    let authority = Authority::new();
+    let (go_on, going_on) = tokio::sync::watch::channel(false);
+    let config = BalancerConfig {
+        http: Some("redirect = false"),
+        https: "stream_timeout = \"200ms\"",
+        back_ends: vec![("a".into(), events(going_on).await)],
+        plain_back_ends: true,
+        web: PATIENT_CHECKS,
+        sections: "[[routes]]\npath = \"/events\"\nstream_timeout = \"1h\"",
+        ..BalancerConfig::default()
+    };
+    let balancer = Program::start(&config.write(&authority));
+    let open = async |path: &str| {
+        let mut wire = Wire::plain(balancer.address("http.listen")).await;
+        wire.send(&format!("GET {path} HTTP/1.1\r\nHost: {SITE}\r\n\r\n")).await;
+        wire.until("data: 1\n\n").await;
+        wire
+    };
+    let (mut quiet, mut other) = (open("/events").await, open("/other").await);
+    assert!(!other.rest().await.contains("data: 2"), "it is broken off, as everywhere on the site");
+    go_on.send(true).unwrap();
+    quiet.until("data: 2\n\n").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

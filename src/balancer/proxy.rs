@@ -15,6 +15,7 @@ use super::routes::template::Found;
 use super::routes::{self, Action, Rule, Rules};
 use trivet_base::config::{ConfigError, Invalid};
 use trivet_http::head::RequestHead as _;
+use trivet_http::refusal::Refusal;
 use trivet_http::request::Request;
 use trivet_http::steps::{self, Admitted};
 use trivet_http::strict;
@@ -81,6 +82,11 @@ impl Service for Balancer {
         let Some((rule, found)) = site.rules.find(request, admitted) else {
             return site.serve((request, admitted));
         };
+        // More is let in where one of the routes takes more; who serves looks for itself.
+        let most = site.served.terms.max_body_size.unwrap_or(u64::MAX);
+        if !matches!(rule.action, Action::Pool { .. }) && admitted.content_length.is_some_and(|n| n > most) {
+            return Route::Error(StatusCode::PAYLOAD_TOO_LARGE, Refusal::BodyTooLarge.to_string());
+        }
         let route = answer(rule, &found, (request, admitted));
         exchange.route = Some(rule.meter.clone());
         route

@@ -102,6 +102,12 @@ impl Peer {
         let info = get_tcp_info(self.socket?).ok()?;
         Some(info.tcpi_bytes_acked)
     }
+
+    /// The same, while something that was written is not acknowledged yet.
+    pub fn is_taking(&self) -> Option<u64> {
+        let info = get_tcp_info(self.socket?).ok()?;
+        (info.tcpi_unacked > 0 || info.tcpi_notsent_bytes > 0).then_some(info.tcpi_bytes_acked)
+    }
 }
 
 /// The two ends of a connection, as the client sees it: with a PROXY protocol in front, the proxy's client and the

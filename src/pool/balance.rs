@@ -19,7 +19,7 @@ pub struct Load {
     turn: AtomicU64,
     /// For [`PeakEwma`].
     latency: Latency,
-    /// For [`Hash`]: its name's number.
+    /// For [`struct@Hash`]: its name's number.
     seed: u64,
 }
 

@@ -87,7 +87,8 @@ impl<S: Service> Engine<S> {
         begun: Vec<u8>,
     ) {
         let limits = &self.limits;
-        let (io, wire) = Watched::new(io, peer.clone(), limits.http2_frames, begun, self.admission.clone());
+        let rates = (limits.http2_frames, limits.client_timeout);
+        let (io, wire) = Watched::new(io, peer.clone(), rates, begun, self.admission.clone());
         let options = options(limits);
         let handshake = pushed(&wire, options.handshake::<_, Bytes>(io));
         let mut http2 = match timeout(limits.header_timeout, handshake).await {
@@ -108,7 +109,7 @@ impl<S: Service> Engine<S> {
         let step = limits.idle_timeout.min(limits.header_timeout).min(limits.client_timeout);
         let mut timer = Timer::new(step.max(Duration::from_millis(1)));
         let (mut stuck_at, mut acknowledged) = (None, None);
-        let mut idle_since = Instant::now();
+        let (mut idle_since, mut idle_taken) = (Instant::now(), None);
         let end = poll_fn(|cx| {
             if !is_closing && closing.as_mut().poll(cx).is_ready() {
                 // RFC 9113 section 6.8. What has begun is finished.
@@ -167,7 +168,14 @@ impl<S: Service> Engine<S> {
             let next = [head, stuck, idle].into_iter().flatten().min_by_key(|(at, _)| *at);
             let Some((at, end)) = next else { return Poll::Pending };
             if at <= now {
-                return Poll::Ready(end);
+                // Closed, it would lose what it has not taken yet.
+                let taking = shared.connection.peer.is_taking();
+                if !matches!(end, End::Idle) || taking.is_none() || taking == idle_taken {
+                    return Poll::Ready(end);
+                }
+                (idle_since, idle_taken) = (now, taking);
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
             }
             timer.set(at);
             ready!(timer.poll(cx));

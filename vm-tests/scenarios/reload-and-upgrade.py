@@ -44,9 +44,9 @@ with subtest("there is something to download for a while"):
 
 with subtest("in flight: a download, an upload, a session of the database"):
     start_probe("reload", reads=20, keepalive=4, writes=5)
-    client.succeed(
-        f"(curl -sS --limit-rate 700k -o /tmp/large -w '%{{http_code}} %{{size_download}}' {SITE}/large.bin > /tmp/downloaded 2>&1; touch /tmp/downloaded.over) > /dev/null 2>&1 &"
-    )
+    client.succeed("rm -f /tmp/downloaded* /tmp/uploaded* /tmp/large /tmp/body")
+    download = f"curl -sS --limit-rate 700k -o /tmp/large -w '%{{http_code}} %{{size_download}}' {SITE}/large.bin"
+    client.succeed(f"({download} > /tmp/downloaded 2>&1; touch /tmp/downloaded.over) > /dev/null 2>&1 &")
     login = shlex.quote(json.dumps({"name": USER, "password": PASSWORD}))
     token = json.loads(client.succeed(f"curl -fsS {SITE}/api/login --json {login}"))["token"]
     article = shlex.quote(json.dumps({"title": "Slowly", "body": "word " * 8000}))
@@ -69,9 +69,9 @@ with subtest("in flight: a download, an upload, a session of the database"):
     first = main_process()
 
 with subtest("ten reloads"):
-    for number in range(10):
+    for _number in range(10):
         reloads()
-        client.sleep(0.3)
+        time.sleep(0.3)
     now = status()
     assert now["pid"] == main_process()
     draining = poll(lambda: {one["pid"]: one["connections"] for one in status()["draining"] if one["connections"]}, "they report")
@@ -79,17 +79,16 @@ with subtest("ten reloads"):
     assert draining.get(first, 0) >= 2, f"download and upload live on in {first}: {draining}"
 
 with subtest("ten reloads of the gateway"):
-    for number in range(10):
+    for _number in range(10):
         reloads("trivet-gateway")
     node.succeed("echo go > /run/session")
     poll(lambda: "answered" in session_said(), "the session is where it was", 30)
 
 with subtest("another configuration, and another binary"):
     program = node.succeed("readlink -f /proc/$(systemctl show -p MainPID --value trivet-balancer)/exe").strip()
-    node.succeed(
-        f"mkdir -p /opt/new && cp {program} /opt/new/trivet-balancer && "
-        "sed 's|\"node\":|\"routes\":[{\"path\":\"/new\",\"answer\":{\"content\":\"new\"}}],\"node\":|' /etc/trivet/balancer.json > /opt/new/balancer.json"
-    )
+    node.succeed(f"mkdir -p /opt/new && cp {program} /opt/new/trivet-balancer")
+    route = '"routes":[{"path":"/new","answer":{"content":"new"}}],"node":'
+    node.succeed(f"sed 's|\"node\":|{route}|' /etc/trivet/balancer.json > /opt/new/balancer.json")
     unit_runs("trivet-balancer", "/opt/new/trivet-balancer", "/opt/new/balancer.json")
     pid = reloads()
     assert node.succeed(f"readlink /proc/{pid}/exe").strip() == "/opt/new/trivet-balancer"
@@ -108,7 +107,8 @@ with subtest("one that cannot serve leaves the one that runs alone"):
 with subtest("what was in flight has come to its end, and nothing failed"):
     client.wait_for_file("/tmp/downloaded.over", timeout=120)
     client.wait_for_file("/tmp/uploaded.over", timeout=120)
-    assert client.succeed("cat /tmp/downloaded") == "200 20000000"
+    downloaded = client.succeed("cat /tmp/downloaded")
+    assert downloaded == "200 20000000", downloaded
     uploaded, sent = client.succeed("cat /tmp/uploaded").split()
     assert uploaded == "201" and int(sent) > 40000, f"{uploaded}, {sent} octets"
     seen = stop_probe("reload")

@@ -55,7 +55,7 @@ pub enum Algorithm {
     PeakEwma,
     /// See [`Random`].
     Random,
-    /// See [`Hash`].
+    /// See [`struct@Hash`].
     Hash,
 }
 

@@ -69,8 +69,39 @@ pub(super) struct Wire<D> {
     out: Vec<u8>,
     out_at: usize,
     unflushed: bool,
-    /// From when our side is closed: until when the client is listened to, and for how many octets more.
-    lingering: Option<(Timer, usize)>,
+    /// From when our side is closed.
+    lingering: Option<Lingering>,
+    /// How long a client may take nothing of what it has not taken yet.
+    patience: Duration,
+}
+
+/// How long the client is listened to once our side is closed.
+struct Lingering {
+    timer: Timer,
+    /// Octets more.
+    left: usize,
+    /// What it had acknowledged when it was looked at last, and since when it has not acknowledged more.
+    taken: Option<u64>,
+    since: Instant,
+}
+
+impl Lingering {
+    fn new() -> Self {
+        let now = Instant::now();
+        let mut timer = Timer::new(LINGER);
+        timer.set(now + LINGER);
+        Self { timer, left: LINGER_OCTETS, taken: None, since: now }
+    }
+
+    /// Whether the client still takes what is on its way: a slow one may have megabytes before it.
+    fn goes_on(&mut self, peer: &Peer, patience: Duration) -> bool {
+        let (now, taken) = (Instant::now(), peer.is_taking());
+        if taken != self.taken {
+            (self.taken, self.since) = (taken, now);
+        }
+        self.timer.set(now + LINGER);
+        taken.is_some() && now - self.since < patience
+    }
 }
 
 impl<D: Io> Wire<D> {
@@ -201,18 +232,19 @@ impl<D: Io> Wire<D> {
         if self.lingering.is_none() {
             ready!(Pin::new(&mut self.inner).poll_shutdown(cx))?;
         }
-        let (timer, left) = self.lingering.get_or_insert_with(|| {
-            let mut timer = Timer::new(LINGER);
-            timer.set(Instant::now() + LINGER);
-            (timer, LINGER_OCTETS)
-        });
+        let lingering = self.lingering.get_or_insert_with(Lingering::new);
         let mut waste = [MaybeUninit::uninit(); 4096];
         loop {
             let mut waste = ReadBuf::uninit(&mut waste);
             match Pin::new(&mut self.inner).poll_read(cx, &mut waste) {
-                Poll::Pending => return timer.poll(cx).map(Ok),
-                Poll::Ready(Ok(())) if (1..=*left).contains(&waste.filled().len()) => {
-                    *left -= waste.filled().len();
+                Poll::Pending => {
+                    ready!(lingering.timer.poll(cx));
+                    if !lingering.goes_on(&self.peer, self.patience) {
+                        return Poll::Ready(Ok(()));
+                    }
+                }
+                Poll::Ready(Ok(())) if (1..=lingering.left).contains(&waste.filled().len()) => {
+                    lingering.left -= waste.filled().len();
                 }
                 Poll::Ready(_) => return Poll::Ready(Ok(())),
             }
@@ -234,11 +266,11 @@ impl<D: Io> Wire<D> {
 pub(super) struct Watched<D>(Arc<Mutex<Wire<D>>>);
 
 impl<D: Io> Watched<D> {
-    /// `begun` is what was read of the stream already.
+    /// `begun` is what was read of the stream already; `patience`, how long a client may take nothing before the end.
     pub(super) fn new(
         inner: D,
         peer: Peer,
-        rates: FrameRates,
+        (rates, patience): (FrameRates, Duration),
         begun: Vec<u8>,
         admission: Arc<Admission>,
     ) -> (Self, Arc<Mutex<Wire<D>>>) {
@@ -259,6 +291,7 @@ impl<D: Io> Watched<D> {
             out_at: 0,
             unflushed: false,
             lingering: None,
+            patience,
         };
         let wire = Arc::new(Mutex::new(wire));
         (Self(wire.clone()), wire)
@@ -352,7 +385,7 @@ mod tests {
             socket: None,
         };
         let (watched, wire) =
-            Watched::new(near, peer, FrameRates::default(), Vec::new(), Admission::unlimited());
+            Watched::new(near, peer, (FrameRates::default(), LINGER), Vec::new(), Admission::unlimited());
         (watched, wire, far)
     }
 
