@@ -192,11 +192,6 @@ impl Succession {
         })
     }
 
-    /// How long it may take to finish what it has.
-    pub fn drain_timeout(&self) -> Duration {
-        self.options.drain_timeout
-    }
-
     /// How many connections are open is asked of `connections`.
     pub fn count_by(&self, connections: impl Fn() -> usize + Send + 'static) {
         *self.connections.lock() = Some(Box::new(connections));
