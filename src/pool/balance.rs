@@ -98,6 +98,9 @@ pub trait Balance: Send + Sync {
 
     /// The head of an answer came `took` after its request.
     fn answered(&self, _load: &Load, _took: Duration, _now: Instant) {}
+
+    /// A request came to nothing, which is no quick answer.
+    fn failed(&self, _load: &Load, _now: Instant) {}
 }
 
 /// In turn, by weight, and as evenly as can be: of weights 5, 1 and 1 the order is a a b a c a a (nginx's smooth weighted round
@@ -230,6 +233,10 @@ impl Balance for PeakEwma {
         let usual = f64::from(before) * part + f64::from(took) * (1.0 - part);
         let new = if took > before { took } else { (usual as u32).max(1) };
         load.latency.store(new, at);
+    }
+
+    fn failed(&self, load: &Load, now: Instant) {
+        self.answered(load, Duration::from_micros(UNKNOWN as u64), now);
     }
 }
 

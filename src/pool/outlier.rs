@@ -141,6 +141,7 @@ impl<T: Send + Sync + 'static> Lease<T> {
 
     /// A request came to nothing there. `label` is one of a few, for the metric.
     pub fn failed(&self, label: &'static str, why: &str) {
+        self.pool.balance.failed(self.backend.load(), Instant::now());
         let limit = self.pool.outliers().errors;
         let before = self.backend.outcomes().in_a_row.fetch_add(1, Ordering::Relaxed);
         if limit > 0 && before.saturating_add(1) >= limit {

@@ -167,6 +167,11 @@ async fn of_two_the_one_that_answers_sooner_is_next_and_what_was_slow_is_forgott
     tokio::time::advance(Duration::from_millis(1)).await;
     let shares_then = shares(&balance, &loads, 3000);
     assert!(shares_then[2] > 500, "{shares_then:?}");
+    // One that fails at once is no quick one.
+    balance.failed(&loads[1], Instant::now());
+    assert_eq!(shares(&balance, &loads, 3000)[1], 0);
+    tokio::time::advance(Duration::from_secs(90)).await;
+    answer([10, 10, 10]);
     // What it has in hand counts.
     for _ in 0..3 {
         assert!(loads[0].take());
