@@ -181,14 +181,7 @@ fn pool_pick() {
         NewBackend { spec: Spec::new(format!("node{n}"), address), check: Arc::new(Good), transport: () }
     });
     let pool = Pool::new("web", back_ends.collect(), PoolLimits::NONE);
-    let timing: Timing = Timing {
-        interval: Duration::from_secs(1),
-        fast_interval: None,
-        jitter: 0,
-        timeout: Duration::from_secs(1),
-        rise: 1,
-        fall: 1,
-    };
+    let timing: Timing = Timing::steady(Duration::from_secs(1), Duration::from_secs(1), 1, 1);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(pool.first_round(timing));
     assert_eq!(pool.usable(), 3);

@@ -63,6 +63,12 @@ def make_user():
     node1.wait_until_succeeds(f"printf %s {shlex.quote(PASSWORD)} | {program} user add {USER}", timeout=60)
 
 
+def balancer_status(node):
+    """What this node's balancer says of itself."""
+    metrics = json.loads(node.succeed("cat /etc/trivet/balancer.json"))["metrics"]["listen"]
+    return json.loads(node.succeed(f"curl -fsS http://{metrics}/status"))
+
+
 def holders(nodes):
     """The nodes that have the virtual address on an interface; on the loopback interface all have it."""
     return [n for n in nodes if n.execute(f"ip -o address show to {VIRTUAL_ADDRESS} | grep -qvw lo")[0] == 0]

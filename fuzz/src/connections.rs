@@ -168,15 +168,7 @@ pub(super) async fn engine(address: SocketAddr, shutdown: Shutdown) -> Arc<Engin
         transport: Upstream::new("node1", config, 8),
     };
     let pool = Pool::new("web", vec![one], PoolLimits::NONE);
-    pool.first_round(Timing {
-        interval: LONG,
-        fast_interval: None,
-        jitter: 0,
-        timeout: LONG,
-        rise: 1,
-        fall: 1,
-    })
-    .await;
+    pool.first_round(Timing::steady(LONG, LONG, 1, 1)).await;
     let service = All { pool };
     let policy = Policy {
         position: Position::Edge,

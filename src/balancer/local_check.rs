@@ -12,7 +12,7 @@ use super::one_holder::{Heard, to_yield_to};
 use super::status;
 use trivet_base::process::Shutdown;
 use trivet_base::telemetry::answers::{self, Answer, Answers};
-use trivet_proxy::upstream::HttpPool;
+use trivet_proxy::upstream::{HttpBackend, HttpPool};
 
 /// Serves the check on a bound socket.
 pub struct LocalCheck(pub TcpListener);
@@ -38,7 +38,7 @@ impl LocalCheck {
     ) {
         let name = node.clone();
         let holder = move |pools: &[Arc<HttpPool>]| {
-            let all: Vec<_> = pools.first().map(|pool| pool.backends().to_vec()).unwrap_or_default();
+            let all = nodes(pools);
             let said: Vec<_> = all.iter().map(|b| (b.heard_at(), b.answered_at(), b.detail())).collect();
             let heard: Vec<_> = (all.iter().zip(&said))
                 .map(|(b, (at, answered, detail))| Heard {
@@ -63,8 +63,7 @@ impl LocalCheck {
             }
         };
         let others = move |pools: &[Arc<HttpPool>]| {
-            // The first is that of the nodes; others may be anywhere.
-            let all: Vec<_> = pools.first().map(|pool| pool.backends().to_vec()).unwrap_or_default();
+            let all = nodes(pools);
             let mut elsewhere = all.iter().filter(|b| b.name() != node).peekable();
             if elsewhere.peek().is_none() {
                 (StatusCode::OK, "there is no other node\n")
@@ -91,4 +90,9 @@ impl LocalCheck {
         });
         answers::serve(self.0, answers, "", end).await;
     }
+}
+
+/// The web tiers of the nodes: the first pool is theirs, others may be anywhere.
+fn nodes(pools: &[Arc<HttpPool>]) -> Vec<Arc<HttpBackend>> {
+    pools.first().map(|pool| pool.backends().to_vec()).unwrap_or_default()
 }

@@ -10,14 +10,7 @@ use super::timing::Timing;
 use super::*;
 use trivet_base::process::Heartbeats;
 
-const TIMING: Timing = Timing {
-    interval: Duration::from_millis(500),
-    fast_interval: None,
-    jitter: Timing::JITTER,
-    timeout: Duration::from_millis(400),
-    rise: 2,
-    fall: 2,
-};
+const TIMING: Timing = Timing::steady(Duration::from_millis(500), Duration::from_millis(400), 2, 2);
 
 /// Answers what it was told to, the last answer for ever.
 struct Script(Mutex<VecDeque<Verdict>>);

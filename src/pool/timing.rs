@@ -26,6 +26,11 @@ impl Timing {
     /// Of what says nothing else about it, in percent.
     pub const JITTER: u32 = 10;
 
+    /// The same interval always, with the usual jitter.
+    pub const fn steady(interval: Duration, timeout: Duration, rise: u32, fall: u32) -> Self {
+        Self { interval, fast_interval: None, jitter: Self::JITTER, timeout, rise, fall }
+    }
+
     /// Refuses values with which no back end could ever be up, or down.
     pub fn validate(&self, key: &str) -> Result<(), Invalid> {
         config::positive(&format!("{key}.interval"), self.interval)?;

@@ -22,13 +22,8 @@ http.server.ThreadingHTTPServer(("127.0.0.1", 8081), App).serve_forever()
 '''
 
 
-def status(machine):
-    metrics = json.loads(machine.succeed("cat /etc/trivet/balancer.json"))["metrics"]["listen"]
-    return json.loads(machine.succeed(f"curl -fsS http://{metrics}/status"))
-
-
 def outliers():
-    return [b["name"] for b in status(node)["backends"] if b["outlier"]]
+    return [b["name"] for b in balancer_status(node)["backends"] if b["outlier"]]
 
 
 def goes_wrong(how):

@@ -7,11 +7,6 @@ node = holder()
 FOLDER = "/var/lib/trivet/www"
 
 
-def status():
-    metrics = json.loads(node.succeed("cat /etc/trivet/balancer.json"))["metrics"]["listen"]
-    return json.loads(node.succeed(f"curl -fsS http://{metrics}/status"))
-
-
 def main_process(unit="trivet-balancer"):
     return int(node.succeed(f"systemctl show -p MainPID --value {unit}"))
 
@@ -72,9 +67,9 @@ with subtest("ten reloads"):
     for _number in range(10):
         reloads()
         time.sleep(0.3)
-    now = status()
+    now = balancer_status(node)
     assert now["pid"] == main_process()
-    draining = poll(lambda: {one["pid"]: one["connections"] for one in status()["draining"] if one["connections"]}, "they report")
+    draining = poll(lambda: {one["pid"]: one["connections"] for one in balancer_status(node)["draining"] if one["connections"]}, "they report")
     note(f"after ten reloads: {draining}")
     assert draining.get(first, 0) >= 2, f"download and upload live on in {first}: {draining}"
 
@@ -117,7 +112,7 @@ with subtest("what was in flight has come to its end, and nothing failed"):
     assert holder() is node, "the address has not moved"
 
 with subtest("processes do not pile up"):
-    poll(lambda: not status()["draining"], "those before have finished", 90)
+    poll(lambda: not balancer_status(node)["draining"], "those before have finished", 90)
     processes = node.succeed("systemctl show -p TasksCurrent --value trivet-balancer; pgrep --count -f /opt/new/trivet-balancer").split()
     assert processes[-1] == "1", processes
 

@@ -73,14 +73,7 @@ pub struct KeeperHealth {
 impl KeeperHealth {
     /// The same values as the pool takes them.
     pub fn timing(&self) -> Timing {
-        Timing {
-            interval: self.interval,
-            fast_interval: None,
-            jitter: Timing::JITTER,
-            timeout: self.timeout,
-            rise: self.rise,
-            fall: self.fall,
-        }
+        Timing::steady(self.interval, self.timeout, self.rise, self.fall)
     }
 }
 

@@ -209,20 +209,19 @@ impl Template {
 
     /// Whether the host that it leads to, where it is written, is one, with a port that is one.
     pub fn has_host(&self) -> bool {
-        match &*self.0 {
-            [Piece::Text(text), rest @ ..] => text.split_once("://").is_none_or(|(_, after)| {
-                let authority = &after[..after.find(['/', '?', '#']).unwrap_or(after.len())];
-                let is_variable = authority.is_empty() && after.is_empty() && !rest.is_empty();
-                is_variable || strict::host_and_port(authority).is_some()
-            }),
+        let (text, rest) = match &*self.0 {
+            [Piece::Text(text), rest @ ..] => (text.split_once("://").map(|(_, after)| after), rest),
             [Piece::Variable(Variable::Scheme), Piece::Text(text), rest @ ..] => {
-                let after = text.strip_prefix("://").unwrap_or(text);
-                let authority = &after[..after.find(['/', '?', '#']).unwrap_or(after.len())];
-                (authority.is_empty() && after.is_empty() && !rest.is_empty())
-                    || strict::host_and_port(authority).is_some()
+                (text.strip_prefix("://"), rest)
             }
-            _ => true,
-        }
+            _ => (None, &[][..]),
+        };
+        text.is_none_or(|text| {
+            let authority = &text[..text.find(['/', '?', '#']).unwrap_or(text.len())];
+            // It may be a variable, which is the host that was asked for.
+            let is_variable = text.is_empty() && !rest.is_empty();
+            is_variable || strict::host_and_port(authority).is_some()
+        })
     }
 
     /// Whether it says itself what becomes of the query.

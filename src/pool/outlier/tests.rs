@@ -32,14 +32,7 @@ async fn pool(n: u16, limits: OutlierLimits) -> Arc<Pool<()>> {
     };
     let pool = Pool::new("web", (0..n).map(member).collect(), PoolLimits::NONE);
     pool.watch_outliers(limits);
-    let timing = Timing {
-        interval: Duration::from_secs(1),
-        fast_interval: None,
-        jitter: 0,
-        timeout: Duration::from_secs(1),
-        rise: 1,
-        fall: 1,
-    };
+    let timing = Timing::steady(Duration::from_secs(1), Duration::from_secs(1), 1, 1);
     pool.first_round(timing).await;
     pool
 }
