@@ -8,18 +8,25 @@ use std::process::Command;
 use serde_json::Value;
 
 /// The rooms, each below those that may know it, and whom each may know. This is the one place that says so.
-const ROOMS: [(&str, &[&str]); 11] = [
+const ROOMS: [(&str, &[&str]); 12] = [
     ("trivet-base", &[]),
     ("trivet-tls", &["trivet-base"]),
     ("trivet-http", &["trivet-base", "trivet-tls"]),
     ("trivet-pool", &["trivet-base"]),
     ("trivet-proxy", &["trivet-base", "trivet-tls", "trivet-http", "trivet-pool"]),
-    ("trivet-balancer", &["trivet-base", "trivet-tls", "trivet-http", "trivet-pool", "trivet-proxy"]),
+    ("trivet-balancer-api", &[]),
+    (
+        "trivet-balancer",
+        &["trivet-base", "trivet-tls", "trivet-http", "trivet-pool", "trivet-proxy", "trivet-balancer-api"],
+    ),
     ("trivet-web", &["trivet-base", "trivet-tls", "trivet-http", "trivet-pool", "trivet-proxy"]),
     ("trivet-app", &["trivet-base", "trivet-tls"]),
     ("trivet-keeper-api", &[]),
     ("trivet-keeper", &["trivet-base", "trivet-tls", "trivet-http", "trivet-keeper-api"]),
-    ("trivet-operator", &["trivet-base", "trivet-tls", "trivet-http", "trivet-keeper-api"]),
+    (
+        "trivet-operator",
+        &["trivet-base", "trivet-tls", "trivet-http", "trivet-balancer-api", "trivet-keeper-api"],
+    ),
 ];
 
 /// What carries traffic, and the operator's command: they do without a framework, a database's client, the hashing of passwords.

@@ -14,12 +14,14 @@ use trivet_http::proxy_protocol::Trust;
 use trivet_tls::options::CertificateFiles;
 use trivet_tls::site::SiteCertificates;
 
+mod control;
 mod database;
 pub mod defaults;
 mod listeners;
 mod pools;
 pub mod sites;
 
+pub use control::{Control, Peer, Program};
 pub use database::{Database, KeeperHealth, Member};
 pub use listeners::{Http, Https};
 pub use pools::{HashKey, Web};
@@ -89,6 +91,9 @@ pub struct Config {
     /// What keepalived asks.
     #[serde(default)]
     pub local_check: Option<LocalCheck>,
+    /// Commands of operators; without, there are none.
+    #[serde(default)]
+    pub control: Option<Control>,
     /// The cluster's virtual addresses, so that `/status` can say which of them are held here.
     #[serde(default)]
     pub virtual_addresses: Vec<IpAddr>,
@@ -210,6 +215,7 @@ impl Config {
         found.extend(self.http.iter().flat_map(|h| all("http.listen", &h.listen)));
         found.extend(self.https.iter().flat_map(|h| all("https.listen", &h.listen)));
         found.extend(self.local_check.iter().map(|c| ("local_check.listen", c.listen)));
+        found.extend(self.control.iter().filter_map(|c| Some(("control.listen", c.listen?))));
         if let Some(database) = &self.database {
             found.extend(all("database.write_listen", &database.write_listen));
             found.extend(all("database.read_listen", &database.read_listen));
@@ -356,6 +362,9 @@ impl Validate for Config {
         if let Some(database) = &self.database {
             database.validate()?;
         }
+        if let Some(control) = &self.control {
+            control.validate(self.runtime_directory.as_deref())?;
+        }
         for (key, connections) in self.connections() {
             descriptors::fit(key, connections, self.descriptors())?;
         }
@@ -377,7 +386,8 @@ impl Validate for Config {
         }
         // Those to other nodes are read at a start alone, and what a start would refuse is better known before.
         let pools = self.all_pools().filter_map(|(_, _, pool)| pool.tls.as_ref());
-        for files in pools.chain(self.database.iter().map(|d| &d.tls)) {
+        let control = self.control.iter().filter_map(|c| c.tls.as_ref());
+        for files in pools.chain(self.database.iter().map(|d| &d.tls)).chain(control) {
             trivet_tls::client_config(files, &[])?;
         }
         for site in self.all_sites() {

@@ -27,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
+use super::admin::{Administered, Whole};
 use super::config;
 use trivet_base::config::ConfigError;
 use trivet_base::process::workers::Workers;
@@ -133,6 +134,11 @@ impl Gateway {
             handed_over: CancellationToken::new(),
             before: TaskTracker::new(),
         })
+    }
+
+    /// Those who are read from, each on its node.
+    pub fn readers(&self) -> Arc<dyn Administered> {
+        Arc::new(Whole(self.read.clone(), true))
     }
 
     /// Asks every keeper once, so that the first connection finds its member.

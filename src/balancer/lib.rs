@@ -1,10 +1,12 @@
 //! The balancer: HTTP in front of the web tiers ([`proxy`]), and the database gateway in front of the members
 //! ([`gateway`]). [`run`] puts together what a configuration asks for.
 
+mod admin;
 pub mod config;
 mod error_pages;
 pub mod gateway;
 mod local_check;
+mod maintenance;
 mod one_holder;
 pub mod proxy;
 pub mod routes;

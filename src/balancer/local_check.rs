@@ -8,6 +8,7 @@ use metrics::counter;
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 
+use super::admin::Admin;
 use super::one_holder::{Heard, to_yield_to};
 use super::status;
 use trivet_base::process::Shutdown;
@@ -29,11 +30,14 @@ impl LocalCheck {
     ///
     /// `GET /healthz/holder`: 409 where another node, which this one does not hear, is to have the virtual `addresses` in its place
     /// ([`one_holder`](super::one_holder)).
+    ///
+    /// `GET /healthz/wanted`: 409 where an operator wants the addresses elsewhere, or this node is drained.
     pub async fn serve(
         self,
         node: String,
         addresses: Vec<IpAddr>,
         pools: Vec<Arc<HttpPool>>,
+        admin: Option<Arc<Admin>>,
         shutdown: Shutdown,
     ) {
         let name = node.clone();
@@ -84,6 +88,10 @@ impl LocalCheck {
                 "/healthz/backends" => (StatusCode::OK, "ok\n"),
                 "/healthz/holder" => holder(&pools),
                 "/healthz/others" => others(&pools),
+                "/healthz/wanted" if admin.as_ref().is_some_and(|admin| !admin.wants_addresses()) => {
+                    (StatusCode::CONFLICT, "an operator wants the address elsewhere\n")
+                }
+                "/healthz/wanted" => (StatusCode::OK, "ok\n"),
                 _ => return None,
             };
             Some(Answer::text(status, text))

@@ -5,12 +5,13 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, COOKIE, HeaderValue, LOCATION};
+use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, COOKIE, HeaderValue, LOCATION, RETRY_AFTER};
 use http::{Method, StatusCode};
 
 use super::config::sites::{Serves, rules};
 use super::config::{Config, HashKey, Web};
 use super::error_pages::ErrorPages;
+use super::maintenance::Maintenance;
 use super::routes::template::Found;
 use super::routes::{self, Action, Rule, Rules};
 use trivet_base::config::{ConfigError, Invalid};
@@ -21,6 +22,7 @@ use trivet_http::steps::{self, Admitted};
 use trivet_http::strict;
 use trivet_pool::balance::hash_of;
 use trivet_pool::{NewBackend, Pool, PoolLimits, Scope, Spec};
+use trivet_proxy::answer;
 use trivet_proxy::check::Tell;
 use trivet_proxy::config::{Checked, Protocol};
 use trivet_proxy::exchange::Exchange;
@@ -30,13 +32,13 @@ use trivet_tls as tls;
 
 /// What the balancer does with a request.
 pub struct Balancer {
-    sites: Sites,
+    sites: Arc<Sites>,
     redirect: Option<u16>,
 }
 
 impl Balancer {
     /// Serves `sites`. Plain HTTP is redirected to the HTTPS port in `redirect`, or served without one.
-    pub fn new(sites: Sites, redirect: Option<u16>) -> Self {
+    pub fn new(sites: Arc<Sites>, redirect: Option<u16>) -> Self {
         Self { sites, redirect }
     }
 
@@ -78,6 +80,10 @@ impl Service for Balancer {
             let moved = steps::moved_for_ever(request.method());
             return elsewhere(moved, &location)
                 .map_or_else(|| site.serve((request, admitted)), Route::Answer);
+        }
+        if let Some(wait) = site.maintenance.keeps_out(admitted.client) {
+            exchange.reason = Some("maintenance".into());
+            return Route::Answer(site.closed(wait, request.first(&ACCEPT), &admitted.request_id));
         }
         let Some((rule, found)) = site.rules.find(request, admitted) else {
             return site.serve((request, admitted));
@@ -210,11 +216,21 @@ pub struct Site {
     served: Served,
     rules: Rules<Served>,
     error_pages: ErrorPages,
+    maintenance: Arc<Maintenance>,
 }
 
 impl Site {
     fn serve(&self, asked: Asked<'_>) -> Route {
         self.served.serve(asked, None)
+    }
+
+    /// What a visitor is told while the site is closed, who may come again after `wait` seconds.
+    fn closed(&self, wait: u64, accept: Option<&[u8]>, request_id: &str) -> Answer {
+        let page = self.error_pages.maintenance(accept);
+        let mut answer = answer::error(StatusCode::SERVICE_UNAVAILABLE, request_id, accept, page);
+        answer.fields.retain(|(name, _)| name != RETRY_AFTER);
+        answer.fields.push((RETRY_AFTER, HeaderValue::from(wait)));
+        answer
     }
 
     /// Its host, with the port that the request came to where that is not the scheme's own.
@@ -228,6 +244,8 @@ impl Site {
 
 /// All sites, by the names that they answer to.
 pub struct Sites {
+    /// By the names that their configuration has.
+    all: Vec<(String, Arc<Site>)>,
     /// With whether it is an alias.
     by_name: HashMap<String, (Arc<Site>, bool)>,
     default: Option<Arc<Site>>,
@@ -236,7 +254,7 @@ pub struct Sites {
 impl Sites {
     /// Those of a configuration, served by `pools`. Reads the files of answers.
     pub fn new(config: &Config, pools: &HashMap<String, Served>) -> Result<Self, ConfigError> {
-        let mut sites = Self { by_name: HashMap::new(), default: None };
+        let mut sites = Self { all: Vec::new(), by_name: HashMap::new(), default: None };
         for site in config.all_sites() {
             let invalid = |e: Invalid| ConfigError::at("", e.key, e.reason);
             let pool = |name: &str| pools.get(name).cloned();
@@ -246,7 +264,8 @@ impl Sites {
             rules.read_files()?;
             let name = site.names.first().cloned().unwrap_or_default();
             let error_pages = site.error_pages.map(ErrorPages::read).transpose()?.unwrap_or_default();
-            let made = Arc::new(Site { name, served, rules, error_pages });
+            let made = Arc::new(Site { name, served, rules, error_pages, maintenance: Arc::default() });
+            sites.all.push((site.name.to_owned(), made.clone()));
             for (names, is_alias) in [(&site.names, false), (&site.aliases, true)] {
                 sites.by_name.extend(names.iter().map(|n| (n.clone(), (made.clone(), is_alias))));
             }
@@ -255,6 +274,11 @@ impl Sites {
             }
         }
         Ok(sites)
+    }
+
+    /// What closes each of them.
+    pub fn maintenance(&self) -> Vec<(String, Arc<Maintenance>)> {
+        self.all.iter().map(|(name, site)| (name.clone(), site.maintenance.clone())).collect()
     }
 
     /// The site of a host, and whether that is one of its aliases.

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::config::{Config, Https};
+use super::admin::{self, Admin, Administered, Subjects, Whole};
+use super::config::{Config, Control, Https};
 use super::gateway::{Gateway, Times};
 use super::local_check::LocalCheck;
 use super::proxy::{self, Balancer, Served, Sites};
@@ -39,6 +40,10 @@ pub fn run(config: Config, takes_over: bool) -> Result<(), Failure> {
     let http = config.https.as_ref().map(|https| Http::prepare(&config, https)).transpose()?;
     let gateway = config.database.as_ref().map(Gateway::prepare).transpose()?;
 
+    let admin =
+        config.control.as_ref().map(|c| admin(&config, c, http.as_ref(), gateway.as_deref(), takes_over));
+    let admin = admin.transpose()?;
+
     let mut server = Server::succeeding(config.handover(), takes_over)?;
     let (workers, working) = Workers::add(&mut server, config.threads());
     let connections = Arc::new(Connections::default());
@@ -58,6 +63,7 @@ pub fn run(config: Config, takes_over: bool) -> Result<(), Failure> {
             certificates: h.public.certificates.clone(),
         }),
         gateway: gateway.clone(),
+        admin: admin.clone(),
         workers: workers.clone(),
     };
     MetricsServer::add(&mut server, &config.metrics(), metrics, Arc::new(move || status.json()));
@@ -65,9 +71,72 @@ pub fn run(config: Config, takes_over: bool) -> Result<(), Failure> {
         add_gateway(&mut server, gateway, &config, workers.clone(), &working)?;
     }
     if let (Some(http), Some(https)) = (http, &config.https) {
-        http.add(&mut server, &config, https, (workers, connections), &working);
+        http.add(&mut server, &config, https, (workers, connections), admin.clone(), &working);
+    }
+    if let (Some(admin), Some(control)) = (admin, &config.control) {
+        add_control(&mut server, admin, &config, control)?;
     }
     server.run(&config.node)
+}
+
+/// What was ordered before is obeyed from the first request on.
+fn admin(
+    config: &Config,
+    control: &Control,
+    http: Option<&Http>,
+    gateway: Option<&Gateway>,
+    takes_over: bool,
+) -> Result<Arc<Admin>, Failure> {
+    let mut subjects = Subjects::default();
+    for pool in http.iter().flat_map(|http| &http.pools) {
+        let is_of_nodes = pool.name() == "web";
+        subjects.pools.push(Arc::new(Whole(pool.clone(), is_of_nodes)) as Arc<dyn Administered>);
+    }
+    // Where writes go is for the group alone to say.
+    subjects.pools.extend(gateway.map(Gateway::readers));
+    subjects.sites = http.map(|http| http.sites.maintenance()).unwrap_or_default();
+    if let Some(path) = control.socket(config.runtime_directory.as_deref()).filter(|_| !takes_over) {
+        admin::socket_is_free(&path)?;
+    }
+    Ok(Admin::prepare(&config.node, control, subjects)?)
+}
+
+/// The control socket, and what others tell.
+fn add_control(
+    server: &mut Server,
+    admin: Arc<Admin>,
+    config: &Config,
+    control: &Control,
+) -> Result<(), Failure> {
+    let Some(path) = control.socket(config.runtime_directory.as_deref()) else { return Ok(()) };
+    let (begun, shutdown) = (server.begun(), server.shutdown());
+    let operators = admin.clone();
+    server.service("control", &[], move |start| async move {
+        let failed = |e: std::io::Error| {
+            ConfigError::at("", "control.socket", format_args!("{}: {e}", path.display()))
+        };
+        let socket = Admin::bind(&path).map_err(failed)?;
+        start.ready();
+        let mut ended = shutdown.clone();
+        tokio::select! { () = begun.cancelled() => {}, () = ended.wait() => return Ok(()) }
+        Ok(operators.serve_operators(socket, shutdown).await.map_err(failed)?)
+    });
+    if let (Some(address), Some(files)) = (control.listen, &control.tls) {
+        let tls = trivet_tls::mutual_server_config(files, &[b"http/1.1"])?;
+        let socket = server.listen("control.listen", address);
+        let (shutdown, peers) = (server.shutdown(), admin.clone());
+        server.service("control of peers", &[], move |start| async move {
+            let (listener, entry) = socket.take_for_tokio()?;
+            start.ready();
+            peers.serve_peers(listener, tls, shutdown).await;
+            drop(entry);
+            Ok(())
+        });
+    }
+    // A round waits for peers that do not answer.
+    let beat = server.heartbeats().expect("orders", 4 * admin::server::ROUND);
+    server.background("orders", admin.keep_up(beat, server.shutdown()));
+    Ok(())
 }
 
 /// The database gateway: nobody is served before every keeper has been asked once.
@@ -100,7 +169,7 @@ fn add_gateway(
 struct Http {
     /// The one of `[web]` first.
     pools: Vec<Arc<HttpPool>>,
-    sites: Sites,
+    sites: Arc<Sites>,
     public: PublicServer,
 }
 
@@ -123,7 +192,7 @@ impl Http {
             );
             pools.push(pool);
         }
-        Ok(Self { pools, sites: Sites::new(config, &served)?, public })
+        Ok(Self { pools, sites: Arc::new(Sites::new(config, &served)?), public })
     }
 
     fn add(
@@ -132,6 +201,7 @@ impl Http {
         config: &Config,
         https: &Https,
         (workers, connections): (Arc<Workers>, Arc<Connections>),
+        admin: Option<Arc<Admin>>,
         working: &[ServiceHandle],
     ) {
         let Self { pools, sites, public } = self;
@@ -196,7 +266,7 @@ impl Http {
             server.service("local check", &[serving], move |start| async move {
                 let (listener, entry) = socket.take_for_tokio()?;
                 start.ready();
-                LocalCheck(listener).serve(node, addresses, pools, shutdown).await;
+                LocalCheck(listener).serve(node, addresses, pools, admin, shutdown).await;
                 drop(entry);
                 Ok(())
             });

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
+use super::admin::Admin;
 use super::gateway::Gateway;
 use trivet_base::process::Shutdown;
 use trivet_base::process::handover::Succession;
@@ -27,6 +28,8 @@ pub struct Status {
     pub http: Option<HttpStatus>,
     /// The gateway, when there is one.
     pub gateway: Option<Arc<Gateway>>,
+    /// What operators have ordered, where they can.
+    pub admin: Option<Arc<Admin>>,
     /// Those that carry connections, of either half.
     pub workers: Arc<Workers>,
 }
@@ -63,6 +66,9 @@ impl Status {
             }
             out.insert("connections".into(), connections.open().into());
             out.insert("certificates".into(), certificates.status().iter().map(certificate).collect());
+        }
+        if let Some(admin) = &self.admin {
+            out.insert("orders".into(), admin.status());
         }
         out.insert("workers".into(), self.workers.status());
         if let Some(gateway) = &self.gateway {

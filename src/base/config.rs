@@ -275,7 +275,8 @@ fn unmapped(net: IpNet) -> IpNet {
     }
 }
 
-fn network(text: &str) -> Result<IpNet, String> {
+/// One of them; an error is a sentence.
+pub fn network(text: &str) -> Result<IpNet, String> {
     network_as_written(text).map(unmapped)
 }
 

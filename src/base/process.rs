@@ -20,6 +20,7 @@ pub mod handover;
 mod heartbeats;
 pub mod server;
 pub mod sockets;
+pub mod unix_socket;
 pub mod warnings;
 pub mod workers;
 

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
-use http_body_util::{BodyExt, Empty, Limited};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -34,7 +34,7 @@ pub struct Target {
     pub tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
 }
 
-/// A request without a body.
+/// A request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ask {
     pub method: Method,
@@ -44,12 +44,19 @@ pub struct Ask {
     pub host: Option<String>,
     /// Further fields; none that the connection is about.
     pub fields: HeaderMap,
+    pub body: Bytes,
 }
 
 impl Ask {
     /// `GET path` of the target's own host.
     pub fn get(path: &str) -> Self {
-        Self { method: Method::GET, path: path.into(), host: None, fields: HeaderMap::new() }
+        Self {
+            method: Method::GET,
+            path: path.into(),
+            host: None,
+            fields: HeaderMap::new(),
+            body: Bytes::new(),
+        }
     }
 }
 
@@ -104,8 +111,8 @@ pub struct Client {
 
 /// What requests are sent with.
 enum Sender {
-    Http1(http1::SendRequest<Empty<Bytes>>),
-    Http2(http2::SendRequest<Empty<Bytes>>),
+    Http1(http1::SendRequest<Full<Bytes>>),
+    Http2(http2::SendRequest<Full<Bytes>>),
 }
 
 impl Sender {
@@ -116,7 +123,7 @@ impl Sender {
         }
     }
 
-    async fn send(&mut self, request: Request<Empty<Bytes>>) -> hyper::Result<Response<Incoming>> {
+    async fn send(&mut self, request: Request<Full<Bytes>>) -> hyper::Result<Response<Incoming>> {
         match self {
             Self::Http1(sender) => sender.send_request(request).await,
             Self::Http2(sender) => sender.send_request(request).await,
@@ -145,6 +152,15 @@ impl Client {
     /// `GET path`, all within `deadline`.
     pub async fn get(&self, path: &str, deadline: Duration) -> Result<Answer, ClientError> {
         self.ask(&Ask::get(path), deadline).await
+    }
+
+    /// `POST path` with JSON in its `body`, all within `deadline`. It may be sent twice.
+    pub async fn post(&self, path: &str, body: Bytes, deadline: Duration) -> Result<Answer, ClientError> {
+        let fields = HeaderMap::from_iter([(
+            http::header::CONTENT_TYPE,
+            HeaderValue::from_static("application/json"),
+        )]);
+        self.ask(&Ask { method: Method::POST, fields, body, ..Ask::get(path) }, deadline).await
     }
 
     /// Connects and no more: TCP, and TLS where it is spoken.
@@ -196,7 +212,8 @@ impl Client {
                 request.uri(format!("{scheme}://{host}{}", ask.path)).version(Version::HTTP_2)
             }
         };
-        let mut request = request.body(Empty::new()).map_err(|e| ClientError::Http(e.to_string()))?;
+        let mut request =
+            request.body(Full::new(ask.body.clone())).map_err(|e| ClientError::Http(e.to_string()))?;
         request.headers_mut().extend(ask.fields.clone());
         let response = sender.send(request).await.map_err(|e| ClientError::Http(e.to_string()))?;
         let close = response.headers().get(http::header::CONNECTION).is_some_and(|v| v == "close");

@@ -7,7 +7,9 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 use super::cluster::{self, Cluster};
-use super::{database, secrets, status, switchover};
+use super::control::{self, Socket};
+use super::{database, failover, secrets, status, switchover};
+use trivet_balancer_api::{Command as Order, Target};
 use trivet_base::config;
 use trivet_base::process::{self, Failure};
 use trivet_keeper_api as api;
@@ -28,12 +30,149 @@ enum Command {
     /// Move the database's primary role to another node, for planned work. Exit status: 0 when the new primary takes
     /// writes, 1 when it does not.
     Switchover(Switchover),
+    /// Pools with their back ends, and what operators have ordered.
+    List(List),
+    /// Nothing new for a node (its requests, its reads of the database, the virtual addresses) or for one back end; what it has is
+    /// finished. Remembered over restarts, on all nodes.
+    Drain(Drain),
+    /// Use a drained or disabled node or back end again.
+    Ready(Aim),
+    /// Nothing at all for one back end, not even for the sessions that are bound to it.
+    Disable(Aim),
+    /// How much a back end gets in comparison with others.
+    Weight(Weight),
+    /// Tell a site's visitors that it is closed.
+    #[command(subcommand)]
+    Maintenance(Maintenance),
+    /// Move the virtual addresses to another node, for planned work. Exit status: 0 when they are there, 1 when they are not.
+    Failover(Failover),
     /// This node's member of the database group.
     #[command(subcommand)]
     Database(Database),
     /// Certificates and passwords of the cluster.
     #[command(subcommand)]
     Secrets(Secrets),
+}
+
+/// Where commands for balancers go.
+#[derive(Debug, Args)]
+struct Control {
+    /// The control socket of this node's balancer, or gateway; without it, the first of the two that is there.
+    #[arg(long, value_name = "SOCKET")]
+    control: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct List {
+    #[command(flatten)]
+    control: Control,
+    /// JSON, as docs/trivet.md describes it.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct Aim {
+    /// A node, or POOL/BACKEND.
+    target: String,
+    #[command(flatten)]
+    control: Control,
+    /// JSON, as docs/trivet.md describes it.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct Drain {
+    #[command(flatten)]
+    aim: Aim,
+    /// Wait until it has no requests in hand any more, so long at most.
+    #[arg(long, value_name = "TIME", num_args = 0..=1, default_missing_value = "5m", require_equals = true,
+          value_parser = humantime::parse_duration)]
+    wait: Option<Duration>,
+    /// The cluster file, which says where the balancers are that are waited for.
+    #[arg(long, value_name = "FILE", default_value = cluster::DEFAULT_FILE)]
+    cluster: PathBuf,
+}
+
+#[derive(Debug, Args)]
+struct Weight {
+    /// POOL/BACKEND.
+    backend: String,
+    /// 0 to 256, or "default" for what the configuration says.
+    #[arg(value_parser = weight)]
+    weight: Share,
+    #[command(flatten)]
+    control: Control,
+    /// JSON, as docs/trivet.md describes it.
+    #[arg(long)]
+    json: bool,
+}
+
+/// A weight; none for that of the configuration.
+#[derive(Debug, Clone, Copy)]
+struct Share(Option<u32>);
+
+fn weight(text: &str) -> Result<Share, String> {
+    match text {
+        "default" => Ok(Share(None)),
+        number => {
+            number.parse().map(|n| Share(Some(n))).map_err(|_| "write a number, or \"default\"".to_owned())
+        }
+    }
+}
+
+#[derive(Debug, Subcommand)]
+enum Maintenance {
+    /// Close it: 503 with its own page, on all balancers, until it is opened.
+    On(Close),
+    /// Open it again.
+    Off(Open),
+}
+
+#[derive(Debug, Args)]
+struct Close {
+    /// A site of the configuration; "main" is that of `domain`.
+    #[arg(default_value = "main")]
+    site: String,
+    /// When it opens by itself: 30m, 2h, or "2026-11-28 22:00:00" (UTC). Visitors are told to come back then.
+    #[arg(long, value_name = "TIME", value_parser = control::until)]
+    until: Option<u64>,
+    /// A network, or an address, whose clients are served as before. May be given more than once.
+    #[arg(long, value_name = "NETWORK", value_parser = network)]
+    allow: Vec<ipnet::IpNet>,
+    #[command(flatten)]
+    control: Control,
+    /// JSON, as docs/trivet.md describes it.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct Open {
+    /// A site of the configuration; "main" is that of `domain`.
+    #[arg(default_value = "main")]
+    site: String,
+    #[command(flatten)]
+    control: Control,
+    /// JSON, as docs/trivet.md describes it.
+    #[arg(long)]
+    json: bool,
+}
+
+fn network(text: &str) -> Result<ipnet::IpNet, String> {
+    config::network(text)
+}
+
+#[derive(Debug, Args)]
+struct Failover {
+    /// The node that is to have them. Without it: the next balancer that is fit.
+    node: Option<String>,
+    #[command(flatten)]
+    control: Control,
+    /// The cluster file.
+    #[arg(long, value_name = "FILE", default_value = cluster::DEFAULT_FILE)]
+    cluster: PathBuf,
 }
 
 #[derive(Debug, Args)]
@@ -133,6 +272,40 @@ pub fn main() -> ExitCode {
         Command::Switchover(args) => {
             process::finish("trivet", process::block_on(switchover::run(&args.keeper, args.node, args.json)))
         }
+        Command::List(args) => {
+            let socket = Socket(args.control.control);
+            process::finish("trivet", process::block_on(control::list(&socket, args.json)))
+        }
+        Command::Drain(args) => process::finish("trivet", drain(args)),
+        Command::Ready(aim) => {
+            let target = Target::parse(&aim.target);
+            let what = format!("{target} is used again, as its checks say");
+            command(aim.control, &Order::Ready { target }, &what, aim.json)
+        }
+        Command::Disable(aim) => {
+            let target = Target::parse(&aim.target);
+            let what = format!("{target} is disabled");
+            command(aim.control, &Order::Disable { target }, &what, aim.json)
+        }
+        Command::Weight(args) => {
+            let target = Target::parse(&args.backend);
+            let what = match args.weight.0 {
+                Some(weight) => format!("{target} has the weight {weight}"),
+                None => format!("{target} has the weight of the configuration"),
+            };
+            let order = Order::Weight { target, weight: args.weight.0 };
+            command(args.control, &order, &what, args.json)
+        }
+        Command::Maintenance(Maintenance::On(args)) => {
+            let what = format!("the site {} is in maintenance", args.site);
+            let order = Order::Maintenance { site: args.site, until: args.until, allow: args.allow };
+            command(args.control, &order, &what, args.json)
+        }
+        Command::Maintenance(Maintenance::Off(args)) => {
+            let what = format!("the site {} is open", args.site);
+            command(args.control, &Order::MaintenanceOff { site: args.site }, &what, args.json)
+        }
+        Command::Failover(args) => process::finish("trivet", move_addresses(args)),
         Command::Database(Database::PrepareStop(args)) => process::finish(
             "trivet",
             process::block_on(async {
@@ -150,6 +323,32 @@ pub fn main() -> ExitCode {
         }
         Command::Secrets(Secrets::Init(args)) => process::finish("trivet", secrets_init(&args)),
     }
+}
+
+fn command(control: Control, order: &Order, what: &str, json: bool) -> ExitCode {
+    let socket = Socket(control.control);
+    process::finish("trivet", process::block_on(control::run(&socket, order, what, json)))
+}
+
+fn drain(args: Drain) -> Result<(), Failure> {
+    let target = Target::parse(&args.aim.target);
+    let what = format!("{target} is drained: it gets nothing new");
+    let cluster: Option<Cluster> = args.wait.map(|_| config::load(&args.cluster)).transpose()?;
+    let socket = Socket(args.aim.control.control);
+    process::block_on(async {
+        let order = Order::Drain { target: target.clone() };
+        control::run(&socket, &order, &what, args.aim.json).await?;
+        match (args.wait, cluster) {
+            (Some(longest), Some(cluster)) => control::wait_until_idle(&cluster, &target, longest).await,
+            _ => Ok(()),
+        }
+    })
+}
+
+fn move_addresses(args: Failover) -> Result<(), Failure> {
+    let cluster: Cluster = config::load(&args.cluster)?;
+    let socket = Socket(args.control.control);
+    process::block_on(failover::run(&cluster, &socket, args.node))
 }
 
 fn show_status(args: &Status) -> ExitCode {

@@ -8,7 +8,7 @@ use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 use http::Method;
 use serde_json::json;
 
-use super::keeper::command;
+use super::socket::{Program, command};
 use trivet_base::process::Failure;
 use trivet_keeper_api::{ForcePlan, ForceRequest, PrepareStopAnswer};
 
@@ -29,8 +29,9 @@ pub struct Force {
 /// `trivet database force-bootstrap NODE`: tells what may be lost, and bootstraps when the operator consents.
 pub async fn force_bootstrap(socket: &Path, force: Force) -> Result<(), Failure> {
     let request = ForceRequest { node: force.node.clone(), token: None };
-    let plan: ForcePlan =
-        command(socket, Method::POST, "/force-bootstrap", &request, FORCE).await.map_err(Failure::run)?;
+    let plan: ForcePlan = command(Program::Keeper, socket, Method::POST, "/force-bootstrap", &request, FORCE)
+        .await
+        .map_err(Failure::run)?;
     print!("{}", told(&plan));
     io::stdout().flush().map_err(Failure::run)?;
     if !plan.unknown.is_empty() && !force.off {
@@ -48,8 +49,9 @@ pub async fn force_bootstrap(socket: &Path, force: Force) -> Result<(), Failure>
         None => ask("Type the node's name to go on: ", &plan.node, "--yes-i-lose-data NODE")?,
     }
     let request = ForceRequest { token: Some(plan.token), ..request };
-    let _: ForcePlan =
-        command(socket, Method::POST, "/force-bootstrap", &request, FORCE).await.map_err(Failure::run)?;
+    let _: ForcePlan = command(Program::Keeper, socket, Method::POST, "/force-bootstrap", &request, FORCE)
+        .await
+        .map_err(Failure::run)?;
     println!(
         "{} has formed the group and takes writes; the others follow by themselves: trivet status",
         plan.node
@@ -86,7 +88,7 @@ fn ask(question: &str, expected: &str, instead: &str) -> Result<(), Failure> {
 /// `trivet database prepare-stop`: before mysqld stops. Never fails: a stop must not wait for what is broken.
 pub async fn prepare_stop(socket: &Path, timeout: Duration) {
     let answer: Result<PrepareStopAnswer, _> =
-        command(socket, Method::POST, "/prepare-stop", &json!({}), timeout).await;
+        command(Program::Keeper, socket, Method::POST, "/prepare-stop", &json!({}), timeout).await;
     match answer {
         Ok(answer) => println!("{}", answer.done),
         Err(e) => println!("mysqld stops without a hand-over: {e}"),

@@ -2,8 +2,11 @@
 
 pub mod cli;
 pub mod cluster;
+pub mod control;
 pub mod database;
-pub mod keeper;
+pub mod failover;
 pub mod secrets;
+pub mod socket;
 pub mod status;
 pub mod switchover;
+mod table;

@@ -19,6 +19,9 @@ use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use ask::BALANCER_STATUS;
+pub use read::held;
+
 pub use model::{
     Backend, Certificate, Member, NodeReport, Problem, Program, Report, Severity, Verdict, VirtualAddress,
 };
@@ -76,7 +79,7 @@ pub async fn gather(cluster: &Cluster, secrets: &Path, timeout: Duration) -> Rep
 }
 
 /// Colours help people and hurt programs; <https://no-color.org>.
-fn colours() -> bool {
+pub fn colours() -> bool {
     std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
 }
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 use http::Method;
 use serde_json::json;
 
-use super::keeper::command;
+use super::socket::{Program, command};
 use trivet_base::process::Failure;
 use trivet_keeper_api::{SwitchoverAnswer, SwitchoverRequest};
 
@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub async fn run(socket: &Path, to: Option<String>, as_json: bool) -> Result<(), Failure> {
     let request = SwitchoverRequest { to };
     let answer: Result<SwitchoverAnswer, _> =
-        command(socket, Method::POST, "/switchover", &request, PATIENCE).await;
+        command(Program::Keeper, socket, Method::POST, "/switchover", &request, PATIENCE).await;
     match answer {
         Ok(answer) if as_json => println!("{}", serde_json::to_string(&answer).map_err(Failure::run)?),
         Ok(SwitchoverAnswer { primary, from: Some(from), seconds }) => {

@@ -91,6 +91,7 @@ struct State {
     health: Health,
     ejected: Option<Instant>,
     drained: bool,
+    disabled: bool,
     retired: bool,
     good: u32,
     silent: u32,
@@ -104,6 +105,13 @@ struct State {
     since: SystemTime,
     reason: String,
     detail: Value,
+}
+
+impl State {
+    /// On purpose, whatever its checks say.
+    fn is_taken_out(&self) -> bool {
+        self.drained || self.disabled || self.retired
+    }
 }
 
 /// A back end and its state. `T` is what its user keeps with it: how it is reached, its connections.
@@ -137,6 +145,7 @@ impl<T> Backend<T> {
             health: Health::Unknown,
             ejected: None,
             drained: false,
+            disabled: false,
             retired: false,
             good: 0,
             silent: 0,
@@ -222,7 +231,7 @@ impl<T> Backend<T> {
     }
 
     fn set_standing(&self, state: &State) {
-        let standing = if state.drained || state.retired || self.load.weight() == 0 {
+        let standing = if state.is_taken_out() || self.load.weight() == 0 {
             None
         } else if state.health == Health::Up {
             let passed_over = state.ejected.is_some() || self.is_outlier();
@@ -253,7 +262,7 @@ impl<T> Backend<T> {
     /// Whether it was taken out on purpose.
     pub(super) fn is_out(&self) -> bool {
         let state = self.state.lock();
-        state.drained || state.retired || self.load.weight() == 0
+        state.is_taken_out() || self.load.weight() == 0
     }
 
     /// Passes it over, for this reason, or no longer.
@@ -314,13 +323,23 @@ impl<T> Backend<T> {
 
     /// Takes it out of use, or puts it back.
     pub fn set_drained(&self, drained: bool) {
+        self.take_out(drained, false);
+    }
+
+    /// Takes it out of use: `drained`, or `disabled` for those as well who are bound to it. With neither it is used again.
+    pub fn take_out(&self, drained: bool, disabled: bool) {
         let mut state = self.state.lock();
-        if state.drained != drained {
-            state.drained = drained;
+        if (state.drained, state.disabled) != (drained, disabled) {
+            (state.drained, state.disabled) = (drained, disabled);
             state.since = SystemTime::now();
-            tracing::info!(pool = %self.pool, backend = %self.spec.name, drained, "back end drained or enabled");
+            tracing::info!(pool = %self.pool, backend = %self.spec.name, drained, disabled, "back end taken out of use, or put back");
         }
         self.publish(&state);
+    }
+
+    /// Its weight as it was configured.
+    pub fn configured_weight(&self) -> u32 {
+        self.spec.weight
     }
 
     /// How much it gets in comparison with others of its tier; 0 is nothing new.
@@ -421,7 +440,7 @@ impl<T> Backend<T> {
     }
 
     fn publish(&self, state: &State) {
-        let serving = state.health == Health::Up && !state.drained && !state.retired;
+        let serving = state.health == Health::Up && !state.is_taken_out();
         let silent = state.health == Health::Down && !state.refused && !state.heard;
         self.silent.store(silent, Ordering::Relaxed);
         let before = self.standing();
@@ -462,6 +481,7 @@ impl<T> Backend<T> {
             "ejected": state.ejected.is_some(),
             "outlier": self.is_outlier(),
             "drained": state.drained,
+            "disabled": state.disabled,
             "since": since,
             "reason": state.reason,
             "detail": state.detail,

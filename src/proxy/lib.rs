@@ -33,7 +33,7 @@ use trivet_http::steps::{Endpoints, Peer, Policy};
 use trivet_pool::Scope;
 
 pub mod admission;
-mod answer;
+pub mod answer;
 pub mod check;
 pub mod config;
 mod data_sink;

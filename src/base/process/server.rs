@@ -55,6 +55,8 @@ struct Life {
     serving: TaskTracker,
     failure: Mutex<Option<Failure>>,
     failed: CancellationToken,
+    /// All services are ready, and no other process serves beside this one.
+    begun: CancellationToken,
 }
 
 /// A socket to be listened on once the server runs.
@@ -125,6 +127,7 @@ impl Server {
             serving: TaskTracker::new(),
             failure: Mutex::default(),
             failed: CancellationToken::new(),
+            begun: CancellationToken::new(),
         };
         Self {
             pingora: pingora::server::Server::new_with_opt_and_conf(None, conf),
@@ -145,6 +148,11 @@ impl Server {
     /// Told when a stop is asked for.
     pub fn shutdown(&self) -> Shutdown {
         self.shutdown.clone()
+    }
+
+    /// Cancelled once all services are ready, and the process that this one takes over from has let go.
+    pub fn begun(&self) -> CancellationToken {
+        self.life.begun.clone()
     }
 
     /// What the watchdog is to vouch for.
@@ -272,6 +280,7 @@ impl Server {
             }
             super::notify_ready_with(heartbeats, watchdog, shutdown.wait_until_handed_over());
             tracing::info!(%node, "serving");
+            life.begun.cancel();
             if takes_over {
                 handover::start::tell_serving();
             }

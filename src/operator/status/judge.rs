@@ -37,6 +37,7 @@ pub fn report(cluster: &Cluster, nodes: Vec<NodeReport>) -> Report {
     judge.database(cluster);
     judge.certificates();
     judge.certificates_of_sites(&cluster.domain);
+    judge.orders();
     judge.versions();
     let mut problems = judge.problems;
     // Stable: within a severity, the order of the judgements stays.
@@ -123,6 +124,15 @@ impl Judge<'_> {
         }
     }
 
+    /// What is so because somebody wanted it, once for all who know it.
+    fn orders(&mut self) {
+        let all: BTreeSet<_> =
+            self.nodes.iter().flat_map(|n| n.programs.values()).flat_map(|p| &p.orders).cloned().collect();
+        for order in all {
+            self.say(Severity::Notice, None, order);
+        }
+    }
+
     fn backends(&mut self) {
         // Who cannot use which web tier, and why.
         let mut web: BTreeMap<&str, Vec<(&str, &str)>> = BTreeMap::new();
@@ -136,7 +146,7 @@ impl Judge<'_> {
                 let down: Vec<_> = backends.iter().filter(|b| !b.usable).collect();
                 match pool {
                     "web" => {
-                        for b in down {
+                        for b in down.iter().filter(|b| !b.taken_out) {
                             web.entry(&b.name)
                                 .or_default()
                                 .push((&node.name, b.reason.as_deref().unwrap_or("")));
@@ -182,7 +192,7 @@ impl Judge<'_> {
             let Some(balancer) = node.programs.get("balancer").filter(|p| p.answers) else { continue };
             for b in balancer.backends.iter().filter(|b| b.pool != "web") {
                 *used.entry(&b.pool).or_default() += usize::from(b.usable);
-                if !b.usable {
+                if !b.usable && !b.taken_out {
                     let seen = (node.name.as_str(), b.reason.as_deref().unwrap_or(""));
                     down.entry((&b.pool, &b.name)).or_default().push(seen);
                 }

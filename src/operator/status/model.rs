@@ -117,6 +117,8 @@ pub struct Program {
     pub certificates: Vec<SiteCertificate>,
     /// What should be mended although it works, each with what to do; a keeper's stand with its member.
     pub warnings: Vec<String>,
+    /// What operators have ordered, as a balancer or gateway knows it, in words.
+    pub orders: Vec<String>,
 }
 
 /// A certificate of a balancer's sites.
@@ -137,6 +139,8 @@ pub struct Backend {
     pub name: String,
     /// Whether requests are sent there.
     pub usable: bool,
+    /// An operator wants it so.
+    pub taken_out: bool,
     /// Why not.
     pub reason: Option<String>,
 }

@@ -4,6 +4,8 @@ use std::net::IpAddr;
 
 use serde_json::Value;
 
+use crate::control;
+
 use super::model::{Backend, Member, Program, SiteCertificate};
 
 /// The answer of the program called `name`, or why there is none.
@@ -21,6 +23,7 @@ pub fn program(name: &str, answer: Result<Value, String>) -> Program {
                 .chain(further_pools(&status))
                 .collect(),
             certificates: certificates(&status),
+            orders: status["orders"].as_array().into_iter().flatten().map(control::order).collect(),
             warnings: if name == "keeper" { Vec::new() } else { warnings(&status) },
         },
     }
@@ -60,7 +63,9 @@ fn backends(pool: &str, list: Option<&Value>) -> Vec<Backend> {
     list.filter_map(|b| {
         let usable = b.get("usable")?.as_bool()?;
         let reason = text(b, "reason").filter(|_| !usable);
-        Some(Backend { pool: pool.to_owned(), name: text(b, "name")?, usable, reason })
+        let is = |key: &str| b.get(key).and_then(Value::as_bool).unwrap_or(false);
+        let taken_out = is("drained") || is("disabled");
+        Some(Backend { pool: pool.to_owned(), name: text(b, "name")?, usable, taken_out, reason })
     })
     .collect()
 }

@@ -4,24 +4,9 @@ use std::fmt::Write as _;
 
 use super::model::{NodeReport, Program, Report, Severity, Verdict};
 use crate::cluster::Role;
+use crate::table::{Cell, Paint, Tone, cell, header, none};
 
 const WIDTH: usize = 80;
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Tone {
-    Plain,
-    Good,
-    Warn,
-    Bad,
-    Dim,
-    Head,
-}
-
-struct Cell(String, Tone);
-
-fn cell(text: impl Into<String>, tone: Tone) -> Cell {
-    Cell(text.into(), tone)
-}
 
 /// The report as text.
 pub fn render(report: &Report, colours: bool) -> String {
@@ -98,10 +83,6 @@ fn verdict_tone(verdict: Verdict) -> Tone {
         Verdict::Degraded => Tone::Warn,
         Verdict::Unknown => Tone::Bad,
     }
-}
-
-fn header(names: &[&str]) -> Vec<Cell> {
-    names.iter().map(|n| cell(*n, Tone::Dim)).collect()
 }
 
 fn programs_row(node: &NodeReport) -> Vec<Cell> {
@@ -199,10 +180,6 @@ fn seen(report: &Report, node: &NodeReport, role: Role, program: &str, pool: &st
     }
 }
 
-fn none() -> Cell {
-    cell("-", Tone::Dim)
-}
-
 /// Words on lines of at most `width`.
 fn wrap(text: &str, width: usize) -> Vec<String> {
     let mut lines = vec![String::new()];
@@ -219,36 +196,4 @@ fn wrap(text: &str, width: usize) -> Vec<String> {
         }
     }
     lines
-}
-
-struct Paint {
-    colours: bool,
-}
-
-impl Paint {
-    fn on(&self, text: &str, tone: Tone) -> String {
-        let code = match tone {
-            Tone::Plain => return text.to_owned(),
-            Tone::Good => "32",
-            Tone::Warn => "33",
-            Tone::Bad => "1;31",
-            Tone::Dim => "2",
-            Tone::Head => "1",
-        };
-        if self.colours { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
-    }
-
-    fn grid(&self, out: &mut String, rows: &[Vec<Cell>]) {
-        let columns = rows.first().map_or(0, Vec::len);
-        let widths: Vec<usize> =
-            (0..columns).map(|c| rows.iter().map(|r| r[c].0.chars().count()).max().unwrap_or(0)).collect();
-        for row in rows {
-            let mut line = String::new();
-            for (Cell(text, tone), width) in row.iter().zip(&widths) {
-                line.push_str(&self.on(text, *tone));
-                line.push_str(&" ".repeat(width + 2 - text.chars().count()));
-            }
-            let _ = writeln!(out, "{}", line.trim_end());
-        }
-    }
 }

@@ -168,9 +168,9 @@ impl HealthConfig {
         fields.extend(self.fields.iter().filter_map(|(name, value)| field(name, value)));
         Ask {
             method: self.method.parse().unwrap_or(Method::GET),
-            path: self.path.clone(),
             host: self.host.clone().or_else(|| self.site.clone()),
             fields,
+            ..Ask::get(&self.path)
         }
     }
 

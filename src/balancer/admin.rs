@@ -1,0 +1,444 @@
+//! What operators order: which back ends and nodes get nothing new, which sites are closed, where the virtual address is to be.
+//!
+//! A command comes over the control socket ([`server`]). It is written to a file ([`store`]), so that it outlives this process; it
+//! is done here; and the other balancers and gateways are told ([`peers`]). These also tell one another all that they know every few
+//! seconds, so that one that was away learns of it when it is back.
+//!
+//! ```text
+//! trivet drain node3 → control.sock ─ command ─ orders ─┬→ file
+//!                                                       ├→ pools, sites, local check
+//!                                                       └→ peers: POST /orders, and back what they know
+//! ```
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use metrics::gauge;
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use trivet_balancer_api::{Command, Done, Key, Mode, Order, Orders, Target};
+use trivet_base::config::ConfigError;
+use trivet_pool::Pool;
+
+use super::config::{Control, Program};
+use super::maintenance::{Closed, Maintenance, now};
+use peers::Peers;
+
+mod peers;
+pub mod server;
+mod store;
+
+/// How long the virtual addresses are kept from other nodes than the one that they are to move to. That takes a second or two; and
+/// if it cannot have them, they are not to be kept from the others.
+const MOVE: Duration = Duration::from_secs(20);
+
+/// What orders are about.
+#[derive(Default)]
+pub struct Subjects {
+    pub pools: Vec<Arc<dyn Administered>>,
+    /// By their names.
+    pub sites: Vec<(String, Arc<Maintenance>)>,
+    /// Nodes that have back ends or may have the addresses.
+    pub nodes: Vec<String>,
+}
+
+/// A pool of whatever kind.
+pub trait Administered: Send + Sync {
+    fn name(&self) -> &str;
+    /// Whether its back ends are those of nodes, and so what is ordered for a node is ordered for them.
+    fn is_of_nodes(&self) -> bool;
+    fn backends(&self) -> Vec<String>;
+    /// Has a back end used so, with its configured weight or another one.
+    fn set(&self, backend: &str, mode: Mode, weight: Option<u32>);
+    /// For people.
+    fn status(&self) -> Value;
+}
+
+/// A pool, and whether its back ends are those of nodes.
+pub struct Whole<T>(pub Arc<Pool<T>>, pub bool);
+
+impl<T: Send + Sync> Administered for Whole<T> {
+    fn name(&self) -> &str {
+        self.0.name()
+    }
+
+    fn is_of_nodes(&self) -> bool {
+        self.1
+    }
+
+    fn backends(&self) -> Vec<String> {
+        self.0.backends().iter().map(|b| b.name().to_owned()).collect()
+    }
+
+    fn set(&self, backend: &str, mode: Mode, weight: Option<u32>) {
+        if let Some(backend) = self.0.backend(backend) {
+            backend.take_out(mode == Mode::Drained, mode == Mode::Disabled);
+            backend.set_weight(weight.unwrap_or(backend.configured_weight()));
+        }
+    }
+
+    fn status(&self) -> Value {
+        self.0.status()
+    }
+}
+
+/// Why a command was not carried out.
+#[derive(Debug, thiserror::Error)]
+pub enum CommandError {
+    #[error("there is no {kind} \"{name}\"; {}", hint(.name, .known))]
+    Unknown { kind: &'static str, name: String, known: Vec<String> },
+    #[error("{0} is drained: make it ready first, `trivet ready {0}`")]
+    Drained(String),
+    #[error("{0} is over already")]
+    Over(String),
+    #[error("a weight is from 0 to {MOST_WEIGHT}, and this is {0}")]
+    Weight(u32),
+    #[error("cannot remember it, so nothing was done: {}: {error}", .file.display())]
+    Store { file: PathBuf, error: io::Error },
+}
+
+/// As HAProxy's.
+const MOST_WEIGHT: u32 = 256;
+
+/// The nearest name, and all that there are.
+fn hint(name: &str, known: &[String]) -> String {
+    // A long name may have more wrong letters than a short one.
+    let near = known.iter().map(|k| (strsim::damerau_levenshtein(name, k), k)).min();
+    match near.filter(|(distance, k)| *distance <= 1 + k.len() / 4) {
+        Some((_, k)) => format!("did you mean {k}? There {}", list(known)),
+        None => format!("there {}", list(known)),
+    }
+}
+
+fn list(known: &[String]) -> String {
+    match known {
+        [] => "is none".into(),
+        [one] => format!("is {one}"),
+        // A screen's worth.
+        all if all.len() > 20 => format!("are {}, and {} more", all[..20].join(", "), all.len() - 20),
+        all => format!("are {}", all.join(", ")),
+    }
+}
+
+/// What was ordered, and whoever obeys.
+pub struct Admin {
+    node: String,
+    subjects: Subjects,
+    orders: Mutex<Orders>,
+    /// One change at a time: what is in the file is what was done last.
+    changing: tokio::sync::Mutex<()>,
+    file: Option<PathBuf>,
+    peers: Peers,
+}
+
+impl Admin {
+    /// Reads what was ordered before, and has it obeyed.
+    pub fn prepare(node: &str, control: &Control, mut subjects: Subjects) -> Result<Arc<Self>, ConfigError> {
+        let known = |error: io::Error| {
+            ConfigError::at(
+                control.state_file.clone().unwrap_or_default(),
+                "",
+                format_args!("cannot be read: {error}"),
+            )
+        };
+        let orders = control.state_file.as_deref().map(store::load).transpose().map_err(known)?;
+        let of_nodes =
+            subjects.pools.iter().filter(|pool| pool.is_of_nodes()).flat_map(|pool| pool.backends());
+        let peers = control.peers.iter().map(|peer| peer.node.clone());
+        let mut nodes: Vec<String> = of_nodes.chain(peers).chain([node.to_owned()]).collect();
+        nodes.sort();
+        nodes.dedup();
+        subjects.nodes = nodes;
+        let admin = Arc::new(Self {
+            node: node.to_owned(),
+            subjects,
+            orders: Mutex::new(orders.unwrap_or_default()),
+            changing: tokio::sync::Mutex::default(),
+            file: control.state_file.clone(),
+            peers: Peers::new(control)?,
+        });
+        admin.obey();
+        Ok(admin)
+    }
+
+    /// Takes in what the process before this one wrote last.
+    fn take_in_file(&self) {
+        if let Some(Ok(orders)) = self.file.as_deref().map(store::load)
+            && self.orders.lock().merge(orders)
+        {
+            self.obey();
+        }
+    }
+
+    /// Carries out a command, and tells the others.
+    pub async fn command(&self, command: Command) -> Result<Done, CommandError> {
+        let (key, order) = self.order(command)?;
+        let words = format!("{key}: {order:?}");
+        let changed = self.change(|orders| orders.set(key.clone(), order, &self.node, now_ms())).await?;
+        if changed {
+            tracing::info!(order = words, "ordered by an operator");
+        }
+        // Also when it was so here: somebody else may not know.
+        let (told, heard) = self.peers.tell(&self.orders()).await;
+        self.hear(heard).await;
+        Ok(Done { changed, told })
+    }
+
+    /// Takes in what others know.
+    async fn hear(&self, heard: Vec<Orders>) {
+        let merge =
+            |orders: &mut Orders| heard.into_iter().fold(false, |new, other| orders.merge(other) | new);
+        if let Err(e) = self.change(merge).await {
+            tracing::error!(error = %e, "what was ordered elsewhere is not obeyed here");
+        }
+    }
+
+    /// Changes the orders, which counts once it is written.
+    async fn change(&self, change: impl FnOnce(&mut Orders) -> bool) -> Result<bool, CommandError> {
+        let _changing = self.changing.lock().await;
+        let mut orders = self.orders();
+        let changed = change(&mut orders);
+        if changed {
+            if let Some(file) = self.file.clone() {
+                let written = orders.clone();
+                let saved = tokio::task::spawn_blocking({
+                    let file = file.clone();
+                    move || store::save(&file, &written)
+                });
+                saved
+                    .await
+                    .unwrap_or_else(|e| Err(io::Error::other(e)))
+                    .map_err(|error| CommandError::Store { file, error })?;
+            }
+            *self.orders.lock() = orders;
+            self.obey();
+        }
+        Ok(changed)
+    }
+
+    fn orders(&self) -> Orders {
+        self.orders.lock().clone()
+    }
+
+    /// What a command orders about what, if there is such a thing.
+    fn order(&self, command: Command) -> Result<(Key, Option<Order>), CommandError> {
+        let mode = |target: Target, mode: Mode| match target {
+            Target::Node(name) => {
+                let name = self.known("node", name, &self.subjects.nodes)?;
+                Ok((Key::Node(name), (mode != Mode::Ready).then_some(Order::Drained)))
+            }
+            Target::Backend { pool, name } => {
+                let key = self.backend(pool, name)?;
+                let weight = self.weight(&key);
+                Ok((key, backend_order(mode, weight)))
+            }
+        };
+        match command {
+            Command::Drain { target } => mode(target, Mode::Drained),
+            Command::Ready { target } => mode(target, Mode::Ready),
+            Command::Disable { target: Target::Node(name) } => {
+                self.known("pool", name, &self.pools()).and_then(|pool| {
+                    let known = self.pool(&pool).map(|p| p.backends()).unwrap_or_default();
+                    Err(CommandError::Unknown { kind: "back end", name: format!("{pool}/"), known })
+                })
+            }
+            Command::Disable { target } => mode(target, Mode::Disabled),
+            Command::Weight { weight: Some(weight), .. } if weight > MOST_WEIGHT => {
+                Err(CommandError::Weight(weight))
+            }
+            Command::Weight { target: Target::Node(name), .. } => {
+                Err(CommandError::Unknown { kind: "back end", name, known: self.all_backends() })
+            }
+            Command::Weight { target: Target::Backend { pool, name }, weight } => {
+                let key = self.backend(pool, name)?;
+                let mode = self.mode(&key);
+                Ok((key, backend_order(mode, weight)))
+            }
+            Command::Maintenance { until: Some(until), .. } if until <= now() => {
+                Err(CommandError::Over("the time until which it is to last".into()))
+            }
+            Command::Maintenance { site, until, allow } => {
+                Ok((Key::Site(self.site(site)?), Some(Order::Maintenance { until, allow })))
+            }
+            Command::MaintenanceOff { site } => Ok((Key::Site(self.site(site)?), None)),
+            Command::Failover { node } => {
+                let node = self.known("balancer", node, &self.balancers())?;
+                if self.orders.lock().get(&Key::Node(node.clone())).is_some() {
+                    return Err(CommandError::Drained(node));
+                }
+                Ok((Key::Addresses, Some(Order::At { node, until: now() + MOVE.as_secs() })))
+            }
+        }
+    }
+
+    fn known(&self, kind: &'static str, name: String, known: &[String]) -> Result<String, CommandError> {
+        match known.contains(&name) {
+            true => Ok(name),
+            false => Err(CommandError::Unknown { kind, name, known: known.to_vec() }),
+        }
+    }
+
+    fn pools(&self) -> Vec<String> {
+        self.subjects.pools.iter().map(|pool| pool.name().to_owned()).collect()
+    }
+
+    fn pool(&self, name: &str) -> Option<&Arc<dyn Administered>> {
+        self.subjects.pools.iter().find(|pool| pool.name() == name)
+    }
+
+    fn all_backends(&self) -> Vec<String> {
+        let of = |pool: &Arc<dyn Administered>| {
+            let names = pool.backends().into_iter();
+            names.map(|name| format!("{}/{name}", pool.name())).collect::<Vec<_>>()
+        };
+        self.subjects.pools.iter().flat_map(of).collect()
+    }
+
+    fn backend(&self, pool: String, name: String) -> Result<Key, CommandError> {
+        let pool = self.known("pool", pool, &self.pools())?;
+        let backends = self.pool(&pool).map(|pool| pool.backends()).unwrap_or_default();
+        let name = self.known("back end", name, &backends)?;
+        Ok(Key::Backend { pool, name })
+    }
+
+    fn site(&self, name: String) -> Result<String, CommandError> {
+        let sites: Vec<String> = self.subjects.sites.iter().map(|(name, _)| name.clone()).collect();
+        self.known("site", name, &sites)
+    }
+
+    /// Nodes that may have the addresses.
+    fn balancers(&self) -> Vec<String> {
+        let mut all = self.peers.nodes(Program::Balancer);
+        if !self.subjects.sites.is_empty() {
+            all.push(self.node.clone());
+        }
+        all.sort();
+        all
+    }
+
+    fn mode(&self, key: &Key) -> Mode {
+        match self.orders.lock().get(key) {
+            Some(Order::Backend { mode, .. }) => *mode,
+            _ => Mode::Ready,
+        }
+    }
+
+    fn weight(&self, key: &Key) -> Option<u32> {
+        match self.orders.lock().get(key) {
+            Some(Order::Backend { weight, .. }) => *weight,
+            _ => None,
+        }
+    }
+
+    /// Has pools and sites be as it is ordered. A second time it changes nothing.
+    fn obey(&self) {
+        let orders = self.orders();
+        let is_drained = |node: &str| orders.get(&Key::Node(node.to_owned())).is_some();
+        for pool in &self.subjects.pools {
+            for name in pool.backends() {
+                let key = Key::Backend { pool: pool.name().to_owned(), name: name.clone() };
+                let (mut mode, weight) = match orders.get(&key) {
+                    Some(Order::Backend { mode, weight }) => (*mode, *weight),
+                    _ => (Mode::Ready, None),
+                };
+                if mode == Mode::Ready && pool.is_of_nodes() && is_drained(&name) {
+                    mode = Mode::Drained;
+                }
+                pool.set(&name, mode, weight);
+            }
+        }
+        for (name, maintenance) in &self.subjects.sites {
+            let closed = match orders.get(&Key::Site(name.clone())) {
+                Some(Order::Maintenance { until, allow }) => {
+                    Some(Closed { until: *until, allow: allow.clone() })
+                }
+                _ => None,
+            };
+            gauge!("trivet_site_maintenance", "site" => name.clone()).set(if closed.is_some() {
+                1.0
+            } else {
+                0.0
+            });
+            maintenance.set(closed);
+        }
+        for node in &self.subjects.nodes {
+            gauge!("trivet_node_drained", "node" => node.clone()).set(if is_drained(node) {
+                1.0
+            } else {
+                0.0
+            });
+        }
+    }
+
+    /// Takes back what is over, and forgets what was taken back long ago.
+    async fn tidy(&self) {
+        let over: Vec<Key> = (self.orders().iter())
+            .filter(|(_, entry)| match &entry.order {
+                Some(Order::Maintenance { until, .. }) => until.is_some_and(|until| until <= now()),
+                Some(Order::At { until, .. }) => *until <= now(),
+                _ => false,
+            })
+            .map(|(key, _)| key.clone())
+            .collect();
+        let take_back = |orders: &mut Orders| {
+            orders.tidy(now_ms());
+            over.into_iter().fold(false, |changed, key| {
+                tracing::info!(order = %key, "is over");
+                orders.set(key, None, &self.node, now_ms()) | changed
+            })
+        };
+        if let Err(e) = self.change(take_back).await {
+            tracing::error!(error = %e, "what is over cannot be taken back");
+        }
+        // A pool may have got another back end.
+        self.obey();
+    }
+
+    /// Whether this node may have the virtual addresses where another one can: it is not drained, and they are not to be elsewhere.
+    pub fn wants_addresses(&self) -> bool {
+        let orders = self.orders.lock();
+        let elsewhere = match orders.get(&Key::Addresses) {
+            Some(Order::At { node, until }) => *node != self.node && *until > now(),
+            _ => false,
+        };
+        !elsewhere && orders.get(&Key::Node(self.node.clone())).is_none()
+    }
+
+    /// For `/status`.
+    pub fn status(&self) -> Value {
+        let orders = self.orders();
+        let one = |(key, entry): (&Key, &trivet_balancer_api::Entry)| {
+            let said = time::OffsetDateTime::from_unix_timestamp(i64::try_from(entry.at / 1000).unwrap_or(0));
+            let said = said.ok().and_then(|t| t.format(&time::format_description::well_known::Rfc3339).ok());
+            json!({"about": key, "order": entry.order, "by": entry.by, "since": said})
+        };
+        orders.iter().map(one).collect()
+    }
+
+    /// Its pools with their back ends.
+    fn list(&self) -> Value {
+        let pools = self.subjects.pools.iter().map(|p| json!({"name": p.name(), "backends": p.status()}));
+        json!({"node": self.node, "pools": pools.collect::<Vec<_>>(), "orders": self.status()})
+    }
+}
+
+/// An order that says nothing is none.
+fn backend_order(mode: Mode, weight: Option<u32>) -> Option<Order> {
+    (mode != Mode::Ready || weight.is_some()).then_some(Order::Backend { mode, weight })
+}
+
+fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Whether a socket's path can be had, for who starts and takes over from nobody.
+pub fn socket_is_free(path: &Path) -> Result<(), ConfigError> {
+    trivet_base::process::unix_socket::is_free(path)
+        .map_err(|why| ConfigError::at("", "control.socket", format_args!("{}: {why}", path.display())))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,94 @@
+//! What operators say to balancers and gateways over the control socket, and these to one another: who is to be left alone, which
+//! site is closed, where the virtual address is to be. The operator's command knows nothing else of a balancer.
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+pub mod orders;
+
+pub use orders::{Entry, Key, Mode, Order, Orders};
+
+/// Where a balancer listens on NixOS.
+pub const BALANCER_SOCKET: &str = "/run/trivet-balancer/control.sock";
+/// Likewise a database gateway.
+pub const GATEWAY_SOCKET: &str = "/run/trivet-gateway/control.sock";
+
+/// `POST /command`. The answer is [`Done`], or [`Refused`] with another status than 200.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "command", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Command {
+    /// Nothing new for a node or a back end; what it has is finished.
+    Drain { target: Target },
+    /// It is used again, as its checks say.
+    Ready { target: Target },
+    /// Nothing at all for a back end, not even for those who were bound to it.
+    Disable { target: Target },
+    /// How much a back end gets; none is what the configuration says.
+    Weight { target: Target, weight: Option<u32> },
+    /// A site's visitors are told that it is closed.
+    Maintenance {
+        site: String,
+        /// When it ends by itself; seconds of Unix time.
+        #[serde(default)]
+        until: Option<u64>,
+        /// Networks whose clients are served as before.
+        #[serde(default)]
+        allow: Vec<IpNet>,
+    },
+    /// It is open again.
+    MaintenanceOff { site: String },
+    /// The virtual addresses move to a node.
+    Failover { node: String },
+}
+
+/// Whom a command is about.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Target {
+    /// All that there is on a node.
+    Node(String),
+    /// One back end of a pool.
+    Backend { pool: String, name: String },
+}
+
+impl Target {
+    /// `node3`, or `shop/shop1`: a pool and its back end.
+    pub fn parse(text: &str) -> Self {
+        match text.split_once('/') {
+            Some((pool, name)) => Self::Backend { pool: pool.into(), name: name.into() },
+            None => Self::Node(text.into()),
+        }
+    }
+}
+
+impl std::fmt::Display for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Node(name) => f.write_str(name),
+            Self::Backend { pool, name } => write!(f, "{pool}/{name}"),
+        }
+    }
+}
+
+/// What came of a command.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Done {
+    /// Whether it was otherwise before.
+    pub changed: bool,
+    /// Who was told, and who could not be.
+    pub told: Vec<Told>,
+}
+
+/// A balancer or gateway that was told of a command.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Told {
+    pub name: String,
+    /// Why it could not be told. It learns of it when it is heard again.
+    pub error: Option<String>,
+}
+
+/// Every answer with another status than 200.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refused {
+    pub error: String,
+}

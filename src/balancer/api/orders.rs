@@ -1,0 +1,226 @@
+//! What operators have ordered. Each balancer and gateway has all of it; of two words about the same the later one counts, so that they
+//! agree in whatever order they hear of it (a last-writer-wins map).
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+/// What is remembered, at most: names come from configurations, but those of peers are theirs.
+pub const MOST: usize = 10_000;
+
+/// How long it is remembered that something was taken back, in milliseconds. Who was away for longer may bring an old order back.
+pub const FORGOTTEN: u64 = 30 * 24 * 3600 * 1000;
+
+/// What an order is about.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub enum Key {
+    Node(String),
+    Backend {
+        pool: String,
+        name: String,
+    },
+    Site(String),
+    /// Where the virtual addresses are.
+    Addresses,
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Node(name) => write!(f, "node/{name}"),
+            Self::Backend { pool, name } => write!(f, "backend/{pool}/{name}"),
+            Self::Site(name) => write!(f, "site/{name}"),
+            Self::Addresses => f.write_str("addresses"),
+        }
+    }
+}
+
+impl From<Key> for String {
+    fn from(key: Key) -> Self {
+        key.to_string()
+    }
+}
+
+impl TryFrom<String> for Key {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let mut parts = text.splitn(3, '/');
+        match (parts.next(), parts.next(), parts.next()) {
+            (Some("addresses"), None, None) => Ok(Self::Addresses),
+            (Some("node"), Some(name), None) => Ok(Self::Node(name.into())),
+            (Some("site"), Some(name), None) => Ok(Self::Site(name.into())),
+            (Some("backend"), Some(pool), Some(name)) => {
+                Ok(Self::Backend { pool: pool.into(), name: name.into() })
+            }
+            _ => Err(format!("\"{text}\" is nothing that orders are about")),
+        }
+    }
+}
+
+/// How a back end is used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// As its checks say.
+    #[default]
+    Ready,
+    /// Nothing new, but for those who are bound to it.
+    Drained,
+    /// For nobody.
+    Disabled,
+}
+
+/// What was ordered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Order {
+    /// A node's back ends get nothing new, and it lets the virtual addresses go where another one takes them.
+    Drained,
+    Backend {
+        #[serde(default)]
+        mode: Mode,
+        #[serde(default)]
+        weight: Option<u32>,
+    },
+    /// `until` in seconds of Unix time.
+    Maintenance {
+        #[serde(default)]
+        until: Option<u64>,
+        #[serde(default)]
+        allow: Vec<IpNet>,
+    },
+    /// The virtual addresses are to be at this node, until then (seconds of Unix time); afterwards they stay where they are.
+    At { node: String, until: u64 },
+}
+
+/// The last word about something.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// When it was said, in milliseconds of Unix time. Later than every word about the same before.
+    pub at: u64,
+    /// On which node.
+    pub by: String,
+    /// None takes back what was ordered before.
+    pub order: Option<Order>,
+}
+
+/// All orders, by what they are about.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Orders(BTreeMap<Key, Entry>);
+
+impl Orders {
+    /// What is ordered now.
+    pub fn get(&self, key: &Key) -> Option<&Order> {
+        self.0.get(key)?.order.as_ref()
+    }
+
+    /// All that is ordered now, and when and by whom.
+    pub fn iter(&self) -> impl Iterator<Item = (&Key, &Entry)> {
+        self.0.iter().filter(|(_, entry)| entry.order.is_some())
+    }
+
+    /// Orders something, or takes it back, on the node `by`; `now` in milliseconds. Whether that changes anything.
+    pub fn set(&mut self, key: Key, order: Option<Order>, by: &str, now: u64) -> bool {
+        let before = self.0.get(&key);
+        if before.and_then(|entry| entry.order.as_ref()) == order.as_ref() {
+            return false;
+        }
+        // Whose clock is behind is obeyed all the same.
+        let at = before.map_or(now, |entry| now.max(entry.at.saturating_add(1)));
+        self.0.insert(key, Entry { at, by: by.into(), order });
+        true
+    }
+
+    /// Takes in what another one knows. Whether anything of it was new.
+    pub fn merge(&mut self, other: Self) -> bool {
+        let mut is_new = false;
+        for (key, entry) in other.0 {
+            let rank = |e: &Entry| (e.at, e.by.clone(), e.order.is_none());
+            let is_later = self.0.get(&key).is_none_or(|own| rank(&entry) > rank(own));
+            if is_later && (self.0.contains_key(&key) || self.0.len() < MOST) {
+                self.0.insert(key, entry);
+                is_new = true;
+            }
+        }
+        is_new
+    }
+
+    /// Forgets what was taken back long ago; `now` in milliseconds.
+    pub fn tidy(&mut self, now: u64) {
+        self.0.retain(|_, entry| entry.order.is_some() || entry.at.saturating_add(FORGOTTEN) > now);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(name: &str) -> Key {
+        Key::Node(name.into())
+    }
+
+    #[test]
+    fn two_that_hear_the_same_in_any_order_agree() {
+        let mut first = Orders::default();
+        let mut second = Orders::default();
+        assert!(first.set(node("node3"), Some(Order::Drained), "node1", 1000));
+        assert!(second.set(node("node3"), Some(Order::Drained), "node2", 1000));
+        assert!(second.set(node("node3"), None, "node2", 1500));
+        assert!(second.set(
+            Key::Addresses,
+            Some(Order::At { node: "node2".into(), until: 9 }),
+            "node2",
+            1500
+        ));
+        let (a, b) = (first.clone(), second.clone());
+        assert!(first.merge(b.clone()));
+        assert!(!first.merge(b), "nothing is new the second time");
+        second.merge(a);
+        assert_eq!(first, second);
+        assert_eq!(first.get(&node("node3")), None);
+        assert_eq!(first.iter().count(), 1);
+    }
+
+    #[test]
+    fn a_clock_that_is_ahead_is_overruled_all_the_same() {
+        let mut orders = Orders::default();
+        orders.set(node("node3"), Some(Order::Drained), "node1", 9_000_000);
+        assert!(orders.set(node("node3"), None, "node2", 1000));
+        assert!(!orders.set(node("node3"), None, "node2", 1000), "it is so already");
+        let mut other = Orders::default();
+        other.set(node("node3"), Some(Order::Drained), "node1", 9_000_000);
+        assert!(other.merge(orders));
+        assert_eq!(other.get(&node("node3")), None);
+    }
+
+    #[test]
+    fn what_was_taken_back_is_forgotten_after_a_while_and_orders_are_not() {
+        let mut orders = Orders::default();
+        orders.set(node("node1"), Some(Order::Drained), "node1", 0);
+        orders.set(node("node2"), Some(Order::Drained), "node1", 0);
+        orders.set(node("node2"), None, "node1", 5);
+        orders.tidy(FORGOTTEN);
+        assert_eq!(orders.0.len(), 2);
+        orders.tidy(FORGOTTEN + 5);
+        assert_eq!(orders.0.keys().collect::<Vec<_>>(), [&node("node1")]);
+    }
+
+    #[test]
+    fn keys_are_what_they_were_after_a_journey() {
+        for key in [
+            node("a"),
+            Key::Site("main".into()),
+            Key::Backend { pool: "web".into(), name: "app/10.0.0.1".into() },
+            Key::Addresses,
+        ] {
+            assert_eq!(Key::try_from(key.to_string()), Ok(key));
+        }
+        for text in ["", "node", "node/a/b", "addresses/x", "backend/x", "other/x"] {
+            assert!(Key::try_from(text.to_owned()).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! Unix sockets by which a program is commanded. A socket is bound under a name of its own and gets the known one by rename(2), so
+//! that whoever connects always meets somebody, also while another process takes over.
+
+use std::fs::{self, Permissions};
+use std::io;
+use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+
+/// A socket without its known name.
+pub struct Unnamed {
+    listener: UnixListener,
+    own: PathBuf,
+    path: PathBuf,
+}
+
+/// What stands at `path` and is not to be replaced: a file of another kind, or a socket on which somebody listens. An error is a
+/// sentence's end.
+pub fn is_free(path: &Path) -> Result<(), &'static str> {
+    match fs::symlink_metadata(path) {
+        Ok(there) if !there.file_type().is_socket() => Err("there is a file that is no socket: move it away"),
+        Ok(_) if UnixStream::connect(path).is_ok() => {
+            Err("another process listens there: stop it, or give this one another path")
+        }
+        _ => Ok(()),
+    }
+}
+
+impl Unnamed {
+    /// A socket that is to be at `path`, with this mode (chmod(2)).
+    pub fn bind(path: &Path, mode: u32) -> io::Result<Self> {
+        let mut own = path.as_os_str().to_owned();
+        own.push(format!(".{}", std::process::id()));
+        let own = PathBuf::from(own);
+        let _ = fs::remove_file(&own);
+        let listener = UnixListener::bind(&own)?;
+        let unnamed = Self { listener, own, path: path.to_owned() };
+        fs::set_permissions(&unnamed.own, Permissions::from_mode(mode))?;
+        unnamed.listener.set_nonblocking(true)?;
+        Ok(unnamed)
+    }
+
+    /// Listens at its path, in the place of whoever had it.
+    pub fn publish(self) -> io::Result<tokio::net::UnixListener> {
+        fs::rename(&self.own, &self.path)?;
+        tokio::net::UnixListener::from_std(self.listener.try_clone()?)
+    }
+}
+
+impl Drop for Unnamed {
+    fn drop(&mut self) {
+        // Unless it has its name by now.
+        let _ = fs::remove_file(&self.own);
+    }
+}

@@ -1,0 +1,305 @@
+//! Commands for balancers and gateways: `trivet list`, `drain`, `ready`, `disable`, `weight`, `maintenance`.
+//!
+//! | exit status | meaning |
+//! |---|---|
+//! | 0 | it is done here; who could not be told is named, and learns of it when it is heard again |
+//! | 1 | nothing was changed; the reason is told |
+//! | 64 | wrong usage |
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use http::Method;
+use serde_json::{Value, json};
+
+use super::cluster::{Cluster, Role};
+use super::socket::{CommandError, Program, command};
+use super::status::colours;
+use super::table::{Paint, Tone, cell, header, none};
+use trivet_balancer_api::{BALANCER_SOCKET, Command, Done, GATEWAY_SOCKET, Target};
+use trivet_base::process::Failure;
+use trivet_http::client::{Client, Target as HttpTarget};
+
+/// A command is done at once; peers that do not answer are waited for.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Between two looks at what a node still has.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// Where commands go.
+#[derive(Debug, Clone, Default)]
+pub struct Socket(pub Option<PathBuf>);
+
+impl Socket {
+    /// The one that was named, or the first that is there: the balancer's, the gateway's. What is about a pool of the gateway's
+    /// goes to the gateway.
+    fn path(&self, command: Option<&Command>) -> PathBuf {
+        if let Some(path) = &self.0 {
+            return path.clone();
+        }
+        let (balancer, gateway) = (PathBuf::from(BALANCER_SOCKET), PathBuf::from(GATEWAY_SOCKET));
+        let is_gateways = matches!(command, Some(
+            Command::Drain { target: Target::Backend { pool, .. } }
+            | Command::Ready { target: Target::Backend { pool, .. } }
+            | Command::Disable { target: Target::Backend { pool, .. } }
+            | Command::Weight { target: Target::Backend { pool, .. }, .. }
+        ) if pool.starts_with("database-"));
+        if is_gateways || (!balancer.exists() && gateway.exists()) { gateway } else { balancer }
+    }
+}
+
+/// Gives a command, and returns what came of it.
+pub async fn give(socket: &Socket, given: &Command) -> Result<Done, CommandError> {
+    command(Program::Balancer, &socket.path(Some(given)), Method::POST, "/command", given, PATIENCE).await
+}
+
+/// Gives a command and tells what came of it, `what` in words.
+pub async fn run(socket: &Socket, given: &Command, what: &str, as_json: bool) -> Result<(), Failure> {
+    match give(socket, given).await {
+        Ok(done) if as_json => println!("{}", serde_json::to_string(&done).map_err(Failure::run)?),
+        Ok(done) => print!("{}", words(&done, what)),
+        Err(e) => {
+            if as_json {
+                println!("{}", json!({ "error": e.to_string() }));
+            }
+            return Err(Failure::run(e));
+        }
+    }
+    Ok(())
+}
+
+fn words(done: &Done, what: &str) -> String {
+    let mut out = format!("{what}{}\n", if done.changed { "" } else { ", as before" });
+    let told: Vec<_> = done.told.iter().filter(|t| t.error.is_none()).map(|t| t.name.as_str()).collect();
+    if !told.is_empty() {
+        out.push_str(&format!("told: {}\n", told.join(", ")));
+    }
+    for t in &done.told {
+        if let Some(error) = &t.error {
+            out.push_str(&format!(
+                "not told: {} ({error}); it learns of it when it is heard again\n",
+                t.name
+            ));
+        }
+    }
+    out
+}
+
+/// Waits until a node, or a back end, has nothing in hand any more at any balancer.
+pub async fn wait_until_idle(cluster: &Cluster, target: &Target, longest: Duration) -> Result<(), Failure> {
+    let (pool, name) = match target {
+        Target::Node(node) => ("web", node),
+        Target::Backend { pool, name } => (pool.as_str(), name),
+    };
+    let deadline = tokio::time::Instant::now() + longest;
+    loop {
+        let mut left = 0;
+        for node in cluster.with(Role::Balancer) {
+            // One that does not answer has nothing in hand that could be waited for.
+            let Ok(status) = status_of(node.address).await else { continue };
+            let list = if pool == "web" { &status["backends"] } else { &status["pools"][pool] };
+            let backends = list.as_array().into_iter().flatten().filter(|b| b["name"] == name.as_str());
+            left += backends.filter_map(|b| b["in_flight"].as_u64()).sum::<u64>();
+        }
+        if left == 0 {
+            println!("it has nothing in hand any more");
+            return Ok(());
+        }
+        if tokio::time::Instant::now() >= deadline {
+            return Err(Failure::run(format_args!(
+                "it still has {left} requests in hand after {}; it stays drained",
+                humantime::format_duration(longest)
+            )));
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// What the balancer at this address says of itself.
+pub async fn status_of(address: std::net::IpAddr) -> Result<Value, String> {
+    let address = std::net::SocketAddr::new(address, super::status::BALANCER_STATUS).to_string();
+    let client = Client::new(HttpTarget { host: address.clone(), address, tls: None });
+    let answer = client.get("/status", Duration::from_secs(2)).await.map_err(|e| e.to_string())?;
+    serde_json::from_slice(&answer.body).map_err(|e| e.to_string())
+}
+
+/// `trivet list`: pools with their back ends, and what was ordered.
+pub async fn list(socket: &Socket, as_json: bool) -> Result<(), Failure> {
+    let path = socket.path(None);
+    let mut listed = vec![ask_list(&path).await.map_err(Failure::run)?];
+    // A node may have both.
+    let gateway = Path::new(GATEWAY_SOCKET);
+    if socket.0.is_none() && path != gateway && gateway.exists() {
+        listed.push(ask_list(gateway).await.map_err(Failure::run)?);
+    }
+    let pools: Vec<Value> =
+        listed.iter().flat_map(|l| l["pools"].as_array().into_iter().flatten()).cloned().collect();
+    let document = json!({"node": listed[0]["node"], "pools": pools, "orders": listed[0]["orders"]});
+    if as_json {
+        println!("{}", serde_json::to_string_pretty(&document).map_err(Failure::run)?);
+    } else {
+        print!("{}", table(&document, colours()));
+    }
+    Ok(())
+}
+
+async fn ask_list(path: &Path) -> Result<Value, CommandError> {
+    command(Program::Balancer, path, Method::GET, "/list", &json!(null), PATIENCE).await
+}
+
+fn table(document: &Value, colours: bool) -> String {
+    let paint = Paint { colours };
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let mut rows = vec![header(&["POOL", "BACK END", "ADDRESS", "STATE", "WEIGHT", "IN FLIGHT", "WHY"])];
+    for pool in document["pools"].as_array().into_iter().flatten() {
+        for backend in pool["backends"].as_array().into_iter().flatten() {
+            let (state, tone) = state(backend);
+            let why = if tone == Tone::Good { none() } else { cell(text(&backend["reason"]), Tone::Plain) };
+            rows.push(vec![
+                cell(text(&pool["name"]), Tone::Plain),
+                cell(text(&backend["name"]), Tone::Head),
+                cell(text(&backend["address"]), Tone::Plain),
+                cell(state, tone),
+                cell(backend["weight"].to_string(), Tone::Plain),
+                cell(backend["in_flight"].to_string(), Tone::Plain),
+                why,
+            ]);
+        }
+    }
+    let mut out = String::new();
+    paint.grid(&mut out, &rows);
+    let orders: Vec<String> = document["orders"].as_array().into_iter().flatten().map(order).collect();
+    if !orders.is_empty() {
+        out.push('\n');
+    }
+    for order in orders {
+        out.push_str(&order);
+        out.push('\n');
+    }
+    out
+}
+
+fn state(backend: &Value) -> (&'static str, Tone) {
+    let is = |key: &str| backend[key] == true;
+    if is("disabled") {
+        ("disabled", Tone::Warn)
+    } else if is("drained") {
+        ("drained", Tone::Warn)
+    } else if backend["health"] != "up" {
+        (if backend["health"] == "down" { "down" } else { "unknown" }, Tone::Bad)
+    } else if is("outlier") {
+        ("outlier", Tone::Bad)
+    } else if is("ejected") {
+        ("ejected", Tone::Bad)
+    } else if backend["weight"] == 0 {
+        ("no weight", Tone::Warn)
+    } else {
+        ("up", Tone::Good)
+    }
+}
+
+/// An order as a program tells it, in words.
+pub fn order(told: &Value) -> String {
+    let about = told["about"].as_str().unwrap_or_default();
+    let (kind, name) = about.split_once('/').unwrap_or((about, ""));
+    let what = match kind {
+        "node" => format!("{name} is drained"),
+        "backend" => {
+            let order = &told["order"]["backend"];
+            let mut parts = Vec::new();
+            if let Some(mode) = order["mode"].as_str().filter(|m| *m != "ready") {
+                parts.push(mode.to_owned());
+            }
+            if let Some(weight) = order["weight"].as_u64() {
+                parts.push(format!("at weight {weight}"));
+            }
+            format!("{name} is {}", parts.join(" and "))
+        }
+        "site" => {
+            let order = &told["order"]["maintenance"];
+            let until = order["until"].as_u64().map(|t| UNIX_EPOCH + Duration::from_secs(t));
+            let until = until.map_or_else(
+                || "until it is opened".into(),
+                |t| format!("until {}", humantime::format_rfc3339_seconds(t)),
+            );
+            let allowed = order["allow"].as_array().into_iter().flatten().filter_map(Value::as_str);
+            let allowed = allowed.collect::<Vec<_>>().join(", ");
+            let but = if allowed.is_empty() { String::new() } else { format!(", but for {allowed}") };
+            format!("the site {name} is in maintenance {until}{but}")
+        }
+        "addresses" => {
+            format!(
+                "the virtual addresses are to be at {}",
+                told["order"]["at"]["node"].as_str().unwrap_or("?")
+            )
+        }
+        _ => about.to_owned(),
+    };
+    let by = told["by"].as_str().unwrap_or("?");
+    format!("{what} (ordered on {by} at {})", told["since"].as_str().unwrap_or("?"))
+}
+
+/// `2h`, or a time as in RFC 3339, to seconds of Unix time.
+pub fn until(text: &str) -> Result<u64, String> {
+    let moment = match humantime::parse_duration(text) {
+        Ok(from_now) => SystemTime::now().checked_add(from_now),
+        Err(_) => humantime::parse_rfc3339_weak(text).ok(),
+    };
+    let seconds = moment.and_then(|m| m.duration_since(UNIX_EPOCH).ok()).map(|d| d.as_secs());
+    seconds.ok_or_else(|| format!("\"{text}\" is no time: write 30m, 2h, or \"2026-11-28 22:00:00\" (UTC)"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn orders_are_told_in_words() {
+        for (told, words) in [
+            (
+                json!({"about": "node/node3", "order": "drained", "by": "node1", "since": "T"}),
+                "node3 is drained",
+            ),
+            (
+                json!({"about": "backend/shop/shop1", "order": {"backend": {"mode": "disabled", "weight": 5}}, "by": "node1"}),
+                "shop/shop1 is disabled and at weight 5",
+            ),
+            (
+                json!({"about": "site/main", "order": {"maintenance": {"until": 0, "allow": ["192.0.2.0/24"]}}}),
+                "the site main is in maintenance until 1970-01-01T00:00:00Z, but for 192.0.2.0/24",
+            ),
+            (
+                json!({"about": "addresses", "order": {"at": {"node": "node2", "until": 5}}}),
+                "the virtual addresses are to be at node2",
+            ),
+        ] {
+            assert!(order(&told).starts_with(words), "{}", order(&told));
+        }
+    }
+
+    #[test]
+    fn a_time_is_from_now_on_or_a_moment() {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+        assert!(until("2h").unwrap() >= now + 7199);
+        assert_eq!(until("2030-01-01 00:00:00"), Ok(1_893_456_000));
+        assert_eq!(until("2030-01-01T00:00:00Z"), Ok(1_893_456_000));
+        for text in ["", "tomorrow", "25:00", "-5m"] {
+            assert!(until(text).unwrap_err().contains("write 30m"), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_came_of_a_command_names_who_was_not_told() {
+        let told = |name: &str, error: Option<&str>| trivet_balancer_api::Told {
+            name: name.into(),
+            error: error.map(str::to_owned),
+        };
+        let done = Done {
+            changed: false,
+            told: vec![told("balancer of node2", None), told("gateway of node3", Some("no answer"))],
+        };
+        assert_eq!(
+            words(&done, "node3 is drained"),
+            "node3 is drained, as before\ntold: balancer of node2\nnot told: gateway of node3 (no answer); it learns of it when it is heard again\n"
+        );
+    }
+}

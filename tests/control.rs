@@ -1,0 +1,370 @@
+//! What operators command: the control socket, `trivet`, and what balancers tell one another (docs/trivet.md, docs/balancer.md).
+#![allow(missing_docs)]
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+use support::app::App;
+use support::authority::Authority;
+use support::balancer_config::{BalancerConfig, PATIENT_CHECKS, SITE};
+use support::built::built;
+use support::client::{Answer, Wire};
+use support::program::{Program, call, ended_unready};
+use support::reload::{Successors, free_ports};
+use support::until;
+
+/// Two balancers of one cluster, each of which has the web tiers of both nodes.
+struct Cluster {
+    authority: Authority,
+    apps: Vec<App>,
+    ports: [u16; 3],
+}
+
+impl Cluster {
+    async fn start() -> Self {
+        let mut apps = Vec::new();
+        for name in ["node1", "node2"] {
+            apps.push(App::start(name).await);
+        }
+        Self { authority: Authority::new(), apps, ports: free_ports() }
+    }
+
+    fn folder(&self, node: usize) -> PathBuf {
+        let path = self.authority.path(&format!("run{node}"));
+        std::fs::create_dir_all(&path).unwrap();
+        path
+    }
+
+    fn socket(&self, node: usize) -> PathBuf {
+        self.folder(node).join("control.sock")
+    }
+
+    fn state_file(&self, node: usize) -> PathBuf {
+        self.folder(node).join("orders.json")
+    }
+
+    fn config(&self, node: usize) -> PathBuf {
+        let other = 3 - node;
+        let own = self.authority.files(&format!("node{node}"));
+        let control = format!(
+            "[control]\nstate_file = {:?}\nlisten = \"127.0.0.1:{}\"\n\
+             peers = [{{ node = \"node{other}\", address = \"127.0.0.1:{}\" }}]\n\
+             tls = {{ ca = {:?}, certificate = {:?}, key = {:?} }}\n",
+            self.state_file(node),
+            self.ports[node],
+            self.ports[other],
+            own.ca,
+            own.certificate,
+            own.key,
+        );
+        let local = "[local_check]\nlisten = \"127.0.0.1:0\"\n";
+        let config = BalancerConfig {
+            top: &format!("runtime_directory = {:?}", self.folder(node)),
+            http: Some("redirect = false"),
+            back_ends: (self.apps.iter().enumerate())
+                .map(|(n, app)| (format!("node{}", n + 1), app.address))
+                .collect(),
+            plain_back_ends: true,
+            web: PATIENT_CHECKS,
+            sections: &format!("{control}{local}"),
+            ..BalancerConfig::default()
+        };
+        let path = config.write(&self.authority);
+        let text = std::fs::read_to_string(path).unwrap().replacen("node1", &format!("node{node}"), 1);
+        self.authority.write(&format!("balancer{node}.toml"), &text)
+    }
+
+    fn balancer(&self, node: usize) -> Program {
+        Program::start(&self.config(node))
+    }
+
+    /// Exit status and what is said of a command to a node's balancer.
+    fn trivet(&self, node: usize, arguments: &[&str]) -> (i32, String) {
+        trivet_at(&self.socket(node), arguments)
+    }
+
+    /// As [`trivet`](Self::trivet), and it must go well.
+    fn done(&self, node: usize, arguments: &[&str]) -> String {
+        let (code, said) = self.trivet(node, arguments);
+        assert_eq!(code, 0, "{arguments:?}: {said}");
+        said
+    }
+}
+
+fn trivet_at(socket: &Path, arguments: &[&str]) -> (i32, String) {
+    let out = Command::new(built("trivet")).args(arguments).arg("--control").arg(socket).output().unwrap();
+    let said = [out.stdout, out.stderr].map(|octets| String::from_utf8(octets).unwrap()).concat();
+    (out.status.code().unwrap_or(-1), said)
+}
+
+async fn get(balancer: &Program, path: &str, fields: &str) -> Answer {
+    let mut wire = Wire::plain(balancer.address("http.listen")).await;
+    wire.send(&format!("GET {path} HTTP/1.1\r\nHost: {SITE}\r\n{fields}Connection: close\r\n\r\n")).await;
+    wire.answer().await.unwrap()
+}
+
+/// Who answers how often.
+async fn shares(balancer: &Program, n: usize) -> BTreeMap<String, usize> {
+    let mut shares = BTreeMap::new();
+    for _ in 0..n {
+        let answer = get(balancer, "/", "").await;
+        assert_eq!(answer.status, 200, "{}", answer.head);
+        *shares.entry(answer.body.split(' ').next().unwrap().to_owned()).or_default() += 1;
+    }
+    shares
+}
+
+fn only(node: &str, n: usize) -> BTreeMap<String, usize> {
+    BTreeMap::from([(node.to_owned(), n)])
+}
+
+async fn local_check(balancer: &Program, path: &str) -> u16 {
+    let mut wire = Wire::plain(balancer.address("local_check.listen")).await;
+    wire.send(&format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")).await;
+    wire.answer().await.unwrap().status
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drained_node_gets_nothing_new_from_any_balancer_until_it_is_ready() {
+    let cluster = Cluster::start().await;
+    let (first, second) = (cluster.balancer(1), cluster.balancer(2));
+    assert_eq!(shares(&first, 4).await.len(), 2);
+    let said = cluster.done(1, &["drain", "node2"]);
+    assert!(said.contains("node2 is drained"), "{said}");
+    assert!(said.contains("told: balancer of node2"), "{said}");
+    for balancer in [&first, &second] {
+        assert_eq!(shares(balancer, 6).await, only("node1", 6));
+    }
+    // Its own balancer would rather not have the address.
+    assert_eq!(local_check(&second, "/healthz/wanted").await, 409);
+    assert_eq!(local_check(&first, "/healthz/wanted").await, 200);
+    let listed = cluster.done(2, &["list"]);
+    assert!(listed.contains("drained"), "{listed}");
+    assert!(listed.contains("node2 is drained (ordered on node1 at 20"), "{listed}");
+    let again = cluster.done(2, &["drain", "node2"]);
+    assert!(again.contains("as before"), "{again}");
+    cluster.done(2, &["ready", "node2"]);
+    for balancer in [&first, &second] {
+        assert_eq!(shares(balancer, 6).await.len(), 2);
+    }
+    assert_eq!(local_check(&second, "/healthz/wanted").await, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_ordered_outlives_a_restart_and_a_reload_and_reaches_who_was_away() {
+    let cluster = Cluster::start().await;
+    let mut first = cluster.balancer(1);
+    let said = cluster.done(1, &["drain", "node1"]);
+    assert!(said.contains("not told: balancer of node2"), "{said}");
+    let second = cluster.balancer(2);
+    until("it has learnt of it", || async { shares(&second, 4).await == only("node2", 4) }).await;
+    first.signal("TERM");
+    assert!(first.ended().success());
+    let mut first = cluster.balancer(1);
+    assert_eq!(shares(&first, 4).await, only("node2", 4), "from the first request on");
+    // The new process has the socket, and what was ordered.
+    let successors = Successors::of(&cluster.config(1));
+    successors.reload();
+    first.ended();
+    let listed: Value = serde_json::from_str(&cluster.done(1, &["list", "--json"])).unwrap();
+    assert_eq!(listed["orders"][0]["about"], "node/node1");
+    assert_eq!(listed["pools"][0]["backends"][0]["drained"], true, "{listed}");
+    cluster.done(1, &["ready", "node1"]);
+    until("the other one knows", || async { shares(&second, 4).await.len() == 2 }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_back_end_can_be_drained_disabled_and_weighed() {
+    let cluster = Cluster::start().await;
+    let balancer = cluster.balancer(1);
+    cluster.done(1, &["weight", "web/node2", "3"]);
+    assert_eq!(shares(&balancer, 8).await["node2"], 6);
+    cluster.done(1, &["drain", "web/node2"]);
+    assert_eq!(shares(&balancer, 4).await, only("node1", 4));
+    cluster.done(1, &["disable", "web/node2"]);
+    assert!(cluster.done(1, &["list"]).contains("disabled"));
+    cluster.done(1, &["ready", "web/node2"]);
+    assert_eq!(shares(&balancer, 8).await["node2"], 6, "its weight was not forgotten");
+    cluster.done(1, &["weight", "web/node2", "default"]);
+    assert_eq!(shares(&balancer, 8).await["node2"], 4);
+    let listed: Value = serde_json::from_str(&cluster.done(1, &["list", "--json"])).unwrap();
+    assert_eq!(listed["orders"], serde_json::json!([]), "nothing is ordered any more");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_in_hand_is_finished_when_its_back_end_is_drained() {
+    let cluster = Cluster::start().await;
+    let balancer = cluster.balancer(1);
+    cluster.done(1, &["drain", "node1"]);
+    cluster.apps[1].does(support::app::Act::Wait);
+    let mut wire = Wire::plain(balancer.address("http.listen")).await;
+    wire.send(&format!("GET /slow HTTP/1.1\r\nHost: {SITE}\r\n\r\n")).await;
+    until("it is there", || async { cluster.apps[1].count("/slow") == 1 }).await;
+    cluster.done(1, &["ready", "node1"]);
+    cluster.done(1, &["drain", "node2"]);
+    cluster.apps[1].release();
+    assert_eq!(wire.answer().await.unwrap().status, 200);
+    assert_eq!(shares(&balancer, 2).await, only("node1", 2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_site_in_maintenance_says_so_to_all_but_those_who_are_allowed() {
+    let cluster = Cluster::start().await;
+    let (first, second) = (cluster.balancer(1), cluster.balancer(2));
+    cluster.done(1, &["maintenance", "on", "--until", "2h"]);
+    for balancer in [&first, &second] {
+        let answer = get(balancer, "/", "").await;
+        assert_eq!(answer.status, 503);
+        let wait: u64 = answer.field("retry-after").unwrap().parse().unwrap();
+        assert!((7100..=7200).contains(&wait), "{wait}");
+        assert_eq!(answer.field("cache-control").as_deref(), Some("no-store"));
+    }
+    let seen = cluster.apps.iter().map(|app| app.count("/")).sum::<usize>();
+    assert_eq!(seen, 0, "no back end was asked");
+    // The machine's own address is let in.
+    cluster.done(2, &["maintenance", "on", "main", "--allow", "127.0.0.0/8"]);
+    assert_eq!(get(&first, "/", "").await.status, 200);
+    let listed = cluster.done(1, &["list"]);
+    assert!(
+        listed.contains("the site main is in maintenance until it is opened, but for 127.0.0.0/8"),
+        "{listed}"
+    );
+    cluster.done(1, &["maintenance", "on", "--until", "1s"]);
+    until("it ends by itself", || async { get(&second, "/", "").await.status == 200 }).await;
+    cluster.done(1, &["maintenance", "on"]);
+    assert_eq!(get(&first, "/", "").await.status, 503);
+    cluster.done(2, &["maintenance", "off"]);
+    assert_eq!(get(&first, "/", "").await.status, 200);
+    assert_eq!(get(&second, "/", "").await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_there_is_told_with_the_nearest_name_and_changes_nothing() {
+    let cluster = Cluster::start().await;
+    let balancer = cluster.balancer(1);
+    for (arguments, words) in [
+        (&["drain", "nod2"][..], "there is no node \"nod2\"; did you mean node2? There are node1, node2"),
+        (&["drain", "elsewhere"], "there is no node \"elsewhere\"; there are node1, node2"),
+        (&["drain", "wbe/node2"], "there is no pool \"wbe\"; did you mean web? There is web"),
+        (&["ready", "web/node22"], "there is no back end \"node22\"; did you mean node2?"),
+        (&["disable", "node2"], "there is no pool \"node2\""),
+        (&["disable", "web"], "there is no back end \"web/\""),
+        (&["weight", "node2", "3"], "there is no back end \"node2\"; there are web/node1, web/node2"),
+        (&["weight", "web/node2", "257"], "a weight is from 0 to 256, and this is 257"),
+        (&["maintenance", "on", "man"], "there is no site \"man\"; did you mean main? There is main"),
+        (&["maintenance", "on", "--until", "0s"], "is over already"),
+        (&["maintenance", "off", "shop"], "there is no site \"shop\""),
+    ] {
+        let (code, said) = cluster.trivet(1, arguments);
+        assert_eq!(code, 1, "{arguments:?}: {said}");
+        assert!(said.contains(words), "{arguments:?}: {said}");
+    }
+    for arguments in [
+        &["weight", "web/node2", "much"][..],
+        &["maintenance", "on", "--until", "tomorrow"],
+        &["maintenance", "on", "--allow", "10.0.0.1/8"],
+        &["drain"],
+    ] {
+        assert_eq!(cluster.trivet(1, arguments).0, 64, "{arguments:?}");
+    }
+    assert_eq!(shares(&balancer, 4).await.len(), 2);
+    let (code, said) = trivet_at(&cluster.folder(1).join("none.sock"), &["list"]);
+    assert_eq!(code, 1);
+    assert!(said.contains("no balancer listens on") && said.contains("systemctl status"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_that_cannot_be_written_is_refused() {
+    let cluster = Cluster::start().await;
+    let balancer = cluster.balancer(1);
+    // A folder cannot be replaced by a file.
+    std::fs::create_dir(cluster.state_file(1)).unwrap();
+    let (code, said) = cluster.trivet(1, &["drain", "node2"]);
+    assert_eq!(code, 1);
+    assert!(said.contains("cannot remember it, so nothing was done"), "{said}");
+    assert_eq!(shares(&balancer, 4).await.len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_socket_is_for_its_owner_and_group_and_replaces_nothing_else() {
+    let cluster = Cluster::start().await;
+    let mut balancer = cluster.balancer(1);
+    let socket = cluster.socket(1);
+    until("it is there", || async { socket.exists() }).await;
+    assert_eq!(socket.metadata().unwrap().permissions().mode() & 0o777, 0o660);
+    balancer.signal("KILL");
+    balancer.ended();
+    // What a killed process left is replaced.
+    let mut balancer = cluster.balancer(1);
+    cluster.done(1, &["list"]);
+    balancer.signal("TERM");
+    balancer.ended();
+    std::fs::remove_file(&socket).unwrap();
+    std::fs::write(&socket, "precious").unwrap();
+    let mut command = Command::new(built("trivet-balancer"));
+    command.arg("--config").arg(cluster.config(1));
+    let (code, said) = ended_unready(command);
+    assert_eq!(code, 64, "{said}");
+    assert!(said.contains("control.socket") && said.contains("a file that is no socket"), "{said}");
+    assert_eq!(std::fs::read_to_string(&socket).unwrap(), "precious");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stranger_is_not_listened_to() {
+    let cluster = Cluster::start().await;
+    let balancer = cluster.balancer(1);
+    let order = r#"{"node/node2":{"at":99999999999999,"by":"x","order":"drained"}}"#;
+    let request =
+        format!("POST /orders HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n{order}", order.len());
+    let address = std::net::SocketAddr::from(([127, 0, 0, 1], cluster.ports[1]));
+    // Without a certificate of the cluster, and in plain text.
+    let nameless = cluster.authority.browser(&[b"http/1.1"]);
+    let tcp = tokio::net::TcpStream::connect(address).await.unwrap();
+    if let Ok(mut wire) = Wire::try_tls_over(tcp, "node1", nameless).await {
+        wire.send(&request).await;
+        assert!(wire.answer().await.is_none(), "TLS 1.3 tells a client so after its own handshake");
+    }
+    let mut wire = Wire::plain(address).await;
+    wire.send(&request).await;
+    assert!(wire.answer().await.is_none());
+    assert_eq!(shares(&balancer, 4).await.len(), 2);
+}
+
+#[test]
+fn a_control_section_that_cannot_work_is_refused_by_its_key() {
+    let authority = Authority::new();
+    let tls = "tls = { ca = \"/a\", certificate = \"/b\", key = \"/c\" }";
+    for (control, words) in [
+        ("[control]", "control.socket: is missing"),
+        ("[control]\nsocket = \"control.sock\"", "control.socket: \"control.sock\" is not an absolute path"),
+        ("[control]\nsocket = \"/run/c\"\nlisten = \"127.0.0.1:1\"", "control.tls: is missing"),
+        ("[control]\nsocket = \"/run/c\"\nstate_file = \"x\"", "control.state_file"),
+        ("[control]\nsocket = \"/run/c\"\nsecret = 1", "unknown field `secret`"),
+        (
+            &format!(
+                "[control]\nsocket = \"/run/c\"\npeers = [{{ node = \"a b\", address = \"127.0.0.1:1\" }}]\n{tls}"
+            ),
+            "control.peers[0].node",
+        ),
+        (
+            &format!(
+                "[control]\nsocket = \"/run/c\"\nlisten = \"127.0.0.1:1\"\npeers = [{{ node = \"b\", address = \"127.0.0.1:1\" }}]\n{tls}"
+            ),
+            "control.peers[0].address: 127.0.0.1:1 is this one's own",
+        ),
+    ] {
+        let config = BalancerConfig {
+            back_ends: vec![("a".into(), "127.0.0.1:1".parse().unwrap())],
+            plain_back_ends: true,
+            sections: control,
+            ..BalancerConfig::default()
+        };
+        let path = config.write(&authority);
+        let (code, said) = call(&["--check", "--config", path.to_str().unwrap()]);
+        assert_eq!(code, 64, "{control}: {said}");
+        assert!(said.contains(words), "{control}: {said}");
+    }
+}
