@@ -65,6 +65,7 @@ in
       virtual_addresses = cfg.cluster.virtualAddresses;
       metrics.listen = trivet.at ports.balancerMetrics trivet.self;
       local_check.listen = trivet.local ports.localCheck;
+      control = trivet.control unit ports.balancerControl;
       http.listen = [ (everywhere ports.http) ];
       https = {
         listen = [ (everywhere ports.https) ];

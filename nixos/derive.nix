@@ -25,6 +25,11 @@ let
     cluster.aliases
     ++ lib.concatMap (site: site.names ++ site.aliases) (lib.filter (site: site.useClusterCertificate) (lib.attrValues sites));
   credential = unit: name: "/run/credentials/${unit}.service/${name}";
+  nodeTls = unit: {
+    ca = credential unit "ca.pem";
+    certificate = credential unit "node.pem";
+    key = credential unit "node.key";
+  };
   # A file that a reload renews (service.nix).
   renewed = unit: name: "/run/${unit}/files/${name}";
 in
@@ -52,11 +57,28 @@ in
 
   # Mutual TLS between nodes: the files as credentials of a unit (for service.nix), and the paths that the unit reads.
   nodeCredentials = lib.genAttrs [ "ca.pem" "node.pem" "node.key" ] secret;
-  nodeTls = unit: {
-    ca = credential unit "ca.pem";
-    certificate = credential unit "node.pem";
-    key = credential unit "node.key";
-  };
+  inherit nodeTls;
+
+  # Operators' commands: each balancer and gateway tells all others (docs/trivet.md).
+  control =
+    unit: port:
+    let
+      own = "${self.address}:${toString port}";
+      peer = program: port: n: {
+        node = n.name;
+        address = "${n.address}:${toString port}";
+        inherit program;
+      };
+      all =
+        map (peer "balancer" ports.balancerControl) (withRole "balancer")
+        ++ map (peer "gateway" ports.gatewayControl) (withRole "app");
+    in
+    {
+      state_file = "/var/lib/${unit}/orders.json";
+      listen = own;
+      peers = lib.filter (p: p.address != own) all;
+      tls = nodeTls unit;
+    };
 
   # An IPv4 address as a number: MySQL wants a number of its own for every server, and an address is one already.
   serverId = if ipv4.isAddress self.address then ipv4.number self.address else 1; # another is refused (problems.nix)

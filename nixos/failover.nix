@@ -6,6 +6,8 @@
 #   nobody has one the addresses stay, so that clients are told so, in the site's name and over TLS;
 # * a holder that hears no other node, or is heard by none: its priority falls below everyone's, 4 to 5 s;
 # * two holders that do not hear one another, while a third hears both: one of them lets go, 3 to 5 s;
+# * an operator who drains the holder, or wants the addresses elsewhere: its priority falls below the others', 1 to 2 s, and it serves
+#   until another one has them;
 # * death of keepalived: its unit takes the addresses off the interface, and it starts again.
 {
   config,
@@ -37,10 +39,11 @@ let
   # even them: what it lacks may be the network, and then no client reaches it. Among equals the order is as before.
   position = lib.lists.findFirstIndex (n: n.name == self.name) 0 trivet.balancers;
   count = lib.length trivet.balancers;
-  step = lib.min 10 (253 / (8 * count - 1)); # all of it fits between 1 and 254
+  step = lib.min 10 (253 / (10 * count - 1)); # all of it fits between 1 and 254
   holder = step * count;
   empty = -2 * holder; # more than the holder is above the last of the others
   alone = 2 * empty;
+  unwanted = empty; # a balancer without a web tier is no better than one that is to rest
   priority = 254 - holder - step * position;
   note = pkgs.writeShellScript "trivet-holds" "echo \"$1\" > ${holds}\n";
   check = path: "${pkgs.curl}/bin/curl --silent --fail --output /dev/null --max-time 1 http://${trivet.local ports.localCheck}${path}";
@@ -68,10 +71,12 @@ let
     '';
 
   # Only that word makes it let go: a busy balancer that says nothing in time has not said it.
-  oneHolder = pkgs.writeShellScript "trivet-one-holder" ''
-    said=$(${pkgs.curl}/bin/curl --silent --output /dev/null --write-out '%{http_code}' --max-time 1 http://${trivet.local ports.localCheck}/healthz/holder)
-    [ "$said" != 409 ]
-  '';
+  unlessRefused =
+    name: path:
+    pkgs.writeShellScript "trivet-${name}" ''
+      said=$(${pkgs.curl}/bin/curl --silent --output /dev/null --write-out '%{http_code}' --max-time 1 http://${trivet.local ports.localCheck}${path})
+      [ "$said" != 409 ]
+    '';
 
   configuration = pkgs.writeText "keepalived.conf" ''
     global_defs {
@@ -129,11 +134,21 @@ let
 
     # Without a weight: a node that hears no adverts holds the addresses at any priority.
     vrrp_script one_holder {
-      script "${oneHolder}"
+      script "${unlessRefused "one-holder" "/healthz/holder"}"
       interval ${toString failover.checkInterval}
       timeout 5 # a busy machine is not a deaf one
       rise 1
       fall 1
+      user trivet-balancer trivet-balancer
+    }
+
+    vrrp_script is_wanted {
+      script "${unlessRefused "is-wanted" "/healthz/wanted"}"
+      interval ${toString failover.checkInterval}
+      timeout 5 # a busy machine is not a deaf one
+      rise 1
+      fall 1
+      weight ${toString unwanted}
       user trivet-balancer trivet-balancer
     }
 
@@ -160,6 +175,7 @@ let
         has_backends
         hears_others
         one_holder
+        is_wanted
       }
       notify_master "${note} 1" root root
       notify_backup "${note} 0" root root

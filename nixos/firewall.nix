@@ -26,6 +26,12 @@ let
       # By number: not every system knows VRRP by name.
       accept "VRRP, from the other balancers" (from (trivet.others trivet.balancers)) "ip protocol 112"
     )
+    ++ lib.optionals (has "balancer") (
+      accept "operators' commands, mutual TLS" (from trivet.nodes) "tcp dport ${toString ports.balancerControl}"
+    )
+    ++ lib.optionals (has "app") (
+      accept "operators' commands, mutual TLS" (from trivet.nodes) "tcp dport ${toString ports.gatewayControl}"
+    )
     ++ lib.optionals (has "app") (
       accept "web tier, mutual TLS" (from trivet.nodes) "tcp dport ${toString ports.web}"
     )

@@ -25,6 +25,7 @@ in
       runtime_directory = "/run/${unit}";
       domain = cfg.cluster.domain;
       metrics.listen = trivet.at ports.gatewayMetrics trivet.self;
+      control = trivet.control unit ports.gatewayControl;
       database = {
         write_listen = [ (trivet.local ports.databaseWrite) ];
         read_listen = [ (trivet.local ports.databaseRead) ];

@@ -9,6 +9,8 @@
   databaseWrite = 6446; # loopback; the numbers MySQL Router uses
   databaseRead = 6447; # loopback
   keeper = 8008;
+  balancerControl = 8009;
+  gatewayControl = 8010;
   localCheck = 9611; # loopback; keepalived asks it
   balancerMetrics = 9601;
   webMetrics = 9602;

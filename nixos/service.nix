@@ -58,6 +58,9 @@ lib.optionalAttrs takesOver {
     // lib.optionalAttrs takesOver {
       ExecReload = renews ++ [ "${execStart} --reload" ];
       RuntimeDirectory = user;
+      # What operators have ordered.
+      StateDirectory = user;
+      StateDirectoryMode = "0700";
       # The new process says that it lives before it is the main one.
       NotifyAccess = "exec";
       RefreshOnReload = "credentials";

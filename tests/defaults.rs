@@ -30,6 +30,7 @@ fn balancer_config() -> Value {
         "https": {"listen": ["[::]:443"], "certificate": "/c/site.pem", "key": "/c/site.key"},
         "web": {"backends": [{"name": "node1", "address": "10.77.0.11:8443"}], "tls": tls},
         "local_check": {"listen": "127.0.0.1:9611"},
+        "control": {"socket": "/run/control.sock"},
         "database": {
             "write_listen": ["127.0.0.1:6446"],
             "members": [{"name": "node1", "address": "10.77.0.11:3306", "keeper": "10.77.0.11:8008"}],
@@ -172,6 +173,7 @@ fn balancer_md_tells_every_key_and_its_default() {
         "web.health",
         "web.outliers",
         "local_check",
+        "control",
         "database",
         "database.health",
         "log",

@@ -11,6 +11,7 @@
 //! ```
 
 use std::io;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -18,7 +19,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use metrics::gauge;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
-use trivet_balancer_api::{Command, Done, Key, Mode, Order, Orders, Target};
+use trivet_balancer_api::{Command, Done, Key, Mode, Order, Orders, Summary, Target};
 use trivet_base::config::ConfigError;
 use trivet_pool::Pool;
 
@@ -42,6 +43,8 @@ pub struct Subjects {
     pub sites: Vec<(String, Arc<Maintenance>)>,
     /// Nodes that have back ends or may have the addresses.
     pub nodes: Vec<String>,
+    /// The cluster's, where this process is a balancer.
+    pub virtual_addresses: Vec<IpAddr>,
 }
 
 /// A pool of whatever kind.
@@ -415,6 +418,31 @@ impl Admin {
             json!({"about": key, "order": entry.order, "by": entry.by, "since": said})
         };
         orders.iter().map(one).collect()
+    }
+
+    /// What this process has, `stopping` or not.
+    fn summary(&self, stopping: bool) -> Summary {
+        let is_balancer = !self.subjects.sites.is_empty();
+        let all: Vec<(String, Value)> =
+            self.subjects.pools.iter().map(|p| (p.name().to_owned(), p.status())).collect();
+        let backends = || {
+            all.iter().flat_map(|(pool, list)| list.as_array().into_iter().flatten().map(move |b| (pool, b)))
+        };
+        let in_flight = backends().filter_map(|(pool, b)| {
+            Some((format!("{pool}/{}", b["name"].as_str()?), b["in_flight"].as_u64()?))
+        });
+        let addresses = &self.subjects.virtual_addresses;
+        let is_drained = self.orders.lock().get(&Key::Node(self.node.clone())).is_some();
+        Summary {
+            name: format!("{} of {}", if is_balancer { "balancer" } else { "gateway" }, self.node),
+            node: self.node.clone(),
+            is_balancer,
+            error: None,
+            held: super::status::here(addresses),
+            virtual_addresses: addresses.clone(),
+            is_fit: !stopping && !is_drained && backends().any(|(_, b)| b["usable"] == true),
+            in_flight: in_flight.collect(),
+        }
     }
 
     /// Its pools with their back ends.

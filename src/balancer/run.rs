@@ -94,6 +94,7 @@ fn admin(
     }
     // Where writes go is for the group alone to say.
     subjects.pools.extend(gateway.map(Gateway::readers));
+    subjects.virtual_addresses.clone_from(&config.virtual_addresses);
     subjects.sites = http.map(|http| http.sites.maintenance()).unwrap_or_default();
     if let Some(path) = control.socket(config.runtime_directory.as_deref()).filter(|_| !takes_over) {
         admin::socket_is_free(&path)?;

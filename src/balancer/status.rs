@@ -78,9 +78,15 @@ impl Status {
     }
 }
 
+/// Those of the virtual addresses that this node has.
+pub fn here(addresses: &[IpAddr]) -> Vec<IpAddr> {
+    let here = interfaces();
+    addresses.iter().filter(|a| here.contains(a)).copied().collect()
+}
+
 /// The addresses of this node's interfaces. On the loopback interface every node has the virtual ones, to answer what was asked
 /// before they moved.
-fn here() -> Vec<IpAddr> {
+fn interfaces() -> Vec<IpAddr> {
     let interfaces = if_addrs::get_if_addrs().unwrap_or_default();
     interfaces
         .iter()
@@ -91,13 +97,12 @@ fn here() -> Vec<IpAddr> {
 
 /// Whether this node has one of the virtual addresses.
 pub fn holds(addresses: &[IpAddr]) -> bool {
-    let here = here();
-    addresses.iter().any(|a| here.contains(a))
+    !here(addresses).is_empty()
 }
 
 /// Which of the virtual addresses this node has.
 fn held(addresses: &[IpAddr]) -> Value {
-    let here = here();
+    let here = here(addresses);
     addresses.iter().map(|a| json!({"address": a.to_string(), "held": here.contains(a)})).collect()
 }
 

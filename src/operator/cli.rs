@@ -90,9 +90,6 @@ struct Drain {
     #[arg(long, value_name = "TIME", num_args = 0..=1, default_missing_value = "5m", require_equals = true,
           value_parser = humantime::parse_duration)]
     wait: Option<Duration>,
-    /// The cluster file, which says where the balancers are that are waited for.
-    #[arg(long, value_name = "FILE", default_value = cluster::DEFAULT_FILE)]
-    cluster: PathBuf,
 }
 
 #[derive(Debug, Args)]
@@ -170,9 +167,6 @@ struct Failover {
     node: Option<String>,
     #[command(flatten)]
     control: Control,
-    /// The cluster file.
-    #[arg(long, value_name = "FILE", default_value = cluster::DEFAULT_FILE)]
-    cluster: PathBuf,
 }
 
 #[derive(Debug, Args)]
@@ -305,7 +299,10 @@ pub fn main() -> ExitCode {
             let what = format!("the site {} is open", args.site);
             command(args.control, &Order::MaintenanceOff { site: args.site }, &what, args.json)
         }
-        Command::Failover(args) => process::finish("trivet", move_addresses(args)),
+        Command::Failover(args) => {
+            let socket = Socket(args.control.control);
+            process::finish("trivet", process::block_on(failover::run(&socket, args.node)))
+        }
         Command::Database(Database::PrepareStop(args)) => process::finish(
             "trivet",
             process::block_on(async {
@@ -333,22 +330,15 @@ fn command(control: Control, order: &Order, what: &str, json: bool) -> ExitCode 
 fn drain(args: Drain) -> Result<(), Failure> {
     let target = Target::parse(&args.aim.target);
     let what = format!("{target} is drained: it gets nothing new");
-    let cluster: Option<Cluster> = args.wait.map(|_| config::load(&args.cluster)).transpose()?;
     let socket = Socket(args.aim.control.control);
     process::block_on(async {
         let order = Order::Drain { target: target.clone() };
         control::run(&socket, &order, &what, args.aim.json).await?;
-        match (args.wait, cluster) {
-            (Some(longest), Some(cluster)) => control::wait_until_idle(&cluster, &target, longest).await,
-            _ => Ok(()),
+        match args.wait {
+            Some(longest) => control::wait_until_idle(&socket, &target, longest).await,
+            None => Ok(()),
         }
     })
-}
-
-fn move_addresses(args: Failover) -> Result<(), Failure> {
-    let cluster: Cluster = config::load(&args.cluster)?;
-    let socket = Socket(args.control.control);
-    process::block_on(failover::run(&cluster, &socket, args.node))
 }
 
 fn show_status(args: &Status) -> ExitCode {

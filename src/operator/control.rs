@@ -12,13 +12,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use http::Method;
 use serde_json::{Value, json};
 
-use super::cluster::{Cluster, Role};
 use super::socket::{CommandError, Program, command};
 use super::status::colours;
 use super::table::{Paint, Tone, cell, header, none};
-use trivet_balancer_api::{BALANCER_SOCKET, Command, Done, GATEWAY_SOCKET, Target};
+use trivet_balancer_api::{BALANCER_SOCKET, Command, Done, GATEWAY_SOCKET, Summary, Target};
 use trivet_base::process::Failure;
-use trivet_http::client::{Client, Target as HttpTarget};
 
 /// A command is done at once; peers that do not answer are waited for.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -84,42 +82,34 @@ fn words(done: &Done, what: &str) -> String {
     out
 }
 
-/// Waits until a node, or a back end, has nothing in hand any more at any balancer.
-pub async fn wait_until_idle(cluster: &Cluster, target: &Target, longest: Duration) -> Result<(), Failure> {
-    let (pool, name) = match target {
-        Target::Node(node) => ("web", node),
-        Target::Backend { pool, name } => (pool.as_str(), name),
+/// What every balancer and gateway has.
+pub async fn summaries(socket: &Socket) -> Result<Vec<Summary>, CommandError> {
+    command(Program::Balancer, &socket.path(None), Method::GET, "/summaries", &json!(null), PATIENCE).await
+}
+
+/// Waits until a node, or a back end, has nothing in hand any more, whoever gave it. One that does not answer is not waited for.
+pub async fn wait_until_idle(socket: &Socket, target: &Target, longest: Duration) -> Result<(), Failure> {
+    let is_its = |key: &str| match target {
+        Target::Node(node) => ["web", "database-read"].iter().any(|pool| key == format!("{pool}/{node}")),
+        Target::Backend { .. } => key == target.to_string(),
     };
     let deadline = tokio::time::Instant::now() + longest;
     loop {
-        let mut left = 0;
-        for node in cluster.with(Role::Balancer) {
-            // One that does not answer has nothing in hand that could be waited for.
-            let Ok(status) = status_of(node.address).await else { continue };
-            let list = if pool == "web" { &status["backends"] } else { &status["pools"][pool] };
-            let backends = list.as_array().into_iter().flatten().filter(|b| b["name"] == name.as_str());
-            left += backends.filter_map(|b| b["in_flight"].as_u64()).sum::<u64>();
-        }
+        let all = summaries(socket).await.map_err(Failure::run)?;
+        let counts = all.iter().flat_map(|s| &s.in_flight).filter(|(key, _)| is_its(key)).map(|(_, n)| n);
+        let left: u64 = counts.sum();
         if left == 0 {
             println!("it has nothing in hand any more");
             return Ok(());
         }
         if tokio::time::Instant::now() >= deadline {
             return Err(Failure::run(format_args!(
-                "it still has {left} requests in hand after {}; it stays drained",
+                "it still has {left} in hand after {}; it stays drained",
                 humantime::format_duration(longest)
             )));
         }
         tokio::time::sleep(LOOK).await;
     }
-}
-
-/// What the balancer at this address says of itself.
-pub async fn status_of(address: std::net::IpAddr) -> Result<Value, String> {
-    let address = std::net::SocketAddr::new(address, super::status::BALANCER_STATUS).to_string();
-    let client = Client::new(HttpTarget { host: address.clone(), address, tls: None });
-    let answer = client.get("/status", Duration::from_secs(2)).await.map_err(|e| e.to_string())?;
-    serde_json::from_slice(&answer.body).map_err(|e| e.to_string())
 }
 
 /// `trivet list`: pools with their back ends, and what was ordered.

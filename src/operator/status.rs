@@ -19,9 +19,6 @@ use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub use ask::BALANCER_STATUS;
-pub use read::held;
-
 pub use model::{
     Backend, Certificate, Member, NodeReport, Problem, Program, Report, Severity, Verdict, VirtualAddress,
 };

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use metrics::gauge;
-use trivet_balancer_api::{Orders, Told};
+use trivet_balancer_api::{Orders, Summary, Told};
 use trivet_base::config::ConfigError;
 use trivet_http::client::{Client, Target};
 use trivet_tls as tls;
@@ -60,6 +60,26 @@ impl Peers {
             Told { name, error }
         });
         (told.collect(), known)
+    }
+}
+
+impl Peers {
+    /// What each of them has.
+    pub async fn summaries(&self) -> Vec<Summary> {
+        let asked = self.0.iter().map(|(peer, client)| async move {
+            let answer = client.get("/summary", ANSWER).await;
+            let read = answer.map_err(|e| e.to_string()).and_then(|answer| {
+                serde_json::from_slice(&answer.body).map_err(|e| format!("its answer makes no sense: {e}"))
+            });
+            read.unwrap_or_else(|error| Summary {
+                name: peer.name(),
+                node: peer.node.clone(),
+                is_balancer: peer.program == Program::Balancer,
+                error: Some(error),
+                ..Summary::default()
+            })
+        });
+        join_all(asked).await
     }
 }
 

@@ -61,10 +61,11 @@ impl Admin {
     /// Serves operators until another process has taken over, or this one stops.
     pub async fn serve_operators(self: Arc<Self>, socket: Unnamed, mut shutdown: Shutdown) -> io::Result<()> {
         let listener = socket.publish()?;
+        let stopping = shutdown.clone();
         // The process before may have been told something since this one has read it.
         self.take_in_file();
         serve_each(listener, MAX_CONNECTIONS, shutdown.wait(), |stream, ending| {
-            self.clone().connection(stream, Asker::Operator, ending)
+            self.clone().connection(stream, Asker::Operator, stopping.clone(), ending)
         })
         .await;
         Ok(())
@@ -77,12 +78,13 @@ impl Admin {
         tls: Arc<ServerConfig>,
         mut shutdown: Shutdown,
     ) {
+        let stopping = shutdown.clone();
         serve_each(listener, MAX_CONNECTIONS, shutdown.wait(), |stream, ending| {
-            let (admin, tls) = (self.clone(), tls.clone());
+            let (admin, tls, stopping) = (self.clone(), tls.clone(), stopping.clone());
             async move {
                 let accepted = tokio::time::timeout(HANDSHAKE, Stream::accept(stream, tls)).await;
                 match accepted {
-                    Ok(Ok(stream)) => admin.connection(stream, Asker::Peer, ending).await,
+                    Ok(Ok(stream)) => admin.connection(stream, Asker::Peer, stopping, ending).await,
                     Ok(Err(e)) => tracing::debug!(error = %e, "TLS handshake of the control port refused"),
                     Err(_) => {}
                 }
@@ -108,12 +110,13 @@ impl Admin {
         self: Arc<Self>,
         stream: impl AsyncRead + AsyncWrite + Unpin,
         asker: Asker,
+        shutdown: Shutdown,
         ending: CancellationToken,
     ) -> impl Future<Output = ()> {
         async move {
             let service = service_fn(|request| {
-                let admin = self.clone();
-                async move { Ok::<_, Infallible>(admin.respond(request, asker).await) }
+                let (admin, stopping) = (self.clone(), shutdown.is_stopping());
+                async move { Ok::<_, Infallible>(admin.respond(request, asker, stopping).await) }
             });
             let mut http = http1::Builder::new();
             http.timer(TokioTimer::new()).header_read_timeout(HEADER);
@@ -123,7 +126,12 @@ impl Admin {
         }
     }
 
-    async fn respond(&self, request: Request<Incoming>, asker: Asker) -> Response<Full<Bytes>> {
+    async fn respond(
+        &self,
+        request: Request<Incoming>,
+        asker: Asker,
+        stopping: bool,
+    ) -> Response<Full<Bytes>> {
         let (head, body) = request.into_parts();
         let body = tokio::time::timeout(HEADER, Limited::new(body, MAX_BODY).collect()).await;
         let body = match body {
@@ -133,6 +141,12 @@ impl Admin {
         };
         match (asker, head.method, head.uri.path()) {
             (Asker::Operator, Method::GET, "/list") => answer(StatusCode::OK, &self.list()),
+            (Asker::Operator, Method::GET, "/summaries") => {
+                let mut all = vec![self.summary(stopping)];
+                all.extend(self.peers.summaries().await);
+                answer(StatusCode::OK, &all)
+            }
+            (Asker::Peer, Method::GET, "/summary") => answer(StatusCode::OK, &self.summary(stopping)),
             (Asker::Operator, Method::POST, "/command") => match serde_json::from_slice::<Command>(&body) {
                 Err(e) => refused(StatusCode::BAD_REQUEST, &e),
                 Ok(command) => match self.command(command).await {

@@ -1,6 +1,9 @@
 //! What operators say to balancers and gateways over the control socket, and these to one another: who is to be left alone, which
 //! site is closed, where the virtual address is to be. The operator's command knows nothing else of a balancer.
 
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
@@ -85,6 +88,31 @@ pub struct Told {
     pub name: String,
     /// Why it could not be told. It learns of it when it is heard again.
     pub error: Option<String>,
+}
+
+/// What a balancer or gateway has: `GET /summary` to one, `GET /summaries` for all of them. Fields that are absent are empty.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Summary {
+    /// For people.
+    pub name: String,
+    pub node: String,
+    /// Whether it may have the virtual addresses.
+    #[serde(default)]
+    pub is_balancer: bool,
+    /// Why it says nothing.
+    #[serde(default)]
+    pub error: Option<String>,
+    /// The virtual addresses that its node has, of those that the cluster has.
+    #[serde(default)]
+    pub held: Vec<IpAddr>,
+    #[serde(default)]
+    pub virtual_addresses: Vec<IpAddr>,
+    /// It is not on its way out, not drained, and has a back end.
+    #[serde(default)]
+    pub is_fit: bool,
+    /// Requests or sessions of its back ends, `web/node2`.
+    #[serde(default)]
+    pub in_flight: BTreeMap<String, u64>,
 }
 
 /// Every answer with another status than 200.

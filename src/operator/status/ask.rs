@@ -17,13 +17,11 @@ use trivet_base::config::TlsFiles;
 use trivet_http::client::{Client, Target};
 use trivet_tls as tls;
 
-/// Where every balancer tells of itself.
-pub const BALANCER_STATUS: u16 = 9601;
-
 /// The ports of the design; every Trivet node has these.
 mod port {
     pub const SITE: u16 = 443;
     pub const WEB: u16 = 8443;
+    pub const BALANCER_STATUS: u16 = 9601;
     pub const KEEPER: u16 = 8008;
     pub const WEB_STATUS: u16 = 9602;
     pub const APP_STATUS: u16 = 9603;
@@ -70,7 +68,7 @@ async fn one(
         }
     };
     let (balancer, web, app, gateway, keeper, site_cert, web_cert, keeper_cert) = tokio::join!(
-        status(Role::Balancer, BALANCER_STATUS),
+        status(Role::Balancer, port::BALANCER_STATUS),
         status(Role::App, port::WEB_STATUS),
         status(Role::App, port::APP_STATUS),
         status(Role::App, port::GATEWAY_STATUS),

@@ -386,7 +386,7 @@ fn the_json_has_the_documented_shape() {
         ("/nodes/0/programs/balancer/answers", json!(true)),
         (
             "/nodes/0/programs/gateway/backends/0",
-            json!({"pool": "write", "name": "node1", "usable": true, "reason": null}),
+            json!({"pool": "write", "name": "node1", "usable": true, "taken_out": false, "reason": null}),
         ),
         ("/nodes/1/database/lag_seconds", json!(0.0)),
         ("/nodes/1/database/role", json!("SECONDARY")),
