@@ -75,7 +75,13 @@ fn client() -> IpAddr {
 }
 
 fn peer() -> Peer {
-    Peer { address: client(), tls: true, client_certificate: ClientVerified::NotAsked, socket: None }
+    Peer {
+        address: client(),
+        tls: true,
+        client_certificate: ClientVerified::NotAsked,
+        socket: None,
+        handshake: None,
+    }
 }
 
 fn policy() -> Policy {
@@ -96,7 +102,7 @@ fn request_head() {
         let request = Request::parse(raw, FIELDS, std::mem::take(&mut room)).expect("a good head");
         let admitted = admit(&request, &policy);
         out.clear();
-        request.forward(&admitted, &policy, false, &mut out, |_| {});
+        request.forward(&admitted, &policy, false, None, &mut out, |_| {});
         black_box(&out);
         room = request.recycle();
     });
@@ -160,7 +166,7 @@ fn http2_head() {
         let request = Request::from_http2(&parts, true, FIELDS).expect("a good head");
         let admitted = admit(&request, &policy);
         out.clear();
-        request.forward(&admitted, &policy, false, &mut out, |_| {});
+        request.forward(&admitted, &policy, false, None, &mut out, |_| {});
         black_box(&out);
     });
 }

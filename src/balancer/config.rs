@@ -17,12 +17,14 @@ use trivet_tls::site::SiteCertificates;
 mod control;
 mod database;
 pub mod defaults;
+pub mod fields;
 mod listeners;
 mod pools;
 pub mod sites;
 
 pub use control::{Control, Peer, Program};
 pub use database::{Database, KeeperHealth, Member};
+pub use fields::{Cors, FieldRules};
 pub use listeners::{Http, Https};
 pub use pools::{HashKey, Web};
 pub use sites::{Route, Site};
@@ -79,6 +81,18 @@ pub struct Config {
     /// What is done with some requests of the site of `domain`. The first that is for a request counts.
     #[serde(default)]
     pub routes: Vec<Route>,
+    /// What changes of the fields of requests to the site of `domain`.
+    #[serde(default)]
+    pub request_fields: FieldRules,
+    /// And of the answers.
+    #[serde(default)]
+    pub response_fields: FieldRules,
+    /// Whether answers say what most sites do, where the app says nothing of it.
+    #[serde(default)]
+    pub security_headers: bool,
+    /// Which other sites' pages may use it.
+    #[serde(default)]
+    pub cors: Option<Cors>,
     /// Further pools, by their names.
     #[serde(default)]
     pub pools: BTreeMap<String, Web>,
@@ -155,6 +169,10 @@ impl Config {
             pool: defaults::pool(),
             routes: &self.routes,
             error_pages: self.error_pages.as_deref(),
+            request_fields: &self.request_fields,
+            response_fields: &self.response_fields,
+            security_headers: self.security_headers,
+            cors: self.cors.as_ref(),
         };
         let others = self.sites.iter().map(|(name, site)| AnySite {
             name,
@@ -164,6 +182,10 @@ impl Config {
             pool: site.pool.clone(),
             routes: &site.routes,
             error_pages: site.error_pages.as_deref(),
+            request_fields: &site.request_fields,
+            response_fields: &site.response_fields,
+            security_headers: site.security_headers,
+            cors: site.cors.as_ref(),
         });
         Some(main).filter(|main| !main.names.is_empty()).into_iter().chain(others).collect()
     }
@@ -235,6 +257,10 @@ pub struct AnySite<'a> {
     pub routes: &'a [Route],
     /// The folder of its error pages.
     pub error_pages: Option<&'a Path>,
+    pub request_fields: &'a FieldRules,
+    pub response_fields: &'a FieldRules,
+    pub security_headers: bool,
+    pub cors: Option<&'a Cors>,
 }
 
 /// What the site of `domain` is called where others have their names.

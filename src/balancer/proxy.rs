@@ -13,8 +13,9 @@ use super::config::{Config, HashKey, Web};
 use super::error_pages::ErrorPages;
 use super::maintenance::Maintenance;
 use super::routes::template::Found;
-use super::routes::{self, Action, Rule, Rules};
+use super::routes::{self, Action, Changed, Rule, Rules};
 use trivet_base::config::{ConfigError, Invalid};
+use trivet_http::changes::Changes;
 use trivet_http::head::RequestHead as _;
 use trivet_http::refusal::Refusal;
 use trivet_http::request::Request;
@@ -79,31 +80,50 @@ impl Service for Balancer {
             let location = format!("{}://{}{}", admitted.scheme, site.address(admitted), target(admitted));
             let moved = steps::moved_for_ever(request.method());
             return elsewhere(moved, &location)
-                .map_or_else(|| site.serve((request, admitted)), Route::Answer);
+                .map_or_else(|| site.served.serve((request, admitted), None, None), Route::Answer);
         }
         if let Some(wait) = site.maintenance.keeps_out(admitted.client) {
             exchange.reason = Some("maintenance".into());
             return Route::Answer(site.closed(wait, request.first(&ACCEPT), &admitted.request_id));
         }
-        let Some((rule, found)) = site.rules.find(request, admitted) else {
-            return site.serve((request, admitted));
+        let (rule, found) = match site.rules.find(request, admitted) {
+            Some((rule, found)) => (Some(rule), found),
+            None => (None, Found::default()),
         };
-        // More is let in where one of the routes takes more; who serves looks for itself.
-        let most = site.served.terms.max_body_size.unwrap_or(u64::MAX);
-        if !matches!(rule.action, Action::Pool { .. }) && admitted.content_length.is_some_and(|n| n > most) {
-            return Route::Error(StatusCode::PAYLOAD_TOO_LARGE, Refusal::BodyTooLarge.to_string());
-        }
-        let route = answer(rule, &found, (request, admitted));
-        exchange.route = Some(rule.meter.clone());
+        let changed = rule.map_or(&site.changed, |rule| &rule.changes);
+        let fields = changed.request.changes(admitted, &found);
+        let answer_fields = changed.answer.changes(admitted, &found);
+        let served = rule.is_none_or(|r| matches!(r.action, Action::Pool { .. } | Action::Answer { .. }));
+        let (route, answer_fields) = match changed.cors.as_ref().filter(|_| served) {
+            Some(cors) => match cors.preflight(request) {
+                Some(preflight) => (Some(Route::Answer(preflight)), answer_fields),
+                None => {
+                    let said = cors.changes(request);
+                    let all = answer_fields.map_or(said.clone(), |own| Changes::clone(&own).and(&said));
+                    (None, Some(Arc::new(all)))
+                }
+            },
+            None => (None, answer_fields),
+        };
+        let route = route.unwrap_or_else(|| match rule {
+            None => site.served.serve((request, admitted), None, fields),
+            // More is let in where one of the routes takes more; who serves looks for itself.
+            Some(rule) if !matches!(rule.action, Action::Pool { .. }) && site.is_too_large(admitted) => {
+                Route::Error(StatusCode::PAYLOAD_TOO_LARGE, Refusal::BodyTooLarge.to_string())
+            }
+            Some(rule) => answer(rule, &found, (request, admitted), fields),
+        });
+        exchange.answer_fields = answer_fields;
+        exchange.route = rule.map(|rule| rule.meter.clone());
         route
     }
 }
 
-/// What a rule does with a request.
-fn answer(rule: &Rule<Served>, found: &Found, asked: Asked<'_>) -> Route {
+/// What a rule does with a request, whose fields change so where a pool serves it.
+fn answer(rule: &Rule<Served>, found: &Found, asked: Asked<'_>, fields: Option<Arc<Changes>>) -> Route {
     let (_, admitted) = asked;
     match &rule.action {
-        Action::Pool { to, rewrite: None } => to.serve(asked, None),
+        Action::Pool { to, rewrite: None } => to.serve(asked, None, fields),
         Action::Pool { to, rewrite: Some(rewrite) } => {
             let target = routes::rewritten(rewrite, admitted, found);
             // Admission has seen another path.
@@ -112,7 +132,7 @@ fn answer(rule: &Rule<Served>, found: &Found, asked: Asked<'_>) -> Route {
                     StatusCode::BAD_REQUEST,
                     format!("{}: dot segments after its rewrite", rule.meter.name()),
                 ),
-                false => to.serve(asked, Some(target)),
+                false => to.serve(asked, Some(target), fields),
             }
         }
         Action::Redirect { to, status } => {
@@ -197,7 +217,7 @@ impl Serves for Served {
 
 impl Served {
     /// Has it serve a request, for another target than the client's where there is one.
-    fn serve(&self, asked: Asked<'_>, target: Option<String>) -> Route {
+    fn serve(&self, asked: Asked<'_>, target: Option<String>, fields: Option<Arc<Changes>>) -> Route {
         let hash = self.hash.as_ref().and_then(|key| hash(key, asked));
         Route::Forward(Destination {
             terms: self.terms,
@@ -205,6 +225,7 @@ impl Served {
             scope: Scope { hash, ..Scope::ANY },
             retries: self.retries,
             target,
+            fields,
         })
     }
 }
@@ -215,13 +236,17 @@ pub struct Site {
     name: String,
     served: Served,
     rules: Rules<Served>,
+    /// What changes of the fields where no route is for a request.
+    changed: Changed,
     error_pages: ErrorPages,
     maintenance: Arc<Maintenance>,
 }
 
 impl Site {
-    fn serve(&self, asked: Asked<'_>) -> Route {
-        self.served.serve(asked, None)
+    /// Whether a request has more than its routes take that have no other word on it.
+    fn is_too_large(&self, admitted: &Admitted) -> bool {
+        let most = self.served.terms.max_body_size.unwrap_or(u64::MAX);
+        admitted.content_length.is_some_and(|n| n > most)
     }
 
     /// What a visitor is told while the site is closed, who may come again after `wait` seconds.
@@ -261,10 +286,12 @@ impl Sites {
             let missing = || ConfigError::at("", format!("{}pool", site.key), "there is no such pool");
             let served = pool(&site.pool).ok_or_else(missing)?;
             let mut rules = rules(&site, &served, pool).map_err(invalid)?;
+            let changed = site.changes().map_err(invalid)?;
             rules.read_files()?;
             let name = site.names.first().cloned().unwrap_or_default();
             let error_pages = site.error_pages.map(ErrorPages::read).transpose()?.unwrap_or_default();
-            let made = Arc::new(Site { name, served, rules, error_pages, maintenance: Arc::default() });
+            let made =
+                Arc::new(Site { name, served, rules, changed, error_pages, maintenance: Arc::default() });
             sites.all.push((site.name.to_owned(), made.clone()));
             for (names, is_alias) in [(&site.names, false), (&site.aliases, true)] {
                 sites.by_name.extend(names.iter().map(|n| (n.clone(), (made.clone(), is_alias))));

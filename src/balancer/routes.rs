@@ -13,6 +13,8 @@ use bytes::Bytes;
 use http::{HeaderValue, Method, StatusCode};
 
 use condition::{Asked, Condition};
+use cors::Cors;
+use fields::Fields;
 use path::{PathRule, readable};
 use template::{Found, Template, query_of};
 use trivet_base::config::ConfigError;
@@ -21,6 +23,8 @@ use trivet_http::steps::Admitted;
 use trivet_proxy::exchange::RouteMeter;
 
 pub mod condition;
+pub mod cors;
+pub mod fields;
 pub mod path;
 pub mod template;
 
@@ -44,6 +48,15 @@ pub struct Rule<P> {
     pub meter: Arc<RouteMeter>,
     pub when: Condition,
     pub action: Action<P>,
+    pub changes: Changed,
+}
+
+/// What changes of the fields around a request, those of its site first.
+#[derive(Debug, Clone, Default)]
+pub struct Changed {
+    pub request: Fields,
+    pub answer: Fields,
+    pub cors: Option<Cors>,
 }
 
 /// A site's rules, in their order.

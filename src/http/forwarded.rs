@@ -103,10 +103,12 @@ const REPLACED: &[&str] = &[
 pub fn is_ours(name: &[u8]) -> bool {
     // Nearly every field of a request ends here.
     matches!(name.first().map(u8::to_ascii_lowercase), Some(b'c' | b'f' | b'p' | b's' | b't' | b'x'))
-        && (OURS.iter().any(|ours| same(name, ours.as_bytes()))
-            || TLS_PREFIXES
-                .iter()
-                .any(|p| name.get(..p.len()).is_some_and(|start| same(start, p.as_bytes()))))
+        && (OURS.iter().any(|ours| same(name, ours.as_bytes())) || tells_of_tls(name))
+}
+
+/// Whether it tells of the client's TLS, under one of the many names in use.
+pub fn tells_of_tls(name: &[u8]) -> bool {
+    TLS_PREFIXES.iter().any(|p| name.get(..p.len()).is_some_and(|start| same(start, p.as_bytes())))
 }
 
 /// Whether the next hop is told our own value instead.
@@ -114,9 +116,10 @@ pub fn is_replaced(name: &[u8]) -> bool {
     REPLACED.iter().any(|ours| same(name, ours.as_bytes()))
 }
 
-fn same(name: &[u8], ours: &[u8]) -> bool {
+/// Whether two names are the same to servers for which `_` is `-`. `ours` is in lower case.
+pub fn same(name: &[u8], ours: &[u8]) -> bool {
     let letter = |b: &u8| if *b == b'_' { b'-' } else { b.to_ascii_lowercase() };
-    name.len() == ours.len() && name.iter().zip(ours).all(|(a, b)| letter(a) == *b)
+    name.len() == ours.len() && name.iter().zip(ours).all(|(a, b)| letter(a) == letter(b))
 }
 
 /// Hands our fields for the next hop to `emit`, `Via` excepted.
@@ -195,6 +198,7 @@ mod tests {
             hop: false,
             content_length: None,
             client_certificate: ClientVerified::Success(Arc::new(certificate)),
+            handshake: None,
         };
         let (mut fields, mut octets) = (0, 0);
         tell_next_hop(&admitted, |name, value| {

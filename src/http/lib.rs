@@ -9,6 +9,7 @@
 //! * [`client`]: a small client for checks.
 
 pub mod body;
+pub mod changes;
 pub mod client;
 pub mod field;
 pub mod forwarded;

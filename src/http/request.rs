@@ -10,6 +10,7 @@ use http::uri::PathAndQuery;
 use http::{Method, Uri, Version};
 
 use crate::body::Framing;
+use crate::changes::Changes;
 use crate::field::{self, Field, Kind, Options, Span};
 use crate::forwarded;
 use crate::head::RequestHead;
@@ -211,13 +212,14 @@ impl Request {
     }
 
     /// Writes the head as the next hop gets it over HTTP/1.1: one form of target, one of framing, no field that was for us
-    /// alone, and what `more` adds. `closes` asks the next hop to take nothing further from the connection (RFC 9112 section
+    /// alone, with the `changes` that are asked for, and what `more` adds. `closes` asks the next hop to take nothing further from the connection (RFC 9112 section
     /// 9.6).
     pub fn forward(
         &self,
         admitted: &Admitted,
         policy: &Policy,
         closes: bool,
+        changes: Option<&Changes>,
         out: &mut Vec<u8>,
         more: impl FnOnce(&mut dyn FnMut(&[u8], &[u8])),
     ) {
@@ -230,7 +232,7 @@ impl Request {
         if let Some(authority) = &admitted.authority {
             field::write(out, b"Host", authority.as_bytes());
         }
-        self.passing(admitted, policy, |kind, name, value| match kind {
+        self.passing(admitted, policy, changes, |kind, name, value| match kind {
             Kind::Host if admitted.authority.is_some() => {}
             _ => field::write(out, name, value),
         });
@@ -276,6 +278,7 @@ impl Request {
         policy: &Policy,
         scheme: &str,
         connects: bool,
+        changes: Option<&Changes>,
         more: impl FnOnce(&mut dyn FnMut(&[u8], &[u8])),
     ) -> Result<http::Request<()>, http::Error> {
         let host = self.first(&HOST).unwrap_or_default();
@@ -297,7 +300,7 @@ impl Request {
                 map.append(name, value);
             }
         };
-        self.passing(admitted, policy, |kind, name, value| match kind {
+        self.passing(admitted, policy, changes, |kind, name, value| match kind {
             // The first is :authority; whoever waits for 100 gets it from us.
             Kind::Host | Kind::Expect => {}
             // RFC 8441 section 5.
@@ -315,7 +318,13 @@ impl Request {
     }
 
     /// The fields that go on, ours among them, but for those that tell the framing.
-    fn passing(&self, admitted: &Admitted, policy: &Policy, mut emit: impl FnMut(Kind, &[u8], &[u8])) {
+    fn passing(
+        &self,
+        admitted: &Admitted,
+        policy: &Policy,
+        changes: Option<&Changes>,
+        mut emit: impl FnMut(Kind, &[u8], &[u8]),
+    ) {
         for f in &self.fields {
             let (name, value) = (f.name.get(&self.raw), f.value.get(&self.raw));
             let goes = match f.kind {
@@ -327,9 +336,14 @@ impl Request {
                 Kind::ContentLength | Kind::TransferEncoding | Kind::Upgrade | Kind::Te => false,
                 Kind::Connection | Kind::Hop => false,
             };
-            if goes {
+            if goes && !changes.is_some_and(|changes| f.kind == Kind::Other && changes.drops(name)) {
                 emit(f.kind, name, value);
             }
+        }
+        for (name, value) in
+            changes.iter().flat_map(|changes| changes.lines(|name| self.first(name).is_some()))
+        {
+            emit(Kind::Other, name.as_str().as_bytes(), value.as_bytes());
         }
         steps::forward(admitted, |name, value| {
             emit(Kind::Ours, name.as_str().as_bytes(), value);

@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::RawFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{CONTENT_LENGTH, EXPECT, HOST, HeaderName, HeaderValue, STRICT_TRANSPORT_SECURITY};
@@ -21,6 +22,7 @@ use crate::head::RequestHead;
 use crate::refusal::Refusal;
 use crate::strict;
 use trivet_tls::clients::ClientVerified;
+use trivet_tls::stream::Handshake;
 
 /// Who sends the requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,6 +95,8 @@ pub struct Peer {
     pub client_certificate: ClientVerified,
     /// The connection's socket, for as long as it is served; none where it is no TCP connection.
     pub socket: Option<RawFd>,
+    /// What was agreed on in the handshake.
+    pub handshake: Option<Arc<Handshake>>,
 }
 
 impl Peer {
@@ -145,6 +149,8 @@ pub struct Admitted {
     pub content_length: Option<u64>,
     /// Which certificate the client showed, for the next hop.
     pub client_certificate: ClientVerified,
+    /// What TLS says of the connection that it came over.
+    pub handshake: Option<Arc<Handshake>>,
 }
 
 impl Admitted {
@@ -217,6 +223,7 @@ pub fn admit(head: &impl RequestHead, peer: &Peer, policy: &Policy) -> Result<Ad
             true => peer.client_certificate.clone(),
             false => ClientVerified::NotAsked,
         },
+        handshake: peer.handshake.clone(),
     })
 }
 

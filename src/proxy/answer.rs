@@ -25,6 +25,9 @@ use trivet_http::steps::{self, Admitted, Policy};
 /// The methods that are served at all. RFC 9110 section 15.5.6 demands the list.
 pub const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
 
+/// `Strict-Transport-Security`
+const HSTS: &[u8] = b"strict-transport-security";
+
 /// The error page of a status: the site's `own`, or ours.
 pub fn error(
     status: StatusCode,
@@ -70,8 +73,7 @@ impl Head<'_> {
     fn has(&self, name: &HeaderName) -> bool {
         match self {
             Self::Relayed { response, .. } | Self::Switch(response) => response.has(name),
-            // Date and Strict-Transport-Security are set for all.
-            Self::Own(_) => false,
+            Self::Own(answer) => answer.fields.iter().any(|(own, _)| own == name),
         }
     }
 
@@ -89,9 +91,11 @@ impl Head<'_> {
             _ => 0,
         };
         let mut out = Vec::with_capacity(1024 + content);
+        let changes = exchange.answer_fields.as_deref();
+        let drops = |name: &[u8]| changes.is_some_and(|changes| changes.drops(name));
         match self {
             Self::Relayed { response, .. } | Self::Switch(response) => {
-                response.forward(framing, |_| false, &mut out);
+                response.forward(framing, drops, &mut out);
             }
             Self::Own(answer) => {
                 out.extend_from_slice(b"HTTP/1.1 ");
@@ -100,7 +104,8 @@ impl Head<'_> {
                 out.extend_from_slice(answer.status.canonical_reason().unwrap_or_default().as_bytes());
                 out.extend_from_slice(b"\r\n");
                 let mut has_length = answer.has_no_content();
-                for (name, value) in &answer.fields {
+                for (name, value) in answer.fields.iter().filter(|(name, _)| !drops(name.as_str().as_bytes()))
+                {
                     has_length |= name == CONTENT_LENGTH;
                     field::write(&mut out, name.as_str().as_bytes(), value.as_bytes());
                 }
@@ -114,7 +119,12 @@ impl Head<'_> {
         if !matches!(self, Self::Switch(_)) && !self.has(&DATE) {
             write_date(&mut out);
         }
-        let has_hsts = self.has(&STRICT_TRANSPORT_SECURITY);
+        let mut has_hsts = self.has(&STRICT_TRANSPORT_SECURITY) && !drops(HSTS);
+        let stays = |name: &HeaderName| self.has(name) && !drops(name.as_str().as_bytes());
+        for (name, value) in changes.iter().flat_map(|changes| changes.lines(stays)) {
+            has_hsts |= name == STRICT_TRANSPORT_SECURITY;
+            field::write(&mut out, name.as_str().as_bytes(), value.as_bytes());
+        }
         finish(exchange.admitted.as_ref(), exchange.id(), policy, has_hsts, end, &mut out);
         out
     }
@@ -142,6 +152,9 @@ impl Head<'_> {
             }
         };
         let map = head.headers_mut();
+        if let Some(changes) = &exchange.answer_fields {
+            changes.apply(map);
+        }
         if !map.contains_key(DATE) {
             map.insert(DATE, date());
         }

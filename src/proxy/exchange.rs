@@ -10,6 +10,7 @@ use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 
 use crate::upstream::{HttpBackend, Upstream};
 use trivet_base::telemetry::access;
+use trivet_http::changes::Changes;
 use trivet_http::steps::Admitted;
 use trivet_pool::Lease;
 
@@ -32,6 +33,8 @@ pub struct Exchange {
     pub client: Option<IpAddr>,
     /// The rule that says what is done with it, where one does.
     pub route: Option<Arc<RouteMeter>>,
+    /// What changes of the answer's fields, whoever answers.
+    pub answer_fields: Option<Arc<Changes>>,
     /// Who answered; none for an answer of our own.
     pub backend: Option<Arc<HttpBackend>>,
     /// Has the request count as in flight there.
@@ -126,6 +129,7 @@ impl Exchange {
             version,
             client,
             route: None,
+            answer_fields: None,
             backend: None,
             lease: None,
             queued: None,

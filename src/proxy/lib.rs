@@ -28,6 +28,7 @@ use crate::http1::Connection;
 use crate::server::Limits;
 use crate::upstream::{HttpBackend, HttpPool, Io};
 use trivet_base::process::Shutdown;
+use trivet_http::changes::Changes;
 use trivet_http::request::Request;
 use trivet_http::steps::{Endpoints, Peer, Policy};
 use trivet_pool::Scope;
@@ -102,6 +103,8 @@ pub struct Destination {
     pub retries: usize,
     /// What it is asked for in the place of the client's target.
     pub target: Option<String>,
+    /// What changes of the request's fields.
+    pub fields: Option<Arc<Changes>>,
 }
 
 /// An answer of our own.

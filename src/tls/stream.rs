@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, CommonState, ServerConfig};
+use rustls::{ClientConfig, CommonState, ProtocolVersion, ServerConfig};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
@@ -27,6 +27,15 @@ pub enum Stream {
     Plain(TcpStream),
     /// Within TLS.
     Tls(Box<TlsStream<ReadAhead<TcpStream>>>),
+}
+
+/// What TLS says of a client's connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Handshake {
+    /// `TLSv1.3`, as nginx and HAProxy write it.
+    pub version: &'static str,
+    /// The name that was asked for (RFC 6066 section 3).
+    pub server_name: Option<String>,
 }
 
 impl Stream {
@@ -63,6 +72,18 @@ impl Stream {
             Self::Plain(_) => None,
             Self::Tls(tls) => Some(tls.get_ref().1),
         }
+    }
+
+    /// What a client has agreed on with us.
+    pub fn handshake(&self) -> Option<Handshake> {
+        let Self::Tls(tls) = self else { return None };
+        let TlsStream::Server(server) = &**tls else { return None };
+        let (_, connection) = server.get_ref();
+        let version = match connection.protocol_version()? {
+            ProtocolVersion::TLSv1_2 => "TLSv1.2",
+            _ => "TLSv1.3",
+        };
+        Some(Handshake { version, server_name: connection.server_name().map(str::to_owned) })
     }
 
     /// The protocol that was agreed on (RFC 7301).

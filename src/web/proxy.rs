@@ -91,6 +91,7 @@ impl Service for Web {
         let fields = request.header_map(&files::FIELDS);
         match files::answer(&store, self.site.cache_control(), method, &admitted.target, &fields) {
             Decision::App => Route::Forward(Destination {
+                fields: None,
                 terms: Terms::default(),
                 pool: self.upstreams.pool().clone(),
                 scope: Upstreams::scope(admitted.hop),

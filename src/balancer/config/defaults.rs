@@ -26,6 +26,14 @@ pub fn drain_timeout() -> Duration {
 pub fn max_draining() -> usize {
     8
 }
+/// What a page's scripts do.
+pub fn cors_methods() -> Vec<String> {
+    ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"].map(str::to_owned).to_vec()
+}
+/// Two hours is the most that browsers believe.
+pub fn cors_max_age() -> Duration {
+    Duration::from_secs(7200)
+}
 /// As HAProxy's and nginx's.
 pub fn weight() -> u32 {
     1

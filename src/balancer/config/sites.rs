@@ -12,11 +12,13 @@ use ipnet::IpNet;
 use regex::bytes::{Regex, RegexBuilder};
 use serde::Deserialize;
 
+use super::fields::{self, Cors, FieldRules, Of};
 use super::{AnySite, defaults, named};
 use crate::routes::condition::Condition;
+use crate::routes::fields::Fields;
 use crate::routes::path::PathRule;
 use crate::routes::template::Template;
-use crate::routes::{Action, Rule, Rules};
+use crate::routes::{Action, Changed, Rule, Rules};
 use trivet_base::config::{self, Invalid};
 use trivet_http::strict;
 use trivet_proxy::Terms;
@@ -41,6 +43,17 @@ pub struct Site {
     /// A folder with its error pages, `503.html` and so on.
     #[serde(default)]
     pub error_pages: Option<PathBuf>,
+    /// What changes of the fields of its requests, and of their answers.
+    #[serde(default)]
+    pub request_fields: FieldRules,
+    #[serde(default)]
+    pub response_fields: FieldRules,
+    /// Whether answers say what most sites do, where the app says nothing of it.
+    #[serde(default)]
+    pub security_headers: bool,
+    /// Which other sites' pages may use it.
+    #[serde(default)]
+    pub cors: Option<Cors>,
     /// What is done with some of its requests. The first that is for a request counts.
     #[serde(default)]
     pub routes: Vec<Route>,
@@ -97,6 +110,17 @@ pub struct Route {
     /// See [`Terms::max_body_size`].
     #[serde(default)]
     pub max_body_size: Option<ByteSize>,
+    /// What changes of the fields of the requests, and of their answers.
+    #[serde(default)]
+    pub request_fields: FieldRules,
+    #[serde(default)]
+    pub response_fields: FieldRules,
+    /// Whether answers say what most sites do, where the app says nothing of it.
+    #[serde(default)]
+    pub security_headers: bool,
+    /// Which other sites' pages may use what they ask for.
+    #[serde(default)]
+    pub cors: Option<Cors>,
     /// They are sent elsewhere.
     #[serde(default)]
     pub redirect: Option<Redirect>,
@@ -177,6 +201,7 @@ pub fn rules<P: Serves>(
 ) -> Result<Rules<P>, Invalid> {
     let (routes, names, key) = (site.routes, &site.names, &format!("{}routes", site.key));
     let mut all = Vec::with_capacity(routes.len());
+    let of_site = site.changes()?;
     // One without a name has its number.
     let mut called = Vec::with_capacity(routes.len());
     for (number, route) in routes.iter().enumerate() {
@@ -188,7 +213,8 @@ pub fn rules<P: Serves>(
         called.push(name.clone());
         let when = route.condition(&key, names)?;
         let action = route.action(&key, &when, own, &pool)?;
-        all.push(Rule { meter: RouteMeter::new(format!("{}/{name}", site.name)), when, action });
+        let changes = route.changes(&key, &when, &of_site)?;
+        all.push(Rule { meter: RouteMeter::new(format!("{}/{name}", site.name)), when, action, changes });
     }
     config::unique(key, called.iter().map(String::as_str))?;
     let rules = Rules::new(all);
@@ -294,6 +320,21 @@ impl Route {
         })
     }
 
+    /// What changes with its requests, after what does for all of its site.
+    fn changes(&self, key: &str, when: &Condition, of_site: &Changed) -> Result<Changed, Invalid> {
+        let parse = |text: &str| parse(when, text);
+        let request = self.request_fields.lines(&format!("{key}.request_fields"), Of::Request, &parse)?;
+        let key_of_answers = format!("{key}.response_fields");
+        let answer =
+            fields::of_answers(&key_of_answers, &self.response_fields, self.security_headers, &parse)?;
+        let own = self.cors.as_ref().map(|cors| cors.rule(&format!("{key}.cors"))).transpose()?;
+        Ok(Changed {
+            request: of_site.request.and(&Fields::new(request)),
+            answer: of_site.answer.and(&answer),
+            cors: own.or_else(|| of_site.cors.clone()),
+        })
+    }
+
     fn has_terms(&self) -> bool {
         self.retries.is_some() || self.terms() != Terms::default()
     }
@@ -314,30 +355,32 @@ impl Route {
         own: &P,
         pool: impl Fn(&str) -> Option<P>,
     ) -> Result<Action<P>, Invalid> {
-        let forwards = self.pool.is_some() || self.rewrite.is_some() || self.has_terms();
+        let mut forwards = self.pool.is_some()
+            || self.rewrite.is_some()
+            || self.has_terms()
+            || !self.request_fields.is_empty();
+        if !forwards && self.redirect.is_none() && self.answer.is_none() && self.refuse.is_none() {
+            // They are served as without it, and more is said with the answers.
+            forwards = !self.response_fields.is_empty() || self.security_headers || self.cors.is_some();
+        }
         let done = [forwards, self.redirect.is_some(), self.answer.is_some(), self.refuse.is_some()];
         match done.iter().filter(|is| **is).count() {
             0 => {
                 return Invalid::err(
                     key,
-                    "says nothing that is done: pool, rewrite, a time-out or size of its own, redirect, answer or refuse",
+                    "says nothing that is done: pool, rewrite, a time-out or size of its own, fields, redirect, answer or refuse",
                 );
             }
             1 => {}
             _ => {
                 return Invalid::err(
                     key,
-                    "says more than one thing that is done (pool with rewrite, time-outs, sizes; redirect, answer, refuse)",
+                    "says more than one thing that is done (pool with rewrite, time-outs, sizes, request_fields; redirect, answer, refuse)",
                 );
             }
         }
         let template = |name: &str, text: &str| {
-            let groups = match &when.path {
-                Some(PathRule::Pattern(pattern)) => Some(pattern.captures_len() - 1),
-                _ => None,
-            };
-            let has_prefix = matches!(when.path, Some(PathRule::Prefix(_)));
-            Template::parse(text, groups, has_prefix).map_err(|reason| Invalid {
+            parse(when, text).map_err(|reason| Invalid {
                 key: format!("{key}.{name}"),
                 reason: format!("\"{text}\" {reason}"),
             })
@@ -393,6 +436,33 @@ impl Route {
             Some(text) => Some(template("rewrite", text)?),
         };
         Ok(Action::Pool { to, rewrite })
+    }
+}
+
+/// Text whose variables may be about what the condition has found.
+fn parse(when: &Condition, text: &str) -> Result<Template, String> {
+    let groups = match &when.path {
+        Some(PathRule::Pattern(pattern)) => Some(pattern.captures_len() - 1),
+        _ => None,
+    };
+    Template::parse(text, groups, matches!(when.path, Some(PathRule::Prefix(_))))
+}
+
+impl AnySite<'_> {
+    /// What changes with every request of the site.
+    pub fn changes(&self) -> Result<Changed, Invalid> {
+        let parse = |text: &str| Template::parse(text, None, false);
+        let request = format!("{}request_fields", self.key);
+        Ok(Changed {
+            request: Fields::new(self.request_fields.lines(&request, Of::Request, &parse)?),
+            answer: fields::of_answers(
+                &format!("{}response_fields", self.key),
+                self.response_fields,
+                self.security_headers,
+                &parse,
+            )?,
+            cors: self.cors.map(|cors| cors.rule(&format!("{}cors", self.key))).transpose()?,
+        })
     }
 }
 

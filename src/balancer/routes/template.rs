@@ -6,6 +6,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 
 use trivet_http::steps::Admitted;
 use trivet_http::strict;
+use trivet_tls::clients::ClientVerified;
 
 /// What may stand in a path as it is (RFC 3986 section 3.3: pchar, and the slash). All else is encoded, line ends and the query's
 /// question mark among it: what a client asked for is never more than a part of a path.
@@ -53,13 +54,19 @@ enum Variable {
     Target,
     Client,
     RequestId,
+    /// `TLSv1.3`; nothing over plain HTTP.
+    TlsVersion,
+    /// The name that the client asked for in the handshake.
+    Sni,
+    /// The subject of the client's certificate (RFC 4514).
+    CertificateSubject,
     /// What follows the prefix that matched.
     Rest,
     /// What a group of the pattern matched.
     Group(usize),
 }
 
-const NAMED: [(&str, Variable); 8] = [
+const NAMED: [(&str, Variable); 11] = [
     ("host", Variable::Host),
     ("scheme", Variable::Scheme),
     ("path", Variable::Path),
@@ -67,6 +74,9 @@ const NAMED: [(&str, Variable); 8] = [
     ("target", Variable::Target),
     ("client", Variable::Client),
     ("request_id", Variable::RequestId),
+    ("tls_version", Variable::TlsVersion),
+    ("sni", Variable::Sni),
+    ("certificate_subject", Variable::CertificateSubject),
     ("rest", Variable::Rest),
 ];
 
@@ -101,7 +111,7 @@ pub enum Rest {
 }
 
 /// Text with variables.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Template(Vec<Piece>);
 
 impl Template {
@@ -251,10 +261,37 @@ impl Template {
                     variable.write(admitted, found, &mut value);
                     encode(value.as_bytes(), PARAMETER, &mut out);
                 }
+                // What is no part of an address as it stands is encoded.
+                Piece::Variable(variable @ Variable::CertificateSubject) => {
+                    let mut value = String::new();
+                    variable.write(admitted, found, &mut value);
+                    encode(value.as_bytes(), PATH, &mut out);
+                }
                 Piece::Variable(variable) => variable.write(admitted, found, &mut out),
             }
         }
         out
+    }
+
+    /// As the value of a field: the pieces as they are, but for groups and rests, which are encoded as in a path.
+    pub fn value(&self, admitted: &Admitted, found: &Found) -> String {
+        let mut out = String::new();
+        for piece in &self.0 {
+            match piece {
+                Piece::Text(text) => out.push_str(text),
+                Piece::Variable(variable) => variable.write(admitted, found, &mut out),
+            }
+        }
+        out
+    }
+
+    /// The text, where nothing of it depends on the request.
+    pub fn fixed(&self) -> Option<&str> {
+        match &*self.0 {
+            [] => Some(""),
+            [Piece::Text(text)] => Some(text),
+            _ => None,
+        }
     }
 }
 
@@ -293,6 +330,17 @@ impl Variable {
                 let _ = write!(out, "{}", admitted.client);
             }
             Self::RequestId => out.push_str(&admitted.request_id),
+            Self::TlsVersion => out.push_str(admitted.handshake.as_ref().map_or("", |h| h.version)),
+            Self::Sni => {
+                out.push_str(
+                    admitted.handshake.as_ref().and_then(|h| h.server_name.as_deref()).unwrap_or_default(),
+                );
+            }
+            Self::CertificateSubject => {
+                if let ClientVerified::Success(certificate) = &admitted.client_certificate {
+                    out.push_str(&certificate.subject);
+                }
+            }
             Self::Rest => match &found.rest {
                 Some(Rest::AsItCame(from)) => out.push_str(admitted.path().get(*from..).unwrap_or_default()),
                 Some(Rest::Decoded(octets)) => encode(octets, PATH, out),

@@ -19,6 +19,7 @@ fn request(method: &str, url: &str, fields: &str) -> (Request, Admitted) {
         tls: scheme == "https",
         client_certificate: ClientVerified::NotAsked,
         socket: None,
+        handshake: None,
     };
     let admitted = steps::admit(&request, &peer, &Policy::inner()).unwrap();
     (request, admitted)
@@ -29,7 +30,12 @@ pub fn admitted(url: &str) -> Admitted {
 }
 
 fn rule(name: &str, when: Condition) -> Rule<()> {
-    Rule { meter: RouteMeter::new(name.into()), when, action: Action::Refuse(StatusCode::FORBIDDEN) }
+    Rule {
+        meter: RouteMeter::new(name.into()),
+        when,
+        action: Action::Refuse(StatusCode::FORBIDDEN),
+        changes: Changed::default(),
+    }
 }
 
 fn exact(path: &str) -> Condition {
@@ -161,6 +167,7 @@ fn a_redirect_that_comes_back_is_found() {
         let groups = matches!(when.path, Some(PathRule::Pattern(_))).then_some(1);
         let to = Template::parse(text, groups, prefix).unwrap();
         Rule::<()> {
+            changes: Changed::default(),
             meter: RouteMeter::new(String::new()),
             when,
             action: Action::Redirect { to, status: StatusCode::FOUND },

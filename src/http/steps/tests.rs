@@ -6,6 +6,7 @@ const CLIENT: Peer = Peer {
     tls: true,
     client_certificate: ClientVerified::NotAsked,
     socket: None,
+    handshake: None,
 };
 
 fn edge() -> Policy {

@@ -64,6 +64,7 @@ impl<S: Service, C: Downstream<S>> Forwarding<'_, S, C> {
         let Some(admitted) = &self.exchange.admitted else { return Err(Failure::ClientGone) };
         let rewritten = destination.target.clone().map(|target| Admitted { target, ..admitted.clone() });
         let admitted = rewritten.as_ref().unwrap_or(admitted);
+        let changes = destination.fields.as_deref();
         let more = |add: &mut dyn FnMut(&[u8], &[u8])| engine.service.add_fields(backend, add);
         let session = match &mut checkout.io {
             UpstreamIo::Stream(_) => {
@@ -71,7 +72,7 @@ impl<S: Service, C: Downstream<S>> Forwarding<'_, S, C> {
                 // past all that is checked here.
                 let closes = self.has_body && !backend.transport().frames_surely();
                 let mut head = Vec::new();
-                request.forward(admitted, &engine.policy, closes, &mut head, more);
+                request.forward(admitted, &engine.policy, closes, changes, &mut head, more);
                 return Ok((head, request.framing));
             }
             UpstreamIo::Http2(session) => session,
@@ -81,8 +82,14 @@ impl<S: Service, C: Downstream<S>> Forwarding<'_, S, C> {
         if challenge.is_some() && !session.takes_extended_connect().await {
             challenge = None;
         }
-        let head =
-            request.forward_http2(admitted, &engine.policy, session.scheme(), challenge.is_some(), more);
+        let head = request.forward_http2(
+            admitted,
+            &engine.policy,
+            session.scheme(),
+            challenge.is_some(),
+            changes,
+            more,
+        );
         // It is the request that cannot be said so, whoever would be asked.
         let head = head.map_err(|_| Failure::Refused(Refusal::Target))?;
         match challenge {

@@ -383,6 +383,7 @@ mod tests {
             tls: false,
             client_certificate: ClientVerified::default(),
             socket: None,
+            handshake: None,
         };
         let (watched, wire) =
             Watched::new(near, peer, (FrameRates::default(), LINGER), Vec::new(), Admission::unlimited());

@@ -77,11 +77,13 @@ impl Acceptor {
             tls: self.tls.is_some(),
             client_certificate: ClientVerified::NotAsked,
             socket: Some(tcp.as_raw_fd()),
+            handshake: None,
         };
         let stream = match &self.tls {
             None => Stream::Plain(tcp),
             Some(config) => handshake(config.clone(), tcp, &peer, deadline).await?,
         };
+        peer.handshake = stream.handshake().map(Arc::new);
         if let Some(tls) = stream.tls() {
             if let (Some(verifier), Some([certificate, rest @ ..])) =
                 (&self.verifier, tls.peer_certificates())
