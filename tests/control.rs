@@ -12,7 +12,7 @@ use support::authority::Authority;
 use support::balancer_config::{BalancerConfig, PATIENT_CHECKS, SITE};
 use support::built::built;
 use support::client::{Answer, Wire};
-use support::program::{Program, call, ended_unready};
+use support::program::{Program, call, ended_unready, trivet};
 use support::reload::{Successors, free_ports};
 use support::until;
 
@@ -95,9 +95,7 @@ impl Cluster {
 }
 
 fn trivet_at(socket: &Path, arguments: &[&str]) -> (i32, String) {
-    let out = Command::new(built("trivet")).args(arguments).arg("--control").arg(socket).output().unwrap();
-    let said = [out.stdout, out.stderr].map(|octets| String::from_utf8(octets).unwrap()).concat();
-    (out.status.code().unwrap_or(-1), said)
+    trivet(&[arguments, &["--control", socket.to_str().unwrap()]].concat())
 }
 
 async fn get(balancer: &Program, path: &str, fields: &str) -> Answer {

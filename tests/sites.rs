@@ -5,7 +5,7 @@ use support::app::App;
 use support::authority::Authority;
 use support::balancer_config::{BalancerConfig, PATIENT_CHECKS, SITE};
 use support::client::{Answer, Wire};
-use support::program::{Program, call};
+use support::program::{Program, call, trivet};
 use support::until;
 
 const SHOP: &str = "shop.example";
@@ -176,6 +176,95 @@ async fn a_route_holds_over_http_2_as_well() {
         assert_eq!(answer.status(), status, "{path}");
     }
     assert_eq!(two.shop.count("/v2/x"), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_site_may_have_all_names_of_one_label_more() {
+    let tenants = "[sites.tenants]\nnames = [\"*.tenants.example\", \"own.tenants.example\"]\npool = \"shop\"\n\
+         routes = [{ hosts = [\"a.tenants.example\"], path = \"/a\", refuse = 410 }, { hosts = [\"*.tenants.example\"], path = \"/all\", refuse = 451 }]\n\
+         [sites.special]\nnames = [\"b.tenants.example\"]\n";
+    let two = two("", tenants).await;
+    let get = |host: &'static str, path: &'static str| {
+        let request = format!("GET {path} HTTP/1.1\nHost: {host}\n\n");
+        let two = &two;
+        async move { two.ask(SHOP, &request).await }
+    };
+    assert_eq!(get("a.tenants.example", "/x").await.body, "shop answers GET /x HTTP/1.1");
+    assert_eq!(
+        get("B.tenants.example", "/x").await.body,
+        "main answers GET /x HTTP/1.1",
+        "its own site goes before"
+    );
+    assert_eq!(get("a.tenants.example", "/a").await.status, 410);
+    assert_eq!(get("c.tenants.example", "/a").await.status, 200);
+    assert_eq!(get("c.tenants.example", "/all").await.status, 451);
+    for host in ["tenants.example", "a.b.tenants.example", "example"] {
+        assert_eq!(get(host, "/x").await.status, 421, "{host}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_part_of_a_site_may_be_closed_and_an_upgrade_refused() {
+    let routes = "[[routes]]\npath_prefix = \"/shop\"\nmaintenance = true\n[[routes]]\npath_prefix = \"/plain\"\nupgrade = false\n";
+    let two = two("", routes).await;
+    let closed = two.get(SITE, "/shop/basket").await;
+    assert_eq!((closed.status, closed.field("retry-after").as_deref()), (503, Some("120")));
+    let upgrade = "Connection: Upgrade\nUpgrade: websocket\n";
+    let asked = |path: &str| format!("GET {path} HTTP/1.1\nHost: {SITE}\n{upgrade}\n");
+    assert_eq!(two.ask(SITE, &asked("/plain/x")).await.status, 403);
+    assert_eq!(two.get(SITE, "/plain/x").await.status, 200);
+    assert_eq!(two.ask(SITE, &asked("/elsewhere")).await.status, 200);
+    assert_eq!(two.main.count("/shop/basket"), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn which_route_answers_and_why_can_be_asked() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("control.sock");
+    let sections = format!("{ROUTES}[control]\nsocket = {socket:?}\n");
+    let two = two("", &sections).await;
+    until("it listens", || async { socket.exists() }).await;
+    let ask = |arguments: &[&str]| {
+        let mut all = vec!["route", "--control", socket.to_str().unwrap()];
+        all.extend(arguments);
+        trivet(&all)
+    };
+    for (arguments, words) in [
+        (
+            &["www.foobar.com/robots.txt"][..],
+            "route  main/robots\ndoes   answers 200 with 14 octets of its own",
+        ),
+        (&["https://www.foobar.com//%61dmin"], "route  main/secret\ndoes   answers 403 Forbidden"),
+        (
+            &["www.foobar.com/api/x?y=1"],
+            "route  main/api\ndoes   the pool shop serves it, asked for /v2/x?y=1",
+        ),
+        (
+            &["www.foobar.com/api/x", "--method", "POST"],
+            "route  none\ndoes   the pool web serves it\nnot    main/api: it is for other methods",
+        ),
+        (&["www.foobar.com/old/x"], "not    main/old: the parameter page is missing or has another value"),
+        (&["www.foobar.com/u/me"], "does   answers 308, to https://www.foobar.com/users?name=me"),
+        (&["foobar.com/x"], "does   answers 301, to www.foobar.com: the name is an alias"),
+        (&["shop.example/"], "site   shop\nroute  none\ndoes   the pool shop serves it"),
+        (&["nowhere.example/"], "does   answers 421: no site has this name"),
+        (&["http://www.foobar.com/x"], "does   answers 301, to https://www.foobar.com/x, as all plain HTTP"),
+        (&["www.foobar.com/a/..;/b"], "does   answers 400"),
+    ] {
+        let (code, said) = ask(arguments);
+        assert_eq!(code, 0, "{arguments:?}: {said}");
+        assert!(said.contains(words), "{arguments:?}: {said}");
+    }
+    for (arguments, words) in [
+        (&["ftp://www.foobar.com/"][..], "write https://www.foobar.com/path"),
+        (&["www.foobar.com/", "--field", "nonsense"], "is no field"),
+        (&["www.foobar.com/", "--method", "G ET"], "would be refused"),
+    ] {
+        let (code, said) = ask(arguments);
+        assert_eq!(code, 1, "{arguments:?}: {said}");
+        assert!(said.contains(words), "{arguments:?}: {said}");
+    }
+    drop(two);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -19,7 +19,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use metrics::gauge;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
-use trivet_balancer_api::{Command, Done, Key, Mode, Order, Orders, Summary, Target};
+use trivet_balancer_api::{Command, Done, Explained, Key, Mode, Order, Orders, Question, Summary, Target};
 use trivet_base::config::ConfigError;
 use trivet_pool::Pool;
 
@@ -45,7 +45,12 @@ pub struct Subjects {
     pub nodes: Vec<String>,
     /// The cluster's, where this process is a balancer.
     pub virtual_addresses: Vec<IpAddr>,
+    /// What would become of a request.
+    pub explain: Option<Explain>,
 }
+
+/// An error is a question that cannot be asked, in words.
+pub type Explain = Box<dyn Fn(&Question) -> Result<Explained, String> + Send + Sync>;
 
 /// A pool of whatever kind.
 pub trait Administered: Send + Sync {
@@ -418,6 +423,12 @@ impl Admin {
             json!({"about": key, "order": entry.order, "by": entry.by, "since": said})
         };
         orders.iter().map(one).collect()
+    }
+
+    /// What would become of a request.
+    fn explain(&self, question: &Question) -> Result<Explained, String> {
+        let explain = self.subjects.explain.as_ref().ok_or("this is no balancer of sites: ask one")?;
+        explain(question)
     }
 
     /// What this process has, `stopping` or not.

@@ -293,7 +293,8 @@ impl Config {
                         format_args!("\"{name}\" is known without the dot at its end: leave it out"),
                     );
                 }
-                if trivet_tls::server_name(name).is_none() {
+                // `*.example.org` is for one label more, as in certificates.
+                if trivet_tls::server_name(name.strip_prefix("*.").unwrap_or(name)).is_none() {
                     return Invalid::err(key, format_args!("\"{name}\" is no host name"));
                 }
                 if let Some(other) = taken.insert(name, site.name) {
@@ -304,6 +305,15 @@ impl Config {
                     };
                     return Invalid::err(key, format_args!("\"{name}\" {whose}"));
                 }
+            }
+            let first = site.names.first().filter(|name| name.starts_with("*.") && !site.aliases.is_empty());
+            if let Some(first) = first {
+                return Invalid::err(
+                    format!("{}aliases", site.key),
+                    format_args!(
+                        "are sent to the first name, and \"{first}\" is no address: put one without * before it"
+                    ),
+                );
             }
             let is_pool = |name: &str| self.all_pools().any(|(pool, ..)| pool == name).then_some(());
             if is_pool(&site.pool).is_none() {

@@ -4,6 +4,7 @@
 mod admin;
 pub mod config;
 mod error_pages;
+mod explain;
 pub mod gateway;
 mod local_check;
 mod maintenance;

@@ -7,7 +7,7 @@ use arc_swap::ArcSwapOption;
 use ipnet::IpNet;
 
 /// What a visitor is told to wait when nobody has said for how long it lasts, in seconds.
-const UNKNOWN: u64 = 120;
+pub const UNKNOWN: u64 = 120;
 
 /// A site that is closed.
 #[derive(Debug, Clone, PartialEq, Eq)]

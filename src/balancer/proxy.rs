@@ -11,7 +11,7 @@ use http::{Method, StatusCode};
 use super::config::sites::{Serves, rules};
 use super::config::{Config, HashKey, Web};
 use super::error_pages::ErrorPages;
-use super::maintenance::Maintenance;
+use super::maintenance::{self, Maintenance};
 use super::routes::template::Found;
 use super::routes::{self, Action, Changed, Rule, Rules};
 use trivet_base::config::{ConfigError, Invalid};
@@ -111,7 +111,7 @@ impl Service for Balancer {
             Some(rule) if !matches!(rule.action, Action::Pool { .. }) && site.is_too_large(admitted) => {
                 Route::Error(StatusCode::PAYLOAD_TOO_LARGE, Refusal::BodyTooLarge.to_string())
             }
-            Some(rule) => answer(rule, &found, (request, admitted), fields),
+            Some(rule) => answer((site, rule), &found, (request, admitted), fields),
         });
         exchange.answer_fields = answer_fields;
         exchange.route = rule.map(|rule| rule.meter.clone());
@@ -120,11 +120,19 @@ impl Service for Balancer {
 }
 
 /// What a rule does with a request, whose fields change so where a pool serves it.
-fn answer(rule: &Rule<Served>, found: &Found, asked: Asked<'_>, fields: Option<Arc<Changes>>) -> Route {
-    let (_, admitted) = asked;
+fn answer(
+    (site, rule): (&Site, &Rule<Served>),
+    found: &Found,
+    asked: Asked<'_>,
+    fields: Option<Arc<Changes>>,
+) -> Route {
+    let (request, admitted) = asked;
     match &rule.action {
-        Action::Pool { to, rewrite: None } => to.serve(asked, None, fields),
-        Action::Pool { to, rewrite: Some(rewrite) } => {
+        Action::Pool { upgrade: false, .. } if request.upgrade || request.websocket().is_some() => {
+            Route::Error(StatusCode::FORBIDDEN, format!("{}: no upgrades", rule.meter.name()))
+        }
+        Action::Pool { to, rewrite: None, .. } => to.serve(asked, None, fields),
+        Action::Pool { to, rewrite: Some(rewrite), .. } => {
             let target = routes::rewritten(rewrite, admitted, found);
             // Admission has seen another path.
             match strict::has_dot_segments(strict::path_of(&target)) {
@@ -148,6 +156,9 @@ fn answer(rule: &Rule<Served>, found: &Found, asked: Asked<'_>, fields: Option<A
             content: Content::Memory(content.clone()),
             close: false,
         }),
+        Action::Closed => {
+            Route::Answer(site.closed(maintenance::UNKNOWN, request.first(&ACCEPT), &admitted.request_id))
+        }
         Action::Refuse(status) => Route::Error(*status, format!("refused by {}", rule.meter.name())),
     }
 }
@@ -267,19 +278,35 @@ impl Site {
     }
 }
 
+/// A site, for those who explain.
+pub struct SiteView<'a> {
+    /// As the configuration calls it.
+    pub name: &'a str,
+    /// The name that its aliases are sent to.
+    pub main_name: &'a str,
+    pub is_alias: bool,
+    /// It answers because no site has the name.
+    pub is_default: bool,
+    pub maintenance: &'a Maintenance,
+    pub served: &'a Served,
+    pub rules: &'a Rules<Served>,
+}
+
 /// All sites, by the names that they answer to.
 pub struct Sites {
     /// By the names that their configuration has.
     all: Vec<(String, Arc<Site>)>,
     /// With whether it is an alias.
     by_name: HashMap<String, (Arc<Site>, bool)>,
+    has_wildcards: bool,
     default: Option<Arc<Site>>,
 }
 
 impl Sites {
     /// Those of a configuration, served by `pools`. Reads the files of answers.
     pub fn new(config: &Config, pools: &HashMap<String, Served>) -> Result<Self, ConfigError> {
-        let mut sites = Self { all: Vec::new(), by_name: HashMap::new(), default: None };
+        let mut sites =
+            Self { all: Vec::new(), by_name: HashMap::new(), has_wildcards: false, default: None };
         for site in config.all_sites() {
             let invalid = |e: Invalid| ConfigError::at("", e.key, e.reason);
             let pool = |name: &str| pools.get(name).cloned();
@@ -300,6 +327,7 @@ impl Sites {
                 sites.default = Some(made);
             }
         }
+        sites.has_wildcards = sites.by_name.keys().any(|name| name.starts_with("*."));
         Ok(sites)
     }
 
@@ -308,9 +336,34 @@ impl Sites {
         self.all.iter().map(|(name, site)| (name.clone(), site.maintenance.clone())).collect()
     }
 
+    /// What is known of the site of a host.
+    pub fn look(&self, host: &str) -> Option<SiteView<'_>> {
+        let (site, is_alias) = self.find(host)?;
+        let name = self
+            .all
+            .iter()
+            .find(|(_, other)| std::ptr::eq(&raw const **other, site))
+            .map(|(name, _)| name)?;
+        Some(SiteView {
+            name,
+            main_name: &site.name,
+            is_alias,
+            is_default: !is_alias && !self.is_named(host),
+            maintenance: &site.maintenance,
+            served: &site.served,
+            rules: &site.rules,
+        })
+    }
+
+    fn is_named(&self, host: &str) -> bool {
+        strict::is_named(host, |name| self.by_name.contains_key(name))
+    }
+
     /// The site of a host, and whether that is one of its aliases.
     fn find(&self, host: &str) -> Option<(&Site, bool)> {
-        let named = self.by_name.get(host).map(|(site, is_alias)| (&**site, *is_alias));
+        let wildcard = || self.has_wildcards.then(|| strict::wildcard_for(host)).flatten();
+        let named = self.by_name.get(host).or_else(|| self.by_name.get(&wildcard()?));
+        let named = named.map(|(site, is_alias)| (&**site, *is_alias));
         named.or_else(|| Some((self.default.as_deref()?, false)))
     }
 }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{HeaderValue, Method, StatusCode};
 
-use condition::{Asked, Condition};
+use condition::{Asked, Condition, has_host};
 use cors::Cors;
 use fields::Fields;
 use path::{PathRule, readable};
@@ -31,12 +31,14 @@ pub mod template;
 /// What is done with a request. `P` is what serves.
 #[derive(Debug, Clone)]
 pub enum Action<P> {
-    /// A pool serves it; with another target where the rule says so.
-    Pool { to: P, rewrite: Option<Template> },
+    /// A pool serves it; with another target where the rule says so. `upgrade`: it may become something else than HTTP.
+    Pool { to: P, rewrite: Option<Template>, upgrade: bool },
     /// Its client is sent elsewhere.
     Redirect { to: Template, status: StatusCode },
     /// It is answered with this. Where there is a `file`, the content is there once it was [read](Rules::read_files).
     Answer { status: StatusCode, content_type: HeaderValue, content: Bytes, file: Option<PathBuf> },
+    /// Its client is told that it is closed, by the site's page for that.
+    Closed,
     /// It is refused, with the error page of the status.
     Refuse(StatusCode),
 }
@@ -99,6 +101,19 @@ impl<P> Rules<P> {
             let rule = &self.all[number];
             Some((rule, rule.when.find(&asked)?))
         })
+    }
+
+    /// Those that are for the path and yet not for the request, before the one that answers, and why.
+    pub fn passed_over(&self, head: &impl RequestHead, admitted: &Admitted) -> Vec<(String, String)> {
+        let path = readable(admitted.path());
+        let asked = Asked { head, admitted, path: &path };
+        let rules = self.of_path(&path).map(|number| &self.all[number]);
+        let is_for_path = |rule: &&Rule<P>| {
+            rule.when.path.as_ref().is_none_or(|path_rule| path_rule.find(&path, admitted.path()).is_some())
+        };
+        let misfits = rules.filter(is_for_path).map(|rule| (rule, rule.when.misfit(&asked)));
+        let before = misfits.take_while(|(_, misfit)| misfit.is_some());
+        before.filter_map(|(rule, why)| Some((rule.meter.name().to_owned(), why?.to_string()))).collect()
     }
 
     /// The rules that may be for a path, in their order.
@@ -164,13 +179,13 @@ impl<P> Rules<P> {
         if host.as_ref().is_some_and(|host| aliases.contains(host)) {
             host = names.first().cloned();
         }
-        if host.as_ref().is_some_and(|host| !names.contains(host)) {
+        if host.as_ref().is_some_and(|host| !has_host(names, host)) {
             return None;
         }
         let here = |when: &Condition| match &host {
             _ if when.hosts.is_empty() => true,
-            Some(host) => when.hosts.contains(host),
-            None => !rule.when.hosts.is_empty() && rule.when.hosts.iter().all(|h| when.hosts.contains(h)),
+            Some(host) => has_host(&when.hosts, host),
+            None => !rule.when.hosts.is_empty() && rule.when.hosts.iter().all(|h| has_host(&when.hosts, h)),
         };
         if !is_all {
             // What follows is not known; but below a prefix all is its own, and so is everything for a rule without a path.

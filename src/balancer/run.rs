@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::admin::{self, Admin, Administered, Subjects, Whole};
 use super::config::{Config, Control, Https};
+use super::explain::explain;
 use super::gateway::{Gateway, Times};
 use super::local_check::LocalCheck;
 use super::proxy::{self, Balancer, Served, Sites};
@@ -95,6 +96,11 @@ fn admin(
     // Where writes go is for the group alone to say.
     subjects.pools.extend(gateway.map(Gateway::readers));
     subjects.virtual_addresses.clone_from(&config.virtual_addresses);
+    let redirects = config.http.as_ref().is_none_or(|h| h.redirect);
+    subjects.explain = http.map(|http| {
+        let sites = http.sites.clone();
+        Box::new(move |question: &_| explain(&sites, redirects, question)) as admin::Explain
+    });
     subjects.sites = http.map(|http| http.sites.maintenance()).unwrap_or_default();
     if let Some(path) = control.socket(config.runtime_directory.as_deref()).filter(|_| !takes_over) {
         admin::socket_is_free(&path)?;

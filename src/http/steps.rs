@@ -184,7 +184,8 @@ pub fn admit(head: &impl RequestHead, peer: &Peer, policy: &Policy) -> Result<Ad
     }
     let target = strict::target(head)?;
     let (host, port) = host(head, &target, peer.tls)?;
-    if policy.server_names.as_ref().is_some_and(|names| !names.contains(&host)) {
+    if policy.server_names.as_ref().is_some_and(|names| !strict::is_named(&host, |name| names.contains(name)))
+    {
         return Err(Refusal::Misdirected);
     }
     // RFC 9110 section 10.1.1: HTTP/1.0 knows no expectations.

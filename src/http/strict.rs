@@ -194,6 +194,17 @@ pub fn host_and_port(authority: &str) -> Option<(String, Option<u16>)> {
         .then(|| (host.to_ascii_lowercase(), port))
 }
 
+/// The name that is for all hosts of one label more: `*.example.org` for `shop.example.org`, as in certificates (RFC 9525 section
+/// 6.3).
+pub fn wildcard_for(host: &str) -> Option<String> {
+    host.split_once('.').map(|(_, rest)| format!("*.{rest}"))
+}
+
+/// Whether a host is among names, of which some may be wildcards.
+pub fn is_named(host: &str, has: impl Fn(&str) -> bool) -> bool {
+    has(host) || wildcard_for(host).is_some_and(|name| has(&name))
+}
+
 /// The port after a host: `:` and digits, which may be none (RFC 3986 section 3.2.3).
 fn port_of(text: &str) -> Option<Option<u16>> {
     let Some(port) = text.strip_prefix(':') else {

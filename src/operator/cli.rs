@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand};
 
 use super::cluster::{self, Cluster};
 use super::control::{self, Socket};
-use super::{database, failover, secrets, status, switchover};
+use super::{database, failover, route, secrets, status, switchover};
 use trivet_balancer_api::{Command as Order, Target};
 use trivet_base::config;
 use trivet_base::process::{self, Failure};
@@ -46,6 +46,8 @@ enum Command {
     Maintenance(Maintenance),
     /// Move the virtual addresses to another node, for planned work. Exit status: 0 when they are there, 1 when they are not.
     Failover(Failover),
+    /// Which route would answer a request, and why.
+    Route(Route),
     /// This node's member of the database group.
     #[command(subcommand)]
     Database(Database),
@@ -159,6 +161,26 @@ struct Open {
 
 fn network(text: &str) -> Result<ipnet::IpNet, String> {
     config::network(text)
+}
+
+#[derive(Debug, Args)]
+struct Route {
+    /// https://www.foobar.com/path?query; https:// may be left out.
+    #[arg(value_parser = route::url)]
+    url: String,
+    #[arg(long, value_name = "METHOD", default_value = "GET")]
+    method: String,
+    /// Where it comes from.
+    #[arg(long, value_name = "IP", default_value_t = route::ANYBODY)]
+    client: std::net::IpAddr,
+    /// A field of it, "Accept: text/html". May be given more than once.
+    #[arg(long = "field", value_name = "FIELD")]
+    fields: Vec<String>,
+    #[command(flatten)]
+    control: Control,
+    /// JSON, as docs/trivet.md describes it.
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -298,6 +320,16 @@ pub fn main() -> ExitCode {
         Command::Maintenance(Maintenance::Off(args)) => {
             let what = format!("the site {} is open", args.site);
             command(args.control, &Order::MaintenanceOff { site: args.site }, &what, args.json)
+        }
+        Command::Route(args) => {
+            let question = trivet_balancer_api::Question {
+                url: args.url,
+                method: args.method,
+                client: args.client,
+                fields: args.fields,
+            };
+            let socket = Socket(args.control.control);
+            process::finish("trivet", process::block_on(route::run(&socket, &question, args.json)))
         }
         Command::Failover(args) => {
             let socket = Socket(args.control.control);

@@ -30,7 +30,7 @@ pub struct Socket(pub Option<PathBuf>);
 impl Socket {
     /// The one that was named, or the first that is there: the balancer's, the gateway's. What is about a pool of the gateway's
     /// goes to the gateway.
-    fn path(&self, command: Option<&Command>) -> PathBuf {
+    pub(crate) fn path(&self, command: Option<&Command>) -> PathBuf {
         if let Some(path) = &self.0 {
             return path.clone();
         }

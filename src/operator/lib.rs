@@ -5,6 +5,7 @@ pub mod cluster;
 pub mod control;
 pub mod database;
 pub mod failover;
+pub mod route;
 pub mod secrets;
 pub mod socket;
 pub mod status;

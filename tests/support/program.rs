@@ -163,3 +163,10 @@ pub fn call_other(program: &str, arguments: &[&str]) -> (i32, String) {
     let out = Command::new(built(program)).args(arguments).output().unwrap();
     (out.status.code().unwrap_or(-1), String::from_utf8_lossy(&out.stderr).into_owned())
 }
+
+/// Exit status and all that the operator's command says.
+pub fn trivet(arguments: &[&str]) -> (i32, String) {
+    let out = Command::new(built("trivet")).args(arguments).output().unwrap();
+    let said = [out.stdout, out.stderr].map(|octets| String::from_utf8_lossy(&octets).into_owned()).concat();
+    (out.status.code().unwrap_or(-1), said)
+}

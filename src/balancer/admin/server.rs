@@ -22,7 +22,7 @@ use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use trivet_balancer_api::{Command, Orders, Refused};
+use trivet_balancer_api::{Command, Orders, Question, Refused};
 use trivet_base::process::connections::{serve_each, serve_http1};
 use trivet_base::process::unix_socket::Unnamed;
 use trivet_base::process::{Beat, Shutdown};
@@ -146,6 +146,13 @@ impl Admin {
                 all.extend(self.peers.summaries().await);
                 answer(StatusCode::OK, &all)
             }
+            (Asker::Operator, Method::POST, "/route") => match serde_json::from_slice::<Question>(&body) {
+                Err(e) => refused(StatusCode::BAD_REQUEST, &e),
+                Ok(question) => match self.explain(&question) {
+                    Ok(explained) => answer(StatusCode::OK, &explained),
+                    Err(why) => refused(StatusCode::CONFLICT, &why),
+                },
+            },
             (Asker::Peer, Method::GET, "/summary") => answer(StatusCode::OK, &self.summary(stopping)),
             (Asker::Operator, Method::POST, "/command") => match serde_json::from_slice::<Command>(&body) {
                 Err(e) => refused(StatusCode::BAD_REQUEST, &e),

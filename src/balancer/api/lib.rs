@@ -115,6 +115,32 @@ pub struct Summary {
     pub in_flight: BTreeMap<String, u64>,
 }
 
+/// `POST /route`: which route would answer a request. The answer is [`Explained`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Question {
+    /// `https://www.foobar.com/api?page=1`
+    pub url: String,
+    pub method: String,
+    pub client: IpAddr,
+    /// Lines of fields, `Accept: text/html`.
+    #[serde(default)]
+    pub fields: Vec<String>,
+}
+
+/// What would become of a request.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Explained {
+    /// The site; none where no site has the name, or the request would be refused before.
+    pub site: Option<String>,
+    /// The route; none where the site's pool serves it.
+    pub route: Option<String>,
+    /// What is done, in words.
+    pub does: String,
+    /// Routes that are for the path and yet not for the request, and why.
+    pub passed_over: Vec<(String, String)>,
+}
+
 /// Every answer with another status than 200.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refused {

@@ -26,6 +26,10 @@ pub fn drain_timeout() -> Duration {
 pub fn max_draining() -> usize {
     8
 }
+/// A site that has WebSockets has them without a word; as HAProxy's.
+pub fn upgrade() -> bool {
+    true
+}
 /// What a page's scripts do.
 pub fn cors_methods() -> Vec<String> {
     ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"].map(str::to_owned).to_vec()

@@ -14,7 +14,7 @@ use serde::Deserialize;
 
 use super::fields::{self, Cors, FieldRules, Of};
 use super::{AnySite, defaults, named};
-use crate::routes::condition::Condition;
+use crate::routes::condition::{Condition, has_host};
 use crate::routes::fields::Fields;
 use crate::routes::path::PathRule;
 use crate::routes::template::Template;
@@ -29,7 +29,7 @@ use trivet_tls::options::CertificateFiles;
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Site {
-    /// The names that it answers to. The first is the one that aliases are sent to.
+    /// The names that it answers to; `*.example.org` is for all of one label more. The first is the one that aliases are sent to.
     pub names: Vec<String>,
     /// Further names, which are sent to the first: the apex beside www, for one.
     #[serde(default)]
@@ -60,7 +60,7 @@ pub struct Site {
 }
 
 /// `[[routes]]`: which requests, and what is done with them. Conditions that are absent hold for any request.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Route {
     /// For log and metrics; its number without.
@@ -127,6 +127,12 @@ pub struct Route {
     /// They are answered with this.
     #[serde(default)]
     pub answer: Option<FixedAnswer>,
+    /// Whether they may become something else than HTTP (WebSocket).
+    #[serde(default = "defaults::upgrade")]
+    pub upgrade: bool,
+    /// They are told that this part of the site is closed.
+    #[serde(default)]
+    pub maintenance: bool,
     /// They are refused with this status, 400 to 599, and its page.
     #[serde(default)]
     pub refuse: Option<u16>,
@@ -238,7 +244,7 @@ pub fn rules<P: Serves>(
 impl Route {
     fn condition(&self, key: &str, names: &[String]) -> Result<Condition, Invalid> {
         let hosts: Vec<String> = self.hosts.iter().map(|h| h.to_ascii_lowercase()).collect();
-        if let Some(host) = hosts.iter().find(|host| !names.contains(host)) {
+        if let Some(host) = hosts.iter().find(|host| !has_host(names, host)) {
             return Invalid::err(
                 format!("{key}.hosts"),
                 format_args!("\"{host}\" is no name of this site; it answers to {}", names.join(", ")),
@@ -358,24 +364,36 @@ impl Route {
         let mut forwards = self.pool.is_some()
             || self.rewrite.is_some()
             || self.has_terms()
+            || !self.upgrade
             || !self.request_fields.is_empty();
-        if !forwards && self.redirect.is_none() && self.answer.is_none() && self.refuse.is_none() {
+        if !forwards
+            && self.redirect.is_none()
+            && self.answer.is_none()
+            && self.refuse.is_none()
+            && !self.maintenance
+        {
             // They are served as without it, and more is said with the answers.
             forwards = !self.response_fields.is_empty() || self.security_headers || self.cors.is_some();
         }
-        let done = [forwards, self.redirect.is_some(), self.answer.is_some(), self.refuse.is_some()];
+        let done = [
+            forwards,
+            self.redirect.is_some(),
+            self.answer.is_some(),
+            self.refuse.is_some(),
+            self.maintenance,
+        ];
         match done.iter().filter(|is| **is).count() {
             0 => {
                 return Invalid::err(
                     key,
-                    "says nothing that is done: pool, rewrite, a time-out or size of its own, fields, redirect, answer or refuse",
+                    "says nothing that is done: pool, rewrite, a time-out or size of its own, fields, redirect, answer, maintenance or refuse",
                 );
             }
             1 => {}
             _ => {
                 return Invalid::err(
                     key,
-                    "says more than one thing that is done (pool with rewrite, time-outs, sizes, request_fields; redirect, answer, refuse)",
+                    "says more than one thing that is done (pool with rewrite, time-outs, sizes, request_fields; redirect, answer, maintenance, refuse)",
                 );
             }
         }
@@ -393,6 +411,9 @@ impl Route {
         }
         if let Some(answer) = &self.answer {
             return answer.action(&format!("{key}.answer"));
+        }
+        if self.maintenance {
+            return Ok(Action::Closed);
         }
         if let Some(code) = self.refuse {
             return Ok(Action::Refuse(status(&format!("{key}.refuse"), code, 400..=599)?));
@@ -435,7 +456,7 @@ impl Route {
             }
             Some(text) => Some(template("rewrite", text)?),
         };
-        Ok(Action::Pool { to, rewrite })
+        Ok(Action::Pool { to, rewrite, upgrade: self.upgrade })
     }
 }
 

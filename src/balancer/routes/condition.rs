@@ -1,5 +1,6 @@
 //! Which requests a rule is for.
 
+use std::fmt;
 use std::net::IpAddr;
 
 use http::Method;
@@ -11,6 +12,7 @@ use super::path::PathRule;
 use super::template::{Found, query_of};
 use trivet_http::head::RequestHead;
 use trivet_http::steps::Admitted;
+use trivet_http::strict;
 
 /// All of it has to be so; what is empty is for any request.
 #[derive(Debug, Clone, Default)]
@@ -35,28 +37,62 @@ pub struct Asked<'a, H> {
     pub path: &'a [u8],
 }
 
+/// What is not as a condition wants it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Misfit<'a> {
+    Host,
+    Method,
+    Client,
+    Field(&'a HeaderName),
+    Query(&'a str),
+}
+
+impl fmt::Display for Misfit<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Host => f.write_str("it is for other hosts"),
+            Self::Method => f.write_str("it is for other methods"),
+            Self::Client => f.write_str("it is for other clients"),
+            Self::Field(name) => write!(f, "the field {name} is missing or has another value"),
+            Self::Query(name) => write!(f, "the parameter {name} is missing or has another value"),
+        }
+    }
+}
+
 impl Condition {
     /// What it finds in a request's path; none where the request is not one that it is for.
     pub fn find(&self, asked: &Asked<'_, impl RequestHead>) -> Option<Found> {
-        let Asked { head, admitted, path } = asked;
+        let Asked { admitted, path, .. } = asked;
         let found = match &self.path {
             Some(rule) => rule.find(path, admitted.path())?,
             None => Found::default(),
         };
-        let fits = (self.hosts.is_empty() || self.hosts.contains(&admitted.host))
-            && (self.methods.is_empty() || self.methods.contains(head.method()))
-            && (self.clients.is_empty() || has(&self.clients, admitted.client))
-            && self.fields.iter().all(|(name, value)| head.all(name).iter().any(|v| value.is_match(v)))
-            && (self.query.is_empty() || self.fits_query(&admitted.target));
-        fits.then_some(found)
+        self.misfit(asked).is_none().then_some(found)
     }
 
-    fn fits_query(&self, target: &str) -> bool {
-        let query = query_of(target).unwrap_or_default().as_bytes();
-        let has = |name: &str, value: &Regex| {
-            form_urlencoded::parse(query).any(|(n, v)| n == name && value.is_match(v.as_bytes()))
+    /// The first thing beside the path for which a request is not one that it is for.
+    pub fn misfit(&self, asked: &Asked<'_, impl RequestHead>) -> Option<Misfit<'_>> {
+        let Asked { head, admitted, .. } = asked;
+        if !self.hosts.is_empty() && !has_host(&self.hosts, &admitted.host) {
+            return Some(Misfit::Host);
+        }
+        if !self.methods.is_empty() && !self.methods.contains(head.method()) {
+            return Some(Misfit::Method);
+        }
+        if !self.clients.is_empty() && !has(&self.clients, admitted.client) {
+            return Some(Misfit::Client);
+        }
+        let has_field =
+            |(name, value): &&(HeaderName, Regex)| head.all(name).iter().any(|v| value.is_match(v));
+        if let Some((name, _)) = self.fields.iter().find(|field| !has_field(field)) {
+            return Some(Misfit::Field(name));
+        }
+        let query = query_of(&admitted.target).unwrap_or_default().as_bytes();
+        let has_parameter = |(name, value): &&(String, Regex)| {
+            form_urlencoded::parse(query).any(|(n, v)| n == *name && value.is_match(v.as_bytes()))
         };
-        self.query.iter().all(|(name, value)| has(name, value))
+        let (name, _) = self.query.iter().find(|parameter| !has_parameter(parameter))?;
+        Some(Misfit::Query(name))
     }
 
     /// Whether it is surely for every request that `other` is for.
@@ -78,11 +114,19 @@ impl Condition {
             || (!other.clients.is_empty()
                 && other.clients.iter().all(|net| self.clients.iter().any(|all| all.contains(net))));
         path && clients
-            && among(&self.hosts, &other.hosts)
+            && (self.hosts.is_empty()
+                || (!other.hosts.is_empty() && other.hosts.iter().all(|host| has_host(&self.hosts, host))))
             && among(&self.methods, &other.methods)
             && asked_there(&self.fields, &other.fields)
             && asked_there(&self.query, &other.query)
     }
+}
+
+/// Whether a host is among names, of which some may be wildcards.
+pub fn has_host(names: &[String], host: &str) -> bool {
+    let has = |name: &str| names.iter().any(|n| n == name);
+    // Most have none.
+    has(host) || (names.iter().any(|n| n.starts_with("*.")) && strict::is_named(host, has))
 }
 
 fn has(networks: &[IpNet], client: IpAddr) -> bool {
