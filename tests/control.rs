@@ -275,6 +275,34 @@ async fn what_is_not_there_is_told_with_the_nearest_name_and_changes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_is_connected_and_what_came_to_nothing_is_told() {
+    let cluster = Cluster::start().await;
+    let balancer = cluster.balancer(1);
+    let browser = cluster.authority.browser(&[b"http/1.1"]);
+    let _idle = Wire::tls(balancer.address("https.listen"), SITE, browser).await;
+    let _plain = Wire::plain(balancer.address("http.listen")).await;
+    until("both have arrived", || async { cluster.done(1, &["connections"]).contains("2 open") }).await;
+    assert!(
+        cluster.done(1, &["connections"]).contains("127.0.0.1  2 "),
+        "{}",
+        cluster.done(1, &["connections"])
+    );
+    let each = cluster.done(1, &["connections", "--all"]);
+    assert!(each.contains(&format!("HTTP/1    TLSv1.3  {SITE}")), "{each}");
+    get(&balancer, "/well", "").await;
+    cluster.apps[0].does(support::app::Act::Fail);
+    cluster.apps[1].does(support::app::Act::Fail);
+    assert_eq!(get(&balancer, "/broken?secret=1", "").await.status, 500);
+    assert_eq!(get(&balancer, "/a/../b", "").await.status, 400);
+    let errors: Value = serde_json::from_str(&cluster.done(1, &["errors", "--json"])).unwrap();
+    let seen = |n: usize| (errors[n]["path"].as_str().unwrap(), errors[n]["status"].as_u64().unwrap());
+    assert_eq!((seen(0), seen(1)), (("/a/../b", 400), ("/broken", 500)), "{errors}");
+    assert_eq!(errors.as_array().unwrap().len(), 2);
+    let told = cluster.done(1, &["errors"]);
+    assert!(told.contains(&format!("GET {SITE}/broken")), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_order_that_cannot_be_written_is_refused() {
     let cluster = Cluster::start().await;
     let balancer = cluster.balancer(1);

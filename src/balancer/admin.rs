@@ -22,6 +22,8 @@ use serde_json::{Value, json};
 use trivet_balancer_api::{Command, Done, Explained, Key, Mode, Order, Orders, Question, Summary, Target};
 use trivet_base::config::ConfigError;
 use trivet_pool::Pool;
+use trivet_proxy::server::Connections;
+use trivet_proxy::troubles;
 
 use super::config::{Control, Program};
 use super::maintenance::{Closed, Maintenance, now};
@@ -47,6 +49,8 @@ pub struct Subjects {
     pub virtual_addresses: Vec<IpAddr>,
     /// What would become of a request.
     pub explain: Option<Explain>,
+    /// Those of clients, where this process is a balancer.
+    pub connections: Option<Arc<Connections>>,
 }
 
 /// An error is a question that cannot be asked, in words.
@@ -107,6 +111,8 @@ pub enum CommandError {
     Store { file: PathBuf, error: io::Error },
 }
 
+/// Connections that are listed.
+const MOST_LISTED: usize = 5000;
 /// As HAProxy's.
 const MOST_WEIGHT: u32 = 256;
 
@@ -423,6 +429,12 @@ impl Admin {
             json!({"about": key, "order": entry.order, "by": entry.by, "since": said})
         };
         orders.iter().map(one).collect()
+    }
+
+    /// The connections of clients, the oldest first, and how many there are.
+    fn connections(&self) -> Value {
+        let all = self.subjects.connections.as_ref().map(|c| c.list()).unwrap_or_default();
+        json!({"open": all.len(), "connections": all.iter().take(MOST_LISTED).collect::<Vec<_>>()})
     }
 
     /// What would become of a request.

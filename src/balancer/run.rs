@@ -43,11 +43,11 @@ pub fn run(config: Config, takes_over: bool) -> Result<(), Failure> {
 
     let admin =
         config.control.as_ref().map(|c| admin(&config, c, http.as_ref(), gateway.as_deref(), takes_over));
+    let connections = http.as_ref().map(|h| h.connections.clone()).unwrap_or_default();
     let admin = admin.transpose()?;
 
     let mut server = Server::succeeding(config.handover(), takes_over)?;
     let (workers, working) = Workers::add(&mut server, config.threads());
-    let connections = Arc::new(Connections::default());
     let succession = server.succession();
     if let Some(succession) = &succession {
         let (http, gateway) = (connections.clone(), gateway.clone());
@@ -72,7 +72,7 @@ pub fn run(config: Config, takes_over: bool) -> Result<(), Failure> {
         add_gateway(&mut server, gateway, &config, workers.clone(), &working)?;
     }
     if let (Some(http), Some(https)) = (http, &config.https) {
-        http.add(&mut server, &config, https, (workers, connections), admin.clone(), &working);
+        http.add(&mut server, &config, https, workers, admin.clone(), &working);
     }
     if let (Some(admin), Some(control)) = (admin, &config.control) {
         add_control(&mut server, admin, &config, control)?;
@@ -96,6 +96,7 @@ fn admin(
     // Where writes go is for the group alone to say.
     subjects.pools.extend(gateway.map(Gateway::readers));
     subjects.virtual_addresses.clone_from(&config.virtual_addresses);
+    subjects.connections = http.map(|http| http.connections.clone());
     let redirects = config.http.as_ref().is_none_or(|h| h.redirect);
     subjects.explain = http.map(|http| {
         let sites = http.sites.clone();
@@ -178,6 +179,7 @@ struct Http {
     pools: Vec<Arc<HttpPool>>,
     sites: Arc<Sites>,
     public: PublicServer,
+    connections: Arc<Connections>,
 }
 
 impl Http {
@@ -199,7 +201,8 @@ impl Http {
             );
             pools.push(pool);
         }
-        Ok(Self { pools, sites: Arc::new(Sites::new(config, &served)?), public })
+        let sites = Arc::new(Sites::new(config, &served)?);
+        Ok(Self { pools, sites, public, connections: Arc::default() })
     }
 
     fn add(
@@ -207,11 +210,11 @@ impl Http {
         server: &mut Server,
         config: &Config,
         https: &Https,
-        (workers, connections): (Arc<Workers>, Arc<Connections>),
+        workers: Arc<Workers>,
         admin: Option<Arc<Admin>>,
         working: &[ServiceHandle],
     ) {
-        let Self { pools, sites, public } = self;
+        let Self { pools, sites, public, connections } = self;
         let names =
             config.all_sites().into_iter().flat_map(|site| site.names.into_iter().chain(site.aliases));
         for name in names.filter(|n| !public.certificates.covers(n)) {

@@ -46,6 +46,10 @@ enum Command {
     Maintenance(Maintenance),
     /// Move the virtual addresses to another node, for planned work. Exit status: 0 when they are there, 1 when they are not.
     Failover(Failover),
+    /// Who is connected to this node's balancer.
+    Connections(Connections),
+    /// The last requests that came to nothing at this node's balancer, the latest first.
+    Errors(List),
     /// Which route would answer a request, and why.
     Route(Route),
     /// This node's member of the database group.
@@ -161,6 +165,18 @@ struct Open {
 
 fn network(text: &str) -> Result<ipnet::IpNet, String> {
     config::network(text)
+}
+
+#[derive(Debug, Args)]
+struct Connections {
+    /// Each by itself, the oldest first, in place of how many each client has.
+    #[arg(long)]
+    all: bool,
+    #[command(flatten)]
+    control: Control,
+    /// JSON, as docs/trivet.md describes it.
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -320,6 +336,14 @@ pub fn main() -> ExitCode {
         Command::Maintenance(Maintenance::Off(args)) => {
             let what = format!("the site {} is open", args.site);
             command(args.control, &Order::MaintenanceOff { site: args.site }, &what, args.json)
+        }
+        Command::Connections(args) => {
+            let socket = Socket(args.control.control);
+            process::finish("trivet", process::block_on(control::connections(&socket, args.all, args.json)))
+        }
+        Command::Errors(args) => {
+            let socket = Socket(args.control.control);
+            process::finish("trivet", process::block_on(control::errors(&socket, args.json)))
         }
         Command::Route(args) => {
             let question = trivet_balancer_api::Question {

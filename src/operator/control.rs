@@ -6,6 +6,8 @@
 //! | 1 | nothing was changed; the reason is told |
 //! | 64 | wrong usage |
 
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -134,6 +136,83 @@ pub async fn list(socket: &Socket, as_json: bool) -> Result<(), Failure> {
 
 async fn ask_list(path: &Path) -> Result<Value, CommandError> {
     command(Program::Balancer, path, Method::GET, "/list", &json!(null), PATIENCE).await
+}
+
+/// `trivet connections`: who is connected to this node's balancer, by clients.
+pub async fn connections(socket: &Socket, all: bool, as_json: bool) -> Result<(), Failure> {
+    let told: Value =
+        command(Program::Balancer, &socket.path(None), Method::GET, "/connections", &json!(null), PATIENCE)
+            .await
+            .map_err(Failure::run)?;
+    if as_json {
+        println!("{told}");
+        return Ok(());
+    }
+    let list: Vec<&Value> = told["connections"].as_array().into_iter().flatten().collect();
+    let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
+    let age = |c: &Value| Duration::from_secs(c["seconds"].as_f64().map_or(0, |s| s as u64));
+    let mut rows;
+    if all {
+        rows = vec![header(&["CLIENT", "PROTOCOL", "TLS", "NAME ASKED FOR", "OPEN FOR"])];
+        rows.extend(list.iter().map(|c| {
+            let cells =
+                ["client", "protocol", "tls", "server_name"].map(|key| cell(text(&c[key]), Tone::Plain));
+            let age = cell(humantime::format_duration(age(c)).to_string(), Tone::Plain);
+            cells.into_iter().chain([age]).collect::<Vec<_>>()
+        }));
+    } else {
+        let mut clients: BTreeMap<String, (usize, Duration)> = BTreeMap::new();
+        for c in &list {
+            let (count, oldest) = clients.entry(text(&c["client"])).or_default();
+            *count += 1;
+            *oldest = age(c).max(*oldest);
+        }
+        let mut clients: Vec<_> = clients.into_iter().collect();
+        clients.sort_by_key(|(_, (count, _))| Reverse(*count));
+        rows = vec![header(&["CLIENT", "CONNECTIONS", "OLDEST OPEN FOR"])];
+        rows.extend(clients.into_iter().map(|(client, (count, oldest))| {
+            let oldest = humantime::format_duration(oldest).to_string();
+            vec![cell(client, Tone::Head), cell(count.to_string(), Tone::Plain), cell(oldest, Tone::Plain)]
+        }));
+    }
+    let mut out = String::new();
+    Paint { colours: colours() }.grid(&mut out, &rows);
+    print!("{out}{} open\n", told["open"]);
+    Ok(())
+}
+
+/// `trivet errors`: the last requests that came to nothing at this node's balancer, the latest first.
+pub async fn errors(socket: &Socket, as_json: bool) -> Result<(), Failure> {
+    let told: Value =
+        command(Program::Balancer, &socket.path(None), Method::GET, "/errors", &json!(null), PATIENCE)
+            .await
+            .map_err(Failure::run)?;
+    if as_json {
+        println!("{told}");
+        return Ok(());
+    }
+    let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
+    let mut rows = vec![header(&["WHEN", "STATUS", "CLIENT", "REQUEST", "BACK END", "WHY"])];
+    for one in told.as_array().into_iter().flatten() {
+        let status = match (one["status"].as_u64(), one["aborted"] == true) {
+            (Some(0) | None, _) => "none".to_owned(),
+            (Some(status), true) => format!("{status} cut"),
+            (Some(status), false) => status.to_string(),
+        };
+        let request = format!("{} {}{}", text(&one["method"]), text(&one["host"]), text(&one["path"]));
+        rows.push(vec![
+            cell(text(&one["at"]), Tone::Dim),
+            cell(status, Tone::Bad),
+            cell(text(&one["client"]), Tone::Plain),
+            cell(request, Tone::Plain),
+            cell(text(&one["backend"]), Tone::Plain),
+            cell(text(&one["reason"]), Tone::Plain),
+        ]);
+    }
+    let mut out = String::new();
+    Paint { colours: colours() }.grid(&mut out, &rows);
+    print!("{out}");
+    Ok(())
 }
 
 fn table(document: &Value, colours: bool) -> String {

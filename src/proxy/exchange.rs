@@ -2,12 +2,13 @@
 
 use std::net::IpAddr;
 use std::sync::{Arc, LazyLock};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 
 use http::{Method, Version};
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 
+use crate::troubles::{self, Trouble};
 use crate::upstream::{HttpBackend, Upstream};
 use trivet_base::telemetry::access;
 use trivet_http::changes::Changes;
@@ -152,6 +153,23 @@ impl Exchange {
         self.admitted.as_ref().map_or(&self.request_id, |a| &a.request_id)
     }
 
+    fn trouble(&self, outcome: Outcome) -> Trouble {
+        let admitted = self.admitted.as_ref();
+        Trouble {
+            at: SystemTime::now(),
+            request_id: self.id().to_owned(),
+            client: admitted.map(|a| a.client).or(self.client),
+            method: self.method.as_ref().map(ToString::to_string),
+            host: admitted.map_or(&self.host, |a| &a.host).clone(),
+            path: admitted.map_or(self.path.as_str(), Admitted::path).to_owned(),
+            status: outcome.status,
+            aborted: outcome.aborted,
+            route: self.route.as_ref().map(|route| route.name.clone()),
+            backend: self.backend.as_ref().map(|b| b.name().to_owned()),
+            reason: self.reason.clone(),
+        }
+    }
+
     /// Writes the access log line and counts, and tells the time of it. A second call writes nothing.
     pub fn finish(&mut self, outcome: Outcome) -> Instant {
         let now = Instant::now();
@@ -171,6 +189,9 @@ impl Exchange {
         answers[class(outcome.status)].increment(1);
         if let Some(route) = &self.route {
             route.answers[class(outcome.status)].increment(1);
+        }
+        if self.reason.is_some() || outcome.status >= 500 || outcome.aborted {
+            troubles::keep(|| self.trouble(outcome));
         }
         meters.seconds.record(took.as_secs_f64());
         if let Some(first) = self.first_byte {

@@ -49,6 +49,7 @@ mod serve;
 pub mod server;
 mod timer;
 mod transfer_timeout;
+pub mod troubles;
 mod tunnel;
 pub mod upstream;
 

@@ -20,14 +20,17 @@
 //! Once another process has taken over, nothing more is accepted, and what is open has `drain_timeout`: connections end as after
 //! a stop, but no idle one is closed before its time, since a request may be on its way.
 
-use std::net::{SocketAddr, TcpListener};
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use metrics::{counter, gauge};
+use parking_lot::Mutex;
 use rustls::ServerConfig;
 use rustls::server::danger::ClientCertVerifier;
+use serde::{Serialize, Serializer};
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::Instant;
@@ -118,14 +121,60 @@ impl Endpoint {
     }
 }
 
-/// Numbers of open connections, for `/status`.
+/// The connections that are open.
 #[derive(Debug, Default)]
-pub struct Connections(AtomicUsize);
+pub struct Connections {
+    open: AtomicUsize,
+    /// Those that have arrived, by numbers of their own.
+    arrived: Mutex<HashMap<u64, Seen>>,
+    next: AtomicU64,
+}
+
+/// One of them.
+#[derive(Debug, Clone, Serialize)]
+pub struct Seen {
+    pub client: IpAddr,
+    /// `HTTP/2` or `HTTP/1`.
+    pub protocol: &'static str,
+    /// `TLSv1.3`; none in plain text.
+    pub tls: Option<&'static str>,
+    /// The name that was asked for in the handshake.
+    pub server_name: Option<String>,
+    /// Its age in seconds.
+    #[serde(serialize_with = "age", rename = "seconds")]
+    pub since: Instant,
+}
+
+fn age<S: Serializer>(since: &Instant, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_f64((since.elapsed().as_secs_f64() * 10.0).round() / 10.0)
+}
 
 impl Connections {
     /// Connections that are open now.
     pub fn open(&self) -> usize {
-        self.0.load(Ordering::Relaxed)
+        self.open.load(Ordering::Relaxed)
+    }
+
+    /// Those that have arrived, the oldest first.
+    pub fn list(&self) -> Vec<Seen> {
+        let mut all: Vec<Seen> = self.arrived.lock().values().cloned().collect();
+        all.sort_by_key(|seen| seen.since);
+        all
+    }
+
+    /// One has arrived, and is there until what is returned is dropped.
+    fn arrived(self: &Arc<Self>, seen: Seen) -> Arrival {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        self.arrived.lock().insert(number, seen);
+        Arrival(self.clone(), number)
+    }
+}
+
+struct Arrival(Arc<Connections>, u64);
+
+impl Drop for Arrival {
+    fn drop(&mut self) {
+        self.0.arrived.lock().remove(&self.1);
     }
 }
 
@@ -133,7 +182,7 @@ struct Counted(Arc<Connections>);
 
 impl Counted {
     fn new(connections: &Arc<Connections>) -> Self {
-        connections.0.fetch_add(1, Ordering::Relaxed);
+        connections.open.fetch_add(1, Ordering::Relaxed);
         gauge!("trivet_connections").increment(1.0);
         counter!("trivet_connections_total").increment(1);
         Self(connections.clone())
@@ -142,7 +191,7 @@ impl Counted {
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.0.0.fetch_sub(1, Ordering::Relaxed);
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
         gauge!("trivet_connections").decrement(1.0);
     }
 }
@@ -316,8 +365,16 @@ async fn connection<S: Service>(
     let arriving = Box::pin(acceptor.accept(admission, tcp, from, permit, limits.handshake_timeout));
     let Some(arrived) = arriving.await else { return };
     let Arrived { stream, peer, endpoints, permit } = arrived;
+    let is_http2 = stream.alpn() == Some(b"h2");
+    let _arrival = server.serving.connections.arrived(Seen {
+        client: peer.address,
+        protocol: if is_http2 { "HTTP/2" } else { "HTTP/1" },
+        tls: peer.handshake.as_ref().map(|h| h.version),
+        server_name: peer.handshake.as_ref().and_then(|h| h.server_name.clone()),
+        since: Instant::now(),
+    });
     let (engine, closing, going_away) = (engine.clone(), server.closing.clone(), server.going_away.clone());
-    if stream.alpn() == Some(b"h2") {
+    if is_http2 {
         Box::pin(engine.serve_http2(stream, peer, endpoints, going_away, Vec::new())).await;
     } else if peer.tls {
         engine.serve(stream, peer, endpoints, closing).await;

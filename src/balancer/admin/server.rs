@@ -28,7 +28,7 @@ use trivet_base::process::unix_socket::Unnamed;
 use trivet_base::process::{Beat, Shutdown};
 use trivet_tls::stream::Stream;
 
-use super::{Admin, CommandError};
+use super::{Admin, CommandError, troubles};
 
 /// A few operators; and each peer keeps one.
 const MAX_CONNECTIONS: usize = 64;
@@ -141,6 +141,8 @@ impl Admin {
         };
         match (asker, head.method, head.uri.path()) {
             (Asker::Operator, Method::GET, "/list") => answer(StatusCode::OK, &self.list()),
+            (Asker::Operator, Method::GET, "/connections") => answer(StatusCode::OK, &self.connections()),
+            (Asker::Operator, Method::GET, "/errors") => answer(StatusCode::OK, &troubles::last()),
             (Asker::Operator, Method::GET, "/summaries") => {
                 let mut all = vec![self.summary(stopping)];
                 all.extend(self.peers.summaries().await);
