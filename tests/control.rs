@@ -303,6 +303,39 @@ async fn who_is_connected_and_what_came_to_nothing_is_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_going_on_is_shown_of_all_balancers_together() {
+    let cluster = Cluster::start().await;
+    let (first, second) = (cluster.balancer(1), cluster.balancer(2));
+    let (code, said) = {
+        let asking = async {
+            for balancer in [&first, &second].into_iter().cycle() {
+                get(balancer, "/", "").await;
+            }
+        };
+        let socket = cluster.socket(1);
+        let looking = tokio::task::spawn_blocking(move || {
+            trivet_at(&socket, &["top", "--once", "--json", "--interval", "1s"])
+        });
+        tokio::select! { () = asking => unreachable!(), looked = looking => looked.unwrap() }
+    };
+    assert_eq!(code, 0, "{said}");
+    let view: Value = serde_json::from_str(&said).unwrap();
+    assert_eq!(view["sites"][0]["name"], "main");
+    assert!(view["sites"][0]["requests"].as_f64().unwrap() > 1.0, "{view}");
+    let backends: Vec<_> =
+        view["backends"].as_array().unwrap().iter().map(|b| b["name"].as_str().unwrap()).collect();
+    assert!(backends.contains(&"node1") && backends.contains(&"node2"), "{view}");
+    assert!(view["seconds"]["p50"].as_f64().unwrap() > 0.0, "{view}");
+    assert_eq!(view["silent"], serde_json::json!([]));
+    drop(second);
+    let shown = cluster.done(1, &["top", "--once", "--interval", "100ms"]);
+    assert!(
+        shown.contains("balancer of node2 says nothing") && shown.contains("SITE  REQUESTS/S"),
+        "{shown}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_order_that_cannot_be_written_is_refused() {
     let cluster = Cluster::start().await;
     let balancer = cluster.balancer(1);

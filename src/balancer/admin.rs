@@ -51,6 +51,8 @@ pub struct Subjects {
     pub explain: Option<Explain>,
     /// Those of clients, where this process is a balancer.
     pub connections: Option<Arc<Connections>>,
+    /// All metrics, in Prometheus' text.
+    pub metrics: Option<Box<dyn Fn() -> String + Send + Sync>>,
 }
 
 /// An error is a question that cannot be asked, in words.
@@ -111,6 +113,17 @@ pub enum CommandError {
     Store { file: PathBuf, error: io::Error },
 }
 
+/// What `trivet top` shows.
+const FIGURES: [&str; 8] = [
+    "trivet_site_requests_total{",
+    "trivet_route_requests_total{",
+    "trivet_http_requests_total{",
+    "trivet_http_request_seconds_bucket{",
+    "trivet_http_requests_in_flight ",
+    "trivet_connections ",
+    "trivet_backend_up{",
+    "trivet_backend_in_flight{",
+];
 /// Connections that are listed.
 const MOST_LISTED: usize = 5000;
 /// As HAProxy's.
@@ -437,6 +450,18 @@ impl Admin {
         json!({"open": all.len(), "connections": all.iter().take(MOST_LISTED).collect::<Vec<_>>()})
     }
 
+    /// For people.
+    fn name(&self) -> String {
+        format!("{} of {}", if self.subjects.sites.is_empty() { "gateway" } else { "balancer" }, self.node)
+    }
+
+    /// The metrics that tell what is going on, in Prometheus' text; nothing of what has counted nothing yet.
+    fn figures(&self) -> String {
+        let all = self.subjects.metrics.as_ref().map(|metrics| metrics()).unwrap_or_default();
+        let wanted = |line: &&str| FIGURES.iter().any(|name| line.starts_with(name)) && !line.ends_with(" 0");
+        all.lines().filter(wanted).fold(String::new(), |text, line| text + line + "\n")
+    }
+
     /// What would become of a request.
     fn explain(&self, question: &Question) -> Result<Explained, String> {
         let explain = self.subjects.explain.as_ref().ok_or("this is no balancer of sites: ask one")?;
@@ -457,7 +482,7 @@ impl Admin {
         let addresses = &self.subjects.virtual_addresses;
         let is_drained = self.orders.lock().get(&Key::Node(self.node.clone())).is_some();
         Summary {
-            name: format!("{} of {}", if is_balancer { "balancer" } else { "gateway" }, self.node),
+            name: self.name(),
             node: self.node.clone(),
             is_balancer,
             error: None,

@@ -26,7 +26,7 @@ use trivet_pool::{NewBackend, Pool, PoolLimits, Scope, Spec};
 use trivet_proxy::answer;
 use trivet_proxy::check::Tell;
 use trivet_proxy::config::{Checked, Protocol};
-use trivet_proxy::exchange::Exchange;
+use trivet_proxy::exchange::{Exchange, RouteMeter};
 use trivet_proxy::upstream::{HttpPool, Upstream, UpstreamConfig};
 use trivet_proxy::{Answer, Content, Destination, Route, Service, Terms};
 use trivet_tls as tls;
@@ -76,6 +76,7 @@ impl Service for Balancer {
             // Nobody else is admitted.
             return Route::Error(StatusCode::MISDIRECTED_REQUEST, "no site has this name".into());
         };
+        exchange.site = Some(site.meter.clone());
         if is_alias {
             let location = format!("{}://{}{}", admitted.scheme, site.address(admitted), target(admitted));
             let moved = steps::moved_for_ever(request.method());
@@ -251,6 +252,7 @@ pub struct Site {
     changed: Changed,
     error_pages: ErrorPages,
     maintenance: Arc<Maintenance>,
+    meter: Arc<RouteMeter>,
 }
 
 impl Site {
@@ -317,8 +319,15 @@ impl Sites {
             rules.read_files()?;
             let name = site.names.first().cloned().unwrap_or_default();
             let error_pages = site.error_pages.map(ErrorPages::read).transpose()?.unwrap_or_default();
-            let made =
-                Arc::new(Site { name, served, rules, changed, error_pages, maintenance: Arc::default() });
+            let made = Arc::new(Site {
+                name,
+                served,
+                rules,
+                changed,
+                error_pages,
+                maintenance: Arc::default(),
+                meter: RouteMeter::of_site(site.name.to_owned()),
+            });
             sites.all.push((site.name.to_owned(), made.clone()));
             for (names, is_alias) in [(&site.names, false), (&site.aliases, true)] {
                 sites.by_name.extend(names.iter().map(|n| (n.clone(), (made.clone(), is_alias))));

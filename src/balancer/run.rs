@@ -17,7 +17,7 @@ use trivet_base::config::ConfigError;
 use trivet_base::process::server::{Server, ServiceHandle};
 use trivet_base::process::workers::Workers;
 use trivet_base::process::{Failure, descriptors};
-use trivet_base::telemetry::{self, MetricsServer};
+use trivet_base::telemetry::{self, MetricsServer, PrometheusHandle};
 use trivet_http::forwarded::TRIVET_BALANCER;
 use trivet_http::steps::{self, Policy, Position};
 use trivet_proxy::admission::{Admission, Rules};
@@ -41,8 +41,10 @@ pub fn run(config: Config, takes_over: bool) -> Result<(), Failure> {
     let http = config.https.as_ref().map(|https| Http::prepare(&config, https)).transpose()?;
     let gateway = config.database.as_ref().map(Gateway::prepare).transpose()?;
 
-    let admin =
-        config.control.as_ref().map(|c| admin(&config, c, http.as_ref(), gateway.as_deref(), takes_over));
+    let admin = config
+        .control
+        .as_ref()
+        .map(|c| admin(&config, c, (http.as_ref(), gateway.as_deref()), metrics.clone(), takes_over));
     let connections = http.as_ref().map(|h| h.connections.clone()).unwrap_or_default();
     let admin = admin.transpose()?;
 
@@ -84,11 +86,11 @@ pub fn run(config: Config, takes_over: bool) -> Result<(), Failure> {
 fn admin(
     config: &Config,
     control: &Control,
-    http: Option<&Http>,
-    gateway: Option<&Gateway>,
+    (http, gateway): (Option<&Http>, Option<&Gateway>),
+    metrics: PrometheusHandle,
     takes_over: bool,
 ) -> Result<Arc<Admin>, Failure> {
-    let mut subjects = Subjects::default();
+    let mut subjects = Subjects { metrics: Some(Box::new(move || metrics.render())), ..Subjects::default() };
     for pool in http.iter().flat_map(|http| &http.pools) {
         let is_of_nodes = pool.name() == "web";
         subjects.pools.push(Arc::new(Whole(pool.clone(), is_of_nodes)) as Arc<dyn Administered>);

@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand};
 
 use super::cluster::{self, Cluster};
 use super::control::{self, Socket};
-use super::{database, failover, route, secrets, status, switchover};
+use super::{database, failover, route, secrets, status, switchover, top};
 use trivet_balancer_api::{Command as Order, Target};
 use trivet_base::config;
 use trivet_base::process::{self, Failure};
@@ -46,6 +46,8 @@ enum Command {
     Maintenance(Maintenance),
     /// Move the virtual addresses to another node, for planned work. Exit status: 0 when they are there, 1 when they are not.
     Failover(Failover),
+    /// What is going on, live: sites, routes, back ends, their rates, latencies and errors, of all balancers together.
+    Top(Top),
     /// Who is connected to this node's balancer.
     Connections(Connections),
     /// The last requests that came to nothing at this node's balancer, the latest first.
@@ -165,6 +167,21 @@ struct Open {
 
 fn network(text: &str) -> Result<ipnet::IpNet, String> {
     config::network(text)
+}
+
+#[derive(Debug, Args)]
+struct Top {
+    /// Between two looks.
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = humantime::parse_duration)]
+    interval: Duration,
+    /// One look, and no more.
+    #[arg(long)]
+    once: bool,
+    #[command(flatten)]
+    control: Control,
+    /// A line of JSON for each look, as docs/trivet.md describes it.
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -336,6 +353,13 @@ pub fn main() -> ExitCode {
         Command::Maintenance(Maintenance::Off(args)) => {
             let what = format!("the site {} is open", args.site);
             command(args.control, &Order::MaintenanceOff { site: args.site }, &what, args.json)
+        }
+        Command::Top(args) => {
+            let socket = Socket(args.control.control);
+            process::finish(
+                "trivet",
+                process::block_on(top::run(&socket, args.interval, args.once, args.json)),
+            )
         }
         Command::Connections(args) => {
             let socket = Socket(args.control.control);

@@ -11,3 +11,4 @@ pub mod socket;
 pub mod status;
 pub mod switchover;
 mod table;
+pub mod top;

@@ -32,6 +32,8 @@ pub struct Exchange {
     /// The protocol version that the client spoke; none when the head could not be read.
     pub version: Option<Version>,
     pub client: Option<IpAddr>,
+    /// The site that it is for.
+    pub site: Option<Arc<RouteMeter>>,
     /// The rule that says what is done with it, where one does.
     pub route: Option<Arc<RouteMeter>>,
     /// What changes of the answer's fields, whoever answers.
@@ -111,6 +113,13 @@ impl RouteMeter {
         Arc::new(Self { name, answers })
     }
 
+    /// That of a whole site.
+    pub fn of_site(name: String) -> Arc<Self> {
+        let answers = CLASSES
+            .map(|class| counter!("trivet_site_requests_total", "class" => class, "site" => name.clone()));
+        Arc::new(Self { name, answers })
+    }
+
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -129,6 +138,7 @@ impl Exchange {
             admitted: None,
             version,
             client,
+            site: None,
             route: None,
             answer_fields: None,
             backend: None,
@@ -187,6 +197,9 @@ impl Exchange {
         }
         let answers = self.backend.as_ref().map_or(&meters.own, |b| b.transport().answers());
         answers[class(outcome.status)].increment(1);
+        if let Some(site) = &self.site {
+            site.answers[class(outcome.status)].increment(1);
+        }
         if let Some(route) = &self.route {
             route.answers[class(outcome.status)].increment(1);
         }

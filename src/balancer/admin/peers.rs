@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use metrics::gauge;
-use trivet_balancer_api::{Orders, Summary, Told};
+use trivet_balancer_api::{Figures, Orders, Summary, Told};
 use trivet_base::config::ConfigError;
 use trivet_http::client::{Client, Target};
 use trivet_tls as tls;
@@ -64,6 +64,23 @@ impl Peers {
 }
 
 impl Peers {
+    /// What the balancers among them count.
+    pub async fn figures(&self) -> Vec<Figures> {
+        let balancers = self.0.iter().filter(|(peer, _)| peer.program == Program::Balancer);
+        let asked = balancers.map(|(peer, client)| async move {
+            let answer = client.get("/figures", ANSWER).await;
+            let read = answer.map_err(|e| e.to_string()).and_then(|answer| {
+                serde_json::from_slice(&answer.body).map_err(|e| format!("its answer makes no sense: {e}"))
+            });
+            let (text, error) = match read {
+                Ok(text) => (text, None),
+                Err(error) => (String::new(), Some(error)),
+            };
+            Figures { name: peer.name(), text, error }
+        });
+        join_all(asked).await
+    }
+
     /// What each of them has.
     pub async fn summaries(&self) -> Vec<Summary> {
         let asked = self.0.iter().map(|(peer, client)| async move {

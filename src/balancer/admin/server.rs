@@ -22,7 +22,7 @@ use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use trivet_balancer_api::{Command, Orders, Question, Refused};
+use trivet_balancer_api::{Command, Figures, Orders, Question, Refused};
 use trivet_base::process::connections::{serve_each, serve_http1};
 use trivet_base::process::unix_socket::Unnamed;
 use trivet_base::process::{Beat, Shutdown};
@@ -143,6 +143,13 @@ impl Admin {
             (Asker::Operator, Method::GET, "/list") => answer(StatusCode::OK, &self.list()),
             (Asker::Operator, Method::GET, "/connections") => answer(StatusCode::OK, &self.connections()),
             (Asker::Operator, Method::GET, "/errors") => answer(StatusCode::OK, &troubles::last()),
+            (Asker::Operator, Method::GET, "/figures") => {
+                let own = Figures { name: self.name(), text: self.figures(), error: None };
+                let mut all = vec![own];
+                all.extend(self.peers.figures().await);
+                answer(StatusCode::OK, &all)
+            }
+            (Asker::Peer, Method::GET, "/figures") => answer(StatusCode::OK, &self.figures()),
             (Asker::Operator, Method::GET, "/summaries") => {
                 let mut all = vec![self.summary(stopping)];
                 all.extend(self.peers.summaries().await);

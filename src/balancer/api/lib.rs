@@ -141,6 +141,17 @@ pub struct Explained {
     pub passed_over: Vec<(String, String)>,
 }
 
+/// What a balancer counts: `GET /figures`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Figures {
+    /// For people.
+    pub name: String,
+    /// Some of its metrics, in Prometheus' text.
+    pub text: String,
+    /// Why it says nothing.
+    pub error: Option<String>,
+}
+
 /// Every answer with another status than 200.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refused {
