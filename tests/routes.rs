@@ -9,6 +9,7 @@ use support::authority::Authority;
 use support::balancer_config::{BalancerConfig, PATIENT_CHECKS, SITE};
 use support::client::{Answer, Wire};
 use support::program::{Program, call};
+use support::until;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
@@ -184,6 +185,67 @@ async fn a_route_may_try_once_and_no_more() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_slow_upload_takes_no_back_end_before_it_is_there() {
+    let routes = "[[routes]]\npath_prefix = \"/buffered\"\nbuffer_request = \"64KiB\"";
+    // One request at a time, all back ends together.
+    let scene = Scene::start("", "max_in_flight = 1\nqueue_timeout = \"200ms\"", routes).await;
+    let begin = |head: String| {
+        let address = scene.balancer.address("http.listen");
+        async move {
+            let mut wire = Wire::plain(address).await;
+            wire.send(&head).await;
+            wire
+        }
+    };
+    let post =
+        |path: &str, framing: &str| format!("POST {path} HTTP/1.1\r\nHost: {SITE}\r\n{framing}\r\n\r\n");
+    let mut known = begin(post("/buffered/a", "Content-Length: 10") + "12345").await;
+    let mut chunked = begin(post("/buffered/b", "Transfer-Encoding: chunked") + "5\r\n12345\r\n").await;
+    let mut asked = begin(post("/buffered/c", "Content-Length: 5\r\nExpect: 100-continue")).await;
+    assert_eq!(asked.until("\r\n\r\n").await, "HTTP/1.1 100 Continue\r\n\r\n");
+    for _ in 0..5 {
+        assert_eq!(scene.get("/page").await, 200);
+    }
+    known.send("67890").await;
+    assert_eq!(known.answer().await.unwrap().status, 200);
+    chunked.send("3\r\n678\r\n0\r\n\r\n").await;
+    assert_eq!(chunked.answer().await.unwrap().status, 200);
+    asked.send("12345").await;
+    assert_eq!(asked.answer().await.unwrap().status, 200);
+    let seen = scene.apps.iter().flat_map(App::seen).collect::<String>();
+    assert!(seen.contains("1234567890") && seen.contains("/buffered/c"), "{seen}");
+    // As over HTTP/2, with its length and without.
+    let wire = Wire::plain(scene.balancer.address("http.listen")).await;
+    let (mut client, connection) = h2::client::handshake(wire.into_stream()).await.unwrap();
+    tokio::spawn(connection);
+    for length in [Some("10"), None] {
+        let mut request = http::Request::post(format!("http://{SITE}/buffered/h2"));
+        if let Some(length) = length {
+            request = request.header("content-length", length);
+        }
+        let (answer, mut body) = client.send_request(request.body(()).unwrap(), false).unwrap();
+        body.send_data("12345".into(), false).unwrap();
+        for _ in 0..3 {
+            assert_eq!(scene.get("/page").await, 200);
+        }
+        body.send_data("67890".into(), true).unwrap();
+        assert_eq!(answer.await.unwrap().status(), 200);
+    }
+    // What is larger goes through as it comes, whole.
+    assert_eq!(scene.post("/buffered", 200_000).await, 200);
+    assert_eq!(scene.post_chunked("/buffered", 200_000).await, 200);
+    // Elsewhere it is as ever: whoever is slow has the back end.
+    let slow = begin(post("/elsewhere", "Content-Length: 10") + "12345").await;
+    until("it has the only place", || async { scene.get("/page").await == 503 }).await;
+    drop(slow);
+    // Framing that is none is refused, and whoever leaves is no trouble.
+    let mut bad = begin(post("/buffered", "Transfer-Encoding: chunked") + "zz\r\n").await;
+    assert_eq!(bad.answer().await.unwrap().status, 400);
+    drop(begin(post("/buffered", "Content-Length: 10") + "12345").await);
+    until("it is served again", || async { scene.get("/page").await == 200 }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_says_nothing_is_refused_with_its_key() {
     let authority = Authority::new();
     let apps = [App::start("a").await, App::start("b").await];
@@ -192,6 +254,10 @@ async fn what_says_nothing_is_refused_with_its_key() {
         ("redirect = { to = \"/b\" }\nmax_body_size = \"1KiB\"", "routes[0]: says more than one thing"),
         ("path = \"/a\"\nresponse_timeout = \"0s\"", "routes[0].response_timeout: must be longer than zero"),
         ("path = \"/a\"\nstream_timeout = \"soon\"", "routes[0].stream_timeout"),
+        (
+            "path = \"/a\"\nbuffer_request = \"2MiB\"",
+            "routes[0].buffer_request: is 2.0 MiB; it is from 1 B to 1 MiB",
+        ),
     ] {
         let config = write(&authority, &apps, "", "", &format!("[[routes]]\n{route}"));
         let (code, said) = call(&["--config", config.to_str().unwrap(), "--check"]);

@@ -216,12 +216,14 @@ pub struct Served {
 
 impl Serves for Served {
     fn on(self, own: Terms, retries: Option<usize>) -> Self {
-        let Terms { request_timeout, response_timeout, stream_timeout, max_body_size } = self.terms;
+        let Terms { request_timeout, response_timeout, stream_timeout, max_body_size, buffer_request } =
+            self.terms;
         let terms = Terms {
             request_timeout: own.request_timeout.or(request_timeout),
             response_timeout: own.response_timeout.or(response_timeout),
             stream_timeout: own.stream_timeout.or(stream_timeout),
             max_body_size: own.max_body_size.or(max_body_size),
+            buffer_request: own.buffer_request.or(buffer_request),
         };
         Self { terms, retries: retries.unwrap_or(self.retries), ..self }
     }

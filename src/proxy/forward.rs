@@ -32,6 +32,7 @@ use trivet_http::steps;
 use trivet_pool::{Tried, Unavailable};
 
 mod attempt;
+mod buffered;
 mod relay;
 mod upload;
 
@@ -128,6 +129,11 @@ impl<S: Service, C: Downstream<S>> Forwarding<'_, S, C> {
         let length = self.exchange.admitted.as_ref().and_then(|admitted| admitted.content_length);
         if length.is_some_and(|n| n > self.max_body_size()) {
             return self.no_answer(Failure::Refused(Refusal::BodyTooLarge)).await;
+        }
+        if let Some(most) = self.destination.terms.buffer_request.filter(|_| self.has_body)
+            && let Err(failure) = Box::pin(self.buffer(most)).await
+        {
+            return self.no_answer(failure).await;
         }
         let mut last = String::new();
         // The back end that is asked once more, on a new connection.

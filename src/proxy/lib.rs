@@ -91,6 +91,8 @@ pub struct Terms {
     pub stream_timeout: Option<Duration>,
     /// Octets of its body; no more than were let in.
     pub max_body_size: Option<u64>,
+    /// Octets of its body that are there before a back end is taken.
+    pub buffer_request: Option<u64>,
 }
 
 /// Where a request is sent.

@@ -127,6 +127,9 @@ pub struct Route {
     /// They are answered with this.
     #[serde(default)]
     pub answer: Option<FixedAnswer>,
+    /// See [`Terms::buffer_request`].
+    #[serde(default)]
+    pub buffer_request: Option<ByteSize>,
     /// Whether they may become something else than HTTP (WebSocket).
     #[serde(default = "defaults::upgrade")]
     pub upgrade: bool,
@@ -165,6 +168,8 @@ pub struct FixedAnswer {
     pub file: Option<PathBuf>,
 }
 
+/// Octets of a request that wait in memory.
+const MOST_BUFFERED: u64 = 1 << 20;
 /// What one regular expression may take, compiled.
 const PATTERN_SIZE: usize = 1 << 20;
 
@@ -351,6 +356,7 @@ impl Route {
             response_timeout: self.response_timeout,
             stream_timeout: self.stream_timeout,
             max_body_size: self.max_body_size.map(|size| size.as_u64()),
+            buffer_request: self.buffer_request.map(|size| size.as_u64()),
         }
     }
 
@@ -435,6 +441,14 @@ impl Route {
             if let Some(time) = time {
                 config::positive(&format!("{key}.{name}"), time)?;
             }
+        }
+        if let Some(size) = self.buffer_request.filter(|size| !(1..=MOST_BUFFERED).contains(&size.as_u64())) {
+            return Invalid::err(
+                format!("{key}.buffer_request"),
+                format_args!(
+                    "is {size}; it is from 1 B to 1 MiB, which each such request may take of the memory"
+                ),
+            );
         }
         let to = to.on(self.terms(), self.retries);
         let rewrite = match &self.rewrite {
