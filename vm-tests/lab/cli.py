@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lab import bring_up, build, chaos, host, report, rootfs, scenarios
 from lab.bench import command as bench
-from lab.bench import database
+from lab.bench import database, scale
 from lab.differential import command as differential
 from lab.errors import LabError
 from lab.log import Log
@@ -51,6 +51,7 @@ def parser() -> argparse.ArgumentParser:
         c.add_argument("argv", nargs="*", metavar="-- CMD")
     bench.add_options(command("bench", "Trivet's balancer measured against HAProxy and nginx (docs/benchmarks.md)"))
     database.add_options(command("bench-db", "the database through the gateway against a direct connection; reads with 1, 2, 3 members"))
+    scale.add_options(command("bench-scale", "what a large configuration costs a request (docs/benchmarks.md)"))
     differential.add_options(command("differential", "the same bytes through Trivet, HAProxy and nginx: every difference is explained, or it fails"))
     unread_bodies.add_options(command("unread-bodies", "bodies that a server leaves unread, through three proxies: no client meets another's"))
     chaos.add_options(command("chaos", "random faults under concurrent users, and a judge (docs/chaos.md)"))
@@ -235,5 +236,5 @@ def install(_: argparse.Namespace) -> int:
 
 
 COMMANDS = {"up": up, "down": down, "status": status, "test": test, "run": run, "client": client, "install": install,
-            "chaos": with_faults, "bench-failover": with_faults, "bench": bench.main, "bench-db": bench_database, "differential": differential.main,
-            "unread-bodies": unread_bodies.main}
+            "chaos": with_faults, "bench-failover": with_faults, "bench": bench.main, "bench-db": bench_database, "bench-scale": scale.main,
+            "differential": differential.main, "unread-bodies": unread_bodies.main}

@@ -7,7 +7,7 @@ from lab.bench.cases import SIZES
 from lab.servers import Certificates
 
 
-def config(folder: Path, ports: dict[str, int], certificates: Certificates) -> str:
+def config(folder: Path, ports: dict[str, int], certificates: Certificates, address: str = "127.0.0.1") -> str:
     c = certificates
     return f"""
 daemon off;
@@ -28,7 +28,7 @@ http {{
     ssl_certificate {c.node}; ssl_certificate_key {c.node_key}; ssl_client_certificate {c.ca};
     root {folder}/files;
     server {{
-        listen 127.0.0.1:{ports["plain"]} backlog=4096;
+        listen {address}:{ports["plain"]} backlog=4096;
         listen 127.0.0.1:{ports["tls"]} ssl backlog=4096;
         ssl_verify_client optional;
         location = /healthz {{ return 200; }}
@@ -42,11 +42,12 @@ http {{
 """
 
 
-def start(processes: arena.Processes, folder: Path, ports: dict[str, int], certificates: Certificates, root: Path, cores: list[int]) -> None:
+def start(processes: arena.Processes, folder: Path, ports: dict[str, int], certificates: Certificates, root: Path, cores: list[int],
+          address: str = "127.0.0.1") -> None:
     (folder / "files").mkdir(parents=True)
     for name, size in SIZES.items():
         # Text of no particular kind: nothing here compresses.
         (folder / "files" / name).write_bytes((b"0123456789abcdef" * (size // 16 + 1))[:size])
-    (folder / "nginx.conf").write_text(config(folder, ports, certificates))
+    (folder / "nginx.conf").write_text(config(folder, ports, certificates, address))
     processes.start("backend", [*arena.debian(root, "nginx"), "-p", str(folder), "-e", f"{folder}/error.log", "-c", f"{folder}/nginx.conf"], cores)
     processes.wait_for_port("backend", ports["plain"])
