@@ -116,6 +116,26 @@ async fn the_same_hash_meets_the_same_back_end_and_follows_it_nowhere_but_when_i
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_back_end_that_comes_back_gets_a_tenth_of_its_share_at_first() {
+    let scene = Scene::start([""; 3], "slow_start = \"1000h\"").await;
+    assert_eq!(
+        scene.shares(9).await,
+        shares([("a", 3), ("b", 3), ("c", 3)]),
+        "not at the start of the process"
+    );
+    scene.apps[1].is_well(false);
+    until("b is out", || async { !scene.shares(3).await.contains_key("b") }).await;
+    scene.apps[1].is_well(true);
+    until("b is back", || async { scene.shares(21).await.contains_key("b") }).await;
+    assert_eq!(scene.shares(210).await, shares([("a", 100), ("b", 10), ("c", 100)]));
+    let mut wire = Wire::plain(scene.balancer.address("metrics.listen")).await;
+    wire.send("GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await;
+    let metrics = wire.answer().await.unwrap().body;
+    let counted = metrics.lines().find(|l| l.starts_with("trivet_backend_slow_starts_total{")).unwrap();
+    assert!(counted.contains("backend=\"b\"") && counted.ends_with(" 1"), "{counted}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn each_algorithm_serves_from_all() {
     for web in [
         "balance = \"least-requests\"",
@@ -144,6 +164,11 @@ async fn what_goes_together_with_nothing_is_refused_with_its_key() {
         ([""; 3], "balance = \"hash\"\nhash = { field = \"a b\" }", "web.hash.field: \"a b\" is no name"),
         ([""; 3], "hash_balance_factor = 100", "web.hash_balance_factor: must be above 100"),
         ([""; 3], "ewma_decay = \"0s\"", "web.ewma_decay: must be longer than zero"),
+        (
+            [""; 3],
+            "balance = \"hash\"\nhash = \"path\"\nslow_start = \"30s\"",
+            "web.slow_start: does not go with",
+        ),
         ([", max_in_flight = 0", "", ""], "", "web.backends[0].max_in_flight: must be at least 1"),
         ([", weight = 0", ", backup = true", ", weight = 0"], "", "web.backends: has none of weight"),
         ([", wieght = 1", "", ""], "", "unknown field `wieght`"),

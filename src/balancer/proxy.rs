@@ -411,6 +411,7 @@ pub fn pool(name: &str, web: &Web, tell: Option<&Tell>) -> Result<Arc<HttpPool>,
                 weight: b.weight,
                 tier: u8::from(b.backup),
                 max_in_flight: b.max_in_flight.unwrap_or(web.max_in_flight_per_backend),
+                slow_start: web.slow_start,
                 ..Spec::new(&b.name, b.address)
             },
             check,

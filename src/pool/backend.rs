@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use metrics::{Gauge, counter, gauge};
 use parking_lot::Mutex;
@@ -54,12 +54,22 @@ pub struct Spec {
     /// When none is known to be up, it is asked whatever its checks say, unless it is drained: its own error page says more
     /// than ours.
     pub fallback: bool,
+    /// Once its checks have brought it back, its share grows from a tenth to the whole over this time; zero has it whole at once.
+    pub slow_start: Duration,
 }
 
 impl Spec {
     /// Of the first tier, with a weight of 1 and nothing else.
     pub fn new(name: impl Into<String>, address: SocketAddr) -> Self {
-        Self { name: name.into(), address, tier: 0, weight: 1, max_in_flight: usize::MAX, fallback: false }
+        Self {
+            name: name.into(),
+            address,
+            tier: 0,
+            weight: 1,
+            max_in_flight: usize::MAX,
+            fallback: false,
+            slow_start: Duration::ZERO,
+        }
     }
 }
 
@@ -432,6 +442,12 @@ impl<T> Backend<T> {
         why.clone_into(&mut state.reason);
         counter!("trivet_backend_transitions_total", "pool" => self.pool.to_string(), "backend" => self.spec.name.clone(), "to" => to.to_string())
             .increment(1);
+        // What is up at the first check of all was so before.
+        if to == Health::Up && from == Health::Down && !self.spec.slow_start.is_zero() {
+            self.load.start_slowly(self.spec.slow_start);
+            counter!("trivet_backend_slow_starts_total", "pool" => self.pool.to_string(), "backend" => self.spec.name.clone())
+                .increment(1);
+        }
         if to == Health::Up {
             tracing::info!(pool = %self.pool, backend = %self.spec.name, address = %self.spec.address, %from, reason = why, "back end is up");
         } else {
@@ -475,6 +491,7 @@ impl<T> Backend<T> {
             "address": self.spec.address.to_string(),
             "tier": self.spec.tier,
             "weight": self.load.weight(),
+            "effective_weight": self.load.share() as f64 / 1000.0,
             "in_flight": self.load.in_flight(),
             "usable": self.is_usable(),
             "health": state.health.to_string(),

@@ -499,3 +499,27 @@ async fn one_that_is_busy_is_no_refuge() {
     let _busy = pool.hold(&pool.backend("b").unwrap()).unwrap();
     assert!(!pool.has_usable(Scope::ANY, &tried) && pool.has_other(Scope::ANY, &tried));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_start_follows_a_time_that_it_was_down_and_not_the_start_of_the_process() {
+    let slow = |name: &str| NewBackend {
+        spec: Spec { slow_start: Duration::from_secs(30), ..member(name, 0, good()).spec },
+        ..member(name, 0, good())
+    };
+    let pool = Pool::new("web", vec![slow("a"), slow("b")], LIMITS);
+    pool.first_round(TIMING).await;
+    let share = |pool: &Pool<()>| pool.status()[0]["effective_weight"].as_f64().unwrap();
+    assert_eq!(share(&pool), 1.0);
+    let served = |pool: &Arc<Pool<()>>| picked(pool, 110).iter().filter(|name| *name == "a").count();
+    record(&pool, refused());
+    record(&pool, good());
+    record(&pool, good());
+    assert_eq!((share(&pool), served(&pool)), (0.1, 10));
+    tokio::time::advance(Duration::from_secs(15)).await;
+    assert_eq!(share(&pool), 0.55);
+    // An ejection is a matter of moments.
+    pool.backends()[0].eject("refused");
+    tokio::time::advance(Duration::from_secs(15)).await;
+    record(&pool, good());
+    assert_eq!((share(&pool), served(&pool)), (1.0, 55));
+}

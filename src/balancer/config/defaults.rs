@@ -46,6 +46,10 @@ pub fn weight() -> u32 {
 pub fn hash_balance_factor() -> u32 {
     0
 }
+/// None, as HAProxy's and nginx's: most back ends are as quick at once as they ever are.
+pub fn slow_start() -> Duration {
+    Duration::ZERO
+}
 /// As Linkerd's.
 pub fn ewma_decay() -> Duration {
     Duration::from_secs(10)

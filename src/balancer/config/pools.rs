@@ -162,6 +162,9 @@ pub struct Web {
     /// How long a slow answer is remembered, with `balance = "peak-ewma"`.
     #[serde(default = "defaults::ewma_decay", with = "humantime_serde")]
     pub ewma_decay: Duration,
+    /// How long the share of a back end that has come back grows to the whole; zero has it whole at once.
+    #[serde(default = "defaults::slow_start", with = "humantime_serde")]
+    pub slow_start: Duration,
     /// Mutual TLS to them; without it requests and checks go in plain text, for back ends on a network that needs none.
     #[serde(default)]
     pub tls: Option<TlsFiles>,
@@ -239,6 +242,12 @@ impl Web {
                 return Invalid::err(key("hash"), "says nothing where balance is not \"hash\"");
             }
             (_, None) => {}
+        }
+        if self.balance == Algorithm::Hash && !self.slow_start.is_zero() {
+            return Invalid::err(
+                key("slow_start"),
+                "does not go with balance = \"hash\": requests would move twice, away from the others and on",
+            );
         }
         if (1..=100).contains(&self.hash_balance_factor) {
             return Invalid::err(
