@@ -135,6 +135,8 @@ pub struct Backend<T> {
     state: Mutex<State>,
     /// [`Standing`], or 0 for a back end that is not used.
     standing: AtomicU8,
+    /// Whether those whose session is on it may stay.
+    well: AtomicBool,
     serving: watch::Sender<bool>,
     changed: watch::Sender<u64>,
     silent: AtomicBool,
@@ -176,6 +178,7 @@ impl<T> Backend<T> {
             transport,
             state,
             standing: AtomicU8::new(0),
+            well: AtomicBool::new(false),
             serving: watch::Sender::new(false),
             changed,
             silent: AtomicBool::new(false),
@@ -188,6 +191,11 @@ impl<T> Backend<T> {
 
     pub fn name(&self) -> &str {
         &self.spec.name
+    }
+
+    /// A number that its name has on every node.
+    pub fn id(&self) -> u64 {
+        self.load.seed()
     }
 
     /// Where it listens.
@@ -240,11 +248,18 @@ impl<T> Backend<T> {
         [Usable, Ejected, Fallback, Silent].into_iter().find(|s| *s as u8 == now)
     }
 
+    /// Whether its checks are good and requests come to something, drained or not.
+    pub(super) fn is_well(&self) -> bool {
+        self.well.load(Ordering::Acquire)
+    }
+
     fn set_standing(&self, state: &State) {
+        let passed_over = state.ejected.is_some() || self.is_outlier();
+        let well = state.health == Health::Up && !passed_over && !state.retired && !state.disabled;
+        self.well.store(well, Ordering::Release);
         let standing = if state.is_taken_out() || self.load.weight() == 0 {
             None
         } else if state.health == Health::Up {
-            let passed_over = state.ejected.is_some() || self.is_outlier();
             Some(if passed_over { Standing::Ejected } else { Standing::Usable })
         } else if self.spec.fallback {
             Some(Standing::Fallback)
@@ -459,13 +474,13 @@ impl<T> Backend<T> {
         let serving = state.health == Health::Up && !state.is_taken_out();
         let silent = state.health == Health::Down && !state.refused && !state.heard;
         self.silent.store(silent, Ordering::Relaxed);
-        let before = self.standing();
+        let before = (self.standing(), self.is_well());
         self.set_standing(state);
         let set = |to: &watch::Sender<bool>, new: bool| {
             to.send_if_modified(|old| std::mem::replace(old, new) != new)
         };
         // Both are set before anyone is told, so that who is told sees both.
-        let changed = set(&self.serving, serving) | (self.standing() != before);
+        let changed = set(&self.serving, serving) | ((self.standing(), self.is_well()) != before);
         if !state.retired {
             // Also when nothing changed: the recorder may be younger than this back end.
             self.export(if self.is_usable() { 1.0 } else { 0.0 });

@@ -19,7 +19,7 @@ pub struct Load {
     turn: AtomicU64,
     /// For [`PeakEwma`].
     latency: Latency,
-    /// For [`struct@Hash`]: its name's number.
+    /// Its name's number.
     seed: u64,
     slow_start: SlowStart,
 }
@@ -43,6 +43,11 @@ impl Load {
     pub fn named(mut self, name: &str) -> Self {
         self.seed = hash_of(name.as_bytes());
         self
+    }
+
+    /// Its name's number; 0 without a name.
+    pub(super) fn seed(&self) -> u64 {
+        self.seed
     }
 
     /// How much it wants a hash: of several the one that wants it most has it, the more often the greater its weight.

@@ -290,6 +290,7 @@ impl<S: Service, C: Downstream<S>> Forwarding<'_, S, C> {
         response: Response,
         answered: Instant,
     ) -> Result<After, Failure> {
+        self.exchange.set_cookie = self.destination.session.as_ref().and_then(|s| s.served_by(backend));
         if response.status == 101 {
             return Ok(tunnel(self.client, self.request, self.exchange, checkout, response).await);
         }

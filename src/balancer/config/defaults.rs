@@ -50,6 +50,14 @@ pub fn hash_balance_factor() -> u32 {
 pub fn slow_start() -> Duration {
     Duration::ZERO
 }
+/// What is in plain text is read on its way.
+pub fn sticky_secure() -> bool {
+    true
+}
+/// No script needs it.
+pub fn sticky_http_only() -> bool {
+    true
+}
 /// As Linkerd's.
 pub fn ewma_decay() -> Duration {
     Duration::from_secs(10)

@@ -1,17 +1,22 @@
 //! What requests are sent to: `[web]`, the pool of that name, and `[pools.NAME]`.
 
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderName;
 use serde::Deserialize;
 
 use super::defaults;
-use trivet_base::config::{self, Invalid, TlsFiles};
-use trivet_http::proxy_protocol;
+use trivet_base::config::{self, ConfigError, Invalid, TlsFiles};
+use trivet_http::{proxy_protocol, strict};
 use trivet_pool::balance::{Hash, LeastRequests, PeakEwma, Random};
 use trivet_pool::{Balance, OutlierLimits, RoundRobin};
 use trivet_proxy::config::{BackendConfig, HealthConfig, Protocol, validate_backends};
+use trivet_proxy::sticky::{self, Sticky};
+use trivet_tls::seal::Seal;
+
 /// One back end.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -102,6 +107,112 @@ impl Web {
     }
 }
 
+/// `[POOL.sticky]`
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StickyConfig {
+    /// The name of the cookie.
+    pub cookie: String,
+    /// A file with a secret that all balancers have, in the form of the tickets'; `https.tls.ticket_secret` when absent.
+    #[serde(default)]
+    pub secret: Option<PathBuf>,
+    /// How long the cookie leads to its back end; until the browser ends when absent.
+    #[serde(default, with = "humantime_serde")]
+    pub max_age: Option<Duration>,
+    /// For HTTPS alone.
+    #[serde(default = "defaults::sticky_secure")]
+    pub secure: bool,
+    /// Not for scripts.
+    #[serde(default = "defaults::sticky_http_only")]
+    pub http_only: bool,
+    /// What other sites' pages may send it with.
+    #[serde(default)]
+    pub same_site: SameSite,
+}
+
+/// `SameSite` (RFC 6265bis section 5.6.7).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SameSite {
+    /// `"strict"`: nothing.
+    Strict,
+    /// `"lax"`: links.
+    #[default]
+    Lax,
+    /// `"none"`: everything, for a site that stands in others' pages.
+    None,
+}
+
+/// Browsers keep no cookie longer (RFC 6265bis section 5.5).
+const LONGEST_MAX_AGE: Duration = Duration::from_secs(400 * 24 * 3600);
+
+impl StickyConfig {
+    /// Refuses what browsers would, by its keys. `key` is where it stands.
+    fn validate(&self, key: &str) -> Result<(), Invalid> {
+        if self.cookie.is_empty() || !self.cookie.bytes().all(strict::is_token) {
+            return Invalid::err(
+                format!("{key}.cookie"),
+                format_args!(
+                    "\"{}\" is no name of a cookie: letters, digits and - _ . among others",
+                    self.cookie
+                ),
+            );
+        }
+        let prefix = ["__Secure-", "__Host-"].into_iter().find(|p| self.cookie.starts_with(p));
+        if let Some(prefix) = prefix.filter(|_| !self.secure) {
+            return Invalid::err(
+                format!("{key}.secure"),
+                format_args!(
+                    "must be true for a cookie whose name begins with {prefix}: browsers drop it otherwise"
+                ),
+            );
+        }
+        if self.same_site == SameSite::None && !self.secure {
+            return Invalid::err(
+                format!("{key}.secure"),
+                "must be true with same_site = \"none\": browsers drop the cookie otherwise",
+            );
+        }
+        if let Some(age) = self.max_age
+            && !(Duration::from_secs(1)..=LONGEST_MAX_AGE).contains(&age)
+        {
+            return Invalid::err(
+                format!("{key}.max_age"),
+                "must be from \"1s\" to \"400d\", the longest that browsers keep a cookie",
+            );
+        }
+        self.secret.as_ref().map_or(Ok(()), |path| config::absolute(&format!("{key}.secret"), path))
+    }
+
+    /// The file that keys are derived from; `tickets` is the one of TLS.
+    pub fn secret<'a>(&'a self, tickets: Option<&'a Path>) -> Option<&'a Path> {
+        self.secret.as_deref().or(tickets)
+    }
+
+    /// What follows the cookie's value, but for its age.
+    fn attributes(&self) -> String {
+        let same_site = match self.same_site {
+            SameSite::Strict => "Strict",
+            SameSite::Lax => "Lax",
+            SameSite::None => "None",
+        };
+        let mut all = String::from("; Path=/");
+        for (is_set, attribute) in [(self.secure, "; Secure"), (self.http_only, "; HttpOnly")] {
+            if is_set {
+                all.push_str(attribute);
+            }
+        }
+        all + "; SameSite=" + same_site
+    }
+
+    /// The cookie of `pool`. Reads the file.
+    pub fn read(&self, pool: &str, tickets: Option<&Path>) -> Result<Arc<Sticky>, ConfigError> {
+        let missing = || ConfigError::at("", format!("{pool}.sticky.secret"), "is missing");
+        let seal = Seal::load(self.secret(tickets).ok_or_else(missing)?, sticky::PURPOSE)?;
+        Ok(Sticky::new(pool, &self.cookie, &self.attributes(), self.max_age.map(|age| age.as_secs()), seal))
+    }
+}
+
 /// `outliers = { … }`
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -174,6 +285,9 @@ pub struct Web {
     /// When one of them is passed over for what becomes of its requests.
     #[serde(default)]
     pub outliers: Outliers,
+    /// The cookie by which a session stays on its back end; without it there is none.
+    #[serde(default)]
+    pub sticky: Option<StickyConfig>,
     /// TCP connect and TLS handshake, each.
     #[serde(default = "defaults::connect_timeout", with = "humantime_serde")]
     pub connect_timeout: Duration,
@@ -261,6 +375,7 @@ impl Web {
         }
         self.health.validate(&key("health"), self.tls.is_some())?;
         self.outliers.limits().validate(&key("outliers"))?;
+        self.sticky.as_ref().map_or(Ok(()), |sticky| sticky.validate(&key("sticky")))?;
         config::positive(&key("connect_timeout"), self.connect_timeout)?;
         config::positive(&key("response_timeout"), self.response_timeout)?;
         for (name, n) in [
