@@ -209,6 +209,12 @@ async fn what_goes_together_with_nothing_is_refused_with_its_key() {
             "balance = \"hash\"\nhash = \"path\"\nslow_start = \"30s\"",
             "web.slow_start: does not go with",
         ),
+        ([""; 3], "retry_budget = { ratio = -1 }", "web.retry_budget.ratio: must be from 0 to 100"),
+        (
+            [""; 3],
+            "retry_budget = { ratio = 0, min_per_second = 0 }",
+            "web.retry_budget: lets nothing be sent again",
+        ),
         ([", max_in_flight = 0", "", ""], "", "web.backends[0].max_in_flight: must be at least 1"),
         ([", weight = 0", ", backup = true", ", weight = 0"], "", "web.backends: has none of weight"),
         ([", wieght = 1", "", ""], "", "unknown field `wieght`"),

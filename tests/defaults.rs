@@ -177,6 +177,7 @@ fn balancer_md_tells_every_key_and_its_default() {
         "web.health",
         "web.outliers",
         "web.sticky",
+        "web.retry_budget",
         "local_check",
         "control",
         "database",

@@ -115,6 +115,31 @@ async fn a_back_end_that_accepts_and_says_nothing_keeps_nobody() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn where_every_back_end_breaks_off_retries_are_a_share_of_the_requests() {
+    let scene =
+        Scene::start("outliers = { errors = 0 }\nretry_budget = { ratio = 0.5, min_per_second = 0 }").await;
+    scene.apps.iter().for_each(|app| app.does(Act::HangUp));
+    for _ in 0..40 {
+        assert_eq!(scene.status("GET /").await, 502);
+    }
+    let asked: usize = scene.apps.iter().map(|app| app.seen().len()).sum();
+    // Half as many again; without a budget they would be 120.
+    assert!((45..=60).contains(&asked), "{asked} for 40 requests");
+    let metrics = scene.told("/metrics").await;
+    let spent = metrics.lines().find(|l| l.starts_with("trivet_retry_budget_spent_total{")).unwrap();
+    assert!(spent.contains("pool=\"web\""), "{spent}");
+    let told = "; not sent again: the pool's retry_budget is spent";
+    scene.balancer.logged(|l| l["status"] == 502 && l["reason"].as_str().is_some_and(|r| r.ends_with(told)));
+    // What finds nobody there was not sent, and goes elsewhere whatever the budget.
+    scene.apps[0].kill().await;
+    scene.apps[1].kill().await;
+    scene.apps[2].does(Act::Serve);
+    for _ in 0..6 {
+        assert_eq!(scene.status("GET /").await, 200);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_address_that_fails_everywhere_takes_nobody_out() {
     let scene = Scene::start("").await;
     scene.apps.iter().for_each(|app| app.does(Act::Fail));

@@ -34,6 +34,7 @@ use trivet_base::process::Heartbeats;
 
 pub mod backend;
 pub mod balance;
+pub mod budget;
 pub mod check;
 pub mod outlier;
 mod queue;
@@ -43,11 +44,13 @@ pub mod timing;
 
 pub use backend::{Backend, Health, NewBackend, Spec};
 pub use balance::{Ask, Balance, Load, RoundRobin};
+pub use budget::RetryLimits;
 pub use check::{Check, Verdict};
 pub use outlier::OutlierLimits;
 pub use queue::PoolLimits;
 
 use backend::Standing;
+use budget::RetryBudget;
 use queue::Queue;
 use sticky::is_own;
 use timing::Timing;
@@ -178,6 +181,7 @@ pub struct Pool<T> {
     load: Load,
     queue: Queue<T>,
     outliers: OnceLock<OutlierLimits>,
+    retries: OnceLock<RetryBudget>,
     changed: watch::Sender<u64>,
     /// What the checks of a back end that is added go by.
     checking: OnceLock<(Timing, Heartbeats)>,
@@ -203,6 +207,7 @@ impl<T> Pool<T> {
         Arc::new(Self {
             queue: Queue::new(&name, limits),
             outliers: OnceLock::new(),
+            retries: OnceLock::new(),
             name,
             backends: ArcSwap::from_pointee(backends),
             changing: Mutex::default(),

@@ -88,6 +88,8 @@ struct Forwarding<'a, S, C> {
     until: Instant,
     tried: Tried<Upstream>,
     upload: Option<Upload>,
+    /// Whether it is not sent again for want of a budget for that.
+    budget_spent: bool,
 }
 
 /// Why there is no connection to a back end.
@@ -118,7 +120,9 @@ pub(super) async fn forward<S: Service, C: Downstream<S>>(
         has_body: request.has_body(),
         tried: Tried::default(),
         upload: None,
+        budget_spent: false,
     };
+    destination.pool.count_request(forwarding.exchange.started());
     forwarding.run().await
 }
 
@@ -320,7 +324,13 @@ impl<S: Service, C: Downstream<S>> Forwarding<'_, S, C> {
             self.tried.add(backend);
         }
         let can = !self.has_body || self.upload.as_ref().is_none_or(|u| u.pump.can_go_again());
-        can && (same || self.destination.pool.has_other(self.destination.scope, &self.tried))
+        let pool = &self.destination.pool;
+        if !can || !(same || pool.has_other(self.destination.scope, &self.tried)) {
+            return false;
+        }
+        // What met the end of a kept connection has cost no back end anything.
+        self.budget_spent = !same && !pool.may_retry(Instant::now());
+        !self.budget_spent
     }
 
     /// There is no back end for it; the `last` one that was tried failed for this reason.
@@ -361,7 +371,8 @@ impl<S: Service, C: Downstream<S>> Forwarding<'_, S, C> {
             | Failure::Bad(_)
             | Failure::Interim => StatusCode::BAD_GATEWAY,
         };
-        self.fail(status, failure.to_string()).await
+        let why = if self.budget_spent { "; not sent again: the pool's retry_budget is spent" } else { "" };
+        self.fail(status, format!("{failure}{why}")).await
     }
 
     async fn fail(&mut self, status: StatusCode, reason: String) -> After {

@@ -12,7 +12,7 @@ use super::defaults;
 use trivet_base::config::{self, ConfigError, Invalid, TlsFiles};
 use trivet_http::{proxy_protocol, strict};
 use trivet_pool::balance::{Hash, LeastRequests, PeakEwma, Random};
-use trivet_pool::{Balance, OutlierLimits, RoundRobin};
+use trivet_pool::{Balance, OutlierLimits, RetryLimits, RoundRobin};
 use trivet_proxy::config::{BackendConfig, HealthConfig, Protocol, validate_backends};
 use trivet_proxy::sticky::{self, Sticky};
 use trivet_tls::seal::Seal;
@@ -255,6 +255,35 @@ impl Outliers {
     }
 }
 
+/// `retry_budget = { … }`
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RetryBudget {
+    /// See [`RetryLimits::ratio`].
+    pub ratio: f64,
+    /// See [`RetryLimits::min_per_second`].
+    pub min_per_second: u32,
+}
+
+impl Default for RetryBudget {
+    fn default() -> Self {
+        Self {
+            // As Finagle's and Linkerd's.
+            ratio: 0.2,
+            // Thirty at once: what a back end that goes away on a small site leaves behind.
+            min_per_second: 3,
+        }
+    }
+}
+
+impl RetryBudget {
+    /// As a pool takes it.
+    pub fn limits(&self) -> RetryLimits {
+        let Self { ratio, min_per_second } = *self;
+        RetryLimits { ratio, min_per_second }
+    }
+}
+
 /// `[web]`
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -300,6 +329,9 @@ pub struct Web {
     /// Further back ends tried when one fails.
     #[serde(default = "defaults::retries")]
     pub retries: usize,
+    /// How many requests may be sent to another back end after they were sent to one.
+    #[serde(default)]
+    pub retry_budget: RetryBudget,
     /// Unused connections kept, all back ends together.
     #[serde(default = "defaults::max_idle_connections")]
     pub max_idle_connections: usize,
@@ -375,6 +407,7 @@ impl Web {
         }
         self.health.validate(&key("health"), self.tls.is_some())?;
         self.outliers.limits().validate(&key("outliers"))?;
+        self.retry_budget.limits().validate(&key("retry_budget"))?;
         self.sticky.as_ref().map_or(Ok(()), |sticky| sticky.validate(&key("sticky")))?;
         config::positive(&key("connect_timeout"), self.connect_timeout)?;
         config::positive(&key("response_timeout"), self.response_timeout)?;
