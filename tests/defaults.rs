@@ -31,6 +31,7 @@ fn balancer_config() -> Value {
         "web": {
             "backends": [{"name": "node1", "address": "10.77.0.11:8443"}],
             "tls": tls,
+            "circuit_breaker": {},
             "sticky": {"cookie": "backend", "secret": "/c/sticky.secret"},
         },
         "local_check": {"listen": "127.0.0.1:9611"},
@@ -178,6 +179,7 @@ fn balancer_md_tells_every_key_and_its_default() {
         "web.outliers",
         "web.sticky",
         "web.retry_budget",
+        "web.circuit_breaker",
         "local_check",
         "control",
         "database",

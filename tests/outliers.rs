@@ -140,6 +140,66 @@ async fn where_every_back_end_breaks_off_retries_are_a_share_of_the_requests() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_pool_all_of_which_fails_is_left_alone_and_told_so() {
+    let scene = Scene::start("circuit_breaker = { min_requests = 10, open = \"1h\", window = \"1h\" }").await;
+    scene.apps.iter().for_each(|app| app.does(Act::Fail));
+    for _ in 0..10 {
+        assert_eq!(scene.status("GET /").await, 500, "as it was answered");
+    }
+    let asked = || scene.apps.iter().map(|app| app.seen().len()).sum::<usize>();
+    assert_eq!(asked(), 10);
+    for _ in 0..5 {
+        let mut wire = Wire::plain(scene.balancer.address("http.listen")).await;
+        wire.send(&format!("GET / HTTP/1.1\r\nHost: {SITE}\r\nConnection: close\r\n\r\n")).await;
+        let answer = wire.answer().await.unwrap();
+        let wait: u64 = answer.field("retry-after").unwrap().parse().unwrap();
+        assert!(answer.status == 503 && (3000..=3600).contains(&wait), "{}", answer.head);
+        assert_eq!(answer.head.to_ascii_lowercase().matches("retry-after").count(), 1);
+    }
+    assert_eq!(asked(), 10, "nobody was asked");
+    let metrics = scene.told("/metrics").await;
+    for line in [
+        "trivet_circuit_open{pool=\"web\"} 1",
+        "trivet_circuit_opened_total{pool=\"web\"} 1",
+        "trivet_http_refused_total{reason=\"circuit_open\"} 5",
+    ] {
+        assert!(metrics.lines().any(|l| l == line), "{line}: {metrics}");
+    }
+    scene.balancer.logged(|l| l["reason"] == "most requests to the pool fail (circuit_breaker)");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pool_that_was_left_alone_is_tried_and_serves_again() {
+    for act in [Act::Fail, Act::HangUp] {
+        let scene = Scene::start(
+            "outliers = { errors = 0 }\ncircuit_breaker = { min_requests = 10, open = \"100ms\", window = \"1h\" }",
+        )
+        .await;
+        scene.apps.iter().for_each(|app| app.does(act));
+        until("it is left alone", || async { scene.status("POST /").await == 503 }).await;
+        // While they fail, those that try do, and it stays so.
+        let tried = scene.apps[0].seen().len();
+        until("some try", || async {
+            scene.status("POST /").await;
+            scene.apps[0].seen().len() > tried + 2
+        })
+        .await;
+        scene.apps.iter().for_each(|app| app.does(Act::Serve));
+        until("it serves again", || async { scene.status("POST /").await == 200 }).await;
+        until("all are let through", || async {
+            scene.told("/metrics").await.contains("trivet_circuit_open{pool=\"web\"} 0") || {
+                scene.status("POST /").await;
+                false
+            }
+        })
+        .await;
+        for _ in 0..20 {
+            assert_eq!(scene.status("POST /").await, 200, "{act:?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_address_that_fails_everywhere_takes_nobody_out() {
     let scene = Scene::start("").await;
     scene.apps.iter().for_each(|app| app.does(Act::Fail));

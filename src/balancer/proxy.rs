@@ -427,5 +427,8 @@ pub fn pool(name: &str, web: &Web, tell: Option<&Tell>) -> Result<Arc<HttpPool>,
     let pool = Pool::balanced(name, backends, limits, web.algorithm());
     pool.watch_outliers(web.outliers.limits());
     pool.limit_retries(web.retry_budget.limits());
+    if let Some(breaker) = &web.circuit_breaker {
+        pool.break_circuit(breaker.limits());
+    }
     Ok(pool)
 }

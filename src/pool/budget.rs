@@ -1,7 +1,7 @@
 //! How many requests of a pool may be sent again: a share of all. Where every request fails, retries would otherwise multiply what its
 //! back ends have to do by as many times as there are retries, just when they can do the least (Finagle's and Linkerd's retry budget).
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use metrics::{Counter, counter};
 use tokio::time::Instant;
@@ -9,9 +9,10 @@ use tokio::time::Instant;
 use trivet_base::config::Invalid;
 
 use super::Pool;
+use super::window::Window;
 
-/// Seconds that are remembered, as Finagle's and Linkerd's `ttl`.
-const WINDOW: u64 = 10;
+/// What is remembered, as Finagle's and Linkerd's `ttl`.
+const WINDOW: Duration = Duration::from_secs(10);
 
 /// How many may be.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -41,70 +42,34 @@ impl RetryLimits {
     }
 }
 
-/// The requests and retries of a pool in the last ten seconds.
+/// What of the [`Window`] is what.
+const REQUESTS: usize = 0;
+const RETRIES: usize = 1;
+
+/// Of a pool.
 #[derive(Debug)]
 pub(super) struct RetryBudget {
     limits: RetryLimits,
-    began: Instant,
-    /// Second after second, each in the place of the one ten seconds before.
-    seconds: [Second; WINDOW as usize],
+    window: Window,
     spent: Counter,
-}
-
-#[derive(Debug, Default)]
-struct Second {
-    /// Since `began`.
-    number: AtomicU64,
-    requests: AtomicU64,
-    retries: AtomicU64,
 }
 
 impl RetryBudget {
     fn new(pool: &str, limits: RetryLimits) -> Self {
         Self {
             limits,
-            began: Instant::now(),
-            seconds: Default::default(),
+            window: Window::new(WINDOW),
             spent: counter!("trivet_retry_budget_spent_total", "pool" => pool.to_owned()),
         }
     }
 
-    fn number(&self, now: Instant) -> u64 {
-        now.saturating_duration_since(self.began).as_secs()
-    }
-
-    /// The second of now. What another thread counts while it begins may be lost.
-    fn second(&self, now: Instant) -> &Second {
-        let number = self.number(now);
-        let second = &self.seconds[(number % WINDOW) as usize];
-        let was = second.number.load(Ordering::Relaxed);
-        let begins = was != number
-            && second.number.compare_exchange(was, number, Ordering::Relaxed, Ordering::Relaxed).is_ok();
-        if begins {
-            second.requests.store(0, Ordering::Relaxed);
-            second.retries.store(0, Ordering::Relaxed);
-        }
-        second
-    }
-
-    fn count(&self, now: Instant) {
-        self.second(now).requests.fetch_add(1, Ordering::Relaxed);
-    }
-
     /// Counts a retry, if there may be one more.
     fn take(&self, now: Instant) -> bool {
-        let second = self.second(now);
-        let oldest = self.number(now).saturating_sub(WINDOW - 1);
-        let (mut requests, mut retries) = (0, 0);
-        for s in self.seconds.iter().filter(|s| s.number.load(Ordering::Relaxed) >= oldest) {
-            requests += s.requests.load(Ordering::Relaxed);
-            retries += s.retries.load(Ordering::Relaxed);
-        }
-        let most =
-            requests as f64 * self.limits.ratio + f64::from(self.limits.min_per_second) * WINDOW as f64;
-        let may = retries as f64 + 1.0 <= most;
+        let [requests, retries] = self.window.sums(now);
+        let floor = f64::from(self.limits.min_per_second) * WINDOW.as_secs_f64();
+        let may = retries as f64 + 1.0 <= requests as f64 * self.limits.ratio + floor;
         match may {
-            true => _ = second.retries.fetch_add(1, Ordering::Relaxed),
+            true => self.window.count(RETRIES, now),
             false => self.spent.increment(1),
         }
         may
@@ -120,7 +85,7 @@ impl<T> Pool<T> {
     /// Counts a request, which may be sent again later.
     pub fn count_request(&self, now: Instant) {
         if let Some(budget) = self.retries.get() {
-            budget.count(now);
+            budget.window.count(REQUESTS, now);
         }
     }
 

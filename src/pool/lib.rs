@@ -34,6 +34,7 @@ use trivet_base::process::Heartbeats;
 
 pub mod backend;
 pub mod balance;
+pub mod breaker;
 pub mod budget;
 pub mod check;
 pub mod outlier;
@@ -41,15 +42,18 @@ mod queue;
 mod rounds;
 mod sticky;
 pub mod timing;
+mod window;
 
 pub use backend::{Backend, Health, NewBackend, Spec};
 pub use balance::{Ask, Balance, Load, RoundRobin};
+pub use breaker::{BreakerLimits, Passage};
 pub use budget::RetryLimits;
 pub use check::{Check, Verdict};
 pub use outlier::OutlierLimits;
 pub use queue::PoolLimits;
 
 use backend::Standing;
+use breaker::Breaker;
 use budget::RetryBudget;
 use queue::Queue;
 use sticky::is_own;
@@ -182,6 +186,7 @@ pub struct Pool<T> {
     queue: Queue<T>,
     outliers: OnceLock<OutlierLimits>,
     retries: OnceLock<RetryBudget>,
+    breaker: OnceLock<Breaker>,
     changed: watch::Sender<u64>,
     /// What the checks of a back end that is added go by.
     checking: OnceLock<(Timing, Heartbeats)>,
@@ -208,6 +213,7 @@ impl<T> Pool<T> {
             queue: Queue::new(&name, limits),
             outliers: OnceLock::new(),
             retries: OnceLock::new(),
+            breaker: OnceLock::new(),
             name,
             backends: ArcSwap::from_pointee(backends),
             changing: Mutex::default(),

@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use crate::downstream::{After, Downstream, Ending};
 use crate::exchange::{Exchange, Outcome};
 use crate::forward::upload::Upload;
-use crate::serve::{fail, refuse};
+use crate::serve::{fail, refuse, unavailable};
 use crate::tunnel::tunnel;
 use crate::upstream::http2::NoHead;
 use crate::upstream::{Checkout, HttpBackend, Upstream, UpstreamIo, is_local, is_out_of_ports};
@@ -29,7 +29,7 @@ use trivet_http::refusal::Refusal;
 use trivet_http::request::Request;
 use trivet_http::response::{BadResponse, Response};
 use trivet_http::steps;
-use trivet_pool::{Tried, Unavailable};
+use trivet_pool::{Passage, Tried, Unavailable};
 
 mod attempt;
 mod relay;
@@ -88,6 +88,8 @@ struct Forwarding<'a, S, C> {
     until: Instant,
     tried: Tried<Upstream>,
     upload: Option<Upload>,
+    /// Its leave to go to the pool, which wants to know what became of it.
+    passage: Option<Passage<Upstream>>,
     /// Whether it is not sent again for want of a budget for that.
     budget_spent: bool,
 }
@@ -120,6 +122,7 @@ pub(super) async fn forward<S: Service, C: Downstream<S>>(
         has_body: request.has_body(),
         tried: Tried::default(),
         upload: None,
+        passage: None,
         budget_spent: false,
     };
     destination.pool.count_request(forwarding.exchange.started());
@@ -132,6 +135,10 @@ impl<S: Service, C: Downstream<S>> Forwarding<'_, S, C> {
         let length = self.exchange.admitted.as_ref().and_then(|admitted| admitted.content_length);
         if length.is_some_and(|n| n > self.max_body_size()) {
             return self.no_answer(Failure::Refused(Refusal::BodyTooLarge)).await;
+        }
+        match self.destination.pool.admit(Instant::now()) {
+            Ok(passage) => self.passage = Some(passage),
+            Err(wait) => return self.left_alone(wait).await,
         }
         let mut last = String::new();
         // The back end that is asked once more, on a new connection.
@@ -261,13 +268,17 @@ impl<S: Service, C: Downstream<S>> Forwarding<'_, S, C> {
         self.destination.terms.response_timeout.unwrap_or(backend.transport().config().response_timeout)
     }
 
-    /// What an answer says about its back end.
-    fn note(&self, status: u16, asked: Instant, answered: Instant) {
+    /// What an answer says about its back end, and about the pool.
+    fn note(&mut self, status: u16, asked: Instant, answered: Instant) {
+        // What it cannot do is no fault of its (RFC 9110 sections 15.6.2 and 15.6.6).
+        let is_error = status >= 500 && !matches!(status, 501 | 505);
+        if let Some(passage) = &mut self.passage {
+            passage.ended(is_error, answered);
+        }
         let Some(lease) = &self.exchange.lease else { return };
         match status {
-            // What it cannot do is no fault of its (RFC 9110 sections 15.6.2 and 15.6.6).
             501 | 505 => {}
-            500.. => lease.failed("errors", &format!("it answers {status}")),
+            _ if is_error => lease.failed("errors", &format!("it answers {status}")),
             _ => lease.answered(answered - asked, answered),
         }
     }
@@ -338,6 +349,9 @@ impl<S: Service, C: Downstream<S>> Forwarding<'_, S, C> {
         match failure {
             Failure::Unavailable(Unavailable::None) if last.is_empty() => {}
             Failure::Unavailable(Unavailable::None) => {
+                if let Some(passage) = &mut self.passage {
+                    passage.ended(true, Instant::now());
+                }
                 let reason = format!("no back end could be reached; the last: {last}");
                 return self.fail(StatusCode::SERVICE_UNAVAILABLE, reason).await;
             }
@@ -348,6 +362,13 @@ impl<S: Service, C: Downstream<S>> Forwarding<'_, S, C> {
             _ => {}
         }
         self.no_answer(failure).await
+    }
+
+    /// Most requests to the pool fail, and none goes there for now.
+    async fn left_alone(&mut self, wait: Duration) -> After {
+        counter!("trivet_http_refused_total", "reason" => "circuit_open").increment(1);
+        let reason = "most requests to the pool fail (circuit_breaker)".to_owned();
+        unavailable(self.client, self.exchange, self.request, reason, wait).await
     }
 
     /// Answers in the place of a back end.
@@ -371,6 +392,11 @@ impl<S: Service, C: Downstream<S>> Forwarding<'_, S, C> {
             | Failure::Bad(_)
             | Failure::Interim => StatusCode::BAD_GATEWAY,
         };
+        // What was not sent to anybody, or took its client too long, says nothing.
+        let says_something = !matches!(failure, Failure::Unavailable(_) | Failure::RequestTimeout);
+        if let Some(passage) = self.passage.as_mut().filter(|_| says_something) {
+            passage.ended(true, Instant::now());
+        }
         let why = if self.budget_spent { "; not sent again: the pool's retry_budget is spent" } else { "" };
         self.fail(status, format!("{failure}{why}")).await
     }

@@ -12,7 +12,7 @@ use super::defaults;
 use trivet_base::config::{self, ConfigError, Invalid, TlsFiles};
 use trivet_http::{proxy_protocol, strict};
 use trivet_pool::balance::{Hash, LeastRequests, PeakEwma, Random};
-use trivet_pool::{Balance, OutlierLimits, RetryLimits, RoundRobin};
+use trivet_pool::{Balance, BreakerLimits, OutlierLimits, RetryLimits, RoundRobin};
 use trivet_proxy::config::{BackendConfig, HealthConfig, Protocol, validate_backends};
 use trivet_proxy::sticky::{self, Sticky};
 use trivet_tls::seal::Seal;
@@ -284,6 +284,46 @@ impl RetryBudget {
     }
 }
 
+/// `[POOL.circuit_breaker]`
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CircuitBreaker {
+    /// See [`BreakerLimits::failures`].
+    pub failures: u32,
+    /// See [`BreakerLimits::window`].
+    #[serde(with = "humantime_serde")]
+    pub window: Duration,
+    /// See [`BreakerLimits::min_requests`].
+    pub min_requests: u32,
+    /// See [`BreakerLimits::open`].
+    #[serde(with = "humantime_serde")]
+    pub open: Duration,
+    /// See [`BreakerLimits::trials`].
+    pub trials: u32,
+}
+
+impl Default for CircuitBreaker {
+    fn default() -> Self {
+        Self {
+            // As Hystrix's: percentage of errors, time and requests that they are looked for in, and time to sleep.
+            failures: 50,
+            window: Duration::from_secs(10),
+            min_requests: 20,
+            open: Duration::from_secs(5),
+            // One could be lucky.
+            trials: 3,
+        }
+    }
+}
+
+impl CircuitBreaker {
+    /// As a pool takes it.
+    pub fn limits(&self) -> BreakerLimits {
+        let Self { failures, window, min_requests, open, trials } = *self;
+        BreakerLimits { failures, window, min_requests, open, trials }
+    }
+}
+
 /// `[web]`
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -332,6 +372,9 @@ pub struct Web {
     /// How many requests may be sent to another back end after they were sent to one.
     #[serde(default)]
     pub retry_budget: RetryBudget,
+    /// When the pool is left alone because most of its requests fail; never when absent.
+    #[serde(default)]
+    pub circuit_breaker: Option<CircuitBreaker>,
     /// Unused connections kept, all back ends together.
     #[serde(default = "defaults::max_idle_connections")]
     pub max_idle_connections: usize,
@@ -408,6 +451,9 @@ impl Web {
         self.health.validate(&key("health"), self.tls.is_some())?;
         self.outliers.limits().validate(&key("outliers"))?;
         self.retry_budget.limits().validate(&key("retry_budget"))?;
+        if let Some(breaker) = &self.circuit_breaker {
+            breaker.limits().validate(&key("circuit_breaker"))?;
+        }
         self.sticky.as_ref().map_or(Ok(()), |sticky| sticky.validate(&key("sticky")))?;
         config::positive(&key("connect_timeout"), self.connect_timeout)?;
         config::positive(&key("response_timeout"), self.response_timeout)?;

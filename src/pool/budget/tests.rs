@@ -1,5 +1,3 @@
-use std::time::Duration;
-
 use super::*;
 use crate::PoolLimits;
 
@@ -15,15 +13,16 @@ fn taken(budget: &RetryBudget, now: Instant) -> usize {
 #[tokio::test(start_paused = true)]
 async fn retries_are_a_share_of_the_requests_of_the_last_ten_seconds_and_some_a_second() {
     let budget = budget(0.2, 1);
-    let at = |seconds| budget.began + Duration::from_secs(seconds);
-    (0..100).for_each(|_| budget.count(at(0)));
+    let began = Instant::now();
+    let at = |seconds| began + Duration::from_secs(seconds);
+    (0..100).for_each(|_| budget.window.count(REQUESTS, at(0)));
     assert_eq!(taken(&budget, at(3)), 20 + 10);
     assert_eq!(taken(&budget, at(9)), 0, "they are spent");
     // The requests are forgotten before the retries.
     assert_eq!(taken(&budget, at(10)), 0);
     assert_eq!(taken(&budget, at(12)), 0);
     assert_eq!(taken(&budget, at(13)), 10);
-    (0..50).for_each(|_| budget.count(at(30)));
+    (0..50).for_each(|_| budget.window.count(REQUESTS, at(30)));
     assert_eq!(taken(&budget, at(30)), 20, "whatever was long ago");
     assert_eq!(taken(&budget, at(1000)), 10);
 }
