@@ -169,7 +169,7 @@ async fn a_back_end_that_comes_back_gets_a_tenth_of_its_share_at_first() {
     until("b is out", || async { !scene.shares(3).await.contains_key("b") }).await;
     scene.apps[1].is_well(true);
     until("b is back", || async { scene.shares(21).await.contains_key("b") }).await;
-    assert_eq!(scene.shares(210).await, shares([("a", 100), ("b", 10), ("c", 100)]));
+    assert_eq!(scene.shares(63).await, shares([("a", 30), ("b", 3), ("c", 30)]));
     let metrics = scene.metrics().await;
     let counted = metrics.lines().find(|l| l.starts_with("trivet_backend_slow_starts_total{")).unwrap();
     assert!(counted.contains("backend=\"b\"") && counted.ends_with(" 1"), "{counted}");

@@ -115,26 +115,27 @@ impl Breaker {
         Ok(Some(state.times))
     }
 
-    /// What became of a request that was let through; none where that says nothing.
-    fn ended(&self, pool: &str, trial: Option<u64>, failed: Option<bool>, now: Instant) {
-        let Some(times) = trial else {
-            if let Some(failed) = failed
-                && self.closed.load(Ordering::Acquire)
-            {
-                self.window.count(if failed { FAILED } else { GOOD }, now);
-                let [good, bad] = self.window.sums(now);
-                let is_enough = good + bad >= u64::from(self.limits.min_requests);
-                if failed && is_enough && bad * 100 >= (good + bad) * u64::from(self.limits.failures) {
-                    self.open(
-                        pool,
-                        &mut self.state.lock(),
-                        &format!("{bad} of {} requests failed", good + bad),
-                        now,
-                    );
-                }
-            }
+    /// A request that was let through with all others has failed, or not. One that ends after the circuit has opened says nothing.
+    fn count(&self, pool: &str, failed: bool, now: Instant) {
+        self.window.count(if failed { FAILED } else { GOOD }, now);
+        if !failed {
             return;
-        };
+        }
+        let [good, bad] = self.window.sums(now);
+        let all = good + bad;
+        let is_much = bad * 100 >= all * u64::from(self.limits.failures);
+        if all < u64::from(self.limits.min_requests) || !is_much {
+            return;
+        }
+        let mut state = self.state.lock();
+        // Another one may have done it.
+        if self.closed.load(Ordering::Acquire) {
+            self.open(pool, &mut state, &format!("{bad} of {all} requests failed"), now);
+        }
+    }
+
+    /// What became of a request that tried; none where that says nothing.
+    fn tried(&self, pool: &str, times: u64, failed: Option<bool>, now: Instant) {
         let mut state = self.state.lock();
         if state.times != times {
             return;
@@ -156,10 +157,6 @@ impl Breaker {
     }
 
     fn open(&self, pool: &str, state: &mut State, why: &str, now: Instant) {
-        // Another one has just done it.
-        if state.until > now && !self.closed.load(Ordering::Acquire) {
-            return;
-        }
         *state = State { until: now + self.limits.open, times: state.times + 1, trying: 0, good: 0 };
         self.closed.store(false, Ordering::Release);
         self.open.set(1.0);
@@ -181,7 +178,10 @@ impl<T> Passage<T> {
         if !std::mem::replace(&mut self.ended, true)
             && let Some(breaker) = self.pool.breaker.get()
         {
-            breaker.ended(self.pool.name(), self.trial, Some(failed), now);
+            match self.trial {
+                Some(times) => breaker.tried(self.pool.name(), times, Some(failed), now),
+                None => breaker.count(self.pool.name(), failed, now),
+            }
         }
     }
 }
@@ -189,9 +189,9 @@ impl<T> Passage<T> {
 impl<T> Drop for Passage<T> {
     fn drop(&mut self) {
         if !self.ended
-            && let (Some(breaker), trial @ Some(_)) = (self.pool.breaker.get(), self.trial)
+            && let (Some(breaker), Some(times)) = (self.pool.breaker.get(), self.trial)
         {
-            breaker.ended(self.pool.name(), trial, None, Instant::now());
+            breaker.tried(self.pool.name(), times, None, Instant::now());
         }
     }
 }
@@ -202,10 +202,10 @@ impl<T> Pool<T> {
         let _ = self.breaker.set(Breaker::new(self.name(), limits));
     }
 
-    /// Leave for a request to go to a back end; an error says for how long there is none.
-    pub fn admit(self: &Arc<Self>, now: Instant) -> Result<Passage<T>, Duration> {
-        let trial = self.breaker.get().map_or(Ok(None), |breaker| breaker.admit(now))?;
-        Ok(Passage { pool: self.clone(), trial, ended: false })
+    /// Leave for a request to go to a back end, where that is asked for; an error says for how long there is none.
+    pub fn admit(self: &Arc<Self>, now: Instant) -> Result<Option<Passage<T>>, Duration> {
+        let Some(breaker) = self.breaker.get() else { return Ok(None) };
+        Ok(Some(Passage { trial: breaker.admit(now)?, pool: self.clone(), ended: false }))
     }
 }
 

@@ -137,7 +137,7 @@ impl<S: Service, C: Downstream<S>> Forwarding<'_, S, C> {
             return self.no_answer(Failure::Refused(Refusal::BodyTooLarge)).await;
         }
         match self.destination.pool.admit(Instant::now()) {
-            Ok(passage) => self.passage = Some(passage),
+            Ok(passage) => self.passage = passage,
             Err(wait) => return self.left_alone(wait).await,
         }
         let mut last = String::new();

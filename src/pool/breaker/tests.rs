@@ -18,8 +18,12 @@ fn pool() -> Arc<Pool<()>> {
 /// So many requests, one after another, that fail or do not.
 fn requests(pool: &Arc<Pool<()>>, n: u32, failed: bool) {
     for _ in 0..n {
-        pool.admit(Instant::now()).ok().unwrap().ended(failed, Instant::now());
+        admitted(pool).ended(failed, Instant::now());
     }
+}
+
+fn admitted(pool: &Arc<Pool<()>>) -> Passage<()> {
+    pool.admit(Instant::now()).ok().flatten().unwrap()
 }
 
 fn refused(pool: &Arc<Pool<()>>) -> Option<Duration> {
@@ -39,7 +43,7 @@ async fn a_pool_most_of_whose_requests_fail_is_left_alone_and_a_few_try_before_a
     pass(3).await;
     assert_eq!(refused(&pool), Some(Duration::from_secs(2)));
     pass(2).await;
-    let [mut first, mut second] = [(); 2].map(|()| pool.admit(Instant::now()).ok().unwrap());
+    let [mut first, mut second] = [(); 2].map(|()| admitted(&pool));
     assert_eq!(refused(&pool), Some(WHILE_OTHERS_TRY), "two try, and no more");
     first.ended(false, Instant::now());
     assert_eq!(refused(&pool), Some(WHILE_OTHERS_TRY), "one has done well, the other is on its way");
@@ -57,16 +61,16 @@ async fn one_that_tries_and_fails_has_it_left_alone_for_as_long_again() {
     let pool = pool();
     requests(&pool, 4, true);
     pass(5).await;
-    let [mut first, mut second] = [(); 2].map(|()| pool.admit(Instant::now()).ok().unwrap());
+    let [mut first, mut second] = [(); 2].map(|()| admitted(&pool));
     first.ended(true, Instant::now());
     assert_eq!(refused(&pool), Some(LIMITS.open));
     pass(5).await;
     // One from before says nothing now.
-    let third = pool.admit(Instant::now()).ok().unwrap();
+    let third = admitted(&pool);
     second.ended(false, Instant::now());
     drop(third);
     requests(&pool, 1, false);
-    let _fourth = pool.admit(Instant::now()).ok().unwrap();
+    let _fourth = admitted(&pool);
     assert!(refused(&pool).is_some(), "one has done well since, and one tries");
 }
 
@@ -76,7 +80,7 @@ async fn one_that_tries_and_comes_to_no_end_makes_room_for_another() {
     requests(&pool, 4, true);
     pass(5).await;
     for _ in 0..10 {
-        drop(pool.admit(Instant::now()).ok().unwrap());
+        drop(admitted(&pool));
     }
     requests(&pool, 2, false);
     assert_eq!(refused(&pool), None);
@@ -94,12 +98,15 @@ async fn few_requests_fewer_failures_and_old_ones_open_nothing() {
     requests(&pool, 6, true);
     assert_eq!(refused(&pool), None, "seven of fifteen");
     // Those that were under way when it opened change nothing.
-    let mut late = pool.admit(Instant::now()).ok().unwrap();
+    let [mut late, mut later] = [(); 2].map(|()| admitted(&pool));
     requests(&pool, 1, true);
     assert_eq!(refused(&pool), Some(LIMITS.open), "eight of sixteen");
     pass(2).await;
     late.ended(true, Instant::now());
     assert_eq!(refused(&pool), Some(LIMITS.open - Duration::from_secs(2)));
+    pass(3).await;
+    later.ended(true, Instant::now());
+    assert_eq!(refused(&pool), None);
 }
 
 #[test]
