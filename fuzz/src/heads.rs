@@ -43,6 +43,7 @@ pub fn request(bytes: &[u8]) {
         tls: true,
         client_certificate: ClientVerified::NotAsked,
         socket: None,
+        handshake: None,
     };
     let policy = policy();
     let Ok(admitted) = steps::admit(&request, &peer, &policy) else { return };
