@@ -14,7 +14,7 @@ use serde_json::Value;
 use trivet_base::config::Log;
 use trivet_base::telemetry::{self, access};
 use trivet_http::body::{Decoder, Framing, Step};
-use trivet_http::request::Request;
+use trivet_http::request::{Edits, Request};
 use trivet_http::response::Response;
 use trivet_http::scan::Scan;
 use trivet_http::steps::{self, Admitted, Peer, Policy};
@@ -102,7 +102,7 @@ fn request_head() {
         let request = Request::parse(raw, FIELDS, std::mem::take(&mut room)).expect("a good head");
         let admitted = admit(&request, &policy);
         out.clear();
-        request.forward(&admitted, &policy, false, None, &mut out, |_| {});
+        request.forward(&admitted, &policy, false, Edits::default(), &mut out, |_| {});
         black_box(&out);
         room = request.recycle();
     });
@@ -166,7 +166,7 @@ fn http2_head() {
         let request = Request::from_http2(&parts, true, FIELDS).expect("a good head");
         let admitted = admit(&request, &policy);
         out.clear();
-        request.forward(&admitted, &policy, false, None, &mut out, |_| {});
+        request.forward(&admitted, &policy, false, Edits::default(), &mut out, |_| {});
         black_box(&out);
     });
 }

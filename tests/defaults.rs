@@ -28,7 +28,12 @@ fn balancer_config() -> Value {
         "domain": "www.foobar.com",
         "http": {"listen": ["[::]:80"]},
         "https": {"listen": ["[::]:443"], "certificate": "/c/site.pem", "key": "/c/site.key"},
-        "web": {"backends": [{"name": "node1", "address": "10.77.0.11:8443"}], "tls": tls},
+        "web": {
+            "backends": [{"name": "node1", "address": "10.77.0.11:8443"}],
+            "tls": tls,
+            "circuit_breaker": {},
+            "sticky": {"cookie": "backend", "secret": "/c/sticky.secret"},
+        },
         "local_check": {"listen": "127.0.0.1:9611"},
         "control": {"socket": "/run/control.sock"},
         "database": {
@@ -172,6 +177,9 @@ fn balancer_md_tells_every_key_and_its_default() {
         "web",
         "web.health",
         "web.outliers",
+        "web.sticky",
+        "web.retry_budget",
+        "web.circuit_breaker",
         "local_check",
         "control",
         "database",

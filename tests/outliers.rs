@@ -115,6 +115,91 @@ async fn a_back_end_that_accepts_and_says_nothing_keeps_nobody() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn where_every_back_end_breaks_off_retries_are_a_share_of_the_requests() {
+    let scene =
+        Scene::start("outliers = { errors = 0 }\nretry_budget = { ratio = 0.5, min_per_second = 0 }").await;
+    scene.apps.iter().for_each(|app| app.does(Act::HangUp));
+    for _ in 0..40 {
+        assert_eq!(scene.status("GET /").await, 502);
+    }
+    let asked: usize = scene.apps.iter().map(|app| app.seen().len()).sum();
+    // Half as many again; without a budget they would be 120.
+    assert!((45..=60).contains(&asked), "{asked} for 40 requests");
+    let metrics = scene.told("/metrics").await;
+    let spent = metrics.lines().find(|l| l.starts_with("trivet_retry_budget_spent_total{")).unwrap();
+    assert!(spent.contains("pool=\"web\""), "{spent}");
+    let told = "; not sent again: the pool's retry_budget is spent";
+    scene.balancer.logged(|l| l["status"] == 502 && l["reason"].as_str().is_some_and(|r| r.ends_with(told)));
+    // What finds nobody there was not sent, and goes elsewhere whatever the budget.
+    scene.apps[0].kill().await;
+    scene.apps[1].kill().await;
+    scene.apps[2].does(Act::Serve);
+    for _ in 0..6 {
+        assert_eq!(scene.status("GET /").await, 200);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pool_all_of_which_fails_is_left_alone_and_told_so() {
+    let scene = Scene::start("circuit_breaker = { min_requests = 10, open = \"1h\", window = \"1h\" }").await;
+    scene.apps.iter().for_each(|app| app.does(Act::Fail));
+    for _ in 0..10 {
+        assert_eq!(scene.status("GET /").await, 500, "as it was answered");
+    }
+    let asked = || scene.apps.iter().map(|app| app.seen().len()).sum::<usize>();
+    assert_eq!(asked(), 10);
+    for _ in 0..5 {
+        let mut wire = Wire::plain(scene.balancer.address("http.listen")).await;
+        wire.send(&format!("GET / HTTP/1.1\r\nHost: {SITE}\r\nConnection: close\r\n\r\n")).await;
+        let answer = wire.answer().await.unwrap();
+        let wait: u64 = answer.field("retry-after").unwrap().parse().unwrap();
+        assert!(answer.status == 503 && (3000..=3600).contains(&wait), "{}", answer.head);
+        assert_eq!(answer.head.to_ascii_lowercase().matches("retry-after").count(), 1);
+    }
+    assert_eq!(asked(), 10, "nobody was asked");
+    let metrics = scene.told("/metrics").await;
+    for line in [
+        "trivet_circuit_open{pool=\"web\"} 1",
+        "trivet_circuit_opened_total{pool=\"web\"} 1",
+        "trivet_http_refused_total{reason=\"circuit_open\"} 5",
+    ] {
+        assert!(metrics.lines().any(|l| l == line), "{line}: {metrics}");
+    }
+    scene.balancer.logged(|l| l["reason"] == "most requests to the pool fail (circuit_breaker)");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pool_that_was_left_alone_is_tried_and_serves_again() {
+    for act in [Act::Fail, Act::HangUp] {
+        let scene = Scene::start(
+            "outliers = { errors = 0 }\ncircuit_breaker = { min_requests = 10, open = \"100ms\", window = \"1h\" }",
+        )
+        .await;
+        scene.apps.iter().for_each(|app| app.does(act));
+        until("it is left alone", || async { scene.status("POST /").await == 503 }).await;
+        // While they fail, those that try do, and it stays so.
+        let tried = scene.apps[0].seen().len();
+        until("some try", || async {
+            scene.status("POST /").await;
+            scene.apps[0].seen().len() > tried + 2
+        })
+        .await;
+        scene.apps.iter().for_each(|app| app.does(Act::Serve));
+        until("it serves again", || async { scene.status("POST /").await == 200 }).await;
+        until("all are let through", || async {
+            scene.told("/metrics").await.contains("trivet_circuit_open{pool=\"web\"} 0") || {
+                scene.status("POST /").await;
+                false
+            }
+        })
+        .await;
+        for _ in 0..20 {
+            assert_eq!(scene.status("POST /").await, 200, "{act:?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_address_that_fails_everywhere_takes_nobody_out() {
     let scene = Scene::start("").await;
     scene.apps.iter().for_each(|app| app.does(Act::Fail));

@@ -57,6 +57,8 @@ impl Service for All {
             scope: Scope::ANY,
             retries: 1,
             target: None,
+            fields: None,
+            session: None,
         })
     }
 }
@@ -201,7 +203,13 @@ pub(super) async fn engine(address: SocketAddr, shutdown: Shutdown) -> Arc<Engin
 /// Where a client comes from: the last octet of its address.
 pub(super) fn client_from(number: u8) -> (Peer, Endpoints) {
     let address = IpAddr::from([192, 0, 2, number]);
-    let peer = Peer { address, tls: true, client_certificate: ClientVerified::NotAsked, socket: None };
+    let peer = Peer {
+        address,
+        tls: true,
+        client_certificate: ClientVerified::NotAsked,
+        socket: None,
+        handshake: None,
+    };
     let destination = SocketAddr::from(([192, 0, 2, 255], 443));
     (peer, Endpoints { source: SocketAddr::new(address, 1024), destination })
 }

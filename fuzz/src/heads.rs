@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use bytes::BytesMut;
 use http::Method;
 use trivet_http::body::Framing;
-use trivet_http::request::Request;
+use trivet_http::request::{Edits, Request};
 use trivet_http::response::Response;
 use trivet_http::scan::Scan;
 use trivet_http::steps::{self, Peer, Policy};
@@ -43,11 +43,12 @@ pub fn request(bytes: &[u8]) {
         tls: true,
         client_certificate: ClientVerified::NotAsked,
         socket: None,
+        handshake: None,
     };
     let policy = policy();
     let Ok(admitted) = steps::admit(&request, &peer, &policy) else { return };
     let mut out = Vec::new();
-    request.forward(&admitted, &policy, false, &mut out, |_| {});
+    request.forward(&admitted, &policy, false, Edits::default(), &mut out, |_| {});
     let read = strict_reader::head(&out).unwrap_or_else(|e| panic!("{e} in {}", out.escape_ascii()));
     let framing = match request.framing {
         Framing::None => strict_reader::Length::Octets(0),

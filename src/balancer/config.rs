@@ -1,6 +1,6 @@
 //! The balancer's configuration file. docs/balancer.md explains every key; every default stands in [`defaults`].
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -273,6 +273,13 @@ impl Config {
                 named(&section, name, "web")?;
             }
             pool.validate(&section)?;
+            if pool.sticky.as_ref().is_some_and(|s| s.secret(self.ticket_secret()).is_none()) {
+                return Invalid::err(
+                    format!("{section}.sticky.secret"),
+                    "is missing: a file with one secret for all balancers, such as `openssl rand -hex 32` prints, here or as \
+                     https.tls.ticket_secret",
+                );
+            }
         }
         let sites = self.all_sites();
         if sites.is_empty() {
@@ -321,6 +328,7 @@ impl Config {
                 return Invalid::err(key, format_args!("there is no pool \"{}\"", site.pool));
             }
             sites::rules(site, &(), is_pool)?;
+            self.validate_cookies(site)?;
             if let Some(folder) = site.error_pages {
                 config::absolute(&format!("{}error_pages", site.key), folder)?;
             }
@@ -331,6 +339,33 @@ impl Config {
             }
             _ => Ok(()),
         }
+    }
+}
+
+impl Config {
+    /// The file with the cluster's ticket secret.
+    pub fn ticket_secret(&self) -> Option<&Path> {
+        self.https.as_ref()?.tls.ticket_secret.as_deref()
+    }
+
+    /// Refuses two pools of one site that would overwrite each other's cookies.
+    fn validate_cookies(&self, site: &AnySite<'_>) -> Result<(), Invalid> {
+        let served = site.routes.iter().filter_map(|route| route.pool.as_deref()).chain([&*site.pool]);
+        let served: BTreeSet<&str> = served.collect();
+        let mut taken = BTreeMap::new();
+        for (name, section, pool) in self.all_pools().filter(|(name, ..)| served.contains(name)) {
+            let Some(sticky) = &pool.sticky else { continue };
+            if let Some(other) = taken.insert(&sticky.cookie, name) {
+                return Invalid::err(
+                    format!("{section}.sticky.cookie"),
+                    format_args!(
+                        "\"{}\" is the cookie of the pool {other}, too, and the site {} has both: another name for one of them",
+                        sticky.cookie, site.name
+                    ),
+                );
+            }
+        }
+        Ok(())
     }
 }
 
@@ -425,6 +460,9 @@ impl Validate for Config {
         let control = self.control.iter().filter_map(|c| c.tls.as_ref());
         for files in pools.chain(self.database.iter().map(|d| &d.tls)).chain(control) {
             trivet_tls::client_config(files, &[])?;
+        }
+        for (name, _, pool) in self.all_pools() {
+            pool.sticky.as_ref().map(|sticky| sticky.read(name, self.ticket_secret())).transpose()?;
         }
         for site in self.all_sites() {
             let rules = sites::rules(&site, &(), |_| Some(()));

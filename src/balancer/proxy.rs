@@ -16,6 +16,7 @@ use super::routes::template::Found;
 use super::routes::{self, Action, Changed, Rule, Rules};
 use trivet_base::config::{ConfigError, Invalid};
 use trivet_http::changes::Changes;
+use trivet_http::cookie;
 use trivet_http::head::RequestHead as _;
 use trivet_http::refusal::Refusal;
 use trivet_http::request::Request;
@@ -27,6 +28,7 @@ use trivet_proxy::answer;
 use trivet_proxy::check::Tell;
 use trivet_proxy::config::{Checked, Protocol};
 use trivet_proxy::exchange::{Exchange, RouteMeter};
+use trivet_proxy::sticky::{Session, Sticky};
 use trivet_proxy::upstream::{HttpPool, Upstream, UpstreamConfig};
 use trivet_proxy::{Answer, Content, Destination, Route, Service, Terms};
 use trivet_tls as tls;
@@ -193,13 +195,7 @@ fn hash(key: &HashKey, (request, admitted): Asked<'_>) -> Option<u64> {
         HashKey::Path => Some(hash_of(admitted.path().as_bytes())),
         HashKey::Host => Some(hash_of(admitted.host.as_bytes())),
         HashKey::Field(name) => request.first(&name.parse().ok()?).map(hash_of),
-        HashKey::Cookie(name) => {
-            let lines = request.all(&COOKIE);
-            let mut pairs = lines.iter().flat_map(|line| line.split(|b| *b == b';'));
-            let value =
-                pairs.find_map(|pair| pair.trim_ascii().strip_prefix(name.as_bytes())?.strip_prefix(b"="));
-            value.map(hash_of)
-        }
+        HashKey::Cookie(name) => cookie::values(request.all(&COOKIE), name).next().map(hash_of),
     }
 }
 
@@ -210,6 +206,8 @@ pub struct Served {
     pub retries: usize,
     /// What of a request decides which of its back ends it goes to.
     pub hash: Option<HashKey>,
+    /// By which cookie sessions stay on their back ends.
+    pub sticky: Option<Arc<Sticky>>,
     /// What holds for the requests.
     pub terms: Terms,
 }
@@ -233,10 +231,13 @@ impl Served {
     /// Has it serve a request, for another target than the client's where there is one.
     fn serve(&self, asked: Asked<'_>, target: Option<String>, fields: Option<Arc<Changes>>) -> Route {
         let hash = self.hash.as_ref().and_then(|key| hash(key, asked));
+        let session = self.sticky.as_ref().map(|sticky| sticky.session(asked.0.all(&COOKIE)));
+        let sticky = session.as_ref().and_then(Session::backend);
         Route::Forward(Destination {
             terms: self.terms,
             pool: self.pool.clone(),
-            scope: Scope { hash, ..Scope::ANY },
+            scope: Scope { hash, sticky, ..Scope::ANY },
+            session,
             retries: self.retries,
             target,
             fields,
@@ -413,6 +414,7 @@ pub fn pool(name: &str, web: &Web, tell: Option<&Tell>) -> Result<Arc<HttpPool>,
                 weight: b.weight,
                 tier: u8::from(b.backup),
                 max_in_flight: b.max_in_flight.unwrap_or(web.max_in_flight_per_backend),
+                slow_start: web.slow_start,
                 ..Spec::new(&b.name, b.address)
             },
             check,
@@ -426,5 +428,9 @@ pub fn pool(name: &str, web: &Web, tell: Option<&Tell>) -> Result<Arc<HttpPool>,
     };
     let pool = Pool::balanced(name, backends, limits, web.algorithm());
     pool.watch_outliers(web.outliers.limits());
+    pool.limit_retries(web.retry_budget.limits());
+    if let Some(breaker) = &web.circuit_breaker {
+        pool.break_circuit(breaker.limits());
+    }
     Ok(pool)
 }

@@ -197,9 +197,11 @@ impl Http {
             // The nodes' web tiers hear who holds the address, and tell the others.
             let tell = tell.as_ref().filter(|_| name == "web");
             let pool = proxy::pool(name, web, tell)?;
+            let sticky = web.sticky.as_ref().map(|s| s.read(name, config.ticket_secret())).transpose()?;
+            let hash = web.hash.clone();
             served.insert(
                 name.to_owned(),
-                Served { pool: pool.clone(), retries: web.retries, hash: web.hash.clone(), terms },
+                Served { pool: pool.clone(), retries: web.retries, hash, sticky, terms },
             );
             pools.push(pool);
         }

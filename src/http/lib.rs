@@ -4,6 +4,7 @@
 //!   [`refusal`] is why a request gets no further, [`pages`] what a client sees then.
 //! * The codec of HTTP/1.1: [`scan`], [`field`], [`request`], [`response`], [`body`]; [`pump`] moves content from one framing into
 //!   another. [`websocket`]: upgrades between HTTP/1.1 and HTTP/2.
+//! * [`cookie`]: the cookies of a request.
 //! * [`frames`]: HTTP/2 frames that nobody needs so many of.
 //! * [`proxy_protocol`]: who the client is behind another load balancer.
 //! * [`client`]: a small client for checks.
@@ -11,6 +12,7 @@
 pub mod body;
 pub mod changes;
 pub mod client;
+pub mod cookie;
 pub mod field;
 pub mod forwarded;
 pub mod frames;

@@ -11,6 +11,7 @@ use http::{Method, Uri, Version};
 
 use crate::body::Framing;
 use crate::changes::Changes;
+use crate::cookie;
 use crate::field::{self, Field, Kind, Options, Span};
 use crate::forwarded;
 use crate::head::RequestHead;
@@ -212,14 +213,14 @@ impl Request {
     }
 
     /// Writes the head as the next hop gets it over HTTP/1.1: one form of target, one of framing, no field that was for us
-    /// alone, with the `changes` that are asked for, and what `more` adds. `closes` asks the next hop to take nothing further from the connection (RFC 9112 section
-    /// 9.6).
+    /// alone, edited, and with what `more` adds. `closes` asks the next hop to take nothing further from the connection (RFC 9112
+    /// section 9.6).
     pub fn forward(
         &self,
         admitted: &Admitted,
         policy: &Policy,
         closes: bool,
-        changes: Option<&Changes>,
+        edits: Edits<'_>,
         out: &mut Vec<u8>,
         more: impl FnOnce(&mut dyn FnMut(&[u8], &[u8])),
     ) {
@@ -232,7 +233,7 @@ impl Request {
         if let Some(authority) = &admitted.authority {
             field::write(out, b"Host", authority.as_bytes());
         }
-        self.passing(admitted, policy, changes, |kind, name, value| match kind {
+        self.passing(admitted, policy, edits, |kind, name, value| match kind {
             Kind::Host if admitted.authority.is_some() => {}
             _ => field::write(out, name, value),
         });
@@ -271,14 +272,14 @@ impl Request {
         out.extend_from_slice(b"\r\n");
     }
 
-    /// The head as the next hop gets it over HTTP/2; with `connects`, the extended CONNECT of a WebSocket.
+    /// The head as the next hop gets it over HTTP/2, edited; with `connects`, the extended CONNECT of a WebSocket.
     pub fn forward_http2(
         &self,
         admitted: &Admitted,
         policy: &Policy,
         scheme: &str,
         connects: bool,
-        changes: Option<&Changes>,
+        edits: Edits<'_>,
         more: impl FnOnce(&mut dyn FnMut(&[u8], &[u8])),
     ) -> Result<http::Request<()>, http::Error> {
         let host = self.first(&HOST).unwrap_or_default();
@@ -300,7 +301,7 @@ impl Request {
                 map.append(name, value);
             }
         };
-        self.passing(admitted, policy, changes, |kind, name, value| match kind {
+        self.passing(admitted, policy, edits, |kind, name, value| match kind {
             // The first is :authority; whoever waits for 100 gets it from us.
             Kind::Host | Kind::Expect => {}
             // RFC 8441 section 5.
@@ -322,7 +323,7 @@ impl Request {
         &self,
         admitted: &Admitted,
         policy: &Policy,
-        changes: Option<&Changes>,
+        edits: Edits<'_>,
         mut emit: impl FnMut(Kind, &[u8], &[u8]),
     ) {
         for f in &self.fields {
@@ -336,12 +337,20 @@ impl Request {
                 Kind::ContentLength | Kind::TransferEncoding | Kind::Upgrade | Kind::Te => false,
                 Kind::Connection | Kind::Hop => false,
             };
-            if goes && !changes.is_some_and(|changes| f.kind == Kind::Other && changes.drops(name)) {
-                emit(f.kind, name, value);
+            if !goes || edits.changes.is_some_and(|changes| f.kind == Kind::Other && changes.drops(name)) {
+                continue;
+            }
+            match edits.hidden_cookie.filter(|_| name.eq_ignore_ascii_case(COOKIE.as_str().as_bytes())) {
+                None => emit(f.kind, name, value),
+                Some(hidden) => {
+                    if let Some(rest) = cookie::without(value, hidden) {
+                        emit(f.kind, name, &rest);
+                    }
+                }
             }
         }
         for (name, value) in
-            changes.iter().flat_map(|changes| changes.lines(|name| self.first(name).is_some()))
+            edits.changes.iter().flat_map(|changes| changes.lines(|name| self.first(name).is_some()))
         {
             emit(Kind::Other, name.as_str().as_bytes(), value.as_bytes());
         }
@@ -358,6 +367,15 @@ impl Request {
             && self.has_body()
             && self.fields.iter().any(|f| f.kind == Kind::Expect)
     }
+}
+
+/// What of a request does not go on as it came.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Edits<'a> {
+    /// Of its fields.
+    pub changes: Option<&'a Changes>,
+    /// The name of a cookie that is for us alone.
+    pub hidden_cookie: Option<&'a str>,
 }
 
 /// A head in the making.

@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use metrics::{Gauge, counter, gauge};
 use parking_lot::Mutex;
@@ -54,12 +54,22 @@ pub struct Spec {
     /// When none is known to be up, it is asked whatever its checks say, unless it is drained: its own error page says more
     /// than ours.
     pub fallback: bool,
+    /// Once its checks have brought it back, its share grows from a tenth to the whole over this time; zero has it whole at once.
+    pub slow_start: Duration,
 }
 
 impl Spec {
     /// Of the first tier, with a weight of 1 and nothing else.
     pub fn new(name: impl Into<String>, address: SocketAddr) -> Self {
-        Self { name: name.into(), address, tier: 0, weight: 1, max_in_flight: usize::MAX, fallback: false }
+        Self {
+            name: name.into(),
+            address,
+            tier: 0,
+            weight: 1,
+            max_in_flight: usize::MAX,
+            fallback: false,
+            slow_start: Duration::ZERO,
+        }
     }
 }
 
@@ -125,6 +135,8 @@ pub struct Backend<T> {
     state: Mutex<State>,
     /// [`Standing`], or 0 for a back end that is not used.
     standing: AtomicU8,
+    /// Whether those whose session is on it may stay.
+    well: AtomicBool,
     serving: watch::Sender<bool>,
     changed: watch::Sender<u64>,
     silent: AtomicBool,
@@ -166,6 +178,7 @@ impl<T> Backend<T> {
             transport,
             state,
             standing: AtomicU8::new(0),
+            well: AtomicBool::new(false),
             serving: watch::Sender::new(false),
             changed,
             silent: AtomicBool::new(false),
@@ -178,6 +191,11 @@ impl<T> Backend<T> {
 
     pub fn name(&self) -> &str {
         &self.spec.name
+    }
+
+    /// A number that its name has on every node.
+    pub fn id(&self) -> u64 {
+        self.load.seed()
     }
 
     /// Where it listens.
@@ -230,11 +248,18 @@ impl<T> Backend<T> {
         [Usable, Ejected, Fallback, Silent].into_iter().find(|s| *s as u8 == now)
     }
 
+    /// Whether its checks are good and requests come to something, drained or not.
+    pub(super) fn is_well(&self) -> bool {
+        self.well.load(Ordering::Acquire)
+    }
+
     fn set_standing(&self, state: &State) {
+        let passed_over = state.ejected.is_some() || self.is_outlier();
+        let well = state.health == Health::Up && !passed_over && !state.retired && !state.disabled;
+        self.well.store(well, Ordering::Release);
         let standing = if state.is_taken_out() || self.load.weight() == 0 {
             None
         } else if state.health == Health::Up {
-            let passed_over = state.ejected.is_some() || self.is_outlier();
             Some(if passed_over { Standing::Ejected } else { Standing::Usable })
         } else if self.spec.fallback {
             Some(Standing::Fallback)
@@ -432,6 +457,12 @@ impl<T> Backend<T> {
         why.clone_into(&mut state.reason);
         counter!("trivet_backend_transitions_total", "pool" => self.pool.to_string(), "backend" => self.spec.name.clone(), "to" => to.to_string())
             .increment(1);
+        // What is up at the first check of all was so before.
+        if to == Health::Up && from == Health::Down && !self.spec.slow_start.is_zero() {
+            self.load.start_slowly(self.spec.slow_start);
+            counter!("trivet_backend_slow_starts_total", "pool" => self.pool.to_string(), "backend" => self.spec.name.clone())
+                .increment(1);
+        }
         if to == Health::Up {
             tracing::info!(pool = %self.pool, backend = %self.spec.name, address = %self.spec.address, %from, reason = why, "back end is up");
         } else {
@@ -443,13 +474,13 @@ impl<T> Backend<T> {
         let serving = state.health == Health::Up && !state.is_taken_out();
         let silent = state.health == Health::Down && !state.refused && !state.heard;
         self.silent.store(silent, Ordering::Relaxed);
-        let before = self.standing();
+        let before = (self.standing(), self.is_well());
         self.set_standing(state);
         let set = |to: &watch::Sender<bool>, new: bool| {
             to.send_if_modified(|old| std::mem::replace(old, new) != new)
         };
         // Both are set before anyone is told, so that who is told sees both.
-        let changed = set(&self.serving, serving) | (self.standing() != before);
+        let changed = set(&self.serving, serving) | ((self.standing(), self.is_well()) != before);
         if !state.retired {
             // Also when nothing changed: the recorder may be younger than this back end.
             self.export(if self.is_usable() { 1.0 } else { 0.0 });
@@ -475,6 +506,7 @@ impl<T> Backend<T> {
             "address": self.spec.address.to_string(),
             "tier": self.spec.tier,
             "weight": self.load.weight(),
+            "effective_weight": self.load.share() as f64 / 1000.0,
             "in_flight": self.load.in_flight(),
             "usable": self.is_usable(),
             "health": state.health.to_string(),

@@ -13,14 +13,15 @@ pub struct Load {
     weight: AtomicU32,
     in_flight: AtomicUsize,
     most: usize,
-    /// For [`RoundRobin`]: what it is owed, in requests times the weight of all.
+    /// For [`RoundRobin`]: what it is owed, in requests times the share of all.
     owed: AtomicI64,
-    /// For [`LeastRequests`]: when it was chosen last, counted in requests.
+    /// For [`LeastRequests`]: from when on it is its turn.
     turn: AtomicU64,
     /// For [`PeakEwma`].
     latency: Latency,
-    /// For [`struct@Hash`]: its name's number.
+    /// Its name's number.
     seed: u64,
+    slow_start: SlowStart,
 }
 
 impl Load {
@@ -34,6 +35,7 @@ impl Load {
             turn: AtomicU64::new(0),
             latency: Latency::default(),
             seed: 0,
+            slow_start: SlowStart::new(),
         }
     }
 
@@ -41,6 +43,11 @@ impl Load {
     pub fn named(mut self, name: &str) -> Self {
         self.seed = hash_of(name.as_bytes());
         self
+    }
+
+    /// Its name's number; 0 without a name.
+    pub(super) fn seed(&self) -> u64 {
+        self.seed
     }
 
     /// How much it wants a hash: of several the one that wants it most has it, the more often the greater its weight.
@@ -57,6 +64,16 @@ impl Load {
 
     pub(super) fn set_weight(&self, weight: u32) {
         self.weight.store(weight, Ordering::Relaxed);
+    }
+
+    /// Its weight times 1000, or less of it during a slow start.
+    pub fn share(&self) -> u64 {
+        u64::from(self.weight()) * u64::from(self.slow_start.permille())
+    }
+
+    /// Has its share grow from a tenth of its weight to the whole over this time.
+    pub(super) fn start_slowly(&self, over: Duration) {
+        self.slow_start.begin(over);
     }
 
     /// Requests, or connections, that it has in hand.
@@ -115,7 +132,7 @@ impl Balance for RoundRobin {
         let _turn = self.turn.lock();
         let (mut all, mut best): (i64, Option<(i64, &Load)>) = (0, None);
         for load in candidates {
-            let weight = i64::from(load.weight());
+            let weight = i64::try_from(load.share()).unwrap_or(i64::MAX);
             let owed = load.owed.load(Ordering::Relaxed) + weight;
             all += weight;
             if !ask.further {
@@ -133,22 +150,31 @@ impl Balance for RoundRobin {
     }
 }
 
-/// The one that has the fewest in hand for its weight; of several the one whose turn is the longest ago (HAProxy's `leastconn`).
-/// For requests that take very different times.
+/// The one that has the fewest in hand for its weight; several of which there are in turn, by weight (nginx's `least_conn`). For
+/// requests that take very different times.
 #[derive(Debug, Default)]
 pub struct LeastRequests {
-    turns: AtomicU64,
+    /// The time of the turns: each request takes its back end [`STRIDE`] divided by its share (start-time fair queueing, Goyal, Vin and
+    /// Cheng).
+    now: AtomicU64,
 }
+
+/// As much as a back end of weight 1 takes, times its share: whole numbers, and room for 10^13 requests.
+const STRIDE: u64 = 1_000_000_000;
 
 impl Balance for LeastRequests {
     fn choose<'a>(&self, candidates: &mut dyn Iterator<Item = &'a Load>, _: Ask) -> Option<&'a Load> {
+        let now = self.now.load(Ordering::Relaxed);
+        // Whoever was away has not saved up its turns.
+        let turn = |load: &Load| load.turn.load(Ordering::Relaxed).max(now);
         // Fractions, compared crosswise.
         let chosen = candidates.min_by(|a, b| {
-            let share = |one: &Load, other: &Load| (one.in_flight() as u64 + 1) * u64::from(other.weight());
-            let turn = |load: &Load| load.turn.load(Ordering::Relaxed);
-            share(a, b).cmp(&share(b, a)).then_with(|| turn(a).cmp(&turn(b)))
+            let part = |one: &Load, other: &Load| one.in_flight() as u128 * u128::from(other.share());
+            part(a, b).cmp(&part(b, a)).then_with(|| turn(a).cmp(&turn(b)))
         })?;
-        chosen.turn.store(self.turns.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
+        let turn = turn(chosen);
+        self.now.store(turn, Ordering::Relaxed);
+        chosen.turn.store(turn + STRIDE / chosen.share().max(1), Ordering::Relaxed);
         Some(chosen)
     }
 }
@@ -162,7 +188,7 @@ impl Balance for Random {
         let (mut rng, mut all, mut chosen) = (rand::rng(), 0_u64, None);
         // Each takes the place of those before it as often as its weight is of the sum so far.
         for load in candidates {
-            let weight = u64::from(load.weight());
+            let weight = load.share();
             all += weight;
             if rng.random_range(0..all.max(1)) < weight {
                 chosen = Some(load);
@@ -205,20 +231,23 @@ impl Balance for PeakEwma {
     fn choose<'a>(&self, candidates: &mut dyn Iterator<Item = &'a Load>, _: Ask) -> Option<&'a Load> {
         let mut rng = rand::rng();
         let mut two: [Option<&Load>; 2] = [None, None];
-        for (n, load) in candidates.enumerate() {
-            match n {
-                0 | 1 => two[n] = Some(load),
-                _ => {
-                    let place = rng.random_range(0..=n);
-                    if let Some(two) = two.get_mut(place) {
-                        *two = Some(load);
-                    }
-                }
+        let (mut n, mut spare) = (0, None);
+        for load in candidates {
+            // A comparison knows no shares: one that starts slowly takes part in fewer of them.
+            let permille = load.slow_start.permille();
+            if permille < SlowStart::WHOLE && rng.random_range(0..SlowStart::WHOLE) >= permille {
+                spare = Some(load);
+                continue;
             }
+            let place = if n < 2 { n } else { rng.random_range(0..=n) };
+            if let Some(place) = two.get_mut(place) {
+                *place = Some(load);
+            }
+            n += 1;
         }
         let now = Instant::now();
         let [first, second] = two;
-        let Some((first, second)) = first.zip(second) else { return first };
+        let Some((first, second)) = first.zip(second) else { return first.or(spare) };
         let (a, b) = (self.cost(first, now), self.cost(second, now));
         let first_is_better = if a == b { rng.random() } else { a < b };
         Some(if first_is_better { first } else { second })
@@ -289,6 +318,53 @@ impl Latency {
     fn store(&self, took: u32, at: u64) {
         self.took.store(took, Ordering::Relaxed);
         self.at.store(at, Ordering::Relaxed);
+    }
+}
+
+/// The time after a back end has come back, in which it gets less than its share (HAProxy's `slowstart`).
+#[derive(Debug)]
+struct SlowStart {
+    created: Instant,
+    /// In microseconds since `created`, and one more; 0 is none.
+    began: AtomicU64,
+    /// In microseconds.
+    over: AtomicU64,
+}
+
+impl SlowStart {
+    const WHOLE: u32 = 1000;
+    /// Enough to warm up by, and little enough to be late with.
+    const FIRST: u32 = Self::WHOLE / 10;
+
+    fn new() -> Self {
+        Self { created: Instant::now(), began: AtomicU64::new(0), over: AtomicU64::new(0) }
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.created.elapsed().as_micros()).unwrap_or(u64::MAX).saturating_add(1)
+    }
+
+    fn begin(&self, over: Duration) {
+        let over = u64::try_from(over.as_micros()).unwrap_or(u64::MAX);
+        self.over.store(over, Ordering::Relaxed);
+        self.began.store(if over == 0 { 0 } else { self.now() }, Ordering::Release);
+    }
+
+    /// From 100 to 1000.
+    fn permille(&self) -> u32 {
+        let began = self.began.load(Ordering::Acquire);
+        if began == 0 {
+            return Self::WHOLE;
+        }
+        let (since, over) = (self.now().saturating_sub(began), self.over.load(Ordering::Relaxed));
+        if since >= over {
+            // Whoever begins anew meanwhile is not undone.
+            let _ = self.began.compare_exchange(began, 0, Ordering::Relaxed, Ordering::Relaxed);
+            return Self::WHOLE;
+        }
+        // Below `over`, so the quotient is below what is still to come.
+        let to_come = u128::from(Self::WHOLE - Self::FIRST);
+        Self::FIRST + (u128::from(since) * to_come / u128::from(over)) as u32
     }
 }
 

@@ -34,20 +34,29 @@ use trivet_base::process::Heartbeats;
 
 pub mod backend;
 pub mod balance;
+pub mod breaker;
+pub mod budget;
 pub mod check;
 pub mod outlier;
 mod queue;
 mod rounds;
+mod sticky;
 pub mod timing;
+mod window;
 
 pub use backend::{Backend, Health, NewBackend, Spec};
 pub use balance::{Ask, Balance, Load, RoundRobin};
+pub use breaker::{BreakerLimits, Passage};
+pub use budget::RetryLimits;
 pub use check::{Check, Verdict};
 pub use outlier::OutlierLimits;
 pub use queue::PoolLimits;
 
 use backend::Standing;
+use breaker::Breaker;
+use budget::RetryBudget;
 use queue::Queue;
+use sticky::is_own;
 use timing::Timing;
 
 /// The back ends that one request has tried already.
@@ -99,15 +108,18 @@ pub struct Scope {
     pub silent: bool,
     /// Requests of the same number go to the same back end, where the pool's algorithm looks at it ([`balance::hash_of`]).
     pub hash: Option<u64>,
+    /// The back end that its session is on, by [`Backend::id`]. It goes there while that is well, also when it is drained or has no
+    /// weight, and waits for it while it is busy.
+    pub sticky: Option<u64>,
 }
 
 impl Scope {
     /// Whoever may answer.
-    pub const ANY: Self = Self { highest_tier: u8::MAX, silent: true, hash: None };
+    pub const ANY: Self = Self { highest_tier: u8::MAX, silent: true, hash: None, sticky: None };
     /// Whoever answers its checks.
-    pub const ANSWERING: Self = Self { highest_tier: u8::MAX, silent: false, hash: None };
+    pub const ANSWERING: Self = Self { highest_tier: u8::MAX, silent: false, hash: None, sticky: None };
     /// The first tier alone.
-    pub const FIRST_TIER: Self = Self { highest_tier: 0, silent: true, hash: None };
+    pub const FIRST_TIER: Self = Self { highest_tier: 0, silent: true, hash: None, sticky: None };
 }
 
 /// Why there is no back end for a request.
@@ -173,6 +185,8 @@ pub struct Pool<T> {
     load: Load,
     queue: Queue<T>,
     outliers: OnceLock<OutlierLimits>,
+    retries: OnceLock<RetryBudget>,
+    breaker: OnceLock<Breaker>,
     changed: watch::Sender<u64>,
     /// What the checks of a back end that is added go by.
     checking: OnceLock<(Timing, Heartbeats)>,
@@ -198,6 +212,8 @@ impl<T> Pool<T> {
         Arc::new(Self {
             queue: Queue::new(&name, limits),
             outliers: OnceLock::new(),
+            retries: OnceLock::new(),
+            breaker: OnceLock::new(),
             name,
             backends: ArcSwap::from_pointee(backends),
             changing: Mutex::default(),
@@ -244,8 +260,16 @@ impl<T> Pool<T> {
     /// failed: it may be the network's hiccup, and a try costs less than an error.
     pub fn pick(self: &Arc<Self>, scope: Scope, tried: &Tried<T>) -> Result<Lease<T>, Unavailable> {
         let all = self.backends();
-        let best = all.iter().filter_map(|b| order(b, scope, tried)).min().ok_or(Unavailable::None)?;
-        let equal = || all.iter().filter(|b| order(b, scope, tried) == Some(best) && b.load().has_room());
+        let own = scope.sticky.and_then(|_| all.iter().find(|b| is_own(b, scope, tried)));
+        let best = all.iter().filter_map(|b| order(b, scope, tried)).min();
+        if own.is_none() && best.is_none() {
+            return Err(Unavailable::None);
+        }
+        let fits = |b: &&Arc<Backend<T>>| match own {
+            Some(own) => Arc::ptr_eq(b, own),
+            None => order(b, scope, tried) == best,
+        };
+        let equal = || all.iter().filter(fits).filter(|b| b.load().has_room());
         // Looked for first: whoever takes a place of the pool's for nothing keeps it from others for a moment.
         if equal().next().is_none() || !self.load.take() {
             return Err(Unavailable::Busy);
@@ -285,7 +309,7 @@ impl<T> Pool<T> {
 
     /// Whether there is one that was not tried, busy or not. Asking has no effect.
     pub fn has_other(&self, scope: Scope, tried: &Tried<T>) -> bool {
-        self.backends().iter().any(|b| order(b, scope, tried).is_some())
+        self.backends().iter().any(|b| order(b, scope, tried).is_some() || is_own(b, scope, tried))
     }
 
     /// Whether there is one that is known to be up, was not tried, and is not busy.

@@ -72,7 +72,13 @@ impl<T> Queue<T> {
     /// A further attempt of a request, which has had its turn before, comes before those that have not, however many they are.
     fn join(&self, scope: Scope, tried: &Tried<T>) -> Option<Place<'_, T>> {
         let mut state = self.state.lock();
-        if tried.is_empty() && state.waiters.len() >= self.limits.max_queued {
+        // Those who wait for one back end, where their session is, keep nobody from the others.
+        let same = |w: &&Waiter<T>| w.scope.sticky == scope.sticky;
+        let most = self.limits.max_queued;
+        if tried.is_empty()
+            && state.waiters.len() >= most
+            && state.waiters.iter().filter(same).count() >= most
+        {
             return None;
         }
         let id = state.next_id;

@@ -10,7 +10,8 @@ use super::timing::Timing;
 use super::*;
 use trivet_base::process::Heartbeats;
 
-const TIMING: Timing = Timing::steady(Duration::from_millis(500), Duration::from_millis(400), 2, 2);
+pub(crate) const TIMING: Timing =
+    Timing::steady(Duration::from_millis(500), Duration::from_millis(400), 2, 2);
 
 /// Answers what it was told to, the last answer for ever.
 struct Script(Mutex<VecDeque<Verdict>>);
@@ -23,23 +24,23 @@ impl Check for Script {
     }
 }
 
-fn good() -> Verdict {
+pub(crate) fn good() -> Verdict {
     Verdict::Good(Value::Null)
 }
 
-fn silent() -> Verdict {
+pub(crate) fn silent() -> Verdict {
     Verdict::Silent("no answer".into())
 }
 
-fn refused() -> Verdict {
+pub(crate) fn refused() -> Verdict {
     Verdict::Refused("draining".into(), Value::Null)
 }
 
-const LIMITS: PoolLimits =
+pub(crate) const LIMITS: PoolLimits =
     PoolLimits { max_in_flight: 100, max_queued: 2, queue_timeout: Duration::from_secs(5) };
 
 /// A back end that says this for ever; its address follows from its name.
-fn member(name: &str, tier: u8, verdict: Verdict) -> NewBackend<()> {
+pub(crate) fn member(name: &str, tier: u8, verdict: Verdict) -> NewBackend<()> {
     let address = SocketAddr::from(([192, 0, 2, 1], name.bytes().map(u16::from).sum()));
     let check = Arc::new(Script(Mutex::new([verdict].into())));
     NewBackend { spec: Spec { tier, ..Spec::new(name, address) }, check, transport: () }
@@ -50,7 +51,7 @@ fn pool(backends: &[(&str, u8, Verdict)]) -> Arc<Pool<()>> {
     Pool::new("web", backends.collect(), LIMITS)
 }
 
-async fn checked(backends: &[(&str, u8, Verdict)]) -> Arc<Pool<()>> {
+pub(crate) async fn checked(backends: &[(&str, u8, Verdict)]) -> Arc<Pool<()>> {
     let pool = pool(backends);
     pool.first_round(TIMING).await;
     pool
@@ -64,11 +65,11 @@ fn pick_any(pool: &Arc<Pool<()>>, tried: &Tried<()>) -> Option<Arc<Backend<()>>>
     pool.pick(Scope::ANY, tried).ok().map(|lease| lease.backend().clone())
 }
 
-fn picked(pool: &Arc<Pool<()>>, n: usize) -> Vec<String> {
+pub(crate) fn picked(pool: &Arc<Pool<()>>, n: usize) -> Vec<String> {
     (0..n).map(|_| pick(pool, &Tried::default()).map_or_else(|| "-".into(), |b| b.name().into())).collect()
 }
 
-fn record(pool: &Pool<()>, verdict: Verdict) {
+pub(crate) fn record(pool: &Pool<()>, verdict: Verdict) {
     pool.backends()[0].record(verdict, Instant::now(), &TIMING);
 }
 
@@ -354,7 +355,7 @@ async fn busy() -> (Arc<Pool<()>>, Lease<()>) {
     (pool, lease)
 }
 
-type Waiting = tokio::task::JoinHandle<Result<Lease<()>, Unavailable>>;
+pub(crate) type Waiting = tokio::task::JoinHandle<Result<Lease<()>, Unavailable>>;
 
 async fn wait(pool: &Arc<Pool<()>>) -> Waiting {
     let pool = pool.clone();
@@ -498,4 +499,28 @@ async fn one_that_is_busy_is_no_refuge() {
     assert!(pool.has_usable(Scope::ANY, &tried));
     let _busy = pool.hold(&pool.backend("b").unwrap()).unwrap();
     assert!(!pool.has_usable(Scope::ANY, &tried) && pool.has_other(Scope::ANY, &tried));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_start_follows_a_time_that_it_was_down_and_not_the_start_of_the_process() {
+    let slow = |name: &str| NewBackend {
+        spec: Spec { slow_start: Duration::from_secs(30), ..member(name, 0, good()).spec },
+        ..member(name, 0, good())
+    };
+    let pool = Pool::new("web", vec![slow("a"), slow("b")], LIMITS);
+    pool.first_round(TIMING).await;
+    let share = |pool: &Pool<()>| pool.status()[0]["effective_weight"].as_f64().unwrap();
+    assert_eq!(share(&pool), 1.0);
+    let served = |pool: &Arc<Pool<()>>| picked(pool, 110).iter().filter(|name| *name == "a").count();
+    record(&pool, refused());
+    record(&pool, good());
+    record(&pool, good());
+    assert_eq!((share(&pool), served(&pool)), (0.1, 10));
+    tokio::time::advance(Duration::from_secs(15)).await;
+    assert_eq!(share(&pool), 0.55);
+    // An ejection is a matter of moments.
+    pool.backends()[0].eject("refused");
+    tokio::time::advance(Duration::from_secs(15)).await;
+    record(&pool, good());
+    assert_eq!((share(&pool), served(&pool)), (1.0, 55));
 }

@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use http::header::{
     ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, DATE, HeaderName, HeaderValue, RETRY_AFTER,
-    STRICT_TRANSPORT_SECURITY,
+    SET_COOKIE, STRICT_TRANSPORT_SECURITY,
 };
 use http::{Method, StatusCode, Version};
 
@@ -77,6 +77,23 @@ impl Head<'_> {
         }
     }
 
+    /// Our cookie for the client, which only a back end's answer has.
+    fn cookie<'e>(&self, exchange: &'e Exchange) -> Option<&'e HeaderValue> {
+        exchange.set_cookie.as_ref().filter(|_| !matches!(self, Self::Own(_)))
+    }
+
+    /// The lines of `Cache-Control` of a back end's answer.
+    fn caching(&self) -> impl Iterator<Item = &[u8]> {
+        let response = match self {
+            Self::Relayed { response, .. } | Self::Switch(response) => Some(response),
+            Self::Own(_) => None,
+        };
+        let fields = response.into_iter().flat_map(|response| response.fields());
+        fields
+            .filter(|(name, _)| CACHE_CONTROL.as_str().as_bytes().eq_ignore_ascii_case(name))
+            .map(|(_, value)| value)
+    }
+
     /// All of it as HTTP/1 has it (RFC 9112 section 4); `framing` is that towards the client.
     pub(super) fn to_http1(
         &self,
@@ -93,9 +110,14 @@ impl Head<'_> {
         let mut out = Vec::with_capacity(1024 + content);
         let changes = exchange.answer_fields.as_deref();
         let drops = |name: &[u8]| changes.is_some_and(|changes| changes.drops(name));
+        let cookie = self.cookie(exchange);
         match self {
             Self::Relayed { response, .. } | Self::Switch(response) => {
-                response.forward(framing, drops, &mut out);
+                response.forward(
+                    framing,
+                    |name| drops(name) || (cookie.is_some() && is_for_caches(name)),
+                    &mut out,
+                );
             }
             Self::Own(answer) => {
                 out.extend_from_slice(b"HTTP/1.1 ");
@@ -121,9 +143,22 @@ impl Head<'_> {
         }
         let mut has_hsts = self.has(&STRICT_TRANSPORT_SECURITY) && !drops(HSTS);
         let stays = |name: &HeaderName| self.has(name) && !drops(name.as_str().as_bytes());
-        for (name, value) in changes.iter().flat_map(|changes| changes.lines(stays)) {
+        let lines = || changes.iter().flat_map(|changes| changes.lines(&stays));
+        for (name, value) in
+            lines().filter(|(name, _)| cookie.is_none() || !FOR_CACHES.contains(&name.as_str()))
+        {
             has_hsts |= name == STRICT_TRANSPORT_SECURITY;
             field::write(&mut out, name.as_str().as_bytes(), value.as_bytes());
+        }
+        if let Some(cookie) = cookie {
+            let own = self.caching().filter(|_| !drops(CACHE_CONTROL.as_str().as_bytes()));
+            let ours = lines().filter(|(name, _)| *name == CACHE_CONTROL).map(|(_, value)| value.as_bytes());
+            field::write(&mut out, SET_COOKIE.as_str().as_bytes(), cookie.as_bytes());
+            field::write(
+                &mut out,
+                CACHE_CONTROL.as_str().as_bytes(),
+                for_one_client(own.chain(ours)).as_bytes(),
+            );
         }
         finish(exchange.admitted.as_ref(), exchange.id(), policy, has_hsts, end, &mut out);
         out
@@ -137,6 +172,7 @@ impl Head<'_> {
         policy: &Policy,
         dropped: impl Fn(&[u8]) -> bool,
     ) -> http::Response<()> {
+        let cookie = self.cookie(exchange);
         let mut head = match self {
             Self::Relayed { response, .. } | Self::Switch(response) => response.take_http2(dropped),
             Self::Own(answer) => {
@@ -155,6 +191,14 @@ impl Head<'_> {
         if let Some(changes) = &exchange.answer_fields {
             changes.apply(map);
         }
+        if let Some(cookie) = cookie {
+            map.append(SET_COOKIE, cookie.clone());
+            let caches = for_one_client(map.get_all(CACHE_CONTROL).iter().map(HeaderValue::as_bytes));
+            for name in FOR_CACHES {
+                map.remove(name);
+            }
+            map.insert(CACHE_CONTROL, caches);
+        }
         if !map.contains_key(DATE) {
             map.insert(DATE, date());
         }
@@ -170,6 +214,30 @@ impl Head<'_> {
         });
         head
     }
+}
+
+/// Fields that tell caches what they may keep (RFC 9111 section 5.2; RFC 9213; Edge Architecture Specification).
+const FOR_CACHES: [&str; 3] = ["cache-control", "cdn-cache-control", "surrogate-control"];
+
+fn is_for_caches(name: &[u8]) -> bool {
+    FOR_CACHES.iter().any(|known| name.eq_ignore_ascii_case(known.as_bytes()))
+}
+
+/// `Cache-Control` of an answer that has become one client's own: what was `said`, but for what allows shared caches to keep it.
+fn for_one_client<'a>(said: impl Iterator<Item = &'a [u8]>) -> HeaderValue {
+    const SHARED: [&str; 3] = ["public", "s-maxage", "private"];
+    let mut value = b"private".to_vec();
+    for directive in said.flat_map(field::tokens) {
+        let name = directive.split(|b| *b == b'=').next().unwrap_or_default().trim_ascii();
+        // A list in quotes is in pieces here, and names fields for which something else holds.
+        let passes =
+            !directive.contains(&b'"') && !SHARED.iter().any(|s| name.eq_ignore_ascii_case(s.as_bytes()));
+        if passes {
+            value.extend_from_slice(b", ");
+            value.extend_from_slice(directive);
+        }
+    }
+    HeaderValue::from_bytes(&value).unwrap_or(HeaderValue::from_static("private"))
 }
 
 /// What becomes of the connection.
@@ -224,4 +292,23 @@ fn date() -> HeaderValue {
         }
         text.clone()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_that_has_become_one_clients_own_is_for_no_shared_cache() {
+        for (said, expected) in [
+            (&[][..], "private"),
+            (&["public, max-age=60"], "private, max-age=60"),
+            (&["max-age=60", "s-maxage=600, must-revalidate"], "private, max-age=60, must-revalidate"),
+            (&["no-store"], "private, no-store"),
+            (&["PUBLIC,,Private"], "private"),
+            (&["private=\"X-A, X-B\", max-age=5"], "private, max-age=5"),
+        ] {
+            assert_eq!(for_one_client(said.iter().map(|s| s.as_bytes())), expected, "{said:?}");
+        }
+    }
 }

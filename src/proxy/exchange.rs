@@ -5,6 +5,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 
+use http::header::HeaderValue;
 use http::{Method, Version};
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 
@@ -42,6 +43,8 @@ pub struct Exchange {
     pub backend: Option<Arc<HttpBackend>>,
     /// Has the request count as in flight there.
     pub lease: Option<Lease<Upstream>>,
+    /// The cookie that its answer sets, if it is a back end's.
+    pub set_cookie: Option<HeaderValue>,
     /// For how long it waited because all back ends were busy.
     pub queued: Option<Duration>,
     /// Further attempts after the first.
@@ -143,6 +146,7 @@ impl Exchange {
             answer_fields: None,
             backend: None,
             lease: None,
+            set_cookie: None,
             queued: None,
             retries: 0,
             connected: None,

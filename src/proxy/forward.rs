@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use crate::downstream::{After, Downstream, Ending};
 use crate::exchange::{Exchange, Outcome};
 use crate::forward::upload::Upload;
-use crate::serve::{fail, refuse};
+use crate::serve::{fail, refuse, unavailable};
 use crate::tunnel::tunnel;
 use crate::upstream::http2::NoHead;
 use crate::upstream::{Checkout, HttpBackend, Upstream, UpstreamIo, is_local, is_out_of_ports};
@@ -29,7 +29,7 @@ use trivet_http::refusal::Refusal;
 use trivet_http::request::Request;
 use trivet_http::response::{BadResponse, Response};
 use trivet_http::steps;
-use trivet_pool::{Tried, Unavailable};
+use trivet_pool::{Passage, Tried, Unavailable};
 
 mod attempt;
 mod buffered;
@@ -89,6 +89,10 @@ struct Forwarding<'a, S, C> {
     until: Instant,
     tried: Tried<Upstream>,
     upload: Option<Upload>,
+    /// Its leave to go to the pool, which wants to know what became of it.
+    passage: Option<Passage<Upstream>>,
+    /// Whether it is not sent again for want of a budget for that.
+    budget_spent: bool,
 }
 
 /// Why there is no connection to a back end.
@@ -119,7 +123,10 @@ pub(super) async fn forward<S: Service, C: Downstream<S>>(
         has_body: request.has_body(),
         tried: Tried::default(),
         upload: None,
+        passage: None,
+        budget_spent: false,
     };
+    destination.pool.count_request(forwarding.exchange.started());
     forwarding.run().await
 }
 
@@ -134,6 +141,10 @@ impl<S: Service, C: Downstream<S>> Forwarding<'_, S, C> {
             && let Err(failure) = Box::pin(self.buffer(most)).await
         {
             return self.no_answer(failure).await;
+        }
+        match self.destination.pool.admit(Instant::now()) {
+            Ok(passage) => self.passage = passage,
+            Err(wait) => return self.left_alone(wait).await,
         }
         let mut last = String::new();
         // The back end that is asked once more, on a new connection.
@@ -263,13 +274,17 @@ impl<S: Service, C: Downstream<S>> Forwarding<'_, S, C> {
         self.destination.terms.response_timeout.unwrap_or(backend.transport().config().response_timeout)
     }
 
-    /// What an answer says about its back end.
-    fn note(&self, status: u16, asked: Instant, answered: Instant) {
+    /// What an answer says about its back end, and about the pool.
+    fn note(&mut self, status: u16, asked: Instant, answered: Instant) {
+        // What it cannot do is no fault of its (RFC 9110 sections 15.6.2 and 15.6.6).
+        let is_error = status >= 500 && !matches!(status, 501 | 505);
+        if let Some(passage) = &mut self.passage {
+            passage.ended(is_error, answered);
+        }
         let Some(lease) = &self.exchange.lease else { return };
         match status {
-            // What it cannot do is no fault of its (RFC 9110 sections 15.6.2 and 15.6.6).
             501 | 505 => {}
-            500.. => lease.failed("errors", &format!("it answers {status}")),
+            _ if is_error => lease.failed("errors", &format!("it answers {status}")),
             _ => lease.answered(answered - asked, answered),
         }
     }
@@ -296,6 +311,7 @@ impl<S: Service, C: Downstream<S>> Forwarding<'_, S, C> {
         response: Response,
         answered: Instant,
     ) -> Result<After, Failure> {
+        self.exchange.set_cookie = self.destination.session.as_ref().and_then(|s| s.served_by(backend));
         if response.status == 101 {
             return Ok(tunnel(self.client, self.request, self.exchange, checkout, response).await);
         }
@@ -325,7 +341,13 @@ impl<S: Service, C: Downstream<S>> Forwarding<'_, S, C> {
             self.tried.add(backend);
         }
         let can = !self.has_body || self.upload.as_ref().is_none_or(|u| u.pump.can_go_again());
-        can && (same || self.destination.pool.has_other(self.destination.scope, &self.tried))
+        let pool = &self.destination.pool;
+        if !can || !(same || pool.has_other(self.destination.scope, &self.tried)) {
+            return false;
+        }
+        // What met the end of a kept connection has cost no back end anything.
+        self.budget_spent = !same && !pool.may_retry(Instant::now());
+        !self.budget_spent
     }
 
     /// There is no back end for it; the `last` one that was tried failed for this reason.
@@ -333,6 +355,9 @@ impl<S: Service, C: Downstream<S>> Forwarding<'_, S, C> {
         match failure {
             Failure::Unavailable(Unavailable::None) if last.is_empty() => {}
             Failure::Unavailable(Unavailable::None) => {
+                if let Some(passage) = &mut self.passage {
+                    passage.ended(true, Instant::now());
+                }
                 let reason = format!("no back end could be reached; the last: {last}");
                 return self.fail(StatusCode::SERVICE_UNAVAILABLE, reason).await;
             }
@@ -343,6 +368,13 @@ impl<S: Service, C: Downstream<S>> Forwarding<'_, S, C> {
             _ => {}
         }
         self.no_answer(failure).await
+    }
+
+    /// Most requests to the pool fail, and none goes there for now.
+    async fn left_alone(&mut self, wait: Duration) -> After {
+        counter!("trivet_http_refused_total", "reason" => "circuit_open").increment(1);
+        let reason = "most requests to the pool fail (circuit_breaker)".to_owned();
+        unavailable(self.client, self.exchange, self.request, reason, wait).await
     }
 
     /// Answers in the place of a back end.
@@ -366,7 +398,13 @@ impl<S: Service, C: Downstream<S>> Forwarding<'_, S, C> {
             | Failure::Bad(_)
             | Failure::Interim => StatusCode::BAD_GATEWAY,
         };
-        self.fail(status, failure.to_string()).await
+        // What was not sent to anybody, or took its client too long, says nothing.
+        let says_something = !matches!(failure, Failure::Unavailable(_) | Failure::RequestTimeout);
+        if let Some(passage) = self.passage.as_mut().filter(|_| says_something) {
+            passage.ended(true, Instant::now());
+        }
+        let why = if self.budget_spent { "; not sent again: the pool's retry_budget is spent" } else { "" };
+        self.fail(status, format!("{failure}{why}")).await
     }
 
     async fn fail(&mut self, status: StatusCode, reason: String) -> After {

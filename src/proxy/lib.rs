@@ -26,6 +26,7 @@ use crate::admission::Admission;
 use crate::exchange::Exchange;
 use crate::http1::Connection;
 use crate::server::Limits;
+use crate::sticky::Session;
 use crate::upstream::{HttpBackend, HttpPool, Io};
 use trivet_base::process::Shutdown;
 use trivet_http::changes::Changes;
@@ -47,6 +48,7 @@ mod log_limiter;
 mod personal;
 mod serve;
 pub mod server;
+pub mod sticky;
 mod timer;
 mod transfer_timeout;
 pub mod troubles;
@@ -102,6 +104,8 @@ pub struct Destination {
     pub pool: Arc<HttpPool>,
     /// Which of its back ends may get it.
     pub scope: Scope,
+    /// What it says of the back end that it is to go to, where the pool has sessions that stay; `scope` says so, too.
+    pub session: Option<Session>,
     /// Back ends tried after the first.
     pub retries: usize,
     /// What it is asked for in the place of the client's target.

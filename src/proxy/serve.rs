@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::task::{Poll, ready};
+use std::time::Duration;
 
 use http::StatusCode;
 use http::header::{ACCEPT, HOST, HeaderValue, RETRY_AFTER};
@@ -106,6 +107,24 @@ pub(super) async fn fail<S: Service>(
     exchange.reason = Some(reason);
     let engine = client.common().engine.clone();
     let page = error_page(&engine.service, exchange, status, request.first(&ACCEPT));
+    send(client, exchange, page, Some(request)).await
+}
+
+/// As [`fail`], with 503: the request may come again after `wait` (RFC 9110 section 10.2.3).
+pub(super) async fn unavailable<S: Service>(
+    client: &mut impl Downstream<S>,
+    exchange: &mut Exchange,
+    request: &Request,
+    reason: String,
+    wait: Duration,
+) -> After {
+    exchange.reason = Some(reason);
+    let engine = client.common().engine.clone();
+    let mut page =
+        error_page(&engine.service, exchange, StatusCode::SERVICE_UNAVAILABLE, request.first(&ACCEPT));
+    page.fields.retain(|(name, _)| name != RETRY_AFTER);
+    let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+    page.fields.push((RETRY_AFTER, HeaderValue::from(seconds.max(1))));
     send(client, exchange, page, Some(request)).await
 }
 

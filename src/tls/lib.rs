@@ -151,6 +151,7 @@ pub mod clients;
 mod followed;
 pub mod options;
 pub mod private;
+pub mod seal;
 pub mod site;
 pub mod stream;
 pub mod tickets;

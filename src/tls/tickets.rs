@@ -215,7 +215,7 @@ fn key(secret: &hkdf::Prk, context: &[u8], epoch: u64) -> Option<Key> {
 }
 
 /// The secrets in a file: one a line, in hexadecimal or base64, 32 bytes or more; `#` begins a comment.
-fn read(path: &Path) -> Result<Vec<hkdf::Prk>, ConfigError> {
+pub(super) fn read(path: &Path) -> Result<Vec<hkdf::Prk>, ConfigError> {
     let bad = |reason: String| ConfigError::at(path, "", reason);
     super::private::look(path);
     let text = Zeroizing::new(

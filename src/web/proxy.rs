@@ -95,6 +95,7 @@ impl Service for Web {
                 terms: Terms::default(),
                 pool: self.upstreams.pool().clone(),
                 scope: Upstreams::scope(admitted.hop),
+                session: None,
                 retries: self.upstreams.retries(),
                 target: None,
             }),

@@ -46,6 +46,18 @@ pub fn weight() -> u32 {
 pub fn hash_balance_factor() -> u32 {
     0
 }
+/// None, as HAProxy's and nginx's: most back ends are as quick at once as they ever are.
+pub fn slow_start() -> Duration {
+    Duration::ZERO
+}
+/// What is in plain text is read on its way.
+pub fn sticky_secure() -> bool {
+    true
+}
+/// No script needs it.
+pub fn sticky_http_only() -> bool {
+    true
+}
 /// As Linkerd's.
 pub fn ewma_decay() -> Duration {
     Duration::from_secs(10)

@@ -1,17 +1,22 @@
 //! What requests are sent to: `[web]`, the pool of that name, and `[pools.NAME]`.
 
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderName;
 use serde::Deserialize;
 
 use super::defaults;
-use trivet_base::config::{self, Invalid, TlsFiles};
-use trivet_http::proxy_protocol;
+use trivet_base::config::{self, ConfigError, Invalid, TlsFiles};
+use trivet_http::{proxy_protocol, strict};
 use trivet_pool::balance::{Hash, LeastRequests, PeakEwma, Random};
-use trivet_pool::{Balance, OutlierLimits, RoundRobin};
+use trivet_pool::{Balance, BreakerLimits, OutlierLimits, RetryLimits, RoundRobin};
 use trivet_proxy::config::{BackendConfig, HealthConfig, Protocol, validate_backends};
+use trivet_proxy::sticky::{self, Sticky};
+use trivet_tls::seal::Seal;
+
 /// One back end.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -102,6 +107,112 @@ impl Web {
     }
 }
 
+/// `[POOL.sticky]`
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StickyConfig {
+    /// The name of the cookie.
+    pub cookie: String,
+    /// A file with a secret that all balancers have, in the form of the tickets'; `https.tls.ticket_secret` when absent.
+    #[serde(default)]
+    pub secret: Option<PathBuf>,
+    /// How long the cookie leads to its back end; until the browser ends when absent.
+    #[serde(default, with = "humantime_serde")]
+    pub max_age: Option<Duration>,
+    /// For HTTPS alone.
+    #[serde(default = "defaults::sticky_secure")]
+    pub secure: bool,
+    /// Not for scripts.
+    #[serde(default = "defaults::sticky_http_only")]
+    pub http_only: bool,
+    /// What other sites' pages may send it with.
+    #[serde(default)]
+    pub same_site: SameSite,
+}
+
+/// `SameSite` (RFC 6265bis section 5.6.7).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SameSite {
+    /// `"strict"`: nothing.
+    Strict,
+    /// `"lax"`: links.
+    #[default]
+    Lax,
+    /// `"none"`: everything, for a site that stands in others' pages.
+    None,
+}
+
+/// Browsers keep no cookie longer (RFC 6265bis section 5.5).
+const LONGEST_MAX_AGE: Duration = Duration::from_secs(400 * 24 * 3600);
+
+impl StickyConfig {
+    /// Refuses what browsers would, by its keys. `key` is where it stands.
+    fn validate(&self, key: &str) -> Result<(), Invalid> {
+        if self.cookie.is_empty() || !self.cookie.bytes().all(strict::is_token) {
+            return Invalid::err(
+                format!("{key}.cookie"),
+                format_args!(
+                    "\"{}\" is no name of a cookie: letters, digits and - _ . among others",
+                    self.cookie
+                ),
+            );
+        }
+        let prefix = ["__Secure-", "__Host-"].into_iter().find(|p| self.cookie.starts_with(p));
+        if let Some(prefix) = prefix.filter(|_| !self.secure) {
+            return Invalid::err(
+                format!("{key}.secure"),
+                format_args!(
+                    "must be true for a cookie whose name begins with {prefix}: browsers drop it otherwise"
+                ),
+            );
+        }
+        if self.same_site == SameSite::None && !self.secure {
+            return Invalid::err(
+                format!("{key}.secure"),
+                "must be true with same_site = \"none\": browsers drop the cookie otherwise",
+            );
+        }
+        if let Some(age) = self.max_age
+            && !(Duration::from_secs(1)..=LONGEST_MAX_AGE).contains(&age)
+        {
+            return Invalid::err(
+                format!("{key}.max_age"),
+                "must be from \"1s\" to \"400d\", the longest that browsers keep a cookie",
+            );
+        }
+        self.secret.as_ref().map_or(Ok(()), |path| config::absolute(&format!("{key}.secret"), path))
+    }
+
+    /// The file that keys are derived from; `tickets` is the one of TLS.
+    pub fn secret<'a>(&'a self, tickets: Option<&'a Path>) -> Option<&'a Path> {
+        self.secret.as_deref().or(tickets)
+    }
+
+    /// What follows the cookie's value, but for its age.
+    fn attributes(&self) -> String {
+        let same_site = match self.same_site {
+            SameSite::Strict => "Strict",
+            SameSite::Lax => "Lax",
+            SameSite::None => "None",
+        };
+        let mut all = String::from("; Path=/");
+        for (is_set, attribute) in [(self.secure, "; Secure"), (self.http_only, "; HttpOnly")] {
+            if is_set {
+                all.push_str(attribute);
+            }
+        }
+        all + "; SameSite=" + same_site
+    }
+
+    /// The cookie of `pool`. Reads the file.
+    pub fn read(&self, pool: &str, tickets: Option<&Path>) -> Result<Arc<Sticky>, ConfigError> {
+        let missing = || ConfigError::at("", format!("{pool}.sticky.secret"), "is missing");
+        let seal = Seal::load(self.secret(tickets).ok_or_else(missing)?, sticky::PURPOSE)?;
+        Ok(Sticky::new(pool, &self.cookie, &self.attributes(), self.max_age.map(|age| age.as_secs()), seal))
+    }
+}
+
 /// `outliers = { … }`
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -144,6 +255,75 @@ impl Outliers {
     }
 }
 
+/// `retry_budget = { … }`
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RetryBudget {
+    /// See [`RetryLimits::ratio`].
+    pub ratio: f64,
+    /// See [`RetryLimits::min_per_second`].
+    pub min_per_second: u32,
+}
+
+impl Default for RetryBudget {
+    fn default() -> Self {
+        Self {
+            // As Finagle's and Linkerd's.
+            ratio: 0.2,
+            // Thirty at once: what a back end that goes away on a small site leaves behind.
+            min_per_second: 3,
+        }
+    }
+}
+
+impl RetryBudget {
+    /// As a pool takes it.
+    pub fn limits(&self) -> RetryLimits {
+        let Self { ratio, min_per_second } = *self;
+        RetryLimits { ratio, min_per_second }
+    }
+}
+
+/// `[POOL.circuit_breaker]`
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CircuitBreaker {
+    /// See [`BreakerLimits::failures`].
+    pub failures: u32,
+    /// See [`BreakerLimits::window`].
+    #[serde(with = "humantime_serde")]
+    pub window: Duration,
+    /// See [`BreakerLimits::min_requests`].
+    pub min_requests: u32,
+    /// See [`BreakerLimits::open`].
+    #[serde(with = "humantime_serde")]
+    pub open: Duration,
+    /// See [`BreakerLimits::trials`].
+    pub trials: u32,
+}
+
+impl Default for CircuitBreaker {
+    fn default() -> Self {
+        Self {
+            // As Hystrix's: percentage of errors, time and requests that they are looked for in, and time to sleep.
+            failures: 50,
+            window: Duration::from_secs(10),
+            min_requests: 20,
+            open: Duration::from_secs(5),
+            // One could be lucky.
+            trials: 3,
+        }
+    }
+}
+
+impl CircuitBreaker {
+    /// As a pool takes it.
+    pub fn limits(&self) -> BreakerLimits {
+        let Self { failures, window, min_requests, open, trials } = *self;
+        BreakerLimits { failures, window, min_requests, open, trials }
+    }
+}
+
 /// `[web]`
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -162,6 +342,9 @@ pub struct Web {
     /// How long a slow answer is remembered, with `balance = "peak-ewma"`.
     #[serde(default = "defaults::ewma_decay", with = "humantime_serde")]
     pub ewma_decay: Duration,
+    /// How long the share of a back end that has come back grows to the whole; zero has it whole at once.
+    #[serde(default = "defaults::slow_start", with = "humantime_serde")]
+    pub slow_start: Duration,
     /// Mutual TLS to them; without it requests and checks go in plain text, for back ends on a network that needs none.
     #[serde(default)]
     pub tls: Option<TlsFiles>,
@@ -171,6 +354,9 @@ pub struct Web {
     /// When one of them is passed over for what becomes of its requests.
     #[serde(default)]
     pub outliers: Outliers,
+    /// The cookie by which a session stays on its back end; without it there is none.
+    #[serde(default)]
+    pub sticky: Option<StickyConfig>,
     /// TCP connect and TLS handshake, each.
     #[serde(default = "defaults::connect_timeout", with = "humantime_serde")]
     pub connect_timeout: Duration,
@@ -183,6 +369,12 @@ pub struct Web {
     /// Further back ends tried when one fails.
     #[serde(default = "defaults::retries")]
     pub retries: usize,
+    /// How many requests may be sent to another back end after they were sent to one.
+    #[serde(default)]
+    pub retry_budget: RetryBudget,
+    /// When the pool is left alone because most of its requests fail; never when absent.
+    #[serde(default)]
+    pub circuit_breaker: Option<CircuitBreaker>,
     /// Unused connections kept, all back ends together.
     #[serde(default = "defaults::max_idle_connections")]
     pub max_idle_connections: usize,
@@ -240,6 +432,12 @@ impl Web {
             }
             (_, None) => {}
         }
+        if self.balance == Algorithm::Hash && !self.slow_start.is_zero() {
+            return Invalid::err(
+                key("slow_start"),
+                "does not go with balance = \"hash\": requests would move twice, away from the others and on",
+            );
+        }
         if (1..=100).contains(&self.hash_balance_factor) {
             return Invalid::err(
                 key("hash_balance_factor"),
@@ -252,6 +450,11 @@ impl Web {
         }
         self.health.validate(&key("health"), self.tls.is_some())?;
         self.outliers.limits().validate(&key("outliers"))?;
+        self.retry_budget.limits().validate(&key("retry_budget"))?;
+        if let Some(breaker) = &self.circuit_breaker {
+            breaker.limits().validate(&key("circuit_breaker"))?;
+        }
+        self.sticky.as_ref().map_or(Ok(()), |sticky| sticky.validate(&key("sticky")))?;
         config::positive(&key("connect_timeout"), self.connect_timeout)?;
         config::positive(&key("response_timeout"), self.response_timeout)?;
         for (name, n) in [

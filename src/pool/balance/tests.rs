@@ -178,3 +178,53 @@ async fn of_two_the_one_that_answers_sooner_is_next_and_what_was_slow_is_forgott
     }
     assert_eq!(shares(&balance, &loads, 3000)[0], 0);
 }
+
+/// Each algorithm that reckons with a slow start.
+fn with_slow_start() -> [(&'static str, Box<dyn Balance>); 4] {
+    [
+        ("round robin", Box::new(RoundRobin::default())),
+        ("least requests", Box::new(LeastRequests::default())),
+        ("random", Box::new(Random)),
+        ("peak EWMA", Box::new(PeakEwma::new(Duration::from_secs(10)))),
+    ]
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_has_come_back_gets_a_tenth_at_first_and_ever_more_until_it_has_its_share() {
+    for (name, balance) in with_slow_start() {
+        let loads = named(&[1; 3]);
+        loads[2].start_slowly(Duration::from_secs(30));
+        // Of 3000, when nothing stays in hand: a tenth among two wholes, about half, and a third.
+        for (second, expected) in [(0, 143), (15, 647), (15, 1000)] {
+            tokio::time::advance(Duration::from_secs(second)).await;
+            let got = shares(&*balance, &loads, 3000)[2];
+            // Peak EWMA's comparisons are fewer, and not quite proportional.
+            assert!(got.abs_diff(expected) < 190, "{name}: {got} instead of {expected}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_has_come_back_is_spared_among_the_busy_and_serves_when_nobody_else_does() {
+    let (balance, loads) = (LeastRequests::default(), named(&[1; 3]));
+    loads[2].start_slowly(Duration::from_secs(30));
+    for _ in 0..21 {
+        assert!(loads[chosen(&balance, &loads, Ask::default())].take());
+    }
+    let in_flight: Vec<usize> = loads.iter().map(Load::in_flight).collect();
+    assert_eq!(in_flight, [10, 10, 1]);
+    for (name, balance) in with_slow_start() {
+        let alone = named(&[1]);
+        alone[0].start_slowly(Duration::from_secs(30));
+        assert!((0..50).all(|_| chosen(&*balance, &alone, Ask::default()) == 0), "{name}");
+    }
+}
+
+#[test]
+fn one_that_was_away_has_not_saved_up_its_turns() {
+    let (balance, loads) = (LeastRequests::default(), named(&[1; 3]));
+    for _ in 0..100 {
+        chosen(&balance, &loads[..2], Ask::default());
+    }
+    assert_eq!(shares(&balance, &loads, 30), [10, 10, 10]);
+}

@@ -12,6 +12,7 @@ use crate::Service;
 use crate::downstream::{Downstream, Interim};
 use crate::forward::upload::Upload;
 use crate::forward::{Failure, Forwarding};
+use crate::sticky::Session;
 use crate::transfer_timeout::{Late, TransferTimeout};
 use crate::upstream::{Checkout, HttpBackend, UpstreamIo};
 use trivet_http::body::Framing;
@@ -19,7 +20,7 @@ use trivet_http::field::Field;
 use trivet_http::head::RequestHead as _;
 use trivet_http::pump::{Pump, Side, Source as _};
 use trivet_http::refusal::Refusal;
-use trivet_http::request::Request;
+use trivet_http::request::{Edits, Request};
 use trivet_http::response::{BadResponse, Response};
 use trivet_http::scan::Scan;
 use trivet_http::steps::Admitted;
@@ -64,7 +65,10 @@ impl<S: Service, C: Downstream<S>> Forwarding<'_, S, C> {
         let Some(admitted) = &self.exchange.admitted else { return Err(Failure::ClientGone) };
         let rewritten = destination.target.clone().map(|target| Admitted { target, ..admitted.clone() });
         let admitted = rewritten.as_ref().unwrap_or(admitted);
-        let changes = destination.fields.as_deref();
+        let edits = Edits {
+            changes: destination.fields.as_deref(),
+            hidden_cookie: destination.session.as_ref().map(Session::cookie_name),
+        };
         let more = |add: &mut dyn FnMut(&[u8], &[u8])| engine.service.add_fields(backend, add);
         let session = match &mut checkout.io {
             UpstreamIo::Stream(_) => {
@@ -72,7 +76,7 @@ impl<S: Service, C: Downstream<S>> Forwarding<'_, S, C> {
                 // past all that is checked here.
                 let closes = self.has_body && !backend.transport().frames_surely();
                 let mut head = Vec::new();
-                request.forward(admitted, &engine.policy, closes, changes, &mut head, more);
+                request.forward(admitted, &engine.policy, closes, edits, &mut head, more);
                 return Ok((head, request.framing));
             }
             UpstreamIo::Http2(session) => session,
@@ -87,7 +91,7 @@ impl<S: Service, C: Downstream<S>> Forwarding<'_, S, C> {
             &engine.policy,
             session.scheme(),
             challenge.is_some(),
-            changes,
+            edits,
             more,
         );
         // It is the request that cannot be said so, whoever would be asked.
