@@ -26,7 +26,7 @@ pub use control::{Control, Peer, Program};
 pub use database::{Database, KeeperHealth, Member};
 pub use fields::{Cors, FieldRules};
 pub use listeners::{Http, Https};
-pub use pools::{HashKey, Web};
+pub use pools::{HashKey, Server, Web};
 pub use sites::{Route, Site};
 
 /// The whole file. HTTP needs `[https]` and `[web]`; the gateway needs `[database]`; a process runs either or both.

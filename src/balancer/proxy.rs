@@ -9,11 +9,14 @@ use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, COOKIE, HeaderValue, LOC
 use http::{Method, StatusCode};
 
 use super::config::sites::{Serves, rules};
-use super::config::{Config, HashKey, Web};
+use super::config::{Config, HashKey, Server, Web};
 use super::error_pages::ErrorPages;
 use super::maintenance::{self, Maintenance};
 use super::routes::template::Found;
 use super::routes::{self, Action, Changed, Rule, Rules};
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use trivet_base::address::Address;
 use trivet_base::config::{ConfigError, Invalid};
 use trivet_http::changes::Changes;
 use trivet_http::head::RequestHead as _;
@@ -25,7 +28,7 @@ use trivet_pool::balance::hash_of;
 use trivet_pool::{NewBackend, Pool, PoolLimits, Scope, Spec};
 use trivet_proxy::answer;
 use trivet_proxy::check::Tell;
-use trivet_proxy::config::{Checked, Protocol};
+use trivet_proxy::config::{Checked, Protocol, ServerAddress};
 use trivet_proxy::exchange::{Exchange, RouteMeter};
 use trivet_proxy::upstream::{HttpPool, Upstream, UpstreamConfig};
 use trivet_proxy::{Answer, Content, Destination, Route, Service, Terms};
@@ -389,35 +392,13 @@ pub fn pool(name: &str, web: &Web, tell: Option<&Tell>) -> Result<Arc<HttpPool>,
     for b in &web.backends {
         let tls = match &client {
             None => None,
-            Some(client) => Some((client.clone(), tls::verified_name(b.named().tls_name())?)),
+            Some(client) => Some((client.clone(), tls::verified_name(b.tls_name())?)),
         };
-        let check = web.health.check(Checked {
-            address: b.address,
-            tls: tls.clone(),
-            protocol: web.protocol,
-            proxy_protocol: web.send_proxy_protocol,
-            tell: tell.cloned(),
-        });
-        let config = UpstreamConfig {
-            address: b.address,
-            tls,
-            connect_timeout: web.connect_timeout,
-            response_timeout: web.response_timeout,
-            send_proxy_protocol: web.send_proxy_protocol,
-            idle_timeout: web.idle_timeout,
-            http2: web.protocol == Protocol::Http2,
-            trusted_framing: web.trusted_framing,
-        };
-        backends.push(NewBackend {
-            spec: Spec {
-                weight: b.weight,
-                tier: u8::from(b.backup),
-                max_in_flight: b.max_in_flight.unwrap_or(web.max_in_flight_per_backend),
-                ..Spec::new(&b.name, b.address)
-            },
-            check,
-            transport: Upstream::new(&b.name, config, most_idle),
-        });
+        let at = At { tls, tell: tell.cloned(), most_idle };
+        match &b.address {
+            ServerAddress::Fixed(address) => backends.push(backend(&b.name, address.clone(), (web, b), at)),
+            ServerAddress::Name(..) => {}
+        }
     }
     let limits = PoolLimits {
         max_in_flight: web.max_in_flight,
@@ -427,4 +408,44 @@ pub fn pool(name: &str, web: &Web, tell: Option<&Tell>) -> Result<Arc<HttpPool>,
     let pool = Pool::balanced(name, backends, limits, web.algorithm());
     pool.watch_outliers(web.outliers.limits());
     Ok(pool)
+}
+
+/// What a back end is reached with beside its address.
+#[derive(Clone)]
+struct At {
+    tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
+    tell: Option<Tell>,
+    most_idle: usize,
+}
+
+/// A back end at one address of one server of a pool.
+fn backend(name: &str, address: Address, (web, server): (&Web, &Server), at: At) -> NewBackend<Upstream> {
+    let check = web.health.check(Checked {
+        address: address.clone(),
+        host: server.address.host(),
+        tls: at.tls.clone(),
+        protocol: web.protocol,
+        proxy_protocol: web.send_proxy_protocol,
+        tell: at.tell,
+    });
+    let config = UpstreamConfig {
+        address: address.clone(),
+        tls: at.tls,
+        connect_timeout: web.connect_timeout,
+        response_timeout: web.response_timeout,
+        send_proxy_protocol: web.send_proxy_protocol,
+        idle_timeout: web.idle_timeout,
+        http2: web.protocol == Protocol::Http2,
+        trusted_framing: web.trusted_framing,
+    };
+    NewBackend {
+        spec: Spec {
+            weight: server.weight,
+            tier: u8::from(server.backup),
+            max_in_flight: server.max_in_flight.unwrap_or(web.max_in_flight_per_backend),
+            ..Spec::new(name, address)
+        },
+        check,
+        transport: Upstream::new(name, config, at.most_idle),
+    }
 }

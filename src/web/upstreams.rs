@@ -2,6 +2,7 @@
 //!
 //! One pool: the app is its first tier, the peers, whose health is the health of the app beside them, are its second.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use rustls::ClientConfig;
@@ -34,8 +35,8 @@ impl Upstreams {
     /// From the configuration; nothing is checked yet. `client` is how the peers are checked.
     pub fn new(config: &Config, client: &Arc<ClientConfig>) -> Result<Self, ConfigError> {
         let app = &config.app;
-        let reach = |address, tls| UpstreamConfig {
-            address,
+        let reach = |address: SocketAddr, tls| UpstreamConfig {
+            address: address.into(),
             tls,
             connect_timeout: app.connect_timeout,
             response_timeout: app.response_timeout,
@@ -45,7 +46,8 @@ impl Upstreams {
             trusted_framing: true,
         };
         let check = app.health.check(Checked {
-            address: app.address,
+            address: app.address.into(),
+            host: app.address.to_string(),
             tls: None,
             protocol: app.protocol,
             proxy_protocol: None,
@@ -66,7 +68,8 @@ impl Upstreams {
             let send_proxy_protocol = config.peers.send_proxy_protocol;
             let health = HealthConfig { path: APP_HEALTH.into(), ..HealthConfig::default() };
             let check = health.check(Checked {
-                address: b.address,
+                address: b.address.into(),
+                host: b.address.to_string(),
                 tls: tls.clone(),
                 protocol: Protocol::Http1,
                 proxy_protocol: send_proxy_protocol,

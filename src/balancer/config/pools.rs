@@ -1,6 +1,5 @@
 //! What requests are sent to: `[web]`, the pool of that name, and `[pools.NAME]`.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use http::HeaderName;
@@ -11,16 +10,16 @@ use trivet_base::config::{self, Invalid, TlsFiles};
 use trivet_http::proxy_protocol;
 use trivet_pool::balance::{Hash, LeastRequests, PeakEwma, Random};
 use trivet_pool::{Balance, OutlierLimits, RoundRobin};
-use trivet_proxy::config::{BackendConfig, HealthConfig, Protocol, validate_backends};
+use trivet_proxy::config::{HealthConfig, Member, Protocol, ServerAddress, validate_members};
 /// One back end.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Server {
-    /// See [`BackendConfig::name`].
+    /// In logs, metrics and `/status`.
     pub name: String,
-    /// See [`BackendConfig::address`].
-    pub address: SocketAddr,
-    /// See [`BackendConfig::server_name`].
+    /// Where it listens.
+    pub address: ServerAddress,
+    /// The DNS name its certificate must carry; the host of `address` when absent, or `name` where that is none.
     #[serde(default)]
     pub server_name: Option<String>,
     /// Its share in comparison with the others'; 0 is nothing.
@@ -35,10 +34,9 @@ pub struct Server {
 }
 
 impl Server {
-    /// What it has in common with all others.
-    pub fn named(&self) -> BackendConfig {
-        let Self { name, address, server_name, .. } = self.clone();
-        BackendConfig { name, address, server_name }
+    /// The name its certificate must carry.
+    pub fn tls_name(&self) -> &str {
+        self.server_name.as_deref().or(self.address.name()).unwrap_or(&self.name)
     }
 }
 
@@ -214,9 +212,26 @@ impl Web {
     /// `section` is where it stands.
     pub(super) fn validate(&self, section: &str) -> Result<(), Invalid> {
         let key = |name: &str| format!("{section}.{name}");
-        let named: Vec<BackendConfig> = self.backends.iter().map(Server::named).collect();
-        validate_backends(&key("backends"), &named, self.tls.is_some())?;
+        let members = self.backends.iter().map(|b| Member {
+            name: &b.name,
+            address: b.address.to_string(),
+            tls_name: b.tls_name(),
+        });
+        validate_members(&key("backends"), &members.collect::<Vec<_>>(), self.tls.is_some())?;
         for (number, server) in self.backends.iter().enumerate() {
+            let invalid =
+                |key: &str, why: &str| Invalid::err(format!("{section}.backends[{number}].{key}"), why);
+            if server.address.is_unix() {
+                if self.tls.is_some() {
+                    let why =
+                        "is a unix socket, which is spoken to in plain text: give it a pool without tls";
+                    return invalid("address", why);
+                }
+                if self.health.port.is_some() {
+                    let why = "is a unix socket, which has no port that health.port could be in the place of";
+                    return invalid("address", why);
+                }
+            }
             if server.max_in_flight == Some(0) {
                 return Invalid::err(
                     format!("{section}.backends[{number}].max_in_flight"),
