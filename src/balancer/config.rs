@@ -218,7 +218,7 @@ impl Config {
         let database = self.database.as_ref().map_or(0, |d| 2_u64.saturating_mul(d.max_connections as u64));
         let in_use = https.saturating_add(requests).saturating_add(database);
         let kept = pools().fold(0_usize, |sum, p| sum.saturating_add(p.max_idle_connections));
-        let checks: usize = pools().map(|p| p.backends.len()).sum();
+        let checks: usize = pools().map(Web::most_backends).sum();
         // A member is asked whether it is the primary, and whether it is a replica.
         let checks = checks + self.database.as_ref().map_or(0, |d| 2 * d.members.len());
         descriptors::wanted(in_use, kept, checks)

@@ -1,21 +1,24 @@
 //! HTTP balancing: what a balancer adds to the engine.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, COOKIE, HeaderValue, LOCATION, RETRY_AFTER};
 use http::{Method, StatusCode};
+use ipnet::IpNet;
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
 
 use super::config::sites::{Serves, rules};
 use super::config::{Config, HashKey, Server, Web};
 use super::error_pages::ErrorPages;
 use super::maintenance::{self, Maintenance};
+use super::resolver::Dns;
 use super::routes::template::Found;
 use super::routes::{self, Action, Changed, Rule, Rules};
-use rustls::ClientConfig;
-use rustls::pki_types::ServerName;
 use trivet_base::address::Address;
 use trivet_base::config::{ConfigError, Invalid};
 use trivet_http::changes::Changes;
@@ -25,6 +28,7 @@ use trivet_http::request::Request;
 use trivet_http::steps::{self, Admitted};
 use trivet_http::strict;
 use trivet_pool::balance::hash_of;
+use trivet_pool::names::Named;
 use trivet_pool::{NewBackend, Pool, PoolLimits, Scope, Spec};
 use trivet_proxy::answer;
 use trivet_proxy::check::Tell;
@@ -383,12 +387,18 @@ impl Sites {
 }
 
 /// A pool of this name: its back ends reached by mutual TLS, each under its own name, or in plain text, with every time-out
-/// set; its checks `tell` them something. Reads the certificate files.
-pub fn pool(name: &str, web: &Web, tell: Option<&Tell>) -> Result<Arc<HttpPool>, ConfigError> {
+/// set; its checks `tell` them something. Reads the certificate files. Beside it are the names whose addresses are to be its back
+/// ends, too; what is known of them is kept in the folder `addresses`.
+pub fn pool(
+    name: &str,
+    web: &Web,
+    tell: Option<&Tell>,
+    addresses: Option<&Path>,
+) -> Result<(Arc<HttpPool>, Vec<Named<Upstream>>), ConfigError> {
     let client =
         web.tls.as_ref().map(|files| tls::client_config(files, &[web.protocol.alpn()])).transpose()?;
     let most_idle = web.max_idle_connections / web.backends.len().max(1);
-    let mut backends = Vec::new();
+    let (mut backends, mut names) = (Vec::new(), Vec::new());
     for b in &web.backends {
         let tls = match &client {
             None => None,
@@ -397,7 +407,7 @@ pub fn pool(name: &str, web: &Web, tell: Option<&Tell>) -> Result<Arc<HttpPool>,
         let at = At { tls, tell: tell.cloned(), most_idle };
         match &b.address {
             ServerAddress::Fixed(address) => backends.push(backend(&b.name, address.clone(), (web, b), at)),
-            ServerAddress::Name(..) => {}
+            ServerAddress::Name(host, port) => names.push((b, (&**host, *port), at)),
         }
     }
     let limits = PoolLimits {
@@ -407,7 +417,26 @@ pub fn pool(name: &str, web: &Web, tell: Option<&Tell>) -> Result<Arc<HttpPool>,
     };
     let pool = Pool::balanced(name, backends, limits, web.algorithm());
     pool.watch_outliers(web.outliers.limits());
-    Ok(pool)
+    let asked = |is_asked: fn(&IpNet) -> bool| {
+        web.resolve_networks.is_empty() || web.resolve_networks.iter().any(is_asked)
+    };
+    let resolver = Arc::new(Dns {
+        servers: web.resolvers.clone(),
+        timeout: web.resolve_timeout,
+        families: (asked(|net| net.addr().is_ipv4()), asked(|net| net.addr().is_ipv6())),
+    });
+    let named = |(server, place, at): (&Server, _, At)| {
+        let (limits, of) = (web.name_limits(), (web.clone(), server.clone()));
+        let make =
+            move |name: &str, address: SocketAddr| backend(name, address.into(), (&of.0, &of.1), at.clone());
+        let named = Named::new(pool.clone(), &server.name, place, limits, resolver.clone(), Box::new(make));
+        match addresses {
+            Some(folder) => named.remembered_in(folder),
+            None => named,
+        }
+    };
+    let names = names.into_iter().map(named).collect();
+    Ok((pool, names))
 }
 
 /// What a back end is reached with beside its address.

@@ -35,6 +35,7 @@ use trivet_base::process::Heartbeats;
 pub mod backend;
 pub mod balance;
 pub mod check;
+pub mod names;
 pub mod outlier;
 mod queue;
 mod rounds;

@@ -1,14 +1,17 @@
 //! What requests are sent to: `[web]`, the pool of that name, and `[pools.NAME]`.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use http::HeaderName;
+use ipnet::IpNet;
 use serde::Deserialize;
 
 use super::defaults;
 use trivet_base::config::{self, Invalid, TlsFiles};
 use trivet_http::proxy_protocol;
 use trivet_pool::balance::{Hash, LeastRequests, PeakEwma, Random};
+use trivet_pool::names::NameLimits;
 use trivet_pool::{Balance, OutlierLimits, RoundRobin};
 use trivet_proxy::config::{HealthConfig, Member, Protocol, ServerAddress, validate_members};
 /// One back end.
@@ -39,6 +42,9 @@ impl Server {
         self.server_name.as_deref().or(self.address.name()).unwrap_or(&self.name)
     }
 }
+
+/// The most that `resolve_max_addresses` may be: each is checked by itself.
+const MOST_ADDRESSES: usize = 1024;
 
 /// `balance`
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
@@ -169,6 +175,24 @@ pub struct Web {
     /// When one of them is passed over for what becomes of its requests.
     #[serde(default)]
     pub outliers: Outliers,
+    /// DNS servers that are asked for the names among `backends`; those of /etc/resolv.conf when there are none.
+    #[serde(default)]
+    pub resolvers: Vec<SocketAddr>,
+    /// See [`NameLimits::interval`].
+    #[serde(default = "defaults::resolve_interval", with = "humantime_serde")]
+    pub resolve_interval: Duration,
+    /// How long an answer may take.
+    #[serde(default = "defaults::resolve_timeout", with = "humantime_serde")]
+    pub resolve_timeout: Duration,
+    /// See [`NameLimits::hold`].
+    #[serde(default = "defaults::resolve_hold", with = "humantime_serde")]
+    pub resolve_hold: Duration,
+    /// See [`NameLimits::most`].
+    #[serde(default = "defaults::resolve_max_addresses")]
+    pub resolve_max_addresses: usize,
+    /// See [`NameLimits::networks`].
+    #[serde(default, deserialize_with = "config::networks")]
+    pub resolve_networks: Vec<IpNet>,
     /// TCP connect and TLS handshake, each.
     #[serde(default = "defaults::connect_timeout", with = "humantime_serde")]
     pub connect_timeout: Duration,
@@ -209,6 +233,53 @@ pub struct Web {
 }
 
 impl Web {
+    /// What is done with the addresses of names.
+    pub fn name_limits(&self) -> NameLimits {
+        NameLimits {
+            interval: self.resolve_interval,
+            hold: self.resolve_hold,
+            most: self.resolve_max_addresses,
+            networks: self.resolve_networks.clone(),
+        }
+    }
+
+    /// The most back ends that there can be.
+    pub fn most_backends(&self) -> usize {
+        let most = |b: &Server| if b.address.name().is_some() { self.resolve_max_addresses } else { 1 };
+        self.backends.iter().map(most).sum()
+    }
+
+    fn validate_names(&self, section: &str) -> Result<(), Invalid> {
+        let key = |name: &str| format!("{section}.{name}");
+        config::positive(&key("resolve_interval"), self.resolve_interval)?;
+        config::positive(&key("resolve_timeout"), self.resolve_timeout)?;
+        if !(1..=MOST_ADDRESSES).contains(&self.resolve_max_addresses) {
+            let why = format_args!("must be from 1 to {MOST_ADDRESSES}");
+            return Invalid::err(key("resolve_max_addresses"), why);
+        }
+        if let Some(at) = self.resolvers.iter().find(|at| at.port() == 0) {
+            return Invalid::err(
+                key("resolvers"),
+                format_args!("{at} has port 0; DNS servers listen on port 53"),
+            );
+        }
+        if self.backends.iter().any(|b| b.address.name().is_some()) {
+            return Ok(());
+        }
+        for (name, is_said) in [
+            ("resolvers", !self.resolvers.is_empty()),
+            ("resolve_networks", !self.resolve_networks.is_empty()),
+        ] {
+            if is_said {
+                return Invalid::err(
+                    key(name),
+                    "says nothing where no back end has a name as its address, \"app.internal:8080\" for one",
+                );
+            }
+        }
+        Ok(())
+    }
+
     /// `section` is where it stands.
     pub(super) fn validate(&self, section: &str) -> Result<(), Invalid> {
         let key = |name: &str| format!("{section}.{name}");
@@ -267,6 +338,7 @@ impl Web {
         }
         self.health.validate(&key("health"), self.tls.is_some())?;
         self.outliers.limits().validate(&key("outliers"))?;
+        self.validate_names(section)?;
         config::positive(&key("connect_timeout"), self.connect_timeout)?;
         config::positive(&key("response_timeout"), self.response_timeout)?;
         for (name, n) in [

@@ -83,7 +83,7 @@ impl TryFrom<String> for ServerAddress {
         let port =
             port.ok_or_else(|| format!("\"{text}\" has no port; write for example \"{name}:8080\""))?;
         let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
-        if name == "localhost" {
+        if name == "localhost" || name.ends_with(".localhost") {
             return Err(format!(
                 "\"{text}\" is this machine: write \"127.0.0.1:{port}\" or \"[::1]:{port}\""
             ));
