@@ -4,15 +4,22 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use serde_json::Value;
 use support::app::{Act, App};
 use support::authority::Authority;
+use support::backend::Backend;
 use support::balancer_config::{BalancerConfig, SITE};
 use support::client::{Answer, Wire};
 use support::dns::{Dns, Says, has};
 use support::program::{Program, call};
 use support::until;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixListener;
+use trivet_balancer::config::Config;
+use trivet_base::config;
 
 /// Checks that find a change soon, and are not put off by a busy machine.
 const CHECKS: &str = "health = { interval = \"100ms\", timeout = \"10s\", rise = 1, fall = 1 }";
@@ -64,6 +71,12 @@ async fn an_app_on_a_unix_socket_is_served_as_soon_as_it_is_there() {
     assert_eq!(who(&balancer).await, "503", "nobody listens there yet");
     balancer.logged(|line| line["message"] == "back end is down" && line["backend"] == "app");
 
+    // Its machine is this one, which is there: no request waits for it in vain.
+    for (result, expected) in [("failed", true), ("silent", false)] {
+        let name = format!("trivet_backend_checks_total{{pool=\"web\",backend=\"app\",result=\"{result}\"}}");
+        assert_eq!(metric(&balancer, &name).await > 0.0, expected, "{result}");
+    }
+
     let app = App::start_on_socket(&socket, "first").await;
     until("it is found", || async { who(&balancer).await == "first" }).await;
     let before = app.accepted();
@@ -78,6 +91,71 @@ async fn an_app_on_a_unix_socket_is_served_as_soon_as_it_is_there() {
     until("nobody is there", || async { who(&balancer).await == "503" }).await;
     let _app = App::start_on_socket(&socket, "second").await;
     until("its successor is found", || async { who(&balancer).await == "second" }).await;
+}
+
+/// Answers every request on a unix socket, and remembers with what each connection began.
+async fn heads(socket: &Path) -> Arc<Mutex<Vec<String>>> {
+    let (listener, heads) = (UnixListener::bind(socket).unwrap(), Arc::new(Mutex::new(Vec::new())));
+    let of_task = heads.clone();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let heads = of_task.clone();
+            tokio::spawn(async move {
+                let (mut head, mut is_first) = (Vec::new(), true);
+                while stream.read_buf(&mut head).await.is_ok_and(|n| n > 0) {
+                    if !head.ends_with(b"\r\n\r\n") {
+                        continue;
+                    }
+                    if std::mem::take(&mut is_first) {
+                        heads.lock().push(String::from_utf8(std::mem::take(&mut head)).unwrap());
+                    }
+                    head.clear();
+                    let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi").await;
+                }
+            });
+        }
+    });
+    heads
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_unix_socket_is_told_who_the_client_is_and_its_checks_ask_for_localhost() {
+    let authority = Authority::new();
+    let socket = authority.path("app.sock");
+    let heads = heads(&socket).await;
+    let balancer = Program::start(&write(&authority, &unix(&socket), "send_proxy_protocol = \"v1\""));
+    assert_eq!(who(&balancer).await, "hi");
+    let (checks, requests): (Vec<_>, Vec<_>) =
+        heads.lock().clone().into_iter().partition(|head| head.contains("GET /healthz"));
+    let check = &checks[0];
+    assert!(check.starts_with("PROXY TCP4 127.0.0.1 127.0.0.1 0 0\r\n"), "{check}");
+    assert!(check.to_ascii_lowercase().contains("\r\nhost: localhost\r\n"), "{check}");
+    let port = balancer.address("http.listen").port();
+    let line = requests[0].lines().next().unwrap();
+    assert!(
+        line.starts_with("PROXY TCP4 127.0.0.1 127.0.0.1 ") && line.ends_with(&format!(" {port}")),
+        "{line}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn http2_is_spoken_over_a_unix_socket() {
+    let authority = Authority::new();
+    let socket = authority.path("app.sock");
+    let listener = UnixListener::bind(&socket).unwrap();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut connection = h2::server::handshake(stream).await.unwrap();
+                while let Some(Ok((_, mut respond))) = connection.accept().await {
+                    let mut body = respond.send_response(http::Response::new(()), false).unwrap();
+                    body.send_data("h2".into(), true).unwrap();
+                }
+            });
+        }
+    });
+    let balancer = Program::start(&write(&authority, &unix(&socket), "protocol = \"h2\""));
+    assert_eq!(who(&balancer).await, "h2");
 }
 
 #[test]
@@ -309,4 +387,37 @@ async fn a_process_that_starts_while_dns_fails_has_the_addresses_that_the_one_be
     let balancer = Program::start(&path);
     assert_eq!(names(&balancer).await, ["app/127.0.0.2"]);
     assert_eq!(who(&balancer).await, "2");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn over_tls_the_certificate_carries_the_name_that_is_resolved() {
+    let authority = Authority::new();
+    let backend = Backend::start("there", authority.mutual_server("app.internal")).await;
+    let dns = Dns::start(has(&["127.0.0.1"])).await;
+    let (backends, web) = named(&dns, backend.address.port());
+    let own = authority.files("node1");
+    let tls =
+        format!("tls = {{ ca = {:?}, certificate = {:?}, key = {:?} }}", own.ca, own.certificate, own.key);
+    let balancer = Program::start(&write(&authority, &backends, &format!("{web}\n{tls}")));
+    assert_eq!(who(&balancer).await, "there");
+    // One that has the back end's name, and not the host's.
+    let other = Backend::start("other", authority.mutual_server("app")).await;
+    let (backends, _) = named(&dns, other.address.port());
+    let balancer = Program::start(&write(&authority, &backends, &format!("{web}\n{tls}")));
+    assert_eq!(who(&balancer).await, "503");
+}
+
+#[test]
+fn descriptors_are_wanted_for_the_checks_of_every_address_that_may_be() {
+    let authority = Authority::new();
+    let wanted = |address: &str, web: &str| {
+        let path = write(&authority, &format!("{{ name = \"app\", address = \"{address}\" }}"), web);
+        let text = std::fs::read_to_string(&path).unwrap();
+        config::parse::<Config>(&path, &text).unwrap().descriptors()
+    };
+    let one = wanted("10.0.0.1:80", "");
+    assert_eq!(wanted("unix:/run/app.sock", ""), one);
+    let more = |n: u64| one + 2 * (n - 1);
+    assert_eq!(wanted("app.internal:80", ""), more(64));
+    assert_eq!(wanted("app.internal:80", "resolve_max_addresses = 3"), more(3));
 }

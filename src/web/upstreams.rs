@@ -2,7 +2,6 @@
 //!
 //! One pool: the app is its first tier, the peers, whose health is the health of the app beside them, are its second.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use rustls::ClientConfig;
@@ -13,7 +12,7 @@ use trivet_base::config::ConfigError;
 use trivet_base::process::Heartbeats;
 use trivet_pool::timing::Timing;
 use trivet_pool::{NewBackend, Pool, PoolLimits, Scope, Spec};
-use trivet_proxy::config::{Checked, HealthConfig, Protocol};
+use trivet_proxy::config::{Checked, HealthConfig, Protocol, ServerAddress};
 use trivet_proxy::upstream::{HttpBackend, HttpPool, Upstream, UpstreamConfig};
 use trivet_tls as tls;
 
@@ -35,8 +34,8 @@ impl Upstreams {
     /// From the configuration; nothing is checked yet. `client` is how the peers are checked.
     pub fn new(config: &Config, client: &Arc<ClientConfig>) -> Result<Self, ConfigError> {
         let app = &config.app;
-        let reach = |address: SocketAddr, tls| UpstreamConfig {
-            address: address.into(),
+        let reach = |address, tls| UpstreamConfig {
+            address,
             tls,
             connect_timeout: app.connect_timeout,
             response_timeout: app.response_timeout,
@@ -45,9 +44,12 @@ impl Upstreams {
             http2: false,
             trusted_framing: true,
         };
+        let ServerAddress::Fixed(address) = app.address.clone() else {
+            return Err(ConfigError::at("", "app.address", "is no address of this node"));
+        };
         let check = app.health.check(Checked {
-            address: app.address.into(),
-            host: app.address.to_string(),
+            address: address.clone(),
+            host: app.address.host(),
             tls: None,
             protocol: app.protocol,
             proxy_protocol: None,
@@ -56,10 +58,10 @@ impl Upstreams {
         let http2 = app.protocol == Protocol::Http2;
         let most_idle = app.max_idle_connections / (1 + config.peers.backends.len());
         let reached =
-            UpstreamConfig { http2, trusted_framing: app.trusted_framing, ..reach(app.address, None) };
+            UpstreamConfig { http2, trusted_framing: app.trusted_framing, ..reach(address.clone(), None) };
         let mut backends = vec![NewBackend {
             // Its own error page says more than ours.
-            spec: Spec { fallback: true, ..Spec::new(APP, app.address) },
+            spec: Spec { fallback: true, ..Spec::new(APP, address) },
             check,
             transport: Upstream::new(APP, reached, most_idle),
         }];
@@ -75,7 +77,7 @@ impl Upstreams {
                 proxy_protocol: send_proxy_protocol,
                 tell: None,
             });
-            let reached = UpstreamConfig { send_proxy_protocol, ..reach(b.address, tls) };
+            let reached = UpstreamConfig { send_proxy_protocol, ..reach(b.address.into(), tls) };
             backends.push(NewBackend {
                 spec: Spec { tier: 1, ..Spec::new(&b.name, b.address) },
                 check,
