@@ -114,13 +114,19 @@ let
       of = section: key: if settings ? ${section} then int (settings.${section}.${key} or defaults.balancer.${section}.${key}) else 0;
       pools = lib.optional (settings ? web) settings.web ++ lib.attrValues (settings.pools or { });
       inPools = key: lib.foldl' (sum: pool: sum + int (pool.${key} or defaults.balancer.web.${key})) 0 pools;
+      # A name is as many back ends as it may have addresses.
+      isName =
+        address:
+        builtins.isString address && !lib.hasPrefix "unix:" address && builtins.match "[0-9.]+:[0-9]+|\\[.*\\]:[0-9]+" address == null;
+      most = pool: int (pool.resolve_max_addresses or defaults.balancer.web.resolve_max_addresses);
+      backends = pool: map (b: if isName (b.address or null) then most pool else 1) (pool.backends or [ ]);
     in
     {
       key = if settings ? https then "https.max_connections" else "database.max_connections";
       connections = of "https" "max_connections" + of "database" "max_connections";
       used = of "https" "max_connections" + inPools "max_in_flight" + 2 * of "database" "max_connections";
       kept = inPools "max_idle_connections";
-      checked = lib.length (lib.concatMap (pool: pool.backends or [ ]) pools) + 2 * lib.length (settings.database.members or [ ]);
+      checked = lib.foldl' builtins.add 0 (lib.concatMap backends pools) + 2 * lib.length (settings.database.members or [ ]);
     };
   ofWeb = settings: {
     key = "limits.max_connections";

@@ -76,7 +76,11 @@ let
       address = mkOption {
         type = types.str;
         example = "10.77.0.21:8080";
-        description = "Where it listens.";
+        description = ''
+          Where it listens: address and port, a name in DNS and a port (`app.internal:8080`), each of whose addresses is a back end, or a
+          unix socket (`unix:/run/app/app.sock`), to which the balancer's user must have access:
+          `systemd.services.trivet-balancer.serviceConfig.SupplementaryGroups`.
+        '';
       };
     };
   };

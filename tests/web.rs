@@ -501,7 +501,10 @@ fn a_bad_configuration_ends_with_64_and_names_file_key_and_reason() {
     let app = tokio::runtime::Runtime::new().unwrap().block_on(App::start("app"));
     for (merge, expected) in [
         (json!({"listne": []}), "listne: unknown field"),
-        (json!({"app": {"address": "10.0.0.1:80"}}), "app.address: 10.0.0.1:80 is not a loopback address"),
+        (
+            json!({"app": {"address": "10.0.0.1:80"}}),
+            "app.address: 10.0.0.1:80 is neither a loopback address",
+        ),
         (
             json!({"peers": {"backends": [{"name": "node1", "address": "10.0.0.1:8443"}]}}),
             "peers.backends[0].name: ",
@@ -575,4 +578,18 @@ async fn a_balancer_that_asks_is_told_which_nodes_say_that_they_hold_the_address
     // What came through a balancer came from a visitor.
     assert_eq!(holders("X-Forwarded-For: 192.0.2.1\r\nTrivet-Balancer: node9; holds\r\n").await, None);
     assert_eq!(holders("Trivet-Balancer: node1\r\n").await.unwrap(), [] as [&str; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_app_may_listen_on_a_unix_socket() {
+    let authority = Authority::new();
+    let socket = authority.path("app.sock");
+    let address = format!("unix:{}", socket.display());
+    let setup = Setup { merge: json!({"app": {"address": address}}), ..Setup::default() };
+    let app = App::start_on_socket(&socket, "app").await;
+    let (config, root) = configure(&authority, "node1", &app, &setup);
+    let web = Program::start_other(WEB, &config);
+    let client = tls::client_config(&authority.files("balancer"), &[b"http/1.1"]).unwrap();
+    let node = Node { name: "node1", app, web, root, client, greeting: "" };
+    assert_eq!(node.get("/page").await.body, "app answers GET /page HTTP/1.1");
 }

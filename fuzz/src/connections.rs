@@ -155,7 +155,7 @@ impl Rig {
 /// before it left.
 pub(super) async fn engine(address: SocketAddr, shutdown: Shutdown) -> Arc<Engine<All>> {
     let config = UpstreamConfig {
-        address,
+        address: address.into(),
         tls: None,
         connect_timeout: LONG,
         response_timeout: LONG,

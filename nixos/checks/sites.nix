@@ -50,6 +50,10 @@ let
         };
         max_in_flight = 50000;
       };
+      pools.app.backends = {
+        app = "unix:/run/app/app.sock";
+        api = "api.internal:8080";
+      };
       routes = [ { path = "/second"; hosts = [ "www2.foobar.com" ]; refuse = 404; } ];
       balancer.settings.https.server_names = [ "www.foobar.com" "www2.foobar.com" ];
       balancer.settings.pools.shop.retries = 0;
@@ -85,6 +89,11 @@ let
         };
         pools.web.backends.w1 = "10.77.0.41:80";
         pools.nothing = { };
+        pools.sockets.backends = {
+          relative = "unix:app.sock";
+          hidden = "unix:/tmp/app.sock";
+          portless = "app.internal";
+        };
         pools."a:b".backends.w1 = "10.77.0.41:80";
         pools.files = {
           backends.files1 = "10.77.0.41:443";
@@ -167,6 +176,7 @@ map (words: "sites: the example is refused: ${words}") (refusals good)
 ]
 ++ equal "a key that is no option" "1h" others.sites.shop-2.a_key_of_tomorrow
 ++ equal "files for a pool's TLS" (file "pool-files-key") others.pools.files.tls.key
+++ equal "a unix socket and a name as addresses" [ "api.internal:8080" "unix:/run/app/app.sock" ] (map (b: b.address) others.pools.app.backends)
 ++ equal "a pool's key among the balancer's files" "/etc/files/balancer.key" other.services.trivet.balancer.files.pool-files-key
 ++ equal "balancer.settings in the place of a pool's and a site's values" [ 0 "web" ] [
   others.pools.shop.retries
@@ -183,7 +193,7 @@ map (words: "sites: the example is refused: ${words}") (refusals good)
     "services.trivet.defaultSite is \"shopp\", which is no site; the sites are main, a b, bare, blog, empty, shop"
     "the site empty has no name; set services.trivet.sites.empty.names to what stands in the address bar"
     "the site bare has no certificate; name its files in services.trivet.sites.bare.certificates, or set"
-    "the site bare is served by the pool \"bare\", which is not there; the pools are web, a:b, api, files, nothing, shop, and services.trivet.pools.bare makes"
+    "the site bare is served by the pool \"bare\", which is not there; the pools are web, a:b, api, files, nothing, shop, sockets, and services.trivet.pools.bare makes"
     "the site of services.trivet.cluster.domain is called main; give services.trivet.sites.main another name"
     "the site \"a b\" has a name that logs and metrics cannot carry"
     "certificate 1 of services.trivet.sites.main is \"acme/full.pem\", which is no absolute path"
@@ -197,6 +207,9 @@ map (words: "sites: the example is refused: ${words}") (refusals good)
     "the pool web is the web tiers of the cluster; give services.trivet.pools.web another name"
     "the pool nothing has no back ends; name them in services.trivet.pools.nothing.backends"
     "the pool \"a:b\" has a name that logs and metrics cannot carry"
+    "the back end relative of the pool sockets has the address \"unix:app.sock\", which is no absolute path"
+    "the back end hidden of the pool sockets has its socket in /tmp/app.sock, which is hidden from the balancer's unit"
+    "the back end portless of the pool sockets has the address \"app.internal\" without a port"
     "tls.ca of the pool files is \"ca.pem\", which is no absolute path"
     "tls.key of the pool files is in the store"
     "services.trivet.balancer.tls.ticketSecret is \"/etc/./ticket.secret\", which"

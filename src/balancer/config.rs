@@ -26,7 +26,7 @@ pub use control::{Control, Peer, Program};
 pub use database::{Database, KeeperHealth, Member};
 pub use fields::{Cors, FieldRules};
 pub use listeners::{Http, Https};
-pub use pools::{HashKey, Web};
+pub use pools::{HashKey, Server, Web};
 pub use sites::{Route, Site};
 
 /// The whole file. HTTP needs `[https]` and `[web]`; the gateway needs `[database]`; a process runs either or both.
@@ -218,7 +218,7 @@ impl Config {
         let database = self.database.as_ref().map_or(0, |d| 2_u64.saturating_mul(d.max_connections as u64));
         let in_use = https.saturating_add(requests).saturating_add(database);
         let kept = pools().fold(0_usize, |sum, p| sum.saturating_add(p.max_idle_connections));
-        let checks: usize = pools().map(|p| p.backends.len()).sum();
+        let checks: usize = pools().map(Web::most_backends).sum();
         // A member is asked whether it is the primary, and whether it is a replica.
         let checks = checks + self.database.as_ref().map_or(0, |d| 2 * d.members.len());
         descriptors::wanted(in_use, kept, checks)

@@ -10,6 +10,7 @@ mod local_check;
 mod maintenance;
 mod one_holder;
 pub mod proxy;
+mod resolver;
 pub mod routes;
 pub mod run;
 mod status;

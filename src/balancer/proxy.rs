@@ -1,19 +1,25 @@
 //! HTTP balancing: what a balancer adds to the engine.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, COOKIE, HeaderValue, LOCATION, RETRY_AFTER};
 use http::{Method, StatusCode};
+use ipnet::IpNet;
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
 
 use super::config::sites::{Serves, rules};
-use super::config::{Config, HashKey, Web};
+use super::config::{Config, HashKey, Server, Web};
 use super::error_pages::ErrorPages;
 use super::maintenance::{self, Maintenance};
+use super::resolver::Dns;
 use super::routes::template::Found;
 use super::routes::{self, Action, Changed, Rule, Rules};
+use trivet_base::address::Address;
 use trivet_base::config::{ConfigError, Invalid};
 use trivet_http::changes::Changes;
 use trivet_http::cookie;
@@ -23,10 +29,11 @@ use trivet_http::request::Request;
 use trivet_http::steps::{self, Admitted};
 use trivet_http::strict;
 use trivet_pool::balance::hash_of;
+use trivet_pool::names::Named;
 use trivet_pool::{NewBackend, Pool, PoolLimits, Scope, Spec};
 use trivet_proxy::answer;
 use trivet_proxy::check::Tell;
-use trivet_proxy::config::{Checked, Protocol};
+use trivet_proxy::config::{Checked, Protocol, ServerAddress};
 use trivet_proxy::exchange::{Exchange, RouteMeter};
 use trivet_proxy::sticky::{Session, Sticky};
 use trivet_proxy::upstream::{HttpPool, Upstream, UpstreamConfig};
@@ -381,45 +388,28 @@ impl Sites {
 }
 
 /// A pool of this name: its back ends reached by mutual TLS, each under its own name, or in plain text, with every time-out
-/// set; its checks `tell` them something. Reads the certificate files.
-pub fn pool(name: &str, web: &Web, tell: Option<&Tell>) -> Result<Arc<HttpPool>, ConfigError> {
+/// set; its checks `tell` them something. Reads the certificate files. Beside it are the names whose addresses are to be its back
+/// ends, too; what is known of them is kept in the folder `addresses`.
+pub fn pool(
+    name: &str,
+    web: &Web,
+    tell: Option<&Tell>,
+    addresses: Option<&Path>,
+) -> Result<(Arc<HttpPool>, Vec<Named<Upstream>>), ConfigError> {
     let client =
         web.tls.as_ref().map(|files| tls::client_config(files, &[web.protocol.alpn()])).transpose()?;
     let most_idle = web.max_idle_connections / web.backends.len().max(1);
-    let mut backends = Vec::new();
+    let (mut backends, mut names) = (Vec::new(), Vec::new());
     for b in &web.backends {
         let tls = match &client {
             None => None,
-            Some(client) => Some((client.clone(), tls::verified_name(b.named().tls_name())?)),
+            Some(client) => Some((client.clone(), tls::verified_name(b.tls_name())?)),
         };
-        let check = web.health.check(Checked {
-            address: b.address,
-            tls: tls.clone(),
-            protocol: web.protocol,
-            proxy_protocol: web.send_proxy_protocol,
-            tell: tell.cloned(),
-        });
-        let config = UpstreamConfig {
-            address: b.address,
-            tls,
-            connect_timeout: web.connect_timeout,
-            response_timeout: web.response_timeout,
-            send_proxy_protocol: web.send_proxy_protocol,
-            idle_timeout: web.idle_timeout,
-            http2: web.protocol == Protocol::Http2,
-            trusted_framing: web.trusted_framing,
-        };
-        backends.push(NewBackend {
-            spec: Spec {
-                weight: b.weight,
-                tier: u8::from(b.backup),
-                max_in_flight: b.max_in_flight.unwrap_or(web.max_in_flight_per_backend),
-                slow_start: web.slow_start,
-                ..Spec::new(&b.name, b.address)
-            },
-            check,
-            transport: Upstream::new(&b.name, config, most_idle),
-        });
+        let at = At { tls, tell: tell.cloned(), most_idle };
+        match &b.address {
+            ServerAddress::Fixed(address) => backends.push(backend(&b.name, address.clone(), (web, b), at)),
+            ServerAddress::Name(host, port) => names.push((b, (&**host, *port), at)),
+        }
     }
     let limits = PoolLimits {
         max_in_flight: web.max_in_flight,
@@ -432,5 +422,65 @@ pub fn pool(name: &str, web: &Web, tell: Option<&Tell>) -> Result<Arc<HttpPool>,
     if let Some(breaker) = &web.circuit_breaker {
         pool.break_circuit(breaker.limits());
     }
-    Ok(pool)
+    let asked = |is_asked: fn(&IpNet) -> bool| {
+        web.resolve_networks.is_empty() || web.resolve_networks.iter().any(is_asked)
+    };
+    let resolver = Arc::new(Dns {
+        servers: web.resolvers.clone(),
+        timeout: web.resolve_timeout,
+        families: (asked(|net| net.addr().is_ipv4()), asked(|net| net.addr().is_ipv6())),
+    });
+    let named = |(server, place, at): (&Server, _, At)| {
+        let (limits, of) = (web.name_limits(), (web.clone(), server.clone()));
+        let make =
+            move |name: &str, address: SocketAddr| backend(name, address.into(), (&of.0, &of.1), at.clone());
+        let named = Named::new(pool.clone(), &server.name, place, limits, resolver.clone(), Box::new(make));
+        match addresses {
+            Some(folder) => named.remembered_in(folder),
+            None => named,
+        }
+    };
+    let names = names.into_iter().map(named).collect();
+    Ok((pool, names))
+}
+
+/// What a back end is reached with beside its address.
+#[derive(Clone)]
+struct At {
+    tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
+    tell: Option<Tell>,
+    most_idle: usize,
+}
+
+/// A back end at one address of one server of a pool.
+fn backend(name: &str, address: Address, (web, server): (&Web, &Server), at: At) -> NewBackend<Upstream> {
+    let check = web.health.check(Checked {
+        address: address.clone(),
+        host: server.address.host(),
+        tls: at.tls.clone(),
+        protocol: web.protocol,
+        proxy_protocol: web.send_proxy_protocol,
+        tell: at.tell,
+    });
+    let config = UpstreamConfig {
+        address: address.clone(),
+        tls: at.tls,
+        connect_timeout: web.connect_timeout,
+        response_timeout: web.response_timeout,
+        send_proxy_protocol: web.send_proxy_protocol,
+        idle_timeout: web.idle_timeout,
+        http2: web.protocol == Protocol::Http2,
+        trusted_framing: web.trusted_framing,
+    };
+    NewBackend {
+        spec: Spec {
+            weight: server.weight,
+            tier: u8::from(server.backup),
+            max_in_flight: server.max_in_flight.unwrap_or(web.max_in_flight_per_backend),
+            slow_start: web.slow_start,
+            ..Spec::new(name, address)
+        },
+        check,
+        transport: Upstream::new(name, config, at.most_idle),
+    }
 }

@@ -20,10 +20,11 @@ use trivet_base::process::{Failure, descriptors};
 use trivet_base::telemetry::{self, MetricsServer, PrometheusHandle};
 use trivet_http::forwarded::TRIVET_BALANCER;
 use trivet_http::steps::{self, Policy, Position};
+use trivet_pool::names::Named;
 use trivet_proxy::admission::{Admission, Rules};
 use trivet_proxy::check::Tell;
 use trivet_proxy::server::{self as listeners, Connections, Endpoint, Limits, Serving};
-use trivet_proxy::upstream::{self, HttpPool};
+use trivet_proxy::upstream::{self, HttpPool, Upstream};
 use trivet_proxy::{Engine, Terms};
 use trivet_tls::site::{PublicServer, SiteCertificates};
 
@@ -179,6 +180,8 @@ fn add_gateway(
 struct Http {
     /// The one of `[web]` first.
     pools: Vec<Arc<HttpPool>>,
+    /// Whose addresses are asked for, each with the time that may take.
+    by_name: Vec<(Named<Upstream>, Duration)>,
     sites: Arc<Sites>,
     public: PublicServer,
     connections: Arc<Connections>,
@@ -192,11 +195,13 @@ impl Http {
         let terms = Terms { max_body_size: Some(https.max_body_size.as_u64()), ..Terms::default() };
         let tell = config.local_check.as_ref().and_then(|_| tell(config));
         let mut served = HashMap::new();
-        let mut pools = Vec::new();
+        let (mut pools, mut by_name) = (Vec::new(), Vec::new());
+        let addresses = config.runtime_directory.as_ref().map(|own| own.join("addresses"));
         for (name, _, web) in config.all_pools() {
             // The nodes' web tiers hear who holds the address, and tell the others.
             let tell = tell.as_ref().filter(|_| name == "web");
-            let pool = proxy::pool(name, web, tell)?;
+            let (pool, named) = proxy::pool(name, web, tell, addresses.as_deref())?;
+            by_name.extend(named.into_iter().map(|n| (n, web.resolve_timeout)));
             let sticky = web.sticky.as_ref().map(|s| s.read(name, config.ticket_secret())).transpose()?;
             let hash = web.hash.clone();
             served.insert(
@@ -206,7 +211,7 @@ impl Http {
             pools.push(pool);
         }
         let sites = Arc::new(Sites::new(config, &served)?);
-        Ok(Self { pools, sites, public, connections: Arc::default() })
+        Ok(Self { pools, by_name, sites, public, connections: Arc::default() })
     }
 
     fn add(
@@ -218,7 +223,7 @@ impl Http {
         admin: Option<Arc<Admin>>,
         working: &[ServiceHandle],
     ) {
-        let Self { pools, sites, public, connections } = self;
+        let Self { pools, mut by_name, sites, public, connections } = self;
         let names =
             config.all_sites().into_iter().flat_map(|site| site.names.into_iter().chain(site.aliases));
         for name in names.filter(|n| !public.certificates.covers(n)) {
@@ -229,9 +234,14 @@ impl Http {
         let checked: Vec<_> = pools.iter().cloned().zip(timings).collect();
         let heartbeats = server.heartbeats();
         let checks = server.service("checks", &[], move |_| async move {
+            // One without an address yet stops nobody's start.
+            join_all(by_name.iter_mut().map(|(name, _)| name.ask())).await;
             join_all(checked.iter().map(|(pool, timing)| pool.first_round(*timing))).await;
             for (pool, timing) in &checked {
                 pool.run_checks(*timing, &heartbeats);
+            }
+            for (name, within) in by_name {
+                tokio::spawn(name.follow(within, heartbeats.clone()));
             }
             Ok(())
         });

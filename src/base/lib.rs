@@ -1,5 +1,6 @@
 //! What every program needs: its configuration, its life as a process, its logs and metrics.
 
+pub mod address;
 pub mod config;
 pub mod process;
 pub mod telemetry;

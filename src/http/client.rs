@@ -4,6 +4,7 @@
 //! covers connect, TLS handshake, request and body, so a hung peer costs no more than that.
 
 use std::io::ErrorKind;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,17 +17,18 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::Mutex;
 
 use crate::proxy_protocol;
+use trivet_base::address::UNIX;
 use trivet_tls::stream::Stream;
 
-/// Where requests go. `address` is `host:port`; `tls` holds the client configuration and the name that the peer's
+/// Where requests go. `address` is `host:port` or `unix:/path`; `tls` holds the client configuration and the name that the peer's
 /// certificate must carry.
 #[derive(Clone)]
 pub struct Target {
-    /// `host:port`, as [`TcpStream::connect`] takes it.
+    /// `host:port`, as [`TcpStream::connect`] takes it, or `unix:/path`, where no TLS is spoken.
     pub address: String,
     /// The value of the `Host` header.
     pub host: String,
@@ -93,6 +95,8 @@ impl ClientError {
     /// Whether the other machine was heard: nobody listens there (RFC 9293 section 3.5.2), or whoever does breaks off.
     pub fn is_sign_of_life(&self) -> bool {
         match self {
+            // The machine is this one.
+            Self::Connect(address, _) if address.starts_with(UNIX) => true,
             Self::Connect(_, e) | Self::Tls(_, e) => {
                 matches!(e.kind(), ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset)
             }
@@ -233,6 +237,14 @@ impl Client {
     async fn open(&self) -> Result<Stream, ClientError> {
         let address = &self.target.address;
         let failed = |e| ClientError::Connect(address.clone(), e);
+        if let Some(path) = address.strip_prefix(UNIX) {
+            let mut unix = UnixStream::connect(path).await.map_err(failed)?;
+            if let Some(version) = self.proxy_protocol {
+                let here = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+                unix.write_all(&proxy_protocol::write_own(version, here, here)).await.map_err(failed)?;
+            }
+            return Ok(Stream::Unix(unix));
+        }
         let mut tcp = TcpStream::connect(address).await.map_err(failed)?;
         // A check is one small write; Nagle's algorithm would only delay it.
         let _ = tcp.set_nodelay(true);

@@ -1,7 +1,6 @@
 //! One back end: what it is, what its checks and its requests say about it, and what it has in hand.
 
 use std::fmt;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::{Duration, SystemTime};
@@ -16,6 +15,7 @@ use super::balance::Load;
 use super::check::{Check, Verdict};
 use super::outlier::Outcomes;
 use super::timing::Timing;
+use trivet_base::address::Address;
 
 /// What the active checks say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,7 +44,7 @@ pub struct Spec {
     /// In logs, metrics and `/status`.
     pub name: String,
     /// Where it listens.
-    pub address: SocketAddr,
+    pub address: Address,
     /// 0 is used first; a higher tier only when no lower one has a usable back end (HAProxy's `backup`).
     pub tier: u8,
     /// Its share in comparison with others of its tier, to begin with; 0 is nothing.
@@ -60,10 +60,10 @@ pub struct Spec {
 
 impl Spec {
     /// Of the first tier, with a weight of 1 and nothing else.
-    pub fn new(name: impl Into<String>, address: SocketAddr) -> Self {
+    pub fn new(name: impl Into<String>, address: impl Into<Address>) -> Self {
         Self {
             name: name.into(),
-            address,
+            address: address.into(),
             tier: 0,
             weight: 1,
             max_in_flight: usize::MAX,
@@ -199,8 +199,8 @@ impl<T> Backend<T> {
     }
 
     /// Where it listens.
-    pub fn address(&self) -> SocketAddr {
-        self.spec.address
+    pub fn address(&self) -> &Address {
+        &self.spec.address
     }
 
     pub fn tier(&self) -> u8 {

@@ -37,6 +37,7 @@ pub mod balance;
 pub mod breaker;
 pub mod budget;
 pub mod check;
+pub mod names;
 pub mod outlier;
 mod queue;
 mod rounds;
@@ -381,7 +382,7 @@ impl<T: Send + Sync + 'static> Pool<T> {
     pub fn add(self: &Arc<Self>, member: NewBackend<T>) -> Result<Arc<Backend<T>>, AlreadyThere> {
         let _changing = self.changing.lock();
         let mut all = self.backends().to_vec();
-        let same = |b: &&Arc<Backend<T>>| b.name() == member.spec.name || b.address() == member.spec.address;
+        let same = |b: &&Arc<Backend<T>>| b.name() == member.spec.name || *b.address() == member.spec.address;
         if let Some(other) = all.iter().find(same) {
             return Err(AlreadyThere { name: other.name().to_owned(), address: other.address().to_string() });
         }

@@ -68,7 +68,7 @@ pub(super) fn check_from_now_on<T: Send + Sync + 'static>(
 }
 
 /// The interval, up to so many percent longer or shorter.
-fn spread(interval: Duration, percent: u32) -> Duration {
+pub(super) fn spread(interval: Duration, percent: u32) -> Duration {
     let part = f64::from(percent) / 100.0;
     interval.mul_f64(rand::rng().random_range(1.0 - part..=1.0 + part))
 }

@@ -6,8 +6,10 @@ use serde::Deserialize;
 
 use trivet_base::config::{self, Invalid};
 
+mod address;
 mod health;
 
+pub use address::ServerAddress;
 pub use health::{Checked, HealthConfig, Kind};
 
 /// One back end of an HTTP pool.
@@ -52,20 +54,37 @@ impl Protocol {
     }
 }
 
-/// Checks a list of back ends: not empty, names and addresses unique, names usable in certificates when TLS is spoken.
+/// What all back ends have, wherever they are.
+pub struct Member<'a> {
+    pub name: &'a str,
+    pub address: String,
+    /// The name its certificate must carry.
+    pub tls_name: &'a str,
+}
+
+/// As [`validate_members`].
 pub fn validate_backends(key: &str, backends: &[BackendConfig], tls: bool) -> Result<(), Invalid> {
+    let members = backends.iter().map(|b| Member {
+        name: &b.name,
+        address: b.address.to_string(),
+        tls_name: b.tls_name(),
+    });
+    validate_members(key, &members.collect::<Vec<_>>(), tls)
+}
+
+/// Checks a list of back ends: not empty, names and addresses unique, names usable in certificates when TLS is spoken.
+pub fn validate_members(key: &str, backends: &[Member<'_>], tls: bool) -> Result<(), Invalid> {
     config::not_empty(key, backends)?;
-    config::unique(key, backends.iter().map(|b| b.name.as_str()))?;
-    let addresses: Vec<String> = backends.iter().map(|b| b.address.to_string()).collect();
-    config::unique(key, addresses.iter().map(String::as_str))?;
+    config::unique(key, backends.iter().map(|b| b.name))?;
+    config::unique(key, backends.iter().map(|b| b.address.as_str()))?;
     for (i, backend) in backends.iter().enumerate() {
         if backend.name.is_empty() {
             return Invalid::err(format!("{key}[{i}].name"), "is empty");
         }
-        if tls && trivet_tls::server_name(backend.tls_name()).is_none() {
+        if tls && trivet_tls::server_name(backend.tls_name).is_none() {
             return Invalid::err(
                 format!("{key}[{i}]"),
-                format_args!("\"{}\" cannot stand in a certificate as a DNS name", backend.tls_name()),
+                format_args!("\"{}\" cannot stand in a certificate as a DNS name", backend.tls_name),
             );
         }
     }

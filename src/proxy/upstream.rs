@@ -1,7 +1,6 @@
 //! Connections to back ends: made under a deadline, kept for the next request, and looked at before they are used again.
 
 use std::io;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -14,11 +13,12 @@ use rustix::io::Errno;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 
 use crate::exchange;
 use crate::upstream::http2::{Http2, Session};
 use crate::upstream::idle::IdleConnections;
+use trivet_base::address::Address;
 use trivet_base::process::workers;
 use trivet_http::proxy_protocol;
 use trivet_http::pump::{Sink, Source};
@@ -37,10 +37,10 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin + ?Sized> Io for T {}
 #[derive(Clone)]
 pub struct UpstreamConfig {
     /// Where it listens.
-    pub address: SocketAddr,
-    /// How its certificate is verified, and under which name; `None` for plain TCP.
+    pub address: Address,
+    /// How its certificate is verified, and under which name; `None` for plain text. Not over a unix socket.
     pub tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
-    /// For the TCP connect and for the TLS handshake, each.
+    /// For the connect and for the TLS handshake, each.
     pub connect_timeout: Duration,
     /// From the last octet of a request to the first of its answer, and between any two parts of the answer.
     pub response_timeout: Duration,
@@ -63,14 +63,16 @@ impl UpstreamConfig {
         let late = |what: &str| {
             io::Error::new(io::ErrorKind::TimedOut, format!("{what} took longer than {connect_timeout:?}"))
         };
-        let mut tcp = tokio::time::timeout(*connect_timeout, TcpStream::connect(address))
+        let mut stream = tokio::time::timeout(*connect_timeout, reach(address))
             .await
             .map_err(|_| late("the connect"))??;
-        tcp.set_nodelay(true)?;
         if let Some(version) = send_proxy_protocol {
-            tcp.write_all(&proxy_protocol::write(*version, client.source, client.destination)).await?;
+            stream.write_all(&proxy_protocol::write(*version, client.source, client.destination)).await?;
         }
-        let Some((config, name)) = tls else { return Ok(Stream::Plain(tcp)) };
+        let (config, name, tcp) = match (tls, stream) {
+            (Some((config, name)), Stream::Plain(tcp)) => (config, name, tcp),
+            (_, stream) => return Ok(stream),
+        };
         let handshake = Stream::connect(tcp, config.clone(), name.clone());
         let stream = tokio::time::timeout(*connect_timeout, handshake)
             .await
@@ -80,6 +82,17 @@ impl UpstreamConfig {
             return Err(io::Error::other("the back end does not speak HTTP/2"));
         }
         Ok(stream)
+    }
+}
+
+async fn reach(address: &Address) -> io::Result<Stream> {
+    match address {
+        Address::Ip(address) => {
+            let tcp = TcpStream::connect(address).await?;
+            tcp.set_nodelay(true)?;
+            Ok(Stream::Plain(tcp))
+        }
+        Address::Unix(path) => Ok(Stream::Unix(UnixStream::connect(path).await?)),
     }
 }
 
@@ -253,7 +266,8 @@ pub fn is_local(e: &io::Error) -> bool {
     matches!(Errno::from_io_error(e), Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM))
 }
 
-/// Whether there is no port left for another connection to this address (connect(2)). The back end knows nothing of it, either.
+/// Whether there is no port left for another connection to this address, or no room in the backlog of a unix socket (connect(2)).
+/// Neither says that the back end is down.
 pub fn is_out_of_ports(e: &io::Error) -> bool {
     matches!(Errno::from_io_error(e), Some(Errno::ADDRNOTAVAIL | Errno::AGAIN))
 }

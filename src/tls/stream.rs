@@ -10,7 +10,7 @@ use std::task::{Context, Poll, ready};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, CommonState, ProtocolVersion, ServerConfig};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
 /// Octets that one read of a socket may bring.
@@ -25,6 +25,8 @@ thread_local! {
 pub enum Stream {
     /// Its octets as they are.
     Plain(TcpStream),
+    /// The same, over a unix socket.
+    Unix(UnixStream),
     /// Within TLS.
     Tls(Box<TlsStream<ReadAhead<TcpStream>>>),
 }
@@ -57,11 +59,15 @@ impl Stream {
 
     /// Has the socket watched by the runtime of the thread that calls. After an error the connection is as it was.
     pub fn watch_here(&mut self) -> io::Result<()> {
+        // By another descriptor: the first one is closed where it is watched.
         let tcp = match self {
             Self::Plain(tcp) => tcp,
             Self::Tls(tls) => &mut tls.get_mut().0.io,
+            Self::Unix(unix) => {
+                *unix = UnixStream::from_std(unix.as_fd().try_clone_to_owned()?.into())?;
+                return Ok(());
+            }
         };
-        // By another descriptor: the first one is closed where it is watched.
         *tcp = TcpStream::from_std(tcp.as_fd().try_clone_to_owned()?.into())?;
         Ok(())
     }
@@ -69,7 +75,7 @@ impl Stream {
     /// What was agreed on in the handshake.
     pub fn tls(&self) -> Option<&CommonState> {
         match self {
-            Self::Plain(_) => None,
+            Self::Plain(_) | Self::Unix(_) => None,
             Self::Tls(tls) => Some(tls.get_ref().1),
         }
     }
@@ -96,6 +102,7 @@ impl AsyncRead for Stream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(tcp) => Pin::new(tcp).poll_read(cx, buf),
+            Self::Unix(unix) => Pin::new(unix).poll_read(cx, buf),
             Self::Tls(tls) => Pin::new(tls).poll_read(cx, buf),
         }
     }
@@ -105,6 +112,7 @@ impl AsyncWrite for Stream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Plain(tcp) => Pin::new(tcp).poll_write(cx, buf),
+            Self::Unix(unix) => Pin::new(unix).poll_write(cx, buf),
             Self::Tls(tls) => Pin::new(tls).poll_write(cx, buf),
         }
     }
@@ -116,6 +124,7 @@ impl AsyncWrite for Stream {
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Plain(tcp) => Pin::new(tcp).poll_write_vectored(cx, bufs),
+            Self::Unix(unix) => Pin::new(unix).poll_write_vectored(cx, bufs),
             Self::Tls(tls) => Pin::new(tls).poll_write_vectored(cx, bufs),
         }
     }
@@ -127,7 +136,7 @@ impl AsyncWrite for Stream {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             // A socket holds nothing back.
-            Self::Plain(_) => Poll::Ready(Ok(())),
+            Self::Plain(_) | Self::Unix(_) => Poll::Ready(Ok(())),
             Self::Tls(tls) => Pin::new(tls).poll_flush(cx),
         }
     }
@@ -135,6 +144,7 @@ impl AsyncWrite for Stream {
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(tcp) => Pin::new(tcp).poll_shutdown(cx),
+            Self::Unix(unix) => Pin::new(unix).poll_shutdown(cx),
             Self::Tls(tls) => Pin::new(tls).poll_shutdown(cx),
         }
     }

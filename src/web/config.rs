@@ -12,7 +12,7 @@ use trivet_base::config::{self, ConfigError, Invalid, Log, Metrics, TlsFiles, Va
 use trivet_base::process::{descriptors, workers};
 use trivet_http::proxy_protocol::{self, Trust};
 use trivet_http::request::MOST_FIELDS;
-use trivet_proxy::config::{BackendConfig, HealthConfig, Protocol, validate_backends};
+use trivet_proxy::config::{BackendConfig, HealthConfig, Protocol, ServerAddress, validate_backends};
 
 /// The whole configuration of `trivet-web`.
 #[derive(Debug, Clone, Deserialize)]
@@ -127,8 +127,8 @@ pub struct Static {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct App {
-    /// In plain text; a loopback address, for nothing protects this link.
-    pub address: SocketAddr,
+    /// In plain text; a loopback address or a unix socket, for nothing protects this link.
+    pub address: ServerAddress,
     /// What is spoken with it.
     #[serde(default)]
     pub protocol: Protocol,
@@ -342,17 +342,24 @@ impl Static {
 
 impl App {
     fn validate(&self) -> Result<(), Invalid> {
-        if !self.address.ip().is_loopback() {
+        let is_here = match &self.address {
+            ServerAddress::Fixed(address) => address.ip().is_none_or(|at| at.ip().is_loopback()),
+            ServerAddress::Name(..) => false,
+        };
+        if !is_here {
             return Invalid::err(
                 "app.address",
                 format_args!(
-                    "{} is not a loopback address; the link to the app is plain HTTP, so the app must run on the same node",
+                    "{} is neither a loopback address nor a unix socket; the link to the app is plain HTTP, so the app must run on the same node",
                     self.address
                 ),
             );
         }
-        if self.address.port() == 0 {
-            return Invalid::err("app.address", "has port 0");
+        if self.address.is_unix() && self.health.port.is_some() {
+            return Invalid::err(
+                "app.health.port",
+                "says nothing where app.address is a unix socket, which has no port",
+            );
         }
         self.health.validate("app.health", false)?;
         if self.max_in_flight == 0 {

@@ -12,7 +12,7 @@ use trivet_base::config::ConfigError;
 use trivet_base::process::Heartbeats;
 use trivet_pool::timing::Timing;
 use trivet_pool::{NewBackend, Pool, PoolLimits, Scope, Spec};
-use trivet_proxy::config::{Checked, HealthConfig, Protocol};
+use trivet_proxy::config::{Checked, HealthConfig, Protocol, ServerAddress};
 use trivet_proxy::upstream::{HttpBackend, HttpPool, Upstream, UpstreamConfig};
 use trivet_tls as tls;
 
@@ -44,8 +44,12 @@ impl Upstreams {
             http2: false,
             trusted_framing: true,
         };
+        let ServerAddress::Fixed(address) = app.address.clone() else {
+            return Err(ConfigError::at("", "app.address", "is no address of this node"));
+        };
         let check = app.health.check(Checked {
-            address: app.address,
+            address: address.clone(),
+            host: app.address.host(),
             tls: None,
             protocol: app.protocol,
             proxy_protocol: None,
@@ -54,10 +58,10 @@ impl Upstreams {
         let http2 = app.protocol == Protocol::Http2;
         let most_idle = app.max_idle_connections / (1 + config.peers.backends.len());
         let reached =
-            UpstreamConfig { http2, trusted_framing: app.trusted_framing, ..reach(app.address, None) };
+            UpstreamConfig { http2, trusted_framing: app.trusted_framing, ..reach(address.clone(), None) };
         let mut backends = vec![NewBackend {
             // Its own error page says more than ours.
-            spec: Spec { fallback: true, ..Spec::new(APP, app.address) },
+            spec: Spec { fallback: true, ..Spec::new(APP, address) },
             check,
             transport: Upstream::new(APP, reached, most_idle),
         }];
@@ -66,13 +70,14 @@ impl Upstreams {
             let send_proxy_protocol = config.peers.send_proxy_protocol;
             let health = HealthConfig { path: APP_HEALTH.into(), ..HealthConfig::default() };
             let check = health.check(Checked {
-                address: b.address,
+                address: b.address.into(),
+                host: b.address.to_string(),
                 tls: tls.clone(),
                 protocol: Protocol::Http1,
                 proxy_protocol: send_proxy_protocol,
                 tell: None,
             });
-            let reached = UpstreamConfig { send_proxy_protocol, ..reach(b.address, tls) };
+            let reached = UpstreamConfig { send_proxy_protocol, ..reach(b.address.into(), tls) };
             backends.push(NewBackend {
                 spec: Spec { tier: 1, ..Spec::new(&b.name, b.address) },
                 check,

@@ -1,12 +1,13 @@
 //! An app for the web tier to stand in front of: plain HTTP/1.1, with the failures that stories need.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, UnixListener};
 use tokio_util::sync::CancellationToken;
 
 use super::backend::{find, refused};
@@ -38,6 +39,40 @@ struct State {
     killed: CancellationToken,
 }
 
+impl State {
+    fn new(name: &str) -> Arc<Self> {
+        Arc::new(Self {
+            name: name.into(),
+            act: Mutex::new(Act::Serve),
+            well: Mutex::new(true),
+            seen: Mutex::default(),
+            accepted: AtomicUsize::new(0),
+            released: CancellationToken::new(),
+            killed: CancellationToken::new(),
+        })
+    }
+}
+
+async fn accept_all<S: Stream>(accept: impl AsyncFn() -> S, state: Arc<State>) {
+    let killed = state.killed.clone();
+    loop {
+        tokio::select! {
+            stream = accept() => {
+                let (state, killed) = (state.clone(), killed.clone());
+                tokio::spawn(async move {
+                    state.accepted.fetch_add(1, Ordering::SeqCst);
+                    tokio::select! { _ = serve(stream, state) => {} () = killed.cancelled() => {} }
+                });
+            }
+            () = killed.cancelled() => return,
+        }
+    }
+}
+
+/// A connection.
+trait Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
+impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream for T {}
+
 pub struct App {
     pub address: SocketAddr,
     state: Arc<State>,
@@ -51,33 +86,19 @@ impl App {
     pub async fn start_at(address: SocketAddr, name: &str) -> Self {
         let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
-        let state = Arc::new(State {
-            name: name.into(),
-            act: Mutex::new(Act::Serve),
-            well: Mutex::new(true),
-            seen: Mutex::default(),
-            accepted: AtomicUsize::new(0),
-            released: CancellationToken::new(),
-            killed: CancellationToken::new(),
-        });
-        let of_task = state.clone();
-        tokio::spawn(async move {
-            let killed = of_task.killed.clone();
-            loop {
-                tokio::select! {
-                    accepted = listener.accept() => {
-                        let (stream, state) = (accepted.unwrap().0, of_task.clone());
-                        tokio::spawn(async move {
-                            let killed = state.killed.clone();
-                            state.accepted.fetch_add(1, Ordering::SeqCst);
-                            tokio::select! { _ = serve(stream, state) => {} () = killed.cancelled() => {} }
-                        });
-                    }
-                    () = killed.cancelled() => return,
-                }
-            }
-        });
+        let state = State::new(name);
+        let accept = async move || listener.accept().await.unwrap().0;
+        tokio::spawn(accept_all(accept, state.clone()));
         Self { address, state }
+    }
+
+    /// Listens on a unix socket: its `address` is none.
+    pub async fn start_on_socket(path: &Path, name: &str) -> Self {
+        let listener = UnixListener::bind(path).unwrap();
+        let state = State::new(name);
+        let accept = async move || listener.accept().await.unwrap().0;
+        tokio::spawn(accept_all(accept, state.clone()));
+        Self { address: ([0, 0, 0, 0], 0).into(), state }
     }
 
     pub fn does(&self, act: Act) {
@@ -120,7 +141,7 @@ impl Drop for App {
     }
 }
 
-async fn serve(mut stream: TcpStream, state: Arc<State>) -> Option<()> {
+async fn serve(mut stream: impl Stream, state: Arc<State>) -> Option<()> {
     let mut buffer = Vec::new();
     for nth in 0.. {
         let request = read(&mut stream, &mut buffer).await?;
@@ -150,7 +171,7 @@ fn answer(status: u16, body: &str) -> String {
     format!("HTTP/1.1 {status} OK\r\nContent-Length: {}\r\n\r\n{body}", body.len())
 }
 
-async fn read(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<String> {
+async fn read(stream: &mut impl Stream, buffer: &mut Vec<u8>) -> Option<String> {
     let end = loop {
         if let Some(at) = find(buffer, b"\r\n\r\n") {
             break at + 4;

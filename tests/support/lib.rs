@@ -6,6 +6,7 @@ pub mod backend;
 pub mod balancer_config;
 pub mod built;
 pub mod client;
+pub mod dns;
 pub mod frames;
 pub mod link;
 pub mod one_back_end;

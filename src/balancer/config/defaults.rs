@@ -14,6 +14,22 @@ pub const MOST_HEADER_FIELDS: usize = MOST_FIELDS - MOST_ADDED_FIELDS;
 pub fn redirect() -> bool {
     true
 }
+/// As HAProxy's and nginx's usual; a change is rarely in a greater hurry, and nobody's DNS server minds.
+pub fn resolve_interval() -> Duration {
+    Duration::from_secs(10)
+}
+/// Two questions of a second each: a server that is near answers within milliseconds.
+pub fn resolve_timeout() -> Duration {
+    Duration::from_secs(2)
+}
+/// As HAProxy's `hold nx`: longer than a server that forgets a name for a moment, or tells some of its addresses each time.
+pub fn resolve_hold() -> Duration {
+    Duration::from_secs(30)
+}
+/// More than most services have, and few enough to be checked twice a second.
+pub fn resolve_max_addresses() -> usize {
+    64
+}
 /// Longer than keepalived's check interval and its advert take together.
 pub fn drain_delay() -> Duration {
     Duration::from_secs(1)

@@ -6,14 +6,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderName;
+use ipnet::IpNet;
 use serde::Deserialize;
 
 use super::defaults;
 use trivet_base::config::{self, ConfigError, Invalid, TlsFiles};
 use trivet_http::{proxy_protocol, strict};
 use trivet_pool::balance::{Hash, LeastRequests, PeakEwma, Random};
+use trivet_pool::names::NameLimits;
 use trivet_pool::{Balance, BreakerLimits, OutlierLimits, RetryLimits, RoundRobin};
-use trivet_proxy::config::{BackendConfig, HealthConfig, Protocol, validate_backends};
+use trivet_proxy::config::{HealthConfig, Member, Protocol, ServerAddress, validate_members};
 use trivet_proxy::sticky::{self, Sticky};
 use trivet_tls::seal::Seal;
 
@@ -21,11 +23,11 @@ use trivet_tls::seal::Seal;
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Server {
-    /// See [`BackendConfig::name`].
+    /// In logs, metrics and `/status`.
     pub name: String,
-    /// See [`BackendConfig::address`].
-    pub address: SocketAddr,
-    /// See [`BackendConfig::server_name`].
+    /// Where it listens.
+    pub address: ServerAddress,
+    /// The DNS name its certificate must carry; the host of `address` when absent, or `name` where that is none.
     #[serde(default)]
     pub server_name: Option<String>,
     /// Its share in comparison with the others'; 0 is nothing.
@@ -40,12 +42,14 @@ pub struct Server {
 }
 
 impl Server {
-    /// What it has in common with all others.
-    pub fn named(&self) -> BackendConfig {
-        let Self { name, address, server_name, .. } = self.clone();
-        BackendConfig { name, address, server_name }
+    /// The name its certificate must carry.
+    pub fn tls_name(&self) -> &str {
+        self.server_name.as_deref().or(self.address.name()).unwrap_or(&self.name)
     }
 }
+
+/// The most that `resolve_max_addresses` may be: each is checked by itself.
+const MOST_ADDRESSES: usize = 1024;
 
 /// `balance`
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
@@ -357,6 +361,24 @@ pub struct Web {
     /// The cookie by which a session stays on its back end; without it there is none.
     #[serde(default)]
     pub sticky: Option<StickyConfig>,
+    /// DNS servers that are asked for the names among `backends`; those of /etc/resolv.conf when there are none.
+    #[serde(default)]
+    pub resolvers: Vec<SocketAddr>,
+    /// See [`NameLimits::interval`].
+    #[serde(default = "defaults::resolve_interval", with = "humantime_serde")]
+    pub resolve_interval: Duration,
+    /// How long an answer may take.
+    #[serde(default = "defaults::resolve_timeout", with = "humantime_serde")]
+    pub resolve_timeout: Duration,
+    /// See [`NameLimits::hold`].
+    #[serde(default = "defaults::resolve_hold", with = "humantime_serde")]
+    pub resolve_hold: Duration,
+    /// See [`NameLimits::most`].
+    #[serde(default = "defaults::resolve_max_addresses")]
+    pub resolve_max_addresses: usize,
+    /// See [`NameLimits::networks`].
+    #[serde(default, deserialize_with = "config::networks")]
+    pub resolve_networks: Vec<IpNet>,
     /// TCP connect and TLS handshake, each.
     #[serde(default = "defaults::connect_timeout", with = "humantime_serde")]
     pub connect_timeout: Duration,
@@ -403,12 +425,76 @@ pub struct Web {
 }
 
 impl Web {
+    /// What is done with the addresses of names.
+    pub fn name_limits(&self) -> NameLimits {
+        NameLimits {
+            interval: self.resolve_interval,
+            hold: self.resolve_hold,
+            most: self.resolve_max_addresses,
+            networks: self.resolve_networks.clone(),
+        }
+    }
+
+    /// The most back ends that there can be.
+    pub fn most_backends(&self) -> usize {
+        let most = |b: &Server| if b.address.name().is_some() { self.resolve_max_addresses } else { 1 };
+        self.backends.iter().map(most).sum()
+    }
+
+    fn validate_names(&self, section: &str) -> Result<(), Invalid> {
+        let key = |name: &str| format!("{section}.{name}");
+        config::positive(&key("resolve_interval"), self.resolve_interval)?;
+        config::positive(&key("resolve_timeout"), self.resolve_timeout)?;
+        if !(1..=MOST_ADDRESSES).contains(&self.resolve_max_addresses) {
+            let why = format_args!("must be from 1 to {MOST_ADDRESSES}");
+            return Invalid::err(key("resolve_max_addresses"), why);
+        }
+        if let Some(at) = self.resolvers.iter().find(|at| at.port() == 0) {
+            return Invalid::err(
+                key("resolvers"),
+                format_args!("{at} has port 0; DNS servers listen on port 53"),
+            );
+        }
+        if self.backends.iter().any(|b| b.address.name().is_some()) {
+            return Ok(());
+        }
+        for (name, is_said) in [
+            ("resolvers", !self.resolvers.is_empty()),
+            ("resolve_networks", !self.resolve_networks.is_empty()),
+        ] {
+            if is_said {
+                return Invalid::err(
+                    key(name),
+                    "says nothing where no back end has a name as its address, \"app.internal:8080\" for one",
+                );
+            }
+        }
+        Ok(())
+    }
+
     /// `section` is where it stands.
     pub(super) fn validate(&self, section: &str) -> Result<(), Invalid> {
         let key = |name: &str| format!("{section}.{name}");
-        let named: Vec<BackendConfig> = self.backends.iter().map(Server::named).collect();
-        validate_backends(&key("backends"), &named, self.tls.is_some())?;
+        let members = self.backends.iter().map(|b| Member {
+            name: &b.name,
+            address: b.address.to_string(),
+            tls_name: b.tls_name(),
+        });
+        validate_members(&key("backends"), &members.collect::<Vec<_>>(), self.tls.is_some())?;
         for (number, server) in self.backends.iter().enumerate() {
+            let invalid =
+                |key: &str, why: &str| Invalid::err(format!("{section}.backends[{number}].{key}"), why);
+            if server.address.is_unix() {
+                if self.tls.is_some() {
+                    let why =
+                        "is a unix socket, which is spoken to in plain text: give it a pool without tls";
+                    return invalid("address", why);
+                }
+                if self.health.port.is_some() {
+                    let why = "is a unix socket, which has no port that health.port could be in the place of";
+                    return invalid("address", why);
+                }
+            }
             if server.max_in_flight == Some(0) {
                 return Invalid::err(
                     format!("{section}.backends[{number}].max_in_flight"),
@@ -455,6 +541,7 @@ impl Web {
             breaker.limits().validate(&key("circuit_breaker"))?;
         }
         self.sticky.as_ref().map_or(Ok(()), |sticky| sticky.validate(&key("sticky")))?;
+        self.validate_names(section)?;
         config::positive(&key("connect_timeout"), self.connect_timeout)?;
         config::positive(&key("response_timeout"), self.response_timeout)?;
         for (name, n) in [

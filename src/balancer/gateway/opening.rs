@@ -69,7 +69,8 @@ impl Opened {
 /// kernel does that for a frozen one) is as good as none.
 pub(super) async fn open(config: &Database, choice: Choice, place: Place) -> Result<Opened, String> {
     let opening = async {
-        let mut stream = TcpStream::connect(choice.member.address()).await?;
+        let address = choice.member.address().ip().ok_or(io::ErrorKind::Unsupported)?;
+        let mut stream = TcpStream::connect(address).await?;
         prepare(&stream);
         let mut first = Vec::with_capacity(GREETING);
         if stream.read_buf(&mut first).await? == 0 {

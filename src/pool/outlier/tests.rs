@@ -1,3 +1,5 @@
+use std::net::SocketAddr;
+
 use async_trait::async_trait;
 use serde_json::Value;
 
@@ -25,7 +27,7 @@ async fn pool(n: u16, limits: OutlierLimits) -> Arc<Pool<()>> {
     let member = |i: u16| NewBackend {
         spec: Spec::new(
             char::from(b'a' + u8::try_from(i).unwrap()).to_string(),
-            ([127, 0, 0, 1], 1000 + i).into(),
+            SocketAddr::from(([127, 0, 0, 1], 1000 + i)),
         ),
         check: Arc::new(Well),
         transport: (),

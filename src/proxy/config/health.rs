@@ -1,7 +1,6 @@
 //! `health = { … }`: how the back ends of an HTTP pool are checked.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +12,7 @@ use serde::Deserialize;
 
 use super::Protocol;
 use crate::check::{Expected, HttpCheck, TcpCheck, Tell};
+use trivet_base::address::Address;
 use trivet_base::config::Invalid;
 use trivet_http::client::{Ask, Client, Target};
 use trivet_http::proxy_protocol;
@@ -112,7 +112,9 @@ const NOT_FIELDS: [&str; 9] = [
 /// How a back end is reached by its checks.
 pub struct Checked {
     /// Where it serves.
-    pub address: SocketAddr,
+    pub address: Address,
+    /// The host that is asked for where nothing else is said and no TLS is spoken.
+    pub host: String,
     /// The TLS that requests speak with it.
     pub tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
     /// What requests speak with it.
@@ -140,10 +142,12 @@ impl HealthConfig {
     pub fn check(&self, checked: Checked) -> Arc<dyn Check> {
         let tls = checked.tls.filter(|_| self.tls != Some(false));
         let mut address = checked.address;
-        address.set_port(self.port.unwrap_or(address.port()));
+        if let (Address::Ip(address), Some(port)) = (&mut address, self.port) {
+            address.set_port(port);
+        }
         let host = match &tls {
             Some((_, name)) => name.to_str().into_owned(),
-            None => checked.address.to_string(),
+            None => checked.host,
         };
         let mut client = Client::new(Target { address: address.to_string(), host, tls })
             .with_proxy_protocol(checked.proxy_protocol);
