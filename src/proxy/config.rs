@@ -8,7 +8,7 @@ use trivet_base::config::{self, Invalid};
 
 mod health;
 
-pub use health::{Checked, HealthConfig, Kind};
+pub use health::{Checked, HealthConfig, Kind, TcpHealthConfig};
 
 /// One back end of an HTTP pool.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]

@@ -1,4 +1,4 @@
-//! `health = { … }`: how the back ends of an HTTP pool are checked.
+//! `health = { … }`: how the back ends of a pool are checked.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -31,9 +31,14 @@ pub enum Kind {
 }
 
 /// `health = { … }` of an HTTP pool.
+pub type HealthConfig = AnyHealthConfig<false>;
+/// `health = { … }` of a TCP pool.
+pub type TcpHealthConfig = AnyHealthConfig<true>;
+
+/// `health = { … }`. `TCP` decides the default of `kind` alone.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct HealthConfig {
+pub struct AnyHealthConfig<const TCP: bool> {
     /// What is done.
     pub kind: Kind,
     /// `GET`, `HEAD` or `OPTIONS`.
@@ -72,10 +77,10 @@ pub struct HealthConfig {
     pub fall: u32,
 }
 
-impl Default for HealthConfig {
+impl<const TCP: bool> Default for AnyHealthConfig<TCP> {
     fn default() -> Self {
         Self {
-            kind: Kind::Http,
+            kind: if TCP { Kind::Tcp } else { Kind::Http },
             method: "GET".into(),
             path: "/healthz".into(),
             host: None,
@@ -123,7 +128,7 @@ pub struct Checked {
     pub tell: Option<Tell>,
 }
 
-impl HealthConfig {
+impl<const TCP: bool> AnyHealthConfig<TCP> {
     /// The timing alone.
     pub fn timing(&self) -> Timing {
         Timing {
