@@ -30,17 +30,37 @@ pub enum Kind {
     Tcp,
 }
 
-/// `health = { … }` of an HTTP pool.
-pub type HealthConfig = AnyHealthConfig<false>;
-/// `health = { … }` of a TCP pool.
-pub type TcpHealthConfig = AnyHealthConfig<true>;
+/// The same, of a pool whose protocol is not known.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TcpKind {
+    /// See [`Kind::Http`].
+    Http,
+    /// See [`Kind::Tcp`].
+    #[default]
+    Tcp,
+}
 
-/// `health = { … }`. `TCP` decides the default of `kind` alone.
+impl From<TcpKind> for Kind {
+    fn from(kind: TcpKind) -> Self {
+        match kind {
+            TcpKind::Http => Self::Http,
+            TcpKind::Tcp => Self::Tcp,
+        }
+    }
+}
+
+/// `health = { … }` of an HTTP pool.
+pub type HealthConfig = AnyHealthConfig<Kind>;
+/// `health = { … }` of a TCP pool, whose checks connect unless they are told to ask.
+pub type TcpHealthConfig = AnyHealthConfig<TcpKind>;
+
+/// `health = { … }`; `K` is a [`Kind`] with its own default.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct AnyHealthConfig<const TCP: bool> {
+pub struct AnyHealthConfig<K> {
     /// What is done.
-    pub kind: Kind,
+    pub kind: K,
     /// `GET`, `HEAD` or `OPTIONS`.
     pub method: String,
     /// What is asked for.
@@ -77,10 +97,10 @@ pub struct AnyHealthConfig<const TCP: bool> {
     pub fall: u32,
 }
 
-impl<const TCP: bool> Default for AnyHealthConfig<TCP> {
+impl<K: Default> Default for AnyHealthConfig<K> {
     fn default() -> Self {
         Self {
-            kind: if TCP { Kind::Tcp } else { Kind::Http },
+            kind: K::default(),
             method: "GET".into(),
             path: "/healthz".into(),
             host: None,
@@ -128,7 +148,7 @@ pub struct Checked {
     pub tell: Option<Tell>,
 }
 
-impl<const TCP: bool> AnyHealthConfig<TCP> {
+impl<K: Copy + Default + Into<Kind>> AnyHealthConfig<K> {
     /// The timing alone.
     pub fn timing(&self) -> Timing {
         Timing {
@@ -152,7 +172,7 @@ impl<const TCP: bool> AnyHealthConfig<TCP> {
         };
         let mut client = Client::new(Target { address: address.to_string(), host, tls })
             .with_proxy_protocol(checked.proxy_protocol);
-        if self.kind == Kind::Tcp {
+        if self.kind.into() == Kind::Tcp {
             return Arc::new(TcpCheck(client));
         }
         if checked.protocol == Protocol::Http2 {
@@ -189,7 +209,7 @@ impl<const TCP: bool> AnyHealthConfig<TCP> {
     /// Checks each by itself, and what does not go together. `tls` is whether the pool speaks TLS.
     pub fn validate(&self, key: &str, tls: bool) -> Result<(), Invalid> {
         let invalid = |name: &str, why: String| Invalid::err(format!("{key}.{name}"), why);
-        if self.kind == Kind::Tcp {
+        if self.kind.into() == Kind::Tcp {
             let own = Self::default();
             for (name, is_said) in [
                 ("method", self.method != own.method),
