@@ -212,6 +212,23 @@ fn sites_md_tells_every_key_and_its_default() {
 }
 
 #[test]
+fn tcp_md_tells_every_key_and_its_default() {
+    let text = document("tcp.md");
+    let table = text.split("| key | default |").nth(1).unwrap().split("\n\n").next().unwrap();
+    let mut config = balancer_config();
+    config["tcp"] = json!({"mail": {
+        "listen": ["[::]:25"],
+        "pool": {"backends": [{"name": "mail1", "address": "10.77.0.21:25"}]},
+    }});
+    let others = ["tcp.mail.listen", "tcp.mail.pool", "tcp.mail.pool.backends"];
+    let named = check_rows::<balancer::config::Config>(&config, rows(table), &others);
+    assert!(named.contains("tcp.mail.pool.health.kind"), "{named:?}");
+    for section in ["tcp.mail", "tcp.mail.pool"] {
+        none_missing("tcp.md", &keys_of::<balancer::config::Config>(&config, section), &named);
+    }
+}
+
+#[test]
 fn limits_md_and_tls_md_tell_the_balancers_defaults() {
     let text = document("limits.md");
     let (_, table) = text.split_once("| key | default |").unwrap();
