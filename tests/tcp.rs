@@ -59,6 +59,13 @@ async fn a_half_close_is_passed_on_and_the_answer_still_comes() {
     let mut all = String::new();
     tcp.read_to_string(&mut all).await.unwrap();
     assert_eq!(all, "node0lastbye");
+
+    // One that has nothing to say at all.
+    let mut tcp = TcpStream::connect(balancer.address()).await.unwrap();
+    tcp.shutdown().await.unwrap();
+    all.clear();
+    tcp.read_to_string(&mut all).await.unwrap();
+    assert_eq!(all, "node0bye");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -106,6 +113,20 @@ async fn checks_take_a_back_end_out_and_a_backup_serves_only_then() {
     assert_eq!(met, ["node1", "node2"]);
     session.send("still").await;
     assert_eq!(session.bytes().await.unwrap(), b"still", "what is open stays");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_back_end_that_is_down_loses_its_connections_where_that_is_asked_for() {
+    let ([first, _second], entries) = servers::<2>().await;
+    let keys = "close_when_down = true\nhealth = { interval = \"50ms\", timeout = \"10s\" }";
+    let balancer = Balancer::of("", &pool(&entries, keys));
+    let (mut one, mut other) = (balancer.connect().await, balancer.connect().await);
+    assert_eq!([greeting(&mut one).await, greeting(&mut other).await], ["node0", "node1"]);
+    first.stops().await;
+    assert!(one.closes_within(LONG).await);
+    balancer.counts("trivet_tcp_closed_total{service=\"echo\",reason=\"backend_down\"} 1").await;
+    other.send("still").await;
+    assert_eq!(other.bytes().await.unwrap(), b"still");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -48,6 +48,7 @@ pub(super) struct Target {
     connect_timeout: Duration,
     retries: usize,
     send_proxy_protocol: Option<Version>,
+    close_when_down: bool,
 }
 
 impl Target {
@@ -80,6 +81,7 @@ impl Target {
             connect_timeout: config.connect_timeout,
             retries: config.retries,
             send_proxy_protocol: config.send_proxy_protocol,
+            close_when_down: config.close_when_down,
         })
     }
 }

@@ -93,6 +93,9 @@ pub struct TcpPool {
     /// Tell back ends the client's address in a PROXY header.
     #[serde(default)]
     pub send_proxy_protocol: Option<Version>,
+    /// Whether a back end whose checks fail loses the connections that it has.
+    #[serde(default)]
+    pub close_when_down: bool,
 }
 
 /// One back end.

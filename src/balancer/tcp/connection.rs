@@ -13,7 +13,7 @@ use super::flow::{Counted, Flow, Side};
 use super::{Service, Target, prepare_stream};
 use trivet_http::proxy_protocol::{self, Header};
 use trivet_pool::balance::hash_of;
-use trivet_pool::{Lease, Scope, Tried, Unavailable};
+use trivet_pool::{Backend, Health, Lease, Scope, Tried, Unavailable};
 use trivet_proxy::admission::ConnectionPermit;
 use trivet_proxy::log_limiter::LogLimiter;
 use trivet_tls::hello::{self, Hello};
@@ -33,6 +33,8 @@ pub(super) enum End {
     Broken(std::io::Error),
     #[error("nothing passed for idle_timeout")]
     Idle,
+    #[error("its back end's checks have failed")]
+    BackendDown,
     #[error("the client left before it had a back end")]
     ClientLeft,
     #[error("not from one of the networks in clients")]
@@ -68,6 +70,7 @@ impl End {
             Self::Closed => "closed",
             Self::Broken(_) => "broken",
             Self::Idle => "idle",
+            Self::BackendDown => "backend_down",
             Self::ClientLeft => "client_left",
             Self::NotAllowed => "not_allowed",
             Self::PerAddress => "per_address",
@@ -86,7 +89,8 @@ impl End {
 
     /// Whether the client got what it came for, as far as it is known here.
     fn is_usual(&self) -> bool {
-        matches!(self, Self::Closed | Self::Broken(_) | Self::Idle | Self::ClientLeft | Self::Stopping)
+        use End::{BackendDown, Broken, ClientLeft, Closed, Idle, Stopping};
+        matches!(self, Closed | Broken(_) | Idle | BackendDown | ClientLeft | Stopping)
     }
 
     /// In a metric, and in the log where the client was refused.
@@ -194,10 +198,7 @@ async fn run(
     let target = arrived.target(service, deadline).await;
     record.server_name.clone_from(&arrived.server_name);
     let target = target?;
-    let (lease, server) = tokio::select! {
-        connected = connect(service, &target, &arrived) => connected?,
-        () = left(&arrived.client) => return Err(End::ClientLeft),
-    };
+    let (lease, server) = connect(service, &target, &arrived).await?;
     record.backend = Some(lease.name().to_owned());
     counter!("trivet_tcp_connections_total", "service" => service.name.clone(), "backend" => lease.name().to_owned())
         .increment(1);
@@ -214,6 +215,7 @@ async fn run(
         biased;
         carried = carry => carried.map(|_| End::Closed).map_err(End::Broken),
         () = idle(&record.flow, service.config.idle_timeout) => Ok(End::Idle),
+        () = down(&target, &lease), if target.close_when_down => Ok(End::BackendDown),
     }
 }
 
@@ -291,7 +293,13 @@ async fn connect(
     let (mut tried, began) = (Tried::default(), Instant::now());
     let mut last = None;
     loop {
-        let lease = match target.pool.lease(scope, &tried, began.elapsed()).await {
+        let leased = tokio::select! {
+            // Who has said all it has to say, and waits for an answer, looks as one who has left: it is that only in a queue.
+            biased;
+            leased = target.pool.lease(scope, &tried, began.elapsed()) => leased,
+            () = left(&arrived.client) => return Err(End::ClientLeft),
+        };
+        let lease = match leased {
             Ok(lease) => lease,
             Err(unavailable) => return Err(last.map_or(End::NoBackend(unavailable), End::Unreachable)),
         };
@@ -333,6 +341,12 @@ async fn left(client: &TcpStream) {
         Ok(0) | Err(_) => {}
         Ok(_) => std::future::pending().await,
     }
+}
+
+/// Returns when the checks of a back end have failed.
+async fn down(target: &Target, backend: &Backend<()>) {
+    let mut changes = target.pool.subscribe();
+    while backend.health() != Health::Down && changes.changed().await.is_ok() {}
 }
 
 /// Returns when nothing has passed for `timeout`, to a quarter more.
