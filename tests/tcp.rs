@@ -4,6 +4,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use support::built::built;
 use support::client::Wire;
 use support::one_back_end::connect_from;
 use support::program::Program;
@@ -78,7 +79,7 @@ async fn a_back_end_that_cannot_be_reached_is_left_and_costs_no_connection() {
     }
     // It was tried once, and is then passed over.
     balancer.counts("trivet_tcp_connect_failures_total{service=\"echo\",backend=\"node0\"} 1").await;
-    assert_eq!(balancer.status().await["pools"]["tcp/echo"][0]["ejected"], true);
+    assert_eq!(balancer.status().await["pools"]["tcp:echo"][0]["ejected"], true);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -105,7 +106,7 @@ async fn checks_take_a_back_end_out_and_a_backup_serves_only_then() {
     greeting(&mut session).await;
     first.stops().await;
     until("its checks have failed", || async {
-        balancer.status().await["pools"]["tcp/echo"][0]["health"] == "down"
+        balancer.status().await["pools"]["tcp:echo"][0]["health"] == "down"
     })
     .await;
     let mut met = [balancer.meets().await, balancer.meets().await];
@@ -120,13 +121,49 @@ async fn a_back_end_that_is_down_loses_its_connections_where_that_is_asked_for()
     let ([first, _second], entries) = servers::<2>().await;
     let keys = "close_when_down = true\nhealth = { interval = \"50ms\", timeout = \"10s\" }";
     let balancer = Balancer::of("", &pool(&entries, keys));
-    let (mut one, mut other) = (balancer.connect().await, balancer.connect().await);
-    assert_eq!([greeting(&mut one).await, greeting(&mut other).await], ["node0", "node1"]);
+    let mut one = balancer.connect().await;
+    assert_eq!(greeting(&mut one).await, "node0");
+    let mut other = balancer.connect().await;
+    assert_eq!(greeting(&mut other).await, "node1");
     first.stops().await;
     assert!(one.closes_within(LONG).await);
     balancer.counts("trivet_tcp_closed_total{service=\"echo\",reason=\"backend_down\"} 1").await;
     other.send("still").await;
     assert_eq!(other.bytes().await.unwrap(), b"still");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn operators_drain_a_back_end_whose_sessions_stay() {
+    let (_servers, entries) = servers::<2>().await;
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("control.sock");
+    let section = format!(
+        "[control]\nsocket = {socket:?}\nstate_file = {:?}\n[tcp.echo]\nlisten = [\"127.0.0.1:0\"]\n[tcp.echo.pool]\n{}",
+        folder.path().join("orders.json"),
+        pool(&entries, "")
+    );
+    let program = Program::start(&config(folder.path(), "", &section));
+    let address = program.address("tcp.echo.listen");
+    let trivet = |command: &str| {
+        let mut trivet = std::process::Command::new(built("trivet"));
+        trivet.args([command, "tcp:echo/node0", "--control"]).arg(&socket);
+        assert!(trivet.output().unwrap().status.success(), "{command}");
+    };
+    let mut session = Wire::plain(address).await;
+    assert_eq!(greeting(&mut session).await, "node0");
+    trivet("drain");
+    for _ in 0..3 {
+        assert_eq!(greeting(&mut Wire::plain(address).await).await, "node1");
+    }
+    session.send("still").await;
+    assert_eq!(session.bytes().await.unwrap(), b"still");
+    trivet("ready");
+    let mut met = Vec::new();
+    for _ in 0..2 {
+        met.push(greeting(&mut Wire::plain(address).await).await);
+    }
+    met.sort();
+    assert_eq!(met, ["node0", "node1"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -154,7 +191,7 @@ async fn a_check_may_ask_over_http_on_another_port() {
     says.send_replace("503 Service Unavailable");
     until("both are out", || async {
         let status = balancer.status().await;
-        let all = status["pools"]["tcp/echo"].as_array().unwrap();
+        let all = status["pools"]["tcp:echo"].as_array().unwrap();
         all.iter().all(|b| b["usable"] == false)
     })
     .await;
@@ -320,13 +357,13 @@ async fn a_full_back_end_has_connections_wait_in_a_queue_that_ends() {
     let mut first = balancer.connect().await;
     greeting(&mut first).await;
     let mut second = balancer.connect().await;
-    balancer.counts("trivet_pool_queued{pool=\"tcp/echo\"} 1").await;
+    balancer.counts("trivet_pool_queued{pool=\"tcp:echo\"} 1").await;
     assert_eq!(balancer.connect().await.bytes().await, None, "the queue is full");
     balancer.counts("trivet_tcp_closed_total{service=\"echo\",reason=\"no_backend\"} 1").await;
     drop(first);
     assert_eq!(greeting(&mut second).await, "node0");
     let third = balancer.connect().await;
-    balancer.counts("trivet_pool_queued{pool=\"tcp/echo\"} 1").await;
+    balancer.counts("trivet_pool_queued{pool=\"tcp:echo\"} 1").await;
     drop(third);
     balancer.counts("trivet_tcp_closed_total{service=\"echo\",reason=\"client_left\"} 1").await;
 }

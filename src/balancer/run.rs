@@ -45,10 +45,8 @@ pub fn run(config: Config, takes_over: bool) -> Result<(), Failure> {
     let gateway = config.database.as_ref().map(Gateway::prepare).transpose()?;
     let services: Vec<_> = config.tcp.iter().map(|(name, tcp)| Service::new(name, tcp)).collect();
 
-    let admin = config
-        .control
-        .as_ref()
-        .map(|c| admin(&config, c, (http.as_ref(), gateway.as_deref()), metrics.clone(), takes_over));
+    let parts = (http.as_ref(), gateway.as_deref(), &services[..]);
+    let admin = config.control.as_ref().map(|c| admin(&config, c, parts, metrics.clone(), takes_over));
     let connections = http.as_ref().map(|h| h.connections.clone()).unwrap_or_default();
     let admin = admin.transpose()?;
 
@@ -101,7 +99,7 @@ pub fn run(config: Config, takes_over: bool) -> Result<(), Failure> {
 fn admin(
     config: &Config,
     control: &Control,
-    (http, gateway): (Option<&Http>, Option<&Gateway>),
+    (http, gateway, services): (Option<&Http>, Option<&Gateway>, &[Arc<Service>]),
     metrics: PrometheusHandle,
     takes_over: bool,
 ) -> Result<Arc<Admin>, Failure> {
@@ -112,6 +110,7 @@ fn admin(
     }
     // Where writes go is for the group alone to say.
     subjects.pools.extend(gateway.map(Gateway::readers));
+    subjects.pools.extend(services.iter().flat_map(|service| service.administered()));
     subjects.virtual_addresses.clone_from(&config.virtual_addresses);
     subjects.connections = http.map(|http| http.connections.clone());
     let redirects = config.http.as_ref().is_none_or(|h| h.redirect);

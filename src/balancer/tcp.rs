@@ -19,6 +19,7 @@ use serde_json::{Value, json};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 
+use super::admin::{Administered, Whole};
 use super::config::{Tcp, TcpPool};
 use accept::{Carrier, Full, Gate, Times, Why};
 use connection::End;
@@ -103,10 +104,10 @@ pub struct Service {
 impl Service {
     /// The one of this name. Nothing runs yet.
     pub fn new(name: &str, config: &Tcp) -> Arc<Self> {
-        // No other pool's name has a slash.
+        // No other pool's name has a colon, and operators write a slash between pool and back end.
         let pool_name = |of: Option<&str>| match of {
-            None => format!("tcp/{name}"),
-            Some(of) => format!("tcp/{name}/{of}"),
+            None => format!("tcp:{name}"),
+            Some(of) => format!("tcp:{name}:{of}"),
         };
         let default = config.pool.as_ref().map(|pool| Target::new(&pool_name(None), pool));
         let mut targets: Vec<_> = default.iter().cloned().collect();
@@ -142,6 +143,11 @@ impl Service {
         for target in &self.targets {
             target.pool.run_checks(target.timing, heartbeats);
         }
+    }
+
+    /// Its pools, for operators.
+    pub fn administered(&self) -> impl Iterator<Item = Arc<dyn Administered>> {
+        self.targets.iter().map(|t| Arc::new(Whole(t.pool.clone(), false)) as Arc<dyn Administered>)
     }
 
     /// Has `server` listen for it.
