@@ -114,13 +114,16 @@ let
       of = section: key: if settings ? ${section} then int (settings.${section}.${key} or defaults.balancer.${section}.${key}) else 0;
       pools = lib.optional (settings ? web) settings.web ++ lib.attrValues (settings.pools or { });
       inPools = key: lib.foldl' (sum: pool: sum + int (pool.${key} or defaults.balancer.web.${key})) 0 pools;
+      tcp = lib.attrValues (settings.tcp or { });
+      inTcp = lib.foldl' (sum: s: sum + int (s.max_connections or defaults.balancer."tcp.mail".max_connections)) 0 tcp;
+      tcpPools = lib.concatMap (s: lib.optional (s ? pool) s.pool ++ map (sni: sni.pool) (s.sni or [ ])) tcp;
     in
     {
       key = if settings ? https then "https.max_connections" else "database.max_connections";
-      connections = of "https" "max_connections" + of "database" "max_connections";
-      used = of "https" "max_connections" + inPools "max_in_flight" + 2 * of "database" "max_connections";
+      connections = of "https" "max_connections" + of "database" "max_connections" + inTcp;
+      used = of "https" "max_connections" + inPools "max_in_flight" + 2 * of "database" "max_connections" + 2 * inTcp;
       kept = inPools "max_idle_connections";
-      checked = lib.length (lib.concatMap (pool: pool.backends or [ ]) pools) + 2 * lib.length (settings.database.members or [ ]);
+      checked = lib.length (lib.concatMap (pool: pool.backends or [ ]) (pools ++ tcpPools)) + 2 * lib.length (settings.database.members or [ ]);
     };
   ofWeb = settings: {
     key = "limits.max_connections";
