@@ -200,6 +200,40 @@ async fn a_check_may_ask_over_http_on_another_port() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_check_may_expect_what_a_service_says() {
+    let (_servers, entries) = servers::<1>().await;
+    // It greets with its name, and sends back what it is told.
+    for (said, reason) in [
+        ("contains = \"node\"", None),
+        ("send = \"PING\", contains = \"node0PING\"", None),
+        ("send = \"PING\"", None),
+        ("contains = \"220 \"", Some("said \"node0\", but not \"220 \", within ")),
+        ("send = \"PING\", contains = \"PONG\"", Some("\", but not \"PONG\", within ")),
+    ] {
+        let timeout = if reason.is_some() { "300ms" } else { "10s" };
+        let health = format!("health = {{ {said}, interval = \"1h\", timeout = \"{timeout}\" }}");
+        let balancer = Balancer::of("", &pool(&entries, &health));
+        let status = balancer.status().await["pools"]["tcp:echo"][0].clone();
+        let expected = reason.unwrap_or("check passed");
+        assert!(status["reason"].as_str().unwrap().contains(expected), "{said}: {status}");
+        assert_eq!(status["usable"], reason.is_none(), "{said}: {status}");
+    }
+    // One that says something else, and no more.
+    let other = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let entry = format!("{{ name = \"busy\", address = \"{}\" }}", other.local_addr().unwrap());
+    tokio::spawn(async move {
+        while let Ok((mut tcp, _)) = other.accept().await {
+            let _ = tcp.write_all(b"421 too busy\r\n").await;
+        }
+    });
+    let health = "health = { contains = \"220 \", interval = \"1h\", timeout = \"10s\" }";
+    let balancer = Balancer::of("", &pool(&[entry], health));
+    let status = balancer.status().await["pools"]["tcp:echo"][0].clone();
+    assert_eq!(status["reason"], "said \"421 too busy\\r\\n\" without \"220 \"", "{status}");
+    assert_eq!(balancer.connect().await.bytes().await, None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_fewest_connections_decide_where_that_is_asked_for() {
     let (_servers, entries) = servers::<2>().await;
     let balancer = Balancer::of("", &pool(&entries, "balance = \"least-connections\""));

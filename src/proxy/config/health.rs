@@ -26,7 +26,7 @@ pub enum Kind {
     /// Asks, and looks at the answer.
     #[default]
     Http,
-    /// Connects, with TLS where the pool has it.
+    /// Connects, with TLS where the pool has it; says and expects words where there are some.
     Tcp,
 }
 
@@ -74,8 +74,10 @@ pub struct AnyHealthConfig<K> {
     pub fields: BTreeMap<String, String>,
     /// Statuses that are good: `"204"`, or from one to another, `"200-399"`.
     pub status: Vec<String>,
-    /// What must stand in the body, somewhere.
+    /// What must stand in the body, somewhere; with [`Kind::Tcp`] in what is said first.
     pub contains: Option<String>,
+    /// What the check says first, with [`Kind::Tcp`].
+    pub send: Option<String>,
     /// The port that is checked; the one that is served when absent.
     pub port: Option<u16>,
     /// Whether TLS is spoken; as with requests when absent.
@@ -108,6 +110,7 @@ impl<K: Default> Default for AnyHealthConfig<K> {
             fields: BTreeMap::new(),
             status: vec!["200-299".into()],
             contains: None,
+            send: None,
             port: None,
             tls: None,
             interval: Duration::from_millis(500),
@@ -173,7 +176,7 @@ impl<K: Copy + Default + Into<Kind>> AnyHealthConfig<K> {
         let mut client = Client::new(Target { address: address.to_string(), host, tls })
             .with_proxy_protocol(checked.proxy_protocol);
         if self.kind.into() == Kind::Tcp {
-            return Arc::new(TcpCheck(client));
+            return Arc::new(TcpCheck { client, send: self.send.clone(), contains: self.contains.clone() });
         }
         if checked.protocol == Protocol::Http2 {
             client = client.with_http2();
@@ -218,12 +221,19 @@ impl<K: Copy + Default + Into<Kind>> AnyHealthConfig<K> {
                 ("site", self.site.is_some()),
                 ("fields", !self.fields.is_empty()),
                 ("status", self.status != own.status),
-                ("contains", self.contains.is_some()),
             ] {
                 if is_said {
                     return invalid(name, "says nothing where kind is \"tcp\": nothing is asked for".into());
                 }
             }
+        } else if self.send.is_some() {
+            return invalid(
+                "send",
+                "says nothing where kind is \"http\": method and path are asked for".into(),
+            );
+        }
+        if self.send.as_deref() == Some("") {
+            return invalid("send", "is empty".into());
         }
         if !matches!(self.method.as_str(), "GET" | "HEAD" | "OPTIONS") {
             return invalid("method", format!("\"{}\" is not GET, HEAD or OPTIONS", self.method));
