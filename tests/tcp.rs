@@ -83,6 +83,32 @@ async fn a_back_end_that_cannot_be_reached_is_left_and_costs_no_connection() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn want_of_descriptors_here_is_no_back_ends_fault() {
+    let (_servers, entries) = servers::<2>().await;
+    let balancer = Balancer::of("", &pool(&entries, ""));
+    let pid = balancer.program.pid().to_string();
+    let limit = |limit: &str| {
+        let mut prlimit = std::process::Command::new("prlimit");
+        let done = prlimit.args(["--pid", &pid, &format!("--nofile={limit}:")]).status();
+        assert!(done.is_ok_and(|s| s.success()), "prlimit {limit}");
+    };
+    // Room for the client's connection, and for no other.
+    let open: Vec<u32> = std::fs::read_dir(format!("/proc/{pid}/fd"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().to_str().unwrap().parse().unwrap())
+        .collect();
+    let free = (0..).filter(|number| !open.contains(number)).nth(1).unwrap();
+    limit(&free.to_string());
+    assert_eq!(balancer.connect().await.bytes().await, None);
+    limit("4096");
+    balancer.counts("trivet_tcp_closed_total{service=\"echo\",reason=\"local\"} 1").await;
+    for backend in balancer.status().await["pools"]["tcp:echo"].as_array().unwrap() {
+        assert_eq!(backend["ejected"], false, "{backend}");
+    }
+    assert!(balancer.meets().await.starts_with("node"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn without_any_back_end_a_connection_is_closed() {
     let (servers, entries) = servers::<2>().await;
     let balancer = Balancer::of("", &pool(&entries, ""));

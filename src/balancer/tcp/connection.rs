@@ -1,5 +1,6 @@
 //! One connection: who is it, where does it go, connect, copy both ways.
 
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +17,7 @@ use trivet_pool::balance::hash_of;
 use trivet_pool::{Backend, Health, Lease, Scope, Tried, Unavailable};
 use trivet_proxy::admission::ConnectionPermit;
 use trivet_proxy::log_limiter::LogLimiter;
+use trivet_proxy::upstream::{is_local, is_out_of_ports};
 use trivet_tls::hello::{self, Hello};
 
 /// Of one direction of one connection, as HAProxy's `tune.bufsize`.
@@ -30,7 +32,7 @@ pub(super) enum End {
     #[error("either side closed it")]
     Closed,
     #[error("a side broke off: {0}")]
-    Broken(std::io::Error),
+    Broken(io::Error),
     #[error("nothing passed for idle_timeout")]
     Idle,
     #[error("its back end's checks have failed")]
@@ -59,6 +61,8 @@ pub(super) enum End {
     NoBackend(#[from] Unavailable),
     #[error("no back end could be reached: {0}")]
     Unreachable(String),
+    #[error("no connection could be made here: {0}")]
+    Local(io::Error),
     #[error("cut off: the time to finish is over")]
     Stopping,
 }
@@ -83,6 +87,7 @@ impl End {
             Self::Unnamed => "unnamed",
             Self::NoBackend(_) => "no_backend",
             Self::Unreachable(_) => "unreachable",
+            Self::Local(_) => "local",
             Self::Stopping => "stopping",
         }
     }
@@ -290,40 +295,52 @@ async fn connect(
         .send_proxy_protocol
         .map(|version| proxy_protocol::write(version, arrived.source, arrived.destination))
         .unwrap_or_default();
-    let (mut tried, began) = (Tried::default(), Instant::now());
-    let mut last = None;
+    let (mut tried, mut queued, mut last) = (Tried::default(), Duration::ZERO, None);
     loop {
+        let asked = Instant::now();
         let leased = tokio::select! {
             // Who has said all it has to say, and waits for an answer, looks as one who has left: it is that only in a queue.
             biased;
-            leased = target.pool.lease(scope, &tried, began.elapsed()) => leased,
+            leased = target.pool.lease(scope, &tried, queued) => leased,
             () = left(&arrived.client) => return Err(End::ClientLeft),
         };
+        queued += asked.elapsed();
         let lease = match leased {
             Ok(lease) => lease,
             Err(unavailable) => return Err(last.map_or(End::NoBackend(unavailable), End::Unreachable)),
         };
-        let why =
-            match tokio::time::timeout(target.connect_timeout, TcpStream::connect(lease.address())).await {
-                Ok(Ok(mut stream)) => {
-                    prepare_stream(&stream);
-                    match stream.write_all(&header).await {
-                        Ok(()) => return Ok((lease, stream)),
-                        Err(e) => e.to_string(),
-                    }
-                }
-                Ok(Err(e)) => e.to_string(),
-                Err(_) => "no answer within connect_timeout".into(),
-            };
+        let (why, is_at_fault) = match open(target, &lease, &header).await {
+            Ok(stream) => return Ok((lease, stream)),
+            // No back end could be reached.
+            Err(e) if is_local(&e) => {
+                counter!("trivet_local_errors_total").increment(1);
+                return Err(End::Local(e));
+            }
+            Err(e) => (e.to_string(), !is_out_of_ports(&e)),
+        };
         counter!("trivet_tcp_connect_failures_total", "service" => service.name.clone(), "backend" => lease.name().to_owned())
             .increment(1);
-        lease.eject(&why);
+        if is_at_fault {
+            lease.eject(&why);
+        }
         tried.add(lease.backend());
         last = Some(format!("{}: {why}", lease.name()));
         if tried.len() > target.retries {
             return Err(End::Unreachable(last.unwrap_or_default()));
         }
     }
+}
+
+/// A connection to one back end, on which `header` has been said.
+async fn open(target: &Target, lease: &Lease<()>, header: &[u8]) -> io::Result<TcpStream> {
+    let opening = async {
+        let mut stream = TcpStream::connect(lease.address()).await?;
+        prepare_stream(&stream);
+        stream.write_all(header).await?;
+        Ok(stream)
+    };
+    let late = |_| Err(io::Error::new(io::ErrorKind::TimedOut, "no answer within connect_timeout"));
+    tokio::time::timeout(target.connect_timeout, opening).await.unwrap_or_else(late)
 }
 
 /// The same number for the same client, in every process.
