@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use metrics::gauge;
+use metrics::{counter, gauge};
 use serde_json::{Value, json};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
@@ -32,6 +32,7 @@ use trivet_pool::timing::Timing;
 use trivet_pool::{NewBackend, Pool, PoolLimits, Spec};
 use trivet_proxy::admission::{Admission, ConnectionPermit, Rules};
 use trivet_proxy::config::{Checked, Protocol};
+use trivet_proxy::log_limiter::LogLimiter;
 
 pub mod accept;
 mod connection;
@@ -213,6 +214,12 @@ impl Carrier for Service {
     }
 
     fn full(&self, (): (), _: &TcpStream) -> Full {
+        static LIMITER: LogLimiter = LogLimiter::new();
+        counter!("trivet_tcp_waited_total", "service" => self.name.clone()).increment(1);
+        if let Some(left_out) = LIMITER.ask() {
+            let limit = self.config.max_connections;
+            tracing::warn!(service = self.name, limit, left_out, "connections wait: max_connections reached");
+        }
         Full::Waits
     }
 
