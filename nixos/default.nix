@@ -8,6 +8,7 @@
     ./secrets.nix
     ./balancer.nix
     ./sites.nix
+    ./tcp.nix
     ./gateway.nix
     ./web.nix
     ./limits.nix

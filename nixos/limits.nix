@@ -120,13 +120,19 @@ let
         builtins.isString address && !lib.hasPrefix "unix:" address && builtins.match "[0-9.]+:[0-9]+|\\[.*\\]:[0-9]+" address == null;
       most = pool: int (pool.resolve_max_addresses or defaults.balancer.web.resolve_max_addresses);
       backends = pool: map (b: if isName (b.address or null) then most pool else 1) (pool.backends or [ ]);
+      tcp = lib.attrValues (settings.tcp or { });
+      inTcp = lib.foldl' (sum: s: sum + int (s.max_connections or defaults.balancer."tcp.mail".max_connections)) 0 tcp;
+      tcpPools = lib.concatMap (s: lib.optional (s ? pool) s.pool ++ map (sni: sni.pool) (s.sni or [ ])) tcp;
     in
     {
       key = if settings ? https then "https.max_connections" else "database.max_connections";
-      connections = of "https" "max_connections" + of "database" "max_connections";
-      used = of "https" "max_connections" + inPools "max_in_flight" + 2 * of "database" "max_connections";
+      connections = of "https" "max_connections" + of "database" "max_connections" + inTcp;
+      used = of "https" "max_connections" + inPools "max_in_flight" + 2 * of "database" "max_connections" + 2 * inTcp;
       kept = inPools "max_idle_connections";
-      checked = lib.foldl' builtins.add 0 (lib.concatMap backends pools) + 2 * lib.length (settings.database.members or [ ]);
+        checked =
+          lib.foldl' builtins.add 0 (lib.concatMap backends pools)
+          + lib.length (lib.concatMap (pool: pool.backends or [ ]) tcpPools)
+          + 2 * lib.length (settings.database.members or [ ]);
     };
   ofWeb = settings: {
     key = "limits.max_connections";

@@ -44,6 +44,16 @@ fn balancer_config() -> Value {
     })
 }
 
+/// The same, with a service of another protocol.
+fn with_service() -> Value {
+    let mut config = balancer_config();
+    config["tcp"] = json!({"mail": {
+        "listen": ["[::]:25"],
+        "pool": {"backends": [{"name": "mail1", "address": "10.77.0.21:25"}]},
+    }});
+    config
+}
+
 fn web_config() -> Value {
     json!({
         "node": "node1",
@@ -220,6 +230,19 @@ fn sites_md_tells_every_key_and_its_default() {
 }
 
 #[test]
+fn tcp_md_tells_every_key_and_its_default() {
+    let text = document("tcp.md");
+    let table = text.split("| key | default |").nth(1).unwrap().split("\n\n").next().unwrap();
+    let config = with_service();
+    let others = ["tcp.mail.listen", "tcp.mail.pool", "tcp.mail.pool.backends"];
+    let named = check_rows::<balancer::config::Config>(&config, rows(table), &others);
+    assert!(named.contains("tcp.mail.pool.health.kind"), "{named:?}");
+    for section in ["tcp.mail", "tcp.mail.pool"] {
+        none_missing("tcp.md", &keys_of::<balancer::config::Config>(&config, section), &named);
+    }
+}
+
+#[test]
 fn limits_md_and_tls_md_tell_the_balancers_defaults() {
     let text = document("limits.md");
     let (_, table) = text.split_once("| key | default |").unwrap();
@@ -307,7 +330,7 @@ fn the_nixos_modules_reckon_with_the_programs_defaults() {
                 match program.as_str() {
                     "web" => is_default::<web::config::Config>(&web_config(), &key, value),
                     "balancer" => {
-                        is_default::<balancer::config::Config>(&balancer_config(), &key, value);
+                        is_default::<balancer::config::Config>(&with_service(), &key, value);
                     }
                     other => panic!("{other} in nixos/limits.json"),
                 }

@@ -24,6 +24,7 @@ in
   machines = expect "machines" (import ./machines.nix { inherit lib evaluate; });
   more-members = expect "more-members" (import ./more-members.nix { inherit lib evaluate; });
   sites = expect "sites" (import ./sites.nix { inherit lib evaluate; });
+  tcp = expect "tcp" (import ./tcp.nix { inherit lib evaluate; });
   split-roles = expect "split-roles" (import ./split-roles.nix { inherit lib evaluate; });
 
   # The nodes differ in names and addresses alone, so one of them speaks for all.

@@ -21,6 +21,7 @@ pub mod fields;
 mod listeners;
 mod pools;
 pub mod sites;
+mod tcp;
 
 pub use control::{Control, Peer, Program};
 pub use database::{Database, KeeperHealth, Member};
@@ -28,8 +29,9 @@ pub use fields::{Cors, FieldRules};
 pub use listeners::{Http, Https};
 pub use pools::{HashKey, Server, Web};
 pub use sites::{Route, Site};
+pub use tcp::{Sni, Tcp, TcpPool};
 
-/// The whole file. HTTP needs `[https]` and `[web]`; the gateway needs `[database]`; a process runs either or both.
+/// The whole file. HTTP needs `[https]` and `[web]`; the gateway needs `[database]`; a process runs any of these and of `[tcp.NAME]`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
@@ -114,6 +116,9 @@ pub struct Config {
     /// The database gateway.
     #[serde(default)]
     pub database: Option<Database>,
+    /// Services of other protocols, by their names.
+    #[serde(default)]
+    pub tcp: BTreeMap<String, Tcp>,
 }
 
 /// `[local_check]`
@@ -127,7 +132,8 @@ pub struct LocalCheck {
 impl Config {
     /// Where `/metrics` and `/status` are served: as configured, else 9601, or 9605 for a process that is only gateway.
     pub fn metrics(&self) -> Metrics {
-        let port = if self.all_pools().next().is_some() { 9601 } else { 9605 };
+        let is_gateway = self.all_pools().next().is_none() && self.tcp.is_empty();
+        let port = if is_gateway { 9605 } else { 9601 };
         self.metrics.clone().unwrap_or(Metrics { listen: SocketAddr::from(([127, 0, 0, 1], port)) })
     }
 
@@ -203,24 +209,31 @@ impl Config {
     }
 
     /// The connections that are let in, by the key that says how many.
-    fn connections(&self) -> Vec<(&'static str, u64)> {
-        let https = self.https.as_ref().map(|h| ("https.max_connections", h.max_connections as u64));
-        let database = self.database.as_ref().map(|d| ("database.max_connections", d.max_connections as u64));
-        https.into_iter().chain(database).collect()
+    fn connections(&self) -> Vec<(String, u64)> {
+        let https = self.https.as_ref().map(|h| ("https.max_connections".into(), h.max_connections as u64));
+        let database = self.database.as_ref();
+        let database = database.map(|d| ("database.max_connections".into(), d.max_connections as u64));
+        let tcp = self.tcp.iter();
+        let tcp = tcp.map(|(name, t)| (format!("tcp.{name}.max_connections"), t.max_connections as u64));
+        https.into_iter().chain(database).chain(tcp).collect()
     }
 
     /// Descriptors that this configuration may take: a client's connection has one, and each request in flight; a connection to
-    /// a member of the database group has two.
+    /// a member of the database group, or of a TCP service, has two.
     pub fn descriptors(&self) -> u64 {
         let https = self.https.as_ref().map_or(0, |h| h.max_connections as u64);
         let pools = || self.all_pools().map(|(_, _, pool)| pool);
         let requests = pools().fold(0_u64, |sum, p| sum.saturating_add(p.max_in_flight as u64));
         let database = self.database.as_ref().map_or(0, |d| 2_u64.saturating_mul(d.max_connections as u64));
-        let in_use = https.saturating_add(requests).saturating_add(database);
+        let tcp = self.tcp.values().map(|t| 2_u64.saturating_mul(t.max_connections as u64));
+        let tcp = tcp.fold(0, u64::saturating_add);
+        let in_use = https.saturating_add(requests).saturating_add(database).saturating_add(tcp);
         let kept = pools().fold(0_usize, |sum, p| sum.saturating_add(p.max_idle_connections));
         let checks: usize = pools().map(Web::most_backends).sum();
         // A member is asked whether it is the primary, and whether it is a replica.
         let checks = checks + self.database.as_ref().map_or(0, |d| 2 * d.members.len());
+        let tcp = self.tcp.values().flat_map(Tcp::pools);
+        let checks = checks + tcp.map(|(_, pool)| pool.backends.len()).sum::<usize>();
         descriptors::wanted(in_use, kept, checks)
     }
 
@@ -229,18 +242,21 @@ impl Config {
         self.web.as_ref().and_then(|web| web.tls.as_ref()).map(|files| files.ca.clone())
     }
 
-    fn listen_addresses(&self) -> Vec<(&'static str, SocketAddr)> {
-        fn all(key: &'static str, list: &[SocketAddr]) -> impl Iterator<Item = (&'static str, SocketAddr)> {
-            list.iter().map(move |a| (key, *a))
+    fn listen_addresses(&self) -> Vec<(String, SocketAddr)> {
+        fn all(key: &str, list: &[SocketAddr]) -> impl Iterator<Item = (String, SocketAddr)> {
+            list.iter().map(move |a| (key.to_owned(), *a))
         }
-        let mut found = vec![("metrics.listen", self.metrics().listen)];
+        let mut found = vec![("metrics.listen".to_owned(), self.metrics().listen)];
         found.extend(self.http.iter().flat_map(|h| all("http.listen", &h.listen)));
         found.extend(self.https.iter().flat_map(|h| all("https.listen", &h.listen)));
-        found.extend(self.local_check.iter().map(|c| ("local_check.listen", c.listen)));
-        found.extend(self.control.iter().filter_map(|c| Some(("control.listen", c.listen?))));
+        found.extend(self.local_check.iter().map(|c| ("local_check.listen".to_owned(), c.listen)));
+        found.extend(self.control.iter().filter_map(|c| Some(("control.listen".to_owned(), c.listen?))));
         if let Some(database) = &self.database {
             found.extend(all("database.write_listen", &database.write_listen));
             found.extend(all("database.read_listen", &database.read_listen));
+        }
+        for (name, tcp) in &self.tcp {
+            found.extend(all(&format!("tcp.{name}.listen"), &tcp.listen));
         }
         found
     }
@@ -374,6 +390,11 @@ fn named(key: &str, name: &str, taken: &str) -> Result<(), Invalid> {
     if name == taken {
         return Invalid::err(key, format_args!("\"{taken}\" is another's name already"));
     }
+    is_name(key, name)
+}
+
+/// Refuses a name that cannot stand in logs and metrics.
+fn is_name(key: &str, name: &str) -> Result<(), Invalid> {
     let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     if name.is_empty() || !name.chars().all(good) {
         return Invalid::err(key, "is no name; it has letters, digits, - _ and .");
@@ -394,8 +415,11 @@ impl Validate for Config {
         }
         self.handover().map_or(Ok(()), |options| options.validate())?;
         let serves = self.all_pools().next().is_some();
-        if !serves && self.database.is_none() {
-            return Invalid::err("", "has neither [web] nor [database]: there is nothing to balance");
+        if !serves && self.database.is_none() && self.tcp.is_empty() {
+            return Invalid::err(
+                "",
+                "has neither [web] nor [database] nor a [tcp.NAME]: there is nothing to balance",
+            );
         }
         match &self.https {
             Some(https) if serves => {
@@ -436,8 +460,13 @@ impl Validate for Config {
         if let Some(control) = &self.control {
             control.validate(self.runtime_directory.as_deref())?;
         }
+        for (name, tcp) in &self.tcp {
+            let section = format!("tcp.{name}");
+            is_name(&section, name)?;
+            tcp.validate(&section)?;
+        }
         for (key, connections) in self.connections() {
-            descriptors::fit(key, connections, self.descriptors())?;
+            descriptors::fit(&key, connections, self.descriptors())?;
         }
         let mut seen = HashSet::new();
         for (key, address) in self.listen_addresses() {

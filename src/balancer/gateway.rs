@@ -14,6 +14,7 @@
 //! The election is not made here. It stands in the group itself; the gateway only follows, and rather serves nobody than
 //! the wrong member.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -29,9 +30,11 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::admin::{Administered, Whole};
 use super::config;
+use super::tcp::accept::{Carrier, Full, Gate, Times, Why};
+use super::tcp::listeners::{Passed, Wanted};
 use trivet_base::config::ConfigError;
-use trivet_base::process::workers::Workers;
-use trivet_base::process::{Heartbeats, Phase, Shutdown};
+use trivet_base::process::Heartbeats;
+use trivet_base::process::server::Server as Process;
 use trivet_http::client::{Ask, Client, Target};
 use trivet_pool::timing::Timing;
 use trivet_pool::{Backend, NewBackend, Pool, PoolLimits, Spec};
@@ -40,26 +43,14 @@ use trivet_tls as tls;
 
 mod connection;
 mod ending;
-mod flow;
-mod listeners;
 mod mysql;
 mod opening;
 mod route;
 
-pub use listeners::{Listener, Wanted};
 pub use route::Role;
 
 /// What the last connections get to come to the end of a statement, once nothing new is taken any more.
 const LAST: Duration = Duration::from_millis(500);
-
-/// How long a gateway finishes what it has.
-#[derive(Debug, Clone, Copy)]
-pub struct Times {
-    /// After it was asked to stop.
-    pub shutdown: Duration,
-    /// After another process has taken over.
-    pub drain: Duration,
-}
 
 /// What is kept with a member: the queue of those who are on the way to it, for whatever it is to be.
 pub struct Entrance(Arc<Semaphore>);
@@ -74,14 +65,10 @@ pub struct Gateway {
     timing: Timing,
     write: Arc<Members>,
     read: Arc<Members>,
-    slots: Arc<Semaphore>,
+    gate: Gate,
     open: [AtomicUsize; 2],
     /// A stop was asked for: connections end between two statements, and new ones are still served.
     draining: CancellationToken,
-    /// Nothing new is taken any more.
-    ending: CancellationToken,
-    /// Another process takes what is new.
-    handed_over: CancellationToken,
     /// The connections that had a member when the stop was asked for.
     before: TaskTracker,
 }
@@ -120,18 +107,16 @@ impl Gateway {
 
     /// A gateway over pools made elsewhere.
     pub fn new(config: config::Database, write: Arc<Members>, read: Arc<Members>) -> Arc<Self> {
-        let slots = Arc::new(Semaphore::new(config.max_connections));
+        let gate = Gate::new(config.max_connections);
         let timing = config.health.timing();
         Arc::new(Self {
             config,
             timing,
             write,
             read,
-            slots,
+            gate,
             open: [AtomicUsize::new(0), AtomicUsize::new(0)],
             draining: CancellationToken::new(),
-            ending: CancellationToken::new(),
-            handed_over: CancellationToken::new(),
             before: TaskTracker::new(),
         })
     }
@@ -152,48 +137,15 @@ impl Gateway {
         self.read.run_checks(self.timing, heartbeats);
     }
 
-    /// Serves until `shutdown`, and then until every connection has come to a point where it can end, or the time for it is
-    /// over. New connections are served for as long as any of the former ones is: a process that stops refuses nobody until
-    /// its last moment, and where systemd holds the sockets, not even then. Where another process has taken over, connections stay
-    /// as they are for as long as they may.
-    pub async fn serve(
-        self: Arc<Self>,
-        listeners: Vec<Listener>,
-        workers: Arc<Workers>,
-        mut shutdown: Shutdown,
-        times: Times,
-    ) {
-        let watching = tokio::spawn(route::watch_claims(self.write.clone()));
-        let (tasks, cut) = (TaskTracker::new(), CancellationToken::new());
-        for listener in listeners {
-            tokio::spawn(accept_loop(self.clone(), listener, workers.clone(), tasks.clone(), cut.clone()));
-        }
-        shutdown.wait().await;
-        if shutdown.phase() == Phase::HandedOver {
-            self.handed_over.cancel();
-            tasks.close();
-            tokio::select! {
-                () = tasks.wait() => return watching.abort(),
-                () = shutdown.wait_for_stop() => {}
-                () = tokio::time::sleep(times.drain) => {}
-            }
-        }
-        let shutdown_timeout = times.shutdown;
-        self.draining.cancel();
-        self.before.close();
-        let _ = tokio::time::timeout(shutdown_timeout.saturating_sub(LAST), self.before.wait()).await;
-        self.ending.cancel();
-        tasks.close();
-        if tokio::time::timeout(LAST, tasks.wait()).await.is_err() {
-            tracing::warn!(
-                connections = tasks.len(),
-                ?shutdown_timeout,
-                "database connections cut off at shutdown_timeout"
-            );
-            cut.cancel();
-            tasks.wait().await;
-        }
-        watching.abort();
+    /// Takes every listener that systemd passes, by its address, and has `server` bind the others.
+    pub fn listen(&self, server: &mut Process, passed: &mut Passed) -> Vec<Wanted<Role>> {
+        let both = [(Role::Write, &self.config.write_listen), (Role::Read, &self.config.read_listen)];
+        both.into_iter().flat_map(|(role, list)| passed.listen(server, role.key(), list, role)).collect()
+    }
+
+    /// Follows who is primary, for logs and metrics.
+    pub async fn watch_claims(self: Arc<Self>) {
+        route::watch_claims(self.write.clone()).await;
     }
 
     /// Counts a connection that has a member, for those who wait for the former ones to end.
@@ -220,54 +172,52 @@ impl Gateway {
     }
 }
 
-async fn accept_loop(
-    gateway: Arc<Gateway>,
-    listener: Listener,
-    workers: Arc<Workers>,
-    tasks: TaskTracker,
-    cut: CancellationToken,
-) {
-    let role = listener.role;
-    loop {
-        let client = tokio::select! {
-            // Who comes now may wait in the queue for the next process.
-            biased;
-            () = gateway.ending.cancelled() => return,
-            () = gateway.handed_over.cancelled() => return,
-            accepted = listener.listener.accept() => match accepted {
-                Ok((client, _)) => client,
-                Err(e) => {
-                    tracing::warn!(error = %e, listener = role.name(), "cannot accept a database connection");
-                    // Out of descriptors: accepting again at once would spin.
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                    continue;
-                }
-            },
+impl Carrier for Gateway {
+    type Door = Role;
+    type Permit = ();
+
+    fn name(&self, role: Role) -> &str {
+        role.name()
+    }
+
+    fn gate(&self) -> &Gate {
+        &self.gate
+    }
+
+    fn admit(&self, _: Role, _: SocketAddr) -> Option<()> {
+        Some(())
+    }
+
+    fn full(&self, role: Role, client: &TcpStream) -> Full {
+        counter!("trivet_gateway_closed_total", "listener" => role.name(), "reason" => "max_connections")
+            .increment(1);
+        tracing::warn!(
+            listener = role.name(),
+            limit = self.config.max_connections,
+            "connection closed: max_connections reached"
+        );
+        // The socket is new, so its buffer takes this at once, or it does not matter.
+        let packet = mysql::error_packet(mysql::TOO_MANY_CONNECTIONS, "Too many connections");
+        let _ = SockRef::from(client).send(&packet);
+        Full::Refused
+    }
+
+    async fn carry(self: Arc<Self>, role: Role, client: TcpStream, _: SocketAddr, (): ()) {
+        let _open = Open::new(&self, role);
+        let end = tokio::select! {
+            end = connection::run(&self, role, client) => end,
+            () = self.gate.cut.cancelled() => connection::End::Stopping,
         };
-        let Ok(slot) = gateway.slots.clone().try_acquire_owned() else {
-            counter!("trivet_gateway_closed_total", "listener" => role.name(), "reason" => "max_connections")
-                .increment(1);
-            tracing::warn!(
-                listener = role.name(),
-                limit = gateway.config.max_connections,
-                "connection closed: max_connections reached"
-            );
-            // The socket is new, so its buffer takes this at once, or it does not matter.
-            let packet = mysql::error_packet(mysql::TOO_MANY_CONNECTIONS, "Too many connections");
-            let _ = SockRef::from(&client).send(&packet);
-            continue;
-        };
-        let (gateway, cut) = (gateway.clone(), cut.clone());
-        let counts = tasks.token();
-        workers.place().serve(client, move |client| async move {
-            let (_slot, _counts) = (slot, counts);
-            let _open = Open::new(&gateway, role);
-            let end = tokio::select! {
-                end = connection::run(&gateway, role, client) => end,
-                () = cut.cancelled() => connection::End::Stopping,
-            };
-            end.write_down(role);
-        });
+        end.write_down(role);
+    }
+
+    /// New connections are served for as long as any of the former ones is: a process that stops refuses nobody until its last
+    /// moment, and where systemd holds the sockets, not even then.
+    async fn last_orders(&self, _: Why, times: Times) -> Duration {
+        self.draining.cancel();
+        self.before.close();
+        let _ = tokio::time::timeout(times.shutdown.saturating_sub(LAST), self.before.wait()).await;
+        LAST
     }
 }
 

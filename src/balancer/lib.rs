@@ -1,5 +1,5 @@
-//! The balancer: HTTP in front of the web tiers ([`proxy`]), and the database gateway in front of the members
-//! ([`gateway`]). [`run`] puts together what a configuration asks for.
+//! The balancer: HTTP in front of the web tiers ([`proxy`]), other protocols in front of whatever speaks them ([`tcp`]), and the
+//! database gateway in front of the members ([`gateway`]). [`run`] puts together what a configuration asks for.
 
 mod admin;
 pub mod config;
@@ -14,3 +14,4 @@ mod resolver;
 pub mod routes;
 pub mod run;
 mod status;
+pub mod tcp;

@@ -7,10 +7,13 @@ use std::time::Duration;
 use super::admin::{self, Admin, Administered, Subjects, Whole};
 use super::config::{Config, Control, Https};
 use super::explain::explain;
-use super::gateway::{Gateway, Times};
+use super::gateway::Gateway;
 use super::local_check::LocalCheck;
 use super::proxy::{self, Balancer, Served, Sites};
 use super::status::{self, HttpStatus, Status};
+use super::tcp::Service;
+use super::tcp::accept::{self, Times};
+use super::tcp::listeners::Passed;
 use futures_util::future::join_all;
 use http::HeaderValue;
 use trivet_base::config::ConfigError;
@@ -41,11 +44,10 @@ pub fn run(config: Config, takes_over: bool) -> Result<(), Failure> {
     // Every file is read before anything is bound.
     let http = config.https.as_ref().map(|https| Http::prepare(&config, https)).transpose()?;
     let gateway = config.database.as_ref().map(Gateway::prepare).transpose()?;
+    let services: Vec<_> = config.tcp.iter().map(|(name, tcp)| Service::new(name, tcp)).collect();
 
-    let admin = config
-        .control
-        .as_ref()
-        .map(|c| admin(&config, c, (http.as_ref(), gateway.as_deref()), metrics.clone(), takes_over));
+    let parts = (http.as_ref(), gateway.as_deref(), &services[..]);
+    let admin = config.control.as_ref().map(|c| admin(&config, c, parts, metrics.clone(), takes_over));
     let connections = http.as_ref().map(|h| h.connections.clone()).unwrap_or_default();
     let admin = admin.transpose()?;
 
@@ -53,8 +55,11 @@ pub fn run(config: Config, takes_over: bool) -> Result<(), Failure> {
     let (workers, working) = Workers::add(&mut server, config.threads());
     let succession = server.succession();
     if let Some(succession) = &succession {
-        let (http, gateway) = (connections.clone(), gateway.clone());
-        succession.count_by(move || http.open() + gateway.as_ref().map_or(0, |g| g.open()));
+        let (http, gateway, services) = (connections.clone(), gateway.clone(), services.clone());
+        succession.count_by(move || {
+            let tcp: usize = services.iter().map(|s| s.open()).sum();
+            http.open() + gateway.as_ref().map_or(0, |g| g.open()) + tcp
+        });
     }
     let status = Status {
         node: config.node.clone(),
@@ -68,11 +73,19 @@ pub fn run(config: Config, takes_over: bool) -> Result<(), Failure> {
         }),
         gateway: gateway.clone(),
         admin: admin.clone(),
+        services: services.clone(),
         workers: workers.clone(),
     };
     MetricsServer::add(&mut server, &config.metrics(), metrics, Arc::new(move || status.json()));
-    if let Some(gateway) = gateway {
-        add_gateway(&mut server, gateway, &config, workers.clone(), &working)?;
+    if gateway.is_some() || !services.is_empty() {
+        let mut passed = Passed::take()?;
+        if let Some(gateway) = gateway {
+            add_gateway(&mut server, gateway, &mut passed, &config, workers.clone(), &working);
+        }
+        for service in services {
+            add_service(&mut server, service, &mut passed, &config, workers.clone(), &working);
+        }
+        passed.tell_of_rest();
     }
     if let (Some(http), Some(https)) = (http, &config.https) {
         http.add(&mut server, &config, https, workers, admin.clone(), &working);
@@ -87,7 +100,7 @@ pub fn run(config: Config, takes_over: bool) -> Result<(), Failure> {
 fn admin(
     config: &Config,
     control: &Control,
-    (http, gateway): (Option<&Http>, Option<&Gateway>),
+    (http, gateway, services): (Option<&Http>, Option<&Gateway>, &[Arc<Service>]),
     metrics: PrometheusHandle,
     takes_over: bool,
 ) -> Result<Arc<Admin>, Failure> {
@@ -98,6 +111,7 @@ fn admin(
     }
     // Where writes go is for the group alone to say.
     subjects.pools.extend(gateway.map(Gateway::readers));
+    subjects.pools.extend(services.iter().flat_map(|service| service.administered()));
     subjects.virtual_addresses.clone_from(&config.virtual_addresses);
     subjects.connections = http.map(|http| http.connections.clone());
     let redirects = config.http.as_ref().is_none_or(|h| h.redirect);
@@ -154,26 +168,58 @@ fn add_control(
 fn add_gateway(
     server: &mut Server,
     gateway: Arc<Gateway>,
+    passed: &mut Passed,
     config: &Config,
     workers: Arc<Workers>,
     working: &[ServiceHandle],
-) -> Result<(), Failure> {
+) {
     let (checked, heartbeats) = (gateway.clone(), server.heartbeats());
     let checks = server.service("keeper checks", &[], move |_| async move {
         checked.first_round().await;
         checked.run_checks(&heartbeats);
         Ok(())
     });
-    let wanted = gateway.listen(server)?;
-    let shutdown = server.shutdown();
-    let times = Times { shutdown: config.shutdown_timeout, drain: config.drain_timeout };
+    let wanted = gateway.listen(server, passed);
+    let (shutdown, times) = (server.shutdown(), times(config));
     server.serves_clients("gateway", &[working, &[checks][..]].concat(), move |start| async move {
         let listeners = wanted.iter().map(|w| w.take()).collect::<Result<_, _>>()?;
         start.ready();
-        gateway.serve(listeners, workers, shutdown, times).await;
+        let watching = tokio::spawn(gateway.clone().watch_claims());
+        accept::serve(gateway, listeners, workers, shutdown, times).await;
+        watching.abort();
         Ok(())
     });
-    Ok(())
+}
+
+/// A service of `[tcp.NAME]`: nobody is served before every back end has been checked once.
+fn add_service(
+    server: &mut Server,
+    service: Arc<Service>,
+    passed: &mut Passed,
+    config: &Config,
+    workers: Arc<Workers>,
+    working: &[ServiceHandle],
+) {
+    let (checked, heartbeats) = (service.clone(), server.heartbeats());
+    let checks = server.service(&format!("tcp {} checks", service.name()), &[], move |_| async move {
+        checked.first_round().await;
+        checked.run_checks(&heartbeats);
+        Ok(())
+    });
+    let wanted = service.listen(server, passed);
+    let (shutdown, times) = (server.shutdown(), times(config));
+    let name = format!("tcp {}", service.name());
+    server.serves_clients(&name, &[working, &[checks][..]].concat(), move |start| async move {
+        let listeners = wanted.iter().map(|w| w.take()).collect::<Result<_, _>>()?;
+        start.ready();
+        accept::serve(service, listeners, workers, shutdown, times).await;
+        Ok(())
+    });
+}
+
+fn times(config: &Config) -> Times {
+    let Config { drain_delay, shutdown_timeout, drain_timeout, .. } = *config;
+    Times { delay: drain_delay, shutdown: shutdown_timeout, drain: drain_timeout }
 }
 
 /// The HTTP half, with its files read.

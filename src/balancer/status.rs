@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::admin::Admin;
 use super::gateway::Gateway;
+use super::tcp::Service;
 use trivet_base::process::Shutdown;
 use trivet_base::process::handover::Succession;
 use trivet_base::process::workers::Workers;
@@ -30,6 +31,8 @@ pub struct Status {
     pub gateway: Option<Arc<Gateway>>,
     /// What operators have ordered, where they can.
     pub admin: Option<Arc<Admin>>,
+    /// Those of `[tcp.NAME]`.
+    pub services: Vec<Arc<Service>>,
     /// Those that carry connections, of either half.
     pub workers: Arc<Workers>,
 }
@@ -73,6 +76,10 @@ impl Status {
         out.insert("workers".into(), self.workers.status());
         if let Some(gateway) = &self.gateway {
             out.insert("database".into(), gateway.status());
+        }
+        if !self.services.is_empty() {
+            let all = self.services.iter().map(|s| (s.name().to_owned(), s.status()));
+            out.insert("tcp".into(), Value::Object(all.collect()));
         }
         Value::Object(out)
     }

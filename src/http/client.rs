@@ -167,10 +167,10 @@ impl Client {
         self.ask(&Ask { method: Method::POST, fields, body, ..Ask::get(path) }, deadline).await
     }
 
-    /// Connects and no more: TCP, and TLS where it is spoken.
-    pub async fn reach(&self, deadline: Duration) -> Result<(), ClientError> {
+    /// A connection of its own on which nothing has been said: TCP, and TLS where it is spoken.
+    pub async fn reach(&self, deadline: Duration) -> Result<Stream, ClientError> {
         let connected = tokio::time::timeout(deadline, self.open()).await;
-        connected.unwrap_or(Err(ClientError::Timeout(deadline))).map(drop)
+        connected.unwrap_or(Err(ClientError::Timeout(deadline)))
     }
 
     /// Sends a request that may be sent twice, all within `deadline`.

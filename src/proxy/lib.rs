@@ -44,7 +44,7 @@ pub mod exchange;
 mod forward;
 mod http1;
 mod http2;
-mod log_limiter;
+pub mod log_limiter;
 mod personal;
 mod serve;
 pub mod server;

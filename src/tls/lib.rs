@@ -149,6 +149,7 @@ pub fn verified_name(name: &str) -> Result<ServerName<'static>, ConfigError> {
 pub mod chain;
 pub mod clients;
 mod followed;
+pub mod hello;
 pub mod options;
 pub mod private;
 pub mod seal;

@@ -14,6 +14,7 @@ pub mod origin;
 pub mod program;
 pub mod reload;
 pub mod scene;
+pub mod tcp;
 
 use std::future::Future;
 use std::time::Duration;

@@ -198,6 +198,14 @@ pub fn max_connecting() -> usize {
 pub fn database_max_connections() -> usize {
     1000
 }
+/// As `database_max_connections`; nginx begins with half as many.
+pub fn tcp_max_connections() -> usize {
+    1000
+}
+/// One lost SYN is sent again after a second (RFC 6298 section 2.1).
+pub fn tcp_connect_timeout() -> Duration {
+    Duration::from_secs(3)
+}
 /// The pool of the web tiers, which every cluster has.
 pub fn pool() -> String {
     "web".into()

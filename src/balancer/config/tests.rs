@@ -117,8 +117,124 @@ fn refusals_name_file_key_and_reason() {
 
 #[test]
 fn sections_that_need_one_another_say_so() {
-    assert!(parse("node = \"n\"").unwrap_err().contains("neither [web] nor [database]"));
+    assert!(parse("node = \"n\"").unwrap_err().contains("neither [web] nor [database] nor a [tcp.NAME]"));
     let without_https =
         BOTH.split("[https]").next().unwrap().to_owned() + "[web]" + BOTH.split("[web]").nth(1).unwrap();
     assert!(parse(&without_https).unwrap_err().contains("https: is missing"));
+}
+
+const TCP: &str = r#"
+node = "node1"
+
+[tcp.mail]
+listen = ["[::]:25"]
+proxy_protocol = { from = ["10.0.0.0/8"] }
+
+[tcp.mail.pool]
+backends = [
+    { name = "mail1", address = "10.77.0.11:25" },
+    { name = "mail2", address = "10.77.0.12:25", backup = true },
+]
+
+[tcp.tls]
+listen = ["[::]:443"]
+
+[[tcp.tls.sni]]
+names = ["shop.foobar.com", "*.shops.foobar.com"]
+[tcp.tls.sni.pool]
+backends = [{ name = "shop", address = "10.77.0.21:443" }]
+"#;
+
+#[test]
+fn services_of_tcp_stand_alone_and_their_checks_connect() {
+    let c = parse(TCP).unwrap();
+    assert_eq!(c.metrics().listen.port(), 9601);
+    assert_eq!(format!("{:?}", c.tcp["mail"].pool.as_ref().unwrap().health.kind), "Tcp");
+    let http = TCP.replacen("[[tcp.tls.sni]]", "[tcp.tls.pool]\nbackends = [{ name = \"a\", address = \"10.0.0.1:1\" }]\nhealth = { kind = \"http\", path = \"/x\" }\n[[tcp.tls.sni]]", 1);
+    assert_eq!(parse(&http).unwrap().tcp["tls"].pools().count(), 2);
+    // Two descriptors for each connection.
+    let more = TCP.replacen("listen =", "max_connections = 2000\nlisten =", 1);
+    assert_eq!(parse(&more).unwrap().descriptors() - c.descriptors(), 2000);
+}
+
+#[test]
+fn refusals_of_services_name_key_and_reason() {
+    for (from, to, expected) in [
+        (
+            "node = \"node1\"",
+            "node = \"node1\"\n[tcp.\"a b\"]\nlisten = [\"[::]:26\"]",
+            "tcp.a b: is no name",
+        ),
+        ("listen = [\"[::]:25\"]", "listen = []", "tcp.mail.listen: is empty"),
+        ("[::]:25", "[::]:443", "tcp.tls.listen: [::]:443 is listened on twice"),
+        ("[\"10.0.0.0/8\"]", "[]", "tcp.mail.proxy_protocol.from: is empty"),
+        (
+            "proxy_protocol",
+            "clients = [\"10.0.0.1/8\"]\nproxy_protocol",
+            "tcp.mail.clients: \"10.0.0.1/8\" has bits",
+        ),
+        (
+            "proxy_protocol",
+            "max_connections = 0\nproxy_protocol",
+            "tcp.mail.max_connections: must be at least 1",
+        ),
+        ("proxy_protocol", "idle_timeout = \"0s\"\nproxy_protocol", "tcp.mail.idle_timeout: must be longer"),
+        (
+            "proxy_protocol",
+            "handshake_timeout = \"0s\"\nproxy_protocol",
+            "tcp.mail.handshake_timeout: must be",
+        ),
+        (
+            "proxy_protocol",
+            "max_connections = 9000000000000000000\nproxy_protocol",
+            "tcp.mail.max_connections: is 9000000000000000000, but this process may open",
+        ),
+        ("mail2", "mail1", "tcp.mail.pool.backends: \"mail1\" stands here twice"),
+        (
+            "address = \"10.77.0.11:25\"",
+            "address = \"mail:25\"",
+            "tcp.mail.pool.backends[0].address: invalid socket",
+        ),
+        (
+            "{ name = \"mail1\"",
+            "{ backup = true, name = \"mail1\"",
+            "tcp.mail.pool.backends: has none of weight",
+        ),
+        (
+            "{ name = \"mail1\"",
+            "{ max_in_flight = 0, name = \"mail1\"",
+            "tcp.mail.pool.backends[0].max_in_flight: ",
+        ),
+        ("backends", "balance = \"hush\"\nbackends", "tcp.mail.pool.balance: unknown variant `hush`"),
+        ("backends", "connect_timeout = \"0s\"\nbackends", "tcp.mail.pool.connect_timeout: must be longer"),
+        ("backends", "max_in_flight_per_backend = 0\nbackends", "tcp.mail.pool.max_in_flight_per_backend: "),
+        (
+            "backends",
+            "health = { path = \"/x\" }\nbackends",
+            "tcp.mail.pool.health.path: says nothing where kind is \"tcp\"",
+        ),
+        ("[tcp.mail.pool]", "[tcp.mail.pol]", "tcp.mail.pol: unknown field `pol`"),
+        ("[\"shop.foobar.com\", \"*.shops.foobar.com\"]", "[]", "tcp.tls.sni[0].names: is empty"),
+        (
+            "\"shop.foobar",
+            "\"*.Shops.foobar",
+            "tcp.tls.sni[0].names: \"*.shops.foobar.com\" has a pool already",
+        ),
+        ("\"shop.foobar.com", "\"*", "tcp.tls.sni[0].names: \"*\" is no host name; write"),
+        ("\"shop.foobar.com", "\"shop.*.com", "tcp.tls.sni[0].names: \"shop.*.com\" is no host name"),
+        ("\"shop.foobar.com", "\"192.0.2.1", "tcp.tls.sni[0].names: \"192.0.2.1\" is an address"),
+        (
+            "\"10.77.0.21:443\"",
+            "\"10.77.0.21:443\", wait = 0",
+            "tcp.tls.sni[0].pool.backends[0].wait: unknown field",
+        ),
+    ] {
+        assert!(TCP.contains(from), "{from}");
+        let message = parse(&TCP.replacen(from, to, 1)).expect_err(expected);
+        assert!(message.starts_with("/etc/trivet/balancer.toml: "), "{message}");
+        assert!(message.contains(expected), "{expected:?} is not in {message:?}");
+        assert_eq!(message.lines().count(), 1, "{message}");
+    }
+    let (without, _) = TCP.split_once("[[tcp.tls.sni]]").unwrap();
+    assert!(parse(without).unwrap_err().contains("tcp.tls.pool: is missing"));
 }

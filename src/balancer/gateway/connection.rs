@@ -9,10 +9,10 @@ use tokio::io::{AsyncWriteExt as _, copy_bidirectional_with_sizes};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use super::flow::{Counted, Flow, Side};
 use super::opening::{Entering, LONGEST_ENTRY, Opened, Place, open};
 use super::route::Role;
 use super::{Gateway, ending, mysql, prepare_stream};
+use crate::tcp::flow::{Counted, Flow, Side};
 use trivet_pool::Tried;
 
 /// A MySQL packet of a usual query or row set; larger ones take several turns.
@@ -77,7 +77,7 @@ pub(super) async fn run(gateway: &Gateway, role: Role, client: TcpStream) -> End
         tokio::select! {
             found = connect(gateway, role, began + gateway.config.wait_for_primary) => found,
             () = left(&client) => return End::ClientLeft,
-            () = gateway.ending.cancelled() => {
+            () = gateway.gate.ending.cancelled() => {
                 refuse(client, mysql::SHUTDOWN, "Server shutdown in progress (the database gateway is stopping)").await;
                 return End::Stopping;
             }
@@ -100,9 +100,9 @@ pub(super) async fn run(gateway: &Gateway, role: Role, client: TcpStream) -> End
     let name = choice.member.name().to_owned();
     counter!("trivet_gateway_connections_total", "listener" => role.name(), "backend" => name).increment(1);
     let flow = Arc::new(Flow::default());
-    flow.greeted(first.len());
+    flow.begun(Side::Server, first.len());
     let mut client = Counted::new(client, Side::Client, &flow);
-    let mut member = Counted::new(Entering::new(stream, place.clone()), Side::Member, &flow);
+    let mut member = Counted::new(Entering::new(stream, place.clone()), Side::Server, &flow);
     let carry = async {
         client.write_all(&first).await?;
         // Half-closes are passed on: each direction ends on its own.

@@ -7,8 +7,8 @@ use tokio::time::Instant;
 
 use super::Gateway;
 use super::connection::End;
-use super::flow::Flow;
 use super::route::{Choice, Standing};
+use crate::tcp::flow::Flow;
 
 /// Between two looks at a connection that should end.
 const LOOK: Duration = Duration::from_millis(10);
@@ -60,7 +60,7 @@ async fn between_statements(gateway: &Gateway, choice: &Choice, flow: &Flow) -> 
                 return Some(End::RoleLost(name()));
             }
             Standing::Draining => (MOVE, End::Drained(name())),
-            Standing::Kept if gateway.ending.is_cancelled() => (LAST, End::Stopping),
+            Standing::Kept if gateway.gate.ending.is_cancelled() => (LAST, End::Stopping),
             Standing::Kept if gateway.draining.is_cancelled() => (STOP, End::Stopping),
             // The role stays after all.
             Standing::Kept => {

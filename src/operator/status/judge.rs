@@ -199,7 +199,12 @@ impl Judge<'_> {
             }
         }
         for (pool, _) in used.into_iter().filter(|(_, usable)| *usable == 0) {
-            let what = format!("no back end of the pool {pool} is up: what it serves is answered 503");
+            let becomes = if pool.starts_with("tcp:") {
+                "connections are closed"
+            } else {
+                "what it serves is answered 503"
+            };
+            let what = format!("no back end of the pool {pool} is up: {becomes}");
             self.say(Severity::Critical, None, what);
         }
         for ((pool, backend), observers) in down {

@@ -39,10 +39,13 @@ fn pools(program: &str) -> &'static [(&'static str, &'static str)] {
     }
 }
 
-/// A balancer's pools beside `web`: `"pools": {"shop": [{"name": …, "usable": true}]}`.
+/// A balancer's pools beside `web`: `"pools": {"shop": [{"name": …, "usable": true}]}`, and those of services, whose names begin with
+/// `tcp:`: `"tcp": {"mail": {"pools": {"tcp:mail": […]}}}`.
 fn further_pools(status: &Value) -> impl Iterator<Item = Backend> {
-    let pools = status.get("pools").and_then(Value::as_object);
-    pools.into_iter().flatten().flat_map(|(pool, list)| backends(pool, Some(list)))
+    let services = status.get("tcp").and_then(Value::as_object).into_iter().flatten();
+    let all = std::iter::once(status).chain(services.map(|(_, service)| service));
+    let pools = all.filter_map(|of| of.get("pools").and_then(Value::as_object));
+    pools.flatten().flat_map(|(pool, list)| backends(pool, Some(list)))
 }
 
 /// `"certificates": [{"file": …, "names": […], "days_left": 800}]`

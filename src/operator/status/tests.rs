@@ -307,14 +307,19 @@ fn back_ends_of_further_pools_are_told_and_a_pool_that_has_none() {
             "api": [backend("api1", true), backend("api2", number != 1)],
             "shop": [backend("shop1", false)],
         });
+        node.answers.get_mut("balancer").unwrap().as_mut().unwrap()["tcp"] = json!({
+            "mail": {"connections": 3, "pools": {"tcp:mail": [backend("mail1", false)]}},
+        });
     }
     let report = judge(nodes);
     assert_eq!(
         problems(&report),
         [
             "Critical cluster: no back end of the pool shop is up: what it serves is answered 503",
+            "Critical cluster: no back end of the pool tcp:mail is up: connections are closed",
             "Degraded cluster: api2 of the pool api is out of use for the balancer of node2 (cannot connect)",
             "Degraded cluster: shop1 of the pool shop is out of use for the balancer of node1, node2, node3 (cannot connect)",
+            "Degraded cluster: mail1 of the pool tcp:mail is out of use for the balancer of node1, node2, node3 (cannot connect)",
         ]
     );
     assert!(!report.site_down);

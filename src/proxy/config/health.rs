@@ -1,4 +1,4 @@
-//! `health = { … }`: how the back ends of an HTTP pool are checked.
+//! `health = { … }`: how the back ends of a pool are checked.
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
@@ -26,16 +26,41 @@ pub enum Kind {
     /// Asks, and looks at the answer.
     #[default]
     Http,
-    /// Connects, with TLS where the pool has it.
+    /// Connects, with TLS where the pool has it; says and expects words where there are some.
     Tcp,
 }
 
+/// The same, of a pool whose protocol is not known.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TcpKind {
+    /// See [`Kind::Http`].
+    Http,
+    /// See [`Kind::Tcp`].
+    #[default]
+    Tcp,
+}
+
+impl From<TcpKind> for Kind {
+    fn from(kind: TcpKind) -> Self {
+        match kind {
+            TcpKind::Http => Self::Http,
+            TcpKind::Tcp => Self::Tcp,
+        }
+    }
+}
+
 /// `health = { … }` of an HTTP pool.
+pub type HealthConfig = AnyHealthConfig<Kind>;
+/// `health = { … }` of a TCP pool, whose checks connect unless they are told to ask.
+pub type TcpHealthConfig = AnyHealthConfig<TcpKind>;
+
+/// `health = { … }`; `K` is a [`Kind`] with its own default.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct HealthConfig {
+pub struct AnyHealthConfig<K> {
     /// What is done.
-    pub kind: Kind,
+    pub kind: K,
     /// `GET`, `HEAD` or `OPTIONS`.
     pub method: String,
     /// What is asked for.
@@ -49,8 +74,10 @@ pub struct HealthConfig {
     pub fields: BTreeMap<String, String>,
     /// Statuses that are good: `"204"`, or from one to another, `"200-399"`.
     pub status: Vec<String>,
-    /// What must stand in the body, somewhere.
+    /// What must stand in the body, somewhere; with [`Kind::Tcp`] in what is said first.
     pub contains: Option<String>,
+    /// What the check says first, with [`Kind::Tcp`].
+    pub send: Option<String>,
     /// The port that is checked; the one that is served when absent.
     pub port: Option<u16>,
     /// Whether TLS is spoken; as with requests when absent.
@@ -72,10 +99,10 @@ pub struct HealthConfig {
     pub fall: u32,
 }
 
-impl Default for HealthConfig {
+impl<K: Default> Default for AnyHealthConfig<K> {
     fn default() -> Self {
         Self {
-            kind: Kind::Http,
+            kind: K::default(),
             method: "GET".into(),
             path: "/healthz".into(),
             host: None,
@@ -83,6 +110,7 @@ impl Default for HealthConfig {
             fields: BTreeMap::new(),
             status: vec!["200-299".into()],
             contains: None,
+            send: None,
             port: None,
             tls: None,
             interval: Duration::from_millis(500),
@@ -125,7 +153,7 @@ pub struct Checked {
     pub tell: Option<Tell>,
 }
 
-impl HealthConfig {
+impl<K: Copy + Default + Into<Kind>> AnyHealthConfig<K> {
     /// The timing alone.
     pub fn timing(&self) -> Timing {
         Timing {
@@ -151,8 +179,8 @@ impl HealthConfig {
         };
         let mut client = Client::new(Target { address: address.to_string(), host, tls })
             .with_proxy_protocol(checked.proxy_protocol);
-        if self.kind == Kind::Tcp {
-            return Arc::new(TcpCheck(client));
+        if self.kind.into() == Kind::Tcp {
+            return Arc::new(TcpCheck { client, send: self.send.clone(), contains: self.contains.clone() });
         }
         if checked.protocol == Protocol::Http2 {
             client = client.with_http2();
@@ -188,7 +216,7 @@ impl HealthConfig {
     /// Checks each by itself, and what does not go together. `tls` is whether the pool speaks TLS.
     pub fn validate(&self, key: &str, tls: bool) -> Result<(), Invalid> {
         let invalid = |name: &str, why: String| Invalid::err(format!("{key}.{name}"), why);
-        if self.kind == Kind::Tcp {
+        if self.kind.into() == Kind::Tcp {
             let own = Self::default();
             for (name, is_said) in [
                 ("method", self.method != own.method),
@@ -197,12 +225,19 @@ impl HealthConfig {
                 ("site", self.site.is_some()),
                 ("fields", !self.fields.is_empty()),
                 ("status", self.status != own.status),
-                ("contains", self.contains.is_some()),
             ] {
                 if is_said {
                     return invalid(name, "says nothing where kind is \"tcp\": nothing is asked for".into());
                 }
             }
+        } else if self.send.is_some() {
+            return invalid(
+                "send",
+                "says nothing where kind is \"http\": method and path are asked for".into(),
+            );
+        }
+        if self.send.as_deref() == Some("") {
+            return invalid("send", "is empty".into());
         }
         if !matches!(self.method.as_str(), "GET" | "HEAD" | "OPTIONS") {
             return invalid("method", format!("\"{}\" is not GET, HEAD or OPTIONS", self.method));

@@ -11,7 +11,9 @@ fn what_cannot_be_checked_is_refused_with_its_key() {
     for (json, expected) in [
         (serde_json::json!({"kind": "udp"}), "unknown variant `udp`"),
         (serde_json::json!({"kind": "tcp", "path": "/x"}), "health.path: says nothing where kind is \"tcp\""),
-        (serde_json::json!({"kind": "tcp", "contains": "x"}), "health.contains: says nothing"),
+        (serde_json::json!({"kind": "tcp", "contains": ""}), "health.contains: is empty"),
+        (serde_json::json!({"kind": "tcp", "send": ""}), "health.send: is empty"),
+        (serde_json::json!({"send": "PING"}), "health.send: says nothing where kind is \"http\""),
         (serde_json::json!({"method": "POST"}), "health.method: \"POST\" is not GET, HEAD or OPTIONS"),
         (serde_json::json!({"path": "healthz"}), "health.path: \"healthz\" is no path"),
         (serde_json::json!({"host": "a b"}), "health.host: \"a b\" is no host name"),

@@ -1,5 +1,5 @@
-//! What passes between a client and its member, as far as it can be seen from outside. TLS runs between the two, so neither
-//! statements nor transactions can be told apart; but MySQL's protocol takes turns, and whose turn it is can be seen.
+//! What passes between a client and its back end, as far as it can be seen from outside. TLS may run between the two, so neither
+//! requests nor statements can be told apart; but where a protocol takes turns, as MySQL's does, whose turn it is can be seen.
 
 use std::io;
 use std::pin::Pin;
@@ -12,10 +12,10 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// The bytes of one connection, both ways.
 #[derive(Debug, Default)]
-pub(super) struct Flow {
+pub(crate) struct Flow {
     read: [AtomicU64; 2],
     written: [AtomicU64; 2],
-    /// The member spoke last: nothing that the client asked is without an answer.
+    /// The back end spoke last: nothing that the client asked is without an answer.
     answered: AtomicBool,
     held: AtomicBool,
     /// Who would read from the client if it were not held.
@@ -24,36 +24,41 @@ pub(super) struct Flow {
 
 /// Who is at the other end of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Side {
+pub(crate) enum Side {
     Client = 0,
-    Member = 1,
+    Server = 1,
 }
 
 impl Flow {
     /// Grows with every byte that is read or written.
-    pub(super) fn total(&self) -> u64 {
+    pub(crate) fn total(&self) -> u64 {
         self.read.iter().chain(&self.written).map(|n| n.load(Ordering::Relaxed)).sum()
     }
 
+    /// Bytes that were read from this side.
+    pub(crate) fn read_from(&self, side: Side) -> u64 {
+        self.read[side as usize].load(Ordering::Relaxed)
+    }
+
     /// Whether the client was answered and everything read has been passed on.
-    pub(super) fn is_idle(&self) -> bool {
+    pub(crate) fn is_idle(&self) -> bool {
         let passed_on = |from: Side, to: Side| {
             self.read[from as usize].load(Ordering::Relaxed)
                 == self.written[to as usize].load(Ordering::Relaxed)
         };
         self.answered.load(Ordering::Relaxed)
-            && passed_on(Side::Client, Side::Member)
-            && passed_on(Side::Member, Side::Client)
+            && passed_on(Side::Client, Side::Server)
+            && passed_on(Side::Server, Side::Client)
     }
 
     /// Takes no further statement from the client: one that has begun is finished and answered. What comes after it never
-    /// reaches the member, so it was not done.
-    pub(super) fn hold(&self) {
+    /// reaches the back end, so it was not done.
+    pub(crate) fn hold(&self) {
         self.held.store(true, Ordering::SeqCst);
     }
 
     /// Takes from the client again, beginning with what it has sent meanwhile.
-    pub(super) fn release(&self) {
+    pub(crate) fn release(&self) {
         self.held.store(false, Ordering::SeqCst);
         self.reader.wake();
     }
@@ -62,28 +67,28 @@ impl Flow {
         self.held.load(Ordering::SeqCst) && self.answered.load(Ordering::Relaxed)
     }
 
-    /// What was read before the member's stream was given to the copying, and is yet to be written.
-    pub(super) fn greeted(&self, bytes: usize) {
-        self.heard(Side::Member, bytes);
+    /// What was read of a side before its stream was counted, and is yet to be written.
+    pub(crate) fn begun(&self, from: Side, bytes: usize) {
+        self.heard(from, bytes);
     }
 
     fn heard(&self, from: Side, bytes: usize) {
         if bytes > 0 {
             self.read[from as usize].fetch_add(bytes as u64, Ordering::Relaxed);
-            self.answered.store(from == Side::Member, Ordering::Relaxed);
+            self.answered.store(from == Side::Server, Ordering::Relaxed);
         }
     }
 }
 
 /// A stream whose bytes are counted.
-pub(super) struct Counted<S> {
-    pub(super) stream: S,
+pub(crate) struct Counted<S> {
+    pub(crate) stream: S,
     side: Side,
     flow: Arc<Flow>,
 }
 
 impl<S> Counted<S> {
-    pub(super) fn new(stream: S, side: Side, flow: &Arc<Flow>) -> Self {
+    pub(crate) fn new(stream: S, side: Side, flow: &Arc<Flow>) -> Self {
         Self { stream, side, flow: flow.clone() }
     }
 }
@@ -138,7 +143,7 @@ mod tests {
         let (mut app, client) = duplex(64);
         let (mut mysqld, member) = duplex(64);
         let mut client = Counted::new(client, Side::Client, &flow);
-        let mut member = Counted::new(member, Side::Member, &flow);
+        let mut member = Counted::new(member, Side::Server, &flow);
         let mut bytes = [0; 6];
         assert!(!flow.is_idle(), "nobody has greeted");
 
