@@ -36,7 +36,7 @@ use trivet_proxy::check::Tell;
 use trivet_proxy::config::{Checked, Protocol, ServerAddress};
 use trivet_proxy::exchange::{Exchange, RouteMeter};
 use trivet_proxy::sticky::{Session, Sticky};
-use trivet_proxy::upstream::{HttpPool, Upstream, UpstreamConfig};
+use trivet_proxy::upstream::{self, HttpPool, Upstream, UpstreamConfig};
 use trivet_proxy::{Answer, Content, Destination, Route, Service, Terms};
 use trivet_tls as tls;
 
@@ -398,7 +398,7 @@ pub fn pool(
 ) -> Result<(Arc<HttpPool>, Vec<Named<Upstream>>), ConfigError> {
     let client =
         web.tls.as_ref().map(|files| tls::client_config(files, &[web.protocol.alpn()])).transpose()?;
-    let most_idle = web.max_idle_connections / web.backends.len().max(1);
+    let most_idle = upstream::idle_each(web.max_idle_connections, web.most_backends());
     let (mut backends, mut names) = (Vec::new(), Vec::new());
     for b in &web.backends {
         let tls = match &client {

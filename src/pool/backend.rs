@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::balance::Load;
+use super::best::Signal;
 use super::check::{Check, Verdict};
 use super::outlier::Outcomes;
 use super::timing::Timing;
@@ -138,7 +139,7 @@ pub struct Backend<T> {
     /// Whether those whose session is on it may stay.
     well: AtomicBool,
     serving: watch::Sender<bool>,
-    changed: watch::Sender<u64>,
+    changed: Signal,
     silent: AtomicBool,
     outcomes: Outcomes,
     outlier: AtomicBool,
@@ -151,7 +152,7 @@ impl<T> fmt::Debug for Backend<T> {
 }
 
 impl<T> Backend<T> {
-    pub(super) fn new(pool: Arc<str>, member: NewBackend<T>, changed: watch::Sender<u64>) -> Self {
+    pub(super) fn new(pool: Arc<str>, member: NewBackend<T>, changed: Signal) -> Self {
         let NewBackend { spec, check, transport } = member;
         let state = Mutex::new(State {
             health: Health::Unknown,
@@ -486,7 +487,7 @@ impl<T> Backend<T> {
             self.export(if self.is_usable() { 1.0 } else { 0.0 });
         }
         if changed {
-            self.changed.send_modify(|n| *n += 1);
+            self.changed.tell();
         }
     }
 

@@ -1,5 +1,7 @@
 //! Which of several back ends of equal standing takes the next request.
 
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -108,10 +110,38 @@ pub struct Ask {
     pub hash: Option<u64>,
 }
 
+/// Those of which one is chosen.
+pub trait Members {
+    fn len(&self) -> usize;
+    /// Whether there are none.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+    /// `at` is below [`len`](Self::len).
+    fn load(&self, at: usize) -> &Load;
+}
+
+/// One of those that have room, as `choose` says.
+fn look_through<'a>(
+    members: &'a dyn Members,
+    choose: impl FnOnce(&mut dyn Iterator<Item = &'a Load>) -> Option<&'a Load>,
+) -> Option<usize> {
+    let mut candidates = (0..members.len()).map(|at| members.load(at)).filter(|load| load.has_room());
+    let chosen = choose(&mut candidates)?;
+    (0..members.len()).find(|at| std::ptr::eq(members.load(*at), chosen))
+}
+
 /// An algorithm. Health, tiers and room are looked at before it.
 pub trait Balance: Send + Sync {
     /// The one of `candidates` that takes the next request; none when there are none.
     fn choose<'a>(&self, candidates: &mut dyn Iterator<Item = &'a Load>, ask: Ask) -> Option<&'a Load>;
+
+    /// As [`choose`](Self::choose), of `members`, in whose hands is what makes it quick: there may be hundreds. Those without room are
+    /// left out. `version` is another number for every other set of them.
+    fn choose_of(&self, members: &dyn Members, version: u64, ask: Ask) -> Option<usize> {
+        let _ = version;
+        look_through(members, |candidates| self.choose(candidates, ask))
+    }
 
     /// The head of an answer came `took` after its request.
     fn answered(&self, _load: &Load, _took: Duration, _now: Instant) {}
@@ -121,15 +151,79 @@ pub trait Balance: Send + Sync {
 }
 
 /// In turn, by weight, and as evenly as can be: of weights 5, 1 and 1 the order is a a b a c a a (nginx's smooth weighted round
-/// robin, upstream module).
+/// robin, upstream module). That looks at all of them; of more than [`FEW`] the one whose turn comes first is kept in a heap, and takes its
+/// next turn the sooner the greater its share (stride scheduling, Waldspurger and Weihl), which is as even and looks at a few.
 #[derive(Debug, Default)]
 pub struct RoundRobin {
-    turn: Mutex<()>,
+    turn: Mutex<Turns>,
+}
+
+/// Back ends that are looked at one by one.
+const FEW: usize = 32;
+
+/// Whose turn it is among many.
+#[derive(Debug, Default)]
+struct Turns {
+    version: u64,
+    /// By the time of its turn, and its number.
+    next: BinaryHeap<Reverse<(u64, usize)>>,
+    now: u64,
+}
+
+impl Turns {
+    /// Those of another set take the turns that they had. Those that had none, or whose turn was while they were away, begin one after the
+    /// other, each within the time in which it has one.
+    fn are_of(&mut self, members: &dyn Members, version: u64) {
+        if self.version == version && self.next.len() == members.len() {
+            return;
+        }
+        let turn = |at: usize| {
+            let (load, all) = (members.load(at), members.len() as u64 + 1);
+            let had = load.turn.load(Ordering::Relaxed);
+            let own = STRIDE / load.share().max(1);
+            if had > 0 && had >= self.now { had } else { self.now + own / all * (at as u64 + 1) }
+        };
+        self.next = (0..members.len()).map(|at| Reverse((turn(at), at))).collect();
+        self.version = version;
+    }
+
+    /// The first that has room.
+    fn take(&mut self, members: &dyn Members) -> Option<usize> {
+        let mut passed_over = Vec::new();
+        let mut chosen = None;
+        while let Some(Reverse((turn, at))) = self.next.pop() {
+            let load = members.load(at);
+            let share = load.share();
+            if share == 0 || !load.has_room() {
+                passed_over.push(Reverse((turn, at)));
+                continue;
+            }
+            self.now = turn;
+            let next = turn + STRIDE / share;
+            load.turn.store(next, Ordering::Relaxed);
+            self.next.push(Reverse((next, at)));
+            chosen = Some(at);
+            break;
+        }
+        self.next.extend(passed_over);
+        chosen
+    }
 }
 
 impl Balance for RoundRobin {
+    fn choose_of(&self, members: &dyn Members, version: u64, ask: Ask) -> Option<usize> {
+        if members.len() > FEW {
+            let mut turns = self.turn.lock();
+            turns.are_of(members, version);
+            return turns.take(members);
+        }
+        look_through(members, |candidates| self.choose(candidates, ask))
+    }
+
     fn choose<'a>(&self, candidates: &mut dyn Iterator<Item = &'a Load>, ask: Ask) -> Option<&'a Load> {
         let _turn = self.turn.lock();
+        // Of many nobody is owed anything, and the one whose turn comes first is as good as any.
+        let turn = |load: &Load| load.turn.load(Ordering::Relaxed);
         let (mut all, mut best): (i64, Option<(i64, &Load)>) = (0, None);
         for load in candidates {
             let weight = i64::try_from(load.share()).unwrap_or(i64::MAX);
@@ -138,7 +232,7 @@ impl Balance for RoundRobin {
             if !ask.further {
                 load.owed.store(owed, Ordering::Relaxed);
             }
-            if best.is_none_or(|(most, _)| owed > most) {
+            if best.is_none_or(|(most, b)| owed > most || (owed == most && turn(load) < turn(b))) {
                 best = Some((owed, load));
             }
         }
@@ -213,6 +307,13 @@ impl PeakEwma {
         Self { decay, began: Instant::now() }
     }
 
+    /// Which of two; of equals either.
+    fn is_better(&self, first: &Load, second: &Load) -> bool {
+        let now = Instant::now();
+        let (a, b) = (self.cost(first, now), self.cost(second, now));
+        if a == b { rand::rng().random() } else { a < b }
+    }
+
     /// What is expected of it, in microseconds times requests.
     fn cost(&self, load: &Load, now: Instant) -> f64 {
         let (took, since) = load.latency.load();
@@ -227,7 +328,31 @@ impl PeakEwma {
 /// As one whose answers take a second, in microseconds.
 const UNKNOWN: f64 = 1e6;
 
+/// How often two are looked for by chance before all are looked at.
+const DRAWS: usize = 8;
+
 impl Balance for PeakEwma {
+    fn choose_of(&self, members: &dyn Members, _: u64, ask: Ask) -> Option<usize> {
+        let mut rng = rand::rng();
+        let mut first = None;
+        for _ in 0..if members.len() > FEW { DRAWS } else { 0 } {
+            let at = rng.random_range(0..members.len());
+            let load = members.load(at);
+            let starts_slowly = rng.random_range(0..SlowStart::WHOLE) >= load.slow_start.permille();
+            if starts_slowly || !load.has_room() {
+                continue;
+            }
+            match first {
+                None => first = Some(at),
+                Some(first) if first != at => {
+                    return Some(if self.is_better(members.load(first), load) { first } else { at });
+                }
+                Some(_) => {}
+            }
+        }
+        look_through(members, |candidates| self.choose(candidates, ask))
+    }
+
     fn choose<'a>(&self, candidates: &mut dyn Iterator<Item = &'a Load>, _: Ask) -> Option<&'a Load> {
         let mut rng = rand::rng();
         let mut two: [Option<&Load>; 2] = [None, None];
@@ -245,12 +370,9 @@ impl Balance for PeakEwma {
             }
             n += 1;
         }
-        let now = Instant::now();
         let [first, second] = two;
         let Some((first, second)) = first.zip(second) else { return first.or(spare) };
-        let (a, b) = (self.cost(first, now), self.cost(second, now));
-        let first_is_better = if a == b { rng.random() } else { a < b };
-        Some(if first_is_better { first } else { second })
+        Some(if self.is_better(first, second) { first } else { second })
     }
 
     fn answered(&self, load: &Load, took: Duration, now: Instant) {

@@ -34,6 +34,7 @@ use trivet_base::process::Heartbeats;
 
 pub mod backend;
 pub mod balance;
+mod best;
 pub mod breaker;
 pub mod budget;
 pub mod check;
@@ -54,6 +55,7 @@ pub use outlier::OutlierLimits;
 pub use queue::PoolLimits;
 
 use backend::Standing;
+use best::{Best, Signal};
 use breaker::Breaker;
 use budget::RetryBudget;
 use queue::Queue;
@@ -115,6 +117,11 @@ pub struct Scope {
 }
 
 impl Scope {
+    /// Whether it is for whoever may answer, and bound to none.
+    fn is_any(self) -> bool {
+        Self { hash: None, ..self } == Self::ANY
+    }
+
     /// Whoever may answer.
     pub const ANY: Self = Self { highest_tier: u8::MAX, silent: true, hash: None, sticky: None };
     /// Whoever answers its checks.
@@ -188,7 +195,8 @@ pub struct Pool<T> {
     outliers: OnceLock<OutlierLimits>,
     retries: OnceLock<RetryBudget>,
     breaker: OnceLock<Breaker>,
-    changed: watch::Sender<u64>,
+    changed: Signal,
+    best: ArcSwap<Best<T>>,
     /// What the checks of a back end that is added go by.
     checking: OnceLock<(Timing, Heartbeats)>,
 }
@@ -207,7 +215,7 @@ impl<T> Pool<T> {
         balance: Box<dyn Balance>,
     ) -> Arc<Self> {
         let name: Arc<str> = name.into();
-        let changed = watch::Sender::new(0);
+        let changed = Signal::new();
         let backends =
             members.into_iter().map(|m| Arc::new(Backend::new(name.clone(), m, changed.clone()))).collect();
         Arc::new(Self {
@@ -221,6 +229,7 @@ impl<T> Pool<T> {
             balance,
             load: Load::new(1, limits.max_in_flight),
             changed,
+            best: ArcSwap::from_pointee(Best::default()),
             checking: OnceLock::new(),
         })
     }
@@ -260,6 +269,9 @@ impl<T> Pool<T> {
     /// of these as the algorithm says. What is usable comes first; then one whose checks are good although a connect just
     /// failed: it may be the network's hiccup, and a try costs less than an error.
     pub fn pick(self: &Arc<Self>, scope: Scope, tried: &Tried<T>) -> Result<Lease<T>, Unavailable> {
+        if tried.is_empty() && scope.is_any() {
+            return self.pick_any(scope.hash);
+        }
         let all = self.backends();
         let own = scope.sticky.and_then(|_| all.iter().find(|b| is_own(b, scope, tried)));
         let best = all.iter().filter_map(|b| order(b, scope, tried)).min();
@@ -284,6 +296,28 @@ impl<T> Pool<T> {
                 return Err(Unavailable::Busy);
             };
             // Another request may have taken its last place just now.
+            if backend.take() {
+                return Ok(Lease { backend: backend.clone(), pool: self.clone() });
+            }
+        }
+    }
+
+    /// As [`pick`](Self::pick), for a request that may go to any and has tried none.
+    fn pick_any(self: &Arc<Self>, hash: Option<u64>) -> Result<Lease<T>, Unavailable> {
+        let best = self.best();
+        if best.is_empty() {
+            return Err(Unavailable::None);
+        }
+        if !best.has_room() || !self.load.take() {
+            return Err(Unavailable::Busy);
+        }
+        let ask = Ask { further: false, hash };
+        loop {
+            let chosen = self.balance.choose_of(&*best, best.version(), ask).and_then(|at| best.backend(at));
+            let Some(backend) = chosen else {
+                self.load.put_back();
+                return Err(Unavailable::Busy);
+            };
             if backend.take() {
                 return Ok(Lease { backend: backend.clone(), pool: self.clone() });
             }
@@ -393,7 +427,7 @@ impl<T: Send + Sync + 'static> Pool<T> {
         if let Some((timing, heartbeats)) = self.checking.get() {
             rounds::check_from_now_on(&backend, *timing, heartbeats, true);
         }
-        self.changed.send_modify(|n| *n += 1);
+        self.changed.tell();
         Ok(backend)
     }
 }

@@ -185,6 +185,14 @@ pub type HttpBackend = Backend<Upstream>;
 /// Those that do the same work.
 pub type HttpPool = Pool<Upstream>;
 
+/// Connections that each of so many back ends keeps of so many that all of them keep: one at least, unless none is to be kept.
+pub fn idle_each(all: usize, backends: usize) -> usize {
+    match all {
+        0 => 0,
+        _ => (all / backends.max(1)).max(1),
+    }
+}
+
 impl Upstream {
     /// Of the back end with this name; keeps at most `most_idle` unused connections, and at least one.
     pub fn new(name: &str, config: UpstreamConfig, most_idle: usize) -> Self {

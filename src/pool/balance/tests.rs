@@ -20,6 +20,78 @@ fn weights_are_kept_and_nobody_gets_its_share_all_at_once() {
     assert!(RoundRobin::default().choose(&mut [].iter(), Ask::default()).is_none());
 }
 
+/// A set of many.
+struct Many(Vec<Load>);
+
+impl Members for Many {
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn load(&self, at: usize) -> &Load {
+        &self.0[at]
+    }
+}
+
+#[test]
+fn of_many_each_gets_its_weight_and_nobody_its_share_all_at_once() {
+    // A hundred, of which every tenth has five times as much.
+    let weights = (0..100).map(|n| if n % 10 == 0 { 5 } else { 1 });
+    let many = Many(weights.clone().map(|weight| Load::new(weight, usize::MAX)).collect());
+    let turns = RoundRobin::default();
+    let order: Vec<_> = (0..1400).map(|_| turns.choose_of(&many, 1, Ask::default()).unwrap()).collect();
+    for (at, weight) in weights.enumerate() {
+        let times: Vec<_> = (0..order.len()).filter(|n| order[*n] == at).collect();
+        let expected = 10 * weight as usize;
+        assert!(times.len().abs_diff(expected) <= 1, "{at}: {} of {expected}", times.len());
+        let longest = times.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap();
+        assert!(longest <= 2 * 140 / weight as usize, "{at} waited for {longest}");
+    }
+}
+
+#[test]
+fn of_many_those_without_room_are_passed_over_and_keep_their_turns() {
+    let many = Many((0..50).map(|_| Load::new(1, 1)).collect());
+    let turns = RoundRobin::default();
+    for n in 0..50 {
+        assert_eq!(turns.choose_of(&many, 1, Ask::default()), Some(n));
+        assert!(many.0[n].take());
+    }
+    assert_eq!(turns.choose_of(&many, 1, Ask::default()), None, "all are full");
+    many.0[30].put_back();
+    assert_eq!(turns.choose_of(&many, 1, Ask::default()), Some(30));
+    many.0.iter().enumerate().filter(|(n, _)| *n != 30).for_each(|(_, load)| load.put_back());
+    let next: Vec<_> = (0..49).map(|_| turns.choose_of(&many, 1, Ask::default()).unwrap()).collect();
+    assert_eq!(next.iter().collect::<std::collections::BTreeSet<_>>().len(), 49, "{next:?}");
+    assert!(!next.contains(&30), "it had its turn");
+}
+
+#[test]
+fn of_many_who_comes_back_has_not_saved_up_its_turns() {
+    let many = Many((0..50).map(|_| Load::new(1, usize::MAX)).collect());
+    let turns = RoundRobin::default();
+    many.0[7].set_weight(0);
+    for _ in 0..490 {
+        assert_ne!(turns.choose_of(&many, 1, Ask::default()), Some(7));
+    }
+    many.0[7].set_weight(1);
+    let shares = (0..100).filter(|_| turns.choose_of(&many, 2, Ask::default()) == Some(7)).count();
+    assert!((1..=3).contains(&shares), "{shares}");
+}
+
+#[test]
+fn of_many_peak_ewma_takes_the_quicker_one_of_two_by_chance() {
+    let many = Many((0..100).map(|_| Load::new(1, usize::MAX)).collect());
+    let ewma = PeakEwma::new(Duration::from_secs(10));
+    let now = Instant::now();
+    for (n, load) in many.0.iter().enumerate() {
+        ewma.answered(load, Duration::from_millis(if n < 50 { 1 } else { 100 }), now);
+    }
+    let slow = (0..2000).filter(|_| ewma.choose_of(&many, 1, Ask::default()).unwrap() >= 50).count();
+    // Both of two are slow a quarter of the time.
+    assert!((350..650).contains(&slow), "{slow}");
+}
+
 #[test]
 fn a_change_of_weight_counts_from_the_next_turn_on() {
     let loads = [1, 1].map(|weight| Load::new(weight, usize::MAX));

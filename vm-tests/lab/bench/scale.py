@@ -169,7 +169,12 @@ def _inside(options: argparse.Namespace) -> int:
             config.write_text(servers.trivet(place, certificates) if name == "plain" else large(place, certificates))
             processes.start(name, [str(options.balancer), "--config", str(config)], cores.server)
             processes.wait_for_port(name, place.tls)
-        churn = Churn(places["large"].folder / "control.sock")
+        control = places["large"].folder / "control.sock"
+        for _ in range(100):
+            if control.exists():
+                break
+            time.sleep(0.1)
+        churn = Churn(control)
         pids = {name: proc.family(processes.running[name].pid) for name in places}
         memory = []
         for case in [c for c in CASES if c.name in MEASURED]:
