@@ -128,14 +128,13 @@ let
       key = if settings ? https then "https.max_connections" else "database.max_connections";
       connections = of "https" "max_connections" + of "database" "max_connections" + inTcp;
       used = of "https" "max_connections" + inPools "max_in_flight" + 2 * of "database" "max_connections" + 2 * inTcp;
-      # Each back end keeps one, if any is kept.
+      # Each back end keeps one, however few may be kept.
       kept = lib.foldl' builtins.add 0 (
         map (
           pool:
-          let
-            most' = int (pool.max_idle_connections or defaults.balancer.web.max_idle_connections);
-          in
-          if most' == 0 then 0 else lib.max most' (lib.foldl' builtins.add 0 (backends pool))
+          lib.max (int (pool.max_idle_connections or defaults.balancer.web.max_idle_connections)) (
+            lib.foldl' builtins.add 0 (backends pool)
+          )
         ) pools
       );
         checked =

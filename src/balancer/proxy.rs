@@ -36,7 +36,7 @@ use trivet_proxy::check::Tell;
 use trivet_proxy::config::{Checked, Protocol, ServerAddress};
 use trivet_proxy::exchange::{Exchange, RouteMeter};
 use trivet_proxy::sticky::{Session, Sticky};
-use trivet_proxy::upstream::{self, HttpPool, Upstream, UpstreamConfig};
+use trivet_proxy::upstream::{HttpPool, IdleLimit, Upstream, UpstreamConfig};
 use trivet_proxy::{Answer, Content, Destination, Route, Service, Terms};
 use trivet_tls as tls;
 
@@ -398,14 +398,14 @@ pub fn pool(
 ) -> Result<(Arc<HttpPool>, Vec<Named<Upstream>>), ConfigError> {
     let client =
         web.tls.as_ref().map(|files| tls::client_config(files, &[web.protocol.alpn()])).transpose()?;
-    let most_idle = upstream::idle_each(web.max_idle_connections, web.most_backends());
+    let idle = IdleLimit::new(web.max_idle_connections);
     let (mut backends, mut names) = (Vec::new(), Vec::new());
     for b in &web.backends {
         let tls = match &client {
             None => None,
             Some(client) => Some((client.clone(), tls::verified_name(b.tls_name())?)),
         };
-        let at = At { tls, tell: tell.cloned(), most_idle };
+        let at = At { tls, tell: tell.cloned(), idle: idle.clone() };
         match &b.address {
             ServerAddress::Fixed(address) => backends.push(backend(&b.name, address.clone(), (web, b), at)),
             ServerAddress::Name(host, port) => names.push((b, (&**host, *port), at)),
@@ -449,7 +449,7 @@ pub fn pool(
 struct At {
     tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
     tell: Option<Tell>,
-    most_idle: usize,
+    idle: IdleLimit,
 }
 
 /// A back end at one address of one server of a pool.
@@ -481,6 +481,6 @@ fn backend(name: &str, address: Address, (web, server): (&Web, &Server), at: At)
             ..Spec::new(name, address)
         },
         check,
-        transport: Upstream::new(name, config, at.most_idle),
+        transport: Upstream::new(name, config, &at.idle),
     }
 }

@@ -177,7 +177,7 @@ pub async fn connections(socket: &Socket, all: bool, as_json: bool) -> Result<()
     }
     let mut out = String::new();
     Paint { colours: colours() }.grid(&mut out, &rows);
-    print!("{out}{} open\n", told["open"]);
+    println!("{out}{} open", told["open"]);
     Ok(())
 }
 

@@ -18,6 +18,7 @@ use tokio::net::{TcpStream, UnixStream};
 use crate::exchange;
 use crate::upstream::http2::{Http2, Session};
 use crate::upstream::idle::IdleConnections;
+pub use crate::upstream::idle::IdleLimit;
 use trivet_base::address::Address;
 use trivet_base::process::workers;
 use trivet_http::proxy_protocol;
@@ -185,22 +186,14 @@ pub type HttpBackend = Backend<Upstream>;
 /// Those that do the same work.
 pub type HttpPool = Pool<Upstream>;
 
-/// Connections that each of so many back ends keeps of so many that all of them keep: one at least, unless none is to be kept.
-pub fn idle_each(all: usize, backends: usize) -> usize {
-    match all {
-        0 => 0,
-        _ => (all / backends.max(1)).max(1),
-    }
-}
-
 impl Upstream {
-    /// Of the back end with this name; keeps at most `most_idle` unused connections, and at least one.
-    pub fn new(name: &str, config: UpstreamConfig, most_idle: usize) -> Self {
+    /// Of the back end with this name. What its pool keeps of unused connections is within `limit`.
+    pub fn new(name: &str, config: UpstreamConfig, limit: &IdleLimit) -> Self {
         Self {
             http2: config.http2.then(|| Http2::new(config.clone())),
-            idle: IdleConnections::new(most_idle, config.idle_timeout),
+            idle: IdleConnections::new(limit.clone(), config.idle_timeout),
             config,
-            most_idle: most_idle.max(1),
+            most_idle: limit.most(),
             answers: exchange::answers_by_class(name),
         }
     }

@@ -13,7 +13,7 @@ use trivet_base::process::Heartbeats;
 use trivet_pool::timing::Timing;
 use trivet_pool::{NewBackend, Pool, PoolLimits, Scope, Spec};
 use trivet_proxy::config::{Checked, HealthConfig, Protocol, ServerAddress};
-use trivet_proxy::upstream::{self, HttpBackend, HttpPool, Upstream, UpstreamConfig};
+use trivet_proxy::upstream::{HttpBackend, HttpPool, IdleLimit, Upstream, UpstreamConfig};
 use trivet_tls as tls;
 
 /// A path on a web tier that is 200 while the app beside it is healthy, and 503 otherwise.
@@ -56,14 +56,14 @@ impl Upstreams {
             tell: None,
         });
         let http2 = app.protocol == Protocol::Http2;
-        let most_idle = upstream::idle_each(app.max_idle_connections, 1 + config.peers.backends.len());
+        let idle = IdleLimit::new(app.max_idle_connections);
         let reached =
             UpstreamConfig { http2, trusted_framing: app.trusted_framing, ..reach(address.clone(), None) };
         let mut backends = vec![NewBackend {
             // Its own error page says more than ours.
             spec: Spec { fallback: true, ..Spec::new(APP, address) },
             check,
-            transport: Upstream::new(APP, reached, most_idle),
+            transport: Upstream::new(APP, reached, &idle),
         }];
         for b in &config.peers.backends {
             let tls = Some((client.clone(), tls::verified_name(b.tls_name())?));
@@ -81,7 +81,7 @@ impl Upstreams {
             backends.push(NewBackend {
                 spec: Spec { tier: 1, ..Spec::new(&b.name, b.address) },
                 check,
-                transport: Upstream::new(&b.name, reached, most_idle),
+                transport: Upstream::new(&b.name, reached, &idle),
             });
         }
         let limits = PoolLimits {

@@ -2,7 +2,6 @@
 //! mutual TLS. HTTP/1 with JSON.
 
 use std::convert::Infallible;
-use std::future::Future;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -106,23 +105,21 @@ impl Admin {
         }
     }
 
-    fn connection(
+    async fn connection(
         self: Arc<Self>,
         stream: impl AsyncRead + AsyncWrite + Unpin,
         asker: Asker,
         shutdown: Shutdown,
         ending: CancellationToken,
-    ) -> impl Future<Output = ()> {
-        async move {
-            let service = service_fn(|request| {
-                let (admin, stopping) = (self.clone(), shutdown.is_stopping());
-                async move { Ok::<_, Infallible>(admin.respond(request, asker, stopping).await) }
-            });
-            let mut http = http1::Builder::new();
-            http.timer(TokioTimer::new()).header_read_timeout(HEADER);
-            if let Err(e) = serve_http1(&http, stream, service, ending.cancelled(), GRACE).await {
-                tracing::debug!(error = %e, "control connection");
-            }
+    ) {
+        let service = service_fn(|request| {
+            let (admin, stopping) = (self.clone(), shutdown.is_stopping());
+            async move { Ok::<_, Infallible>(admin.respond(request, asker, stopping).await) }
+        });
+        let mut http = http1::Builder::new();
+        http.timer(TokioTimer::new()).header_read_timeout(HEADER);
+        if let Err(e) = serve_http1(&http, stream, service, ending.cancelled(), GRACE).await {
+            tracing::debug!(error = %e, "control connection");
         }
     }
 

@@ -5,6 +5,7 @@
 //! cheaper than a new one.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -26,19 +27,62 @@ pub(super) struct IdleConnections {
     shelves: Box<[Mutex<VecDeque<Idle>>]>,
     /// On all shelves.
     count: AtomicUsize,
-    most: usize,
+    limit: IdleLimit,
     timeout: Duration,
 }
 
-impl IdleConnections {
-    /// Keeps at most `most`, and at least one, each for `timeout`.
-    pub(super) fn new(most: usize, timeout: Duration) -> Self {
-        Self::on(workers::cores(), most, timeout)
+/// How many may be kept, all back ends of a pool together: one that is asked more than others keeps more. Clones are the same.
+#[derive(Debug, Clone)]
+pub struct IdleLimit {
+    most: usize,
+    kept: Arc<AtomicUsize>,
+}
+
+impl IdleLimit {
+    /// At most so many; each back end keeps one whatever the others have.
+    pub fn new(most: usize) -> Self {
+        Self { most, kept: Arc::default() }
     }
 
-    fn on(shelves: usize, most: usize, timeout: Duration) -> Self {
+    /// Of one back end, where it has all of them.
+    pub(super) fn most(&self) -> usize {
+        self.most.max(1)
+    }
+
+    fn take(&self, own: &AtomicUsize) -> bool {
+        let more = |count| (count < self.most).then_some(count + 1);
+        let taken = self.kept.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok();
+        let is_first = !taken && own.compare_exchange(0, 1, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        if taken {
+            own.fetch_add(1, Ordering::Relaxed);
+        } else if is_first {
+            self.kept.fetch_add(1, Ordering::Relaxed);
+        }
+        taken || is_first
+    }
+
+    fn put_back(&self, own: &AtomicUsize) {
+        own.fetch_sub(1, Ordering::Relaxed);
+        self.kept.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Drop for IdleConnections {
+    fn drop(&mut self) {
+        // A back end may go while others stay.
+        self.limit.kept.fetch_sub(self.count.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+}
+
+impl IdleConnections {
+    /// Keeps each for `timeout`.
+    pub(super) fn new(limit: IdleLimit, timeout: Duration) -> Self {
+        Self::on(workers::cores(), limit, timeout)
+    }
+
+    fn on(shelves: usize, limit: IdleLimit, timeout: Duration) -> Self {
         let shelves = (0..shelves).map(|_| Mutex::default()).collect();
-        Self { shelves, count: AtomicUsize::new(0), most: most.max(1), timeout }
+        Self { shelves, count: AtomicUsize::new(0), limit, timeout }
     }
 
     /// One that its other side has not closed, as far as can be known, for the worker of this number.
@@ -71,7 +115,7 @@ impl IdleConnections {
     ) -> Option<Idle> {
         loop {
             let mut idle = next(&mut self.shelves[shelf].lock())?;
-            self.count.fetch_sub(1, Ordering::Relaxed);
+            self.limit.put_back(&self.count);
             if now.saturating_duration_since(idle.since) < self.timeout && is_quiet(&mut idle.checkout.io) {
                 return Some(idle);
             }
@@ -82,8 +126,7 @@ impl IdleConnections {
     pub(super) fn keep(&self, checkout: Checkout, worker: usize, now: Instant) {
         let mut shelf = self.shelves[worker % self.shelves.len()].lock();
         self.close_old(&mut shelf, now);
-        let more = |count| (count < self.most).then_some(count + 1);
-        if self.count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_err()
+        if !self.limit.take(&self.count)
             // The oldest of its own makes room. Where others have all that may be kept, this one is too many.
             && shelf.pop_front().is_none()
         {
@@ -103,7 +146,7 @@ impl IdleConnections {
     fn close_old(&self, shelf: &mut VecDeque<Idle>, now: Instant) {
         while shelf.front().is_some_and(|i| now.saturating_duration_since(i.since) >= self.timeout) {
             shelf.pop_front();
-            self.count.fetch_sub(1, Ordering::Relaxed);
+            self.limit.put_back(&self.count);
         }
     }
 }
@@ -147,7 +190,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_worker_takes_its_own_youngest_and_then_the_oldest_of_others() {
-        let (far, idle, now) = (Far::new().await, IdleConnections::on(3, 10, TIMEOUT), Instant::now());
+        let (far, idle, now) =
+            (Far::new().await, IdleConnections::on(3, IdleLimit::new(10), TIMEOUT), Instant::now());
         let mut open = Vec::new();
         for worker in [0, 1, 1, 0] {
             let (end, checkout, address) = far.connect().await;
@@ -164,7 +208,8 @@ mod tests {
 
     #[tokio::test]
     async fn never_are_more_kept_than_may_be_whoever_keeps_them() {
-        let (far, idle, now) = (Far::new().await, IdleConnections::on(2, 2, TIMEOUT), Instant::now());
+        let (far, idle, now) =
+            (Far::new().await, IdleConnections::on(2, IdleLimit::new(2), TIMEOUT), Instant::now());
         let mut ends = Vec::new();
         for worker in [0, 0, 0, 1, 0] {
             let (end, checkout, _) = far.connect().await;
@@ -180,8 +225,28 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn back_ends_share_what_may_be_kept_and_each_has_one() {
+        let (far, now, limit) = (Far::new().await, Instant::now(), IdleLimit::new(3));
+        let [busy, rare] = [(); 2].map(|()| IdleConnections::on(1, limit.clone(), TIMEOUT));
+        let mut ends = Vec::new();
+        for idle in [&busy, &busy, &busy, &busy, &rare, &rare] {
+            let (end, checkout, _) = far.connect().await;
+            idle.keep(checkout, 0, now);
+            ends.push(end);
+        }
+        let kept = |idle: &IdleConnections| idle.count.load(Ordering::Relaxed);
+        assert_eq!((kept(&busy), kept(&rare)), (3, 1));
+        assert_eq!(limit.kept.load(Ordering::Relaxed), 4);
+        drop(busy);
+        assert_eq!(limit.kept.load(Ordering::Relaxed), 1);
+        assert!(rare.take(0, now).is_some());
+        assert_eq!((kept(&rare), limit.kept.load(Ordering::Relaxed)), (0, 0));
+    }
+
+    #[tokio::test]
     async fn what_is_closed_or_old_is_nobodys() {
-        let (far, idle, now) = (Far::new().await, IdleConnections::on(2, 10, TIMEOUT), Instant::now());
+        let (far, idle, now) =
+            (Far::new().await, IdleConnections::on(2, IdleLimit::new(10), TIMEOUT), Instant::now());
         let (end, closed, _) = far.connect().await;
         drop(end);
         let (_old_end, old, _) = far.connect().await;
