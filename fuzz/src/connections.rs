@@ -19,7 +19,7 @@ use trivet_pool::{Check, NewBackend, Pool, PoolLimits, Scope, Spec, Verdict};
 use trivet_proxy::admission::Admission;
 use trivet_proxy::exchange::Exchange;
 use trivet_proxy::server::Limits;
-use trivet_proxy::upstream::{HttpPool, Upstream, UpstreamConfig};
+use trivet_proxy::upstream::{HttpPool, IdleLimit, Upstream, UpstreamConfig};
 use trivet_proxy::{Destination, Engine, Route, Service, Terms};
 use trivet_tls::clients::ClientVerified;
 
@@ -167,7 +167,7 @@ pub(super) async fn engine(address: SocketAddr, shutdown: Shutdown) -> Arc<Engin
     let one = NewBackend {
         spec: Spec::new("node1", address),
         check: Arc::new(Well),
-        transport: Upstream::new("node1", config, 8),
+        transport: Upstream::new("node1", config, &IdleLimit::new(8)),
     };
     let pool = Pool::new("web", vec![one], PoolLimits::NONE);
     pool.first_round(Timing::steady(LONG, LONG, 1, 1)).await;
