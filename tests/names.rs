@@ -14,7 +14,7 @@ use support::backend::Backend;
 use support::balancer_config::{BalancerConfig, SITE};
 use support::client::{Answer, Wire};
 use support::dns::{Dns, Says, has};
-use support::program::{Program, call};
+use support::program::{Program, call, trivet};
 use support::until;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixListener;
@@ -420,4 +420,31 @@ fn descriptors_are_wanted_for_the_checks_of_every_address_that_may_be() {
     let more = |n: u64| one + 2 * (n - 1);
     assert_eq!(wanted("app.internal:80", ""), more(64));
     assert_eq!(wanted("app.internal:80", "resolve_max_addresses = 3"), more(3));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_that_an_operator_has_drained_stays_drained_when_it_is_back_and_after_a_restart() {
+    let (port, _apps) = apps::<2>().await;
+    let dns = Dns::start(has(&["127.0.0.2", "127.0.0.3"])).await;
+    let authority = Authority::new();
+    let (backends, web) = named(&dns, port);
+    let path = write(&authority, &backends, &web);
+    let run = authority.path("run");
+    std::fs::create_dir(&run).unwrap();
+    let text = std::fs::read_to_string(&path).unwrap();
+    let orders = authority.path("orders.json");
+    let text = format!("runtime_directory = {run:?}\n{text}\n[control]\nstate_file = {orders:?}\n");
+    std::fs::write(&path, text).unwrap();
+    let socket = run.join("control.sock");
+    let balancer = Program::start(&path);
+    let (code, said) = trivet(&["drain", "web/app/127.0.0.2", "--control", socket.to_str().unwrap()]);
+    assert_eq!(code, 0, "{said}");
+    in_turn(&balancer, &["3"]).await;
+    for addresses in [&["127.0.0.3"][..], &["127.0.0.2", "127.0.0.3"]] {
+        dns.has(addresses);
+        until("it is followed", || async { names(&balancer).await.len() == addresses.len() }).await;
+        in_turn(&balancer, &["3"]).await;
+    }
+    drop(balancer);
+    in_turn(&Program::start(&path), &["3"]).await;
 }

@@ -360,7 +360,7 @@ impl Admin {
     }
 
     /// Has pools and sites be as it is ordered. A second time it changes nothing.
-    fn obey(&self) {
+    pub(super) fn obey(&self) {
         let orders = self.orders();
         let is_drained = |node: &str| orders.get(&Key::Node(node.to_owned())).is_some();
         for pool in &self.subjects.pools {

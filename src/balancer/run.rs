@@ -279,6 +279,13 @@ impl Http {
         let timings = config.all_pools().map(|(_, _, web)| web.health.timing());
         let checked: Vec<_> = pools.iter().cloned().zip(timings).collect();
         let heartbeats = server.heartbeats();
+        if let Some(admin) = &admin {
+            // An order for an address that is new, or back, counts from its first request on.
+            for (name, _) in &mut by_name {
+                let admin = admin.clone();
+                name.when_added(Arc::new(move || admin.obey()));
+            }
+        }
         let checks = server.service("checks", &[], move |_| async move {
             // One without an address yet stops nobody's start.
             join_all(by_name.iter_mut().map(|(name, _)| name.ask())).await;

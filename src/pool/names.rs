@@ -109,6 +109,7 @@ pub struct Named<T> {
     /// Those that had a name of their own.
     named: BTreeSet<IpAddr>,
     memory: Option<Memory>,
+    added: Option<Arc<dyn Fn() + Send + Sync>>,
     /// Whether anything was asked before.
     has_asked: bool,
     /// What was said last, so that it is not said again every time.
@@ -143,6 +144,7 @@ impl<T: Send + Sync + 'static> Named<T> {
             there: BTreeMap::new(),
             named: BTreeSet::new(),
             memory: None,
+            added: None,
             has_asked: false,
             said: String::new(),
         }
@@ -152,6 +154,12 @@ impl<T: Send + Sync + 'static> Named<T> {
     pub fn remembered_in(mut self, folder: &Path) -> Self {
         self.memory = Some(Memory::new(folder, self.pool.name(), &self.server));
         self
+    }
+
+    /// Has this called when back ends were added, whose first check is then still to come: what is known of their names is not known to
+    /// them yet.
+    pub fn when_added(&mut self, call: Arc<dyn Fn() + Send + Sync>) {
+        self.added = Some(call);
     }
 
     /// Asks once, and has the pool follow the answer.
@@ -210,6 +218,11 @@ impl<T: Send + Sync + 'static> Named<T> {
         let left_out = self.get(&found);
         if !self.there.keys().eq(&before) || (answered && is_first) {
             self.remember();
+        }
+        if let Some(added) = &self.added
+            && self.there.keys().any(|address| !before.contains(address))
+        {
+            added();
         }
         self.say(result, &refused, &failed, left_out);
         gauge!("trivet_pool_addresses", "pool" => self.pool.name().to_owned(), "backend" => self.server.clone())
