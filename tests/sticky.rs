@@ -21,8 +21,20 @@ struct Scene {
 
 /// A configuration with further keys of the back ends, `[web]`, `[web.sticky]` and what comes after.
 fn write(authority: &Authority, apps: &[App], keys: [&str; 3], web: &str, more: &str) -> std::path::PathBuf {
+    write_below(authority, apps, "", keys, web, more)
+}
+
+fn write_below(
+    authority: &Authority,
+    apps: &[App],
+    top: &str,
+    keys: [&str; 3],
+    web: &str,
+    more: &str,
+) -> std::path::PathBuf {
     let secret = authority.write("sticky.secret", SECRET);
     let config = BalancerConfig {
+        top,
         http: Some("redirect = false"),
         back_ends: vec![("placeholder".into(), apps[0].address)],
         plain_back_ends: true,
@@ -46,13 +58,25 @@ const STICKY: &str = "[web.sticky]\ncookie = \"srv\"\nSECRET";
 
 impl Scene {
     async fn start(web: &str, sticky: &str) -> Self {
+        Self::start_below("", web, sticky).await
+    }
+
+    async fn start_below(top: &str, web: &str, sticky: &str) -> Self {
         let authority = Authority::new();
         let mut apps = Vec::new();
         for name in ["a", "b", "c"] {
             apps.push(App::start(name).await);
         }
-        let balancer = Program::start(&write(&authority, &apps, [""; 3], web, sticky));
+        let balancer = Program::start(&write_below(&authority, &apps, top, [""; 3], web, sticky));
         Self { authority, apps, balancer }
+    }
+
+    async fn http2(&self) -> h2::client::SendRequest<bytes::Bytes> {
+        let browser = self.authority.browser(&[b"h2"]);
+        let wire = Wire::tls(self.balancer.address("https.listen"), SITE, browser).await;
+        let (client, connection) = h2::client::handshake(wire.into_stream()).await.unwrap();
+        tokio::spawn(connection);
+        client
     }
 
     async fn get(&self, fields: &str) -> Answer {
@@ -198,10 +222,7 @@ async fn a_forged_or_foreign_cookie_is_ignored_and_replaced() {
 #[tokio::test(flavor = "multi_thread")]
 async fn over_http_2_the_cookies_may_come_in_pieces() {
     let scene = Scene::start(PATIENT_CHECKS, STICKY).await;
-    let browser = scene.authority.browser(&[b"h2"]);
-    let wire = Wire::tls(scene.balancer.address("https.listen"), SITE, browser).await;
-    let (mut client, connection) = h2::client::handshake(wire.into_stream()).await.unwrap();
-    tokio::spawn(connection);
+    let mut client = scene.http2().await;
     let mut get = async |cookies: &[&str]| {
         let mut request = http::Request::get(format!("https://{SITE}/"));
         for cookie in cookies {
@@ -224,6 +245,27 @@ async fn over_http_2_the_cookies_may_come_in_pieces() {
     let seen: Vec<String> = scene.apps.iter().flat_map(App::seen).collect();
     let whole = seen.iter().filter(|h| h.to_ascii_lowercase().contains("cookie: before=1; after=2\r\n"));
     assert_eq!(whole.count(), 4, "{seen:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cookie_is_given_to_no_cache_whatever_the_site_says_of_its_answers() {
+    let top = "response_fields = { set = { \"Cache-Control\" = \"public, max-age=60\", \"CDN-Cache-Control\" = \"max-age=60\" }, remove = [\"Set-Cookie\"] }";
+    let scene = Scene::start_below(top, PATIENT_CHECKS, STICKY).await;
+    let first = scene.get("").await;
+    assert_eq!(first.head.to_ascii_lowercase().matches("cache-control:").count(), 1, "{}", first.head);
+    assert_eq!(first.field("cache-control").as_deref(), Some("private, max-age=60"));
+    let cookie = cookie(&first).unwrap();
+    let second = scene.get(&line(&cookie)).await;
+    assert_eq!(second.field("cache-control").as_deref(), Some("public, max-age=60"), "it is as any other");
+    assert_eq!(second.field("cdn-cache-control").as_deref(), Some("max-age=60"));
+    let request = http::Request::get(format!("https://{SITE}/")).body(()).unwrap();
+    let answer = scene.http2().await.send_request(request, true).unwrap().0.await.unwrap();
+    let caches: Vec<_> = answer.headers().get_all("cache-control").iter().collect();
+    assert!(
+        caches == ["private, max-age=60"] && !answer.headers().contains_key("cdn-cache-control"),
+        "{answer:?}"
+    );
+    assert!(answer.headers().contains_key("set-cookie"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
