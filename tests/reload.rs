@@ -30,6 +30,9 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+#[path = "reload/half_way.rs"]
+mod half_way;
+
 /// A back end whose downloads stand still until they are let go on.
 struct Origin {
     address: SocketAddr,
@@ -603,7 +606,9 @@ async fn a_folder_that_is_missing_or_somebody_elses_is_refused_with_its_place() 
 async fn a_socket_that_a_killed_process_left_is_replaced() {
     let (authority, origin) = (Authority::new(), Origin::start().await);
     let config = write(&authority, &origin, free_ports(), "");
-    drop(UnixListener::bind(authority.path("run").join("handover.sock")).unwrap());
+    let left = ["handover.sock", "handover.sock.999999"].map(|name| authority.path("run").join(name));
+    left.iter().for_each(|path| drop(UnixListener::bind(path).unwrap()));
     let program = Program::start(&config);
     program.address("https.listen");
+    assert!(!left[1].exists(), "what was killed on its way to the name is swept away");
 }
