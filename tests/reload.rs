@@ -561,6 +561,29 @@ async fn systemd_is_told_who_serves_and_hears_the_new_process_only() {
     assert!(systemd.recv(&mut [0; 64]).is_err(), "the one before said something: not its place any more");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_that_takes_its_time_is_vouched_for_until_its_end() {
+    let mut systemd = None;
+    let control = "[[routes]]\npath = \"/none\"\nrefuse = 403\n[control]";
+    let scene = Scene::started(control, |authority, command| {
+        let path = authority.path("notify");
+        systemd = Some(UnixDatagram::bind(&path).unwrap());
+        command.env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "400000");
+    })
+    .await;
+    let systemd = systemd.unwrap();
+    systemd.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut download = scene.open().await;
+    download.send(&format!("GET /download HTTP/1.1\r\nHost: {SITE}\r\n\r\n")).await;
+    download.until("begun").await;
+    scene.first.signal("TERM");
+    let heard = std::iter::repeat_with(|| told(&systemd)).flatten();
+    let heard: Vec<String> = heard.skip_while(|line| line != "STOPPING=1").take(4).collect();
+    assert_eq!(heard, ["STOPPING=1", "WATCHDOG=1", "WATCHDOG=1", "WATCHDOG=1"]);
+    scene.origin.go_on.send_replace(true);
+    assert_eq!(download.until("ended").await, "ended");
+}
+
 #[tokio::test]
 async fn without_a_process_that_runs_there_is_nothing_to_reload() {
     let (authority, origin) = (Authority::new(), Origin::start().await);

@@ -79,6 +79,7 @@ async fn the_process_that_runs_does_not_let_go_for_one_that_has_ended() {
     drop((slow, check));
     // The new one serves, and waits for the one before.
     assert_eq!(scene.version().await, "2");
+    assert_ne!(scene.status().await["pid"], scene.first.pid());
     kill(&scene.status().await["pid"]);
     assert_eq!(reload.await.unwrap().0, 1);
     scene.first.signal("CONT");
@@ -96,6 +97,13 @@ async fn a_reload_that_is_given_up_does_not_happen_later() {
     command.args(["--reload", "--config"]).arg(&scene.config);
     let mut reload = command.stdin(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     let mut check = slow.checked().await;
+    for _ in 0..20 {
+        assert_eq!(
+            scene.status().await["pid"],
+            scene.first.pid(),
+            "who serves is asked, and not who may serve"
+        );
+    }
     reload.kill().unwrap();
     reload.wait().unwrap();
     let mut rest = Vec::new();

@@ -43,7 +43,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::sockets::Sockets;
-use super::{Failure, Shutdown};
+use super::{Failure, Shutdown, unix_socket};
 use crate::config::{self, ConfigError, Invalid};
 use wire::{Hello, MOST_DESCRIPTORS, Offer, is_closed, line, own_user};
 
@@ -126,6 +126,8 @@ pub struct Succession {
     connections: Mutex<Option<Connections>>,
     /// Whether the socket of the known name is this process's, or was.
     is_known: AtomicBool,
+    /// This process, which takes over, serves.
+    pub(super) serving: CancellationToken,
     /// Another process serves.
     pub(super) handed_over: CancellationToken,
     /// And knows that this one has let go.
@@ -164,6 +166,7 @@ impl Succession {
             watchdog: Mutex::new(sd_notify::watchdog_enabled()),
             connections: Mutex::default(),
             is_known: AtomicBool::new(false),
+            serving: CancellationToken::new(),
             handed_over: CancellationToken::new(),
             released: CancellationToken::new(),
             unwanted: CancellationToken::new(),
@@ -204,23 +207,12 @@ impl Succession {
                 self.options.directory.display()
             ))
         };
-        self.sweep();
+        unix_socket::sweep(&self.path());
         let _ = std::fs::remove_file(&path);
         let listener = UnixListener::bind(&path).map_err(failed)?;
         std::fs::set_permissions(&path, Permissions::from_mode(0o600)).map_err(failed)?;
         listener.set_nonblocking(true).map_err(failed)?;
         Ok(Own { listener: Some(listener), path })
-    }
-
-    /// Removes the sockets of processes that were killed on their way to the known name.
-    fn sweep(&self) {
-        let entries = std::fs::read_dir(&self.options.directory).into_iter().flatten().flatten();
-        let own = |name: &str| name.strip_prefix(SOCKET)?.strip_prefix('.')?.parse::<u32>().ok();
-        for path in entries.filter(|e| e.file_name().to_str().and_then(own).is_some()).map(|e| e.path()) {
-            if UnixStream::connect(&path).is_err_and(|e| e.kind() == io::ErrorKind::ConnectionRefused) {
-                let _ = std::fs::remove_file(path);
-            }
-        }
     }
 
     /// As [`bind`](Self::bind), unless another process has the known name.
@@ -253,7 +245,7 @@ impl Succession {
         }
     }
 
-    /// Takes the sockets of the process that runs. It goes on until [`serving`](Self::serving).
+    /// Takes the sockets of the process that runs. It goes on until [`take_place`](Self::take_place).
     pub(super) async fn take(&self, sockets: &Sockets) -> Result<Taking, Failure> {
         let path = self.path();
         let failed = |e: io::Error| {
@@ -290,7 +282,7 @@ impl Succession {
     }
 
     /// Says that this process serves; the one before has let go when it returns, or has ended.
-    pub(super) async fn serving(self: &Arc<Self>, taking: Taking) -> Result<(), Failure> {
+    pub(super) async fn take_place(self: &Arc<Self>, taking: Taking) -> Result<(), Failure> {
         let Taking { stream, mut draining } = taking;
         let failed = |e: io::Error| {
             Failure::run(format_args!("the process before does not let go of its sockets: {e}"))

@@ -150,6 +150,16 @@ impl Server {
         self.shutdown.clone()
     }
 
+    /// Returns once it is this process that others ask about itself: at once, or, where it takes over, once it serves.
+    pub fn turn(&self) -> impl Future<Output = ()> + Send + 'static {
+        let serving = self.succession().filter(|_| self.takes_over).map(|s| s.serving.clone());
+        async move {
+            if let Some(serving) = serving {
+                serving.cancelled().await;
+            }
+        }
+    }
+
     /// Cancelled once all services are ready, and the process that this one takes over from has let go.
     pub fn begun(&self) -> CancellationToken {
         self.life.begun.clone()
@@ -354,7 +364,8 @@ impl Joining {
                 // The process ends.
                 std::future::pending::<()>().await;
             }
-            succession.serving(taking).await?;
+            succession.serving.cancel();
+            succession.take_place(taking).await?;
         }
         match succession.listen(own) {
             Ok(listener) => drop(tokio::spawn(succession.wait_for_successor(listener, sockets, shutdown))),
