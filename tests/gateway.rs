@@ -193,6 +193,17 @@ impl Scene {
     }
 }
 
+/// It has no certificates to read anew.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hangup_ends_no_gateway() {
+    let mut scene = Scene::with("").await;
+    let mut wire = scene.write().await;
+    assert!(greeting(&mut wire).await.contains("node0"));
+    scene.gateway.signal("HUP");
+    assert!(greeting(&mut scene.write().await).await.contains("node0"));
+    assert!(scene.gateway.is_running());
+}
+
 async fn greeting(wire: &mut Wire) -> String {
     String::from_utf8(wire.bytes().await.expect("a greeting")).unwrap()
 }

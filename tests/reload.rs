@@ -30,6 +30,9 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+#[path = "reload/half_way.rs"]
+mod half_way;
+
 /// A back end whose downloads stand still until they are let go on.
 struct Origin {
     address: SocketAddr,
@@ -558,6 +561,29 @@ async fn systemd_is_told_who_serves_and_hears_the_new_process_only() {
     assert!(systemd.recv(&mut [0; 64]).is_err(), "the one before said something: not its place any more");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_that_takes_its_time_is_vouched_for_until_its_end() {
+    let mut systemd = None;
+    let control = "[[routes]]\npath = \"/none\"\nrefuse = 403\n[control]";
+    let scene = Scene::started(control, |authority, command| {
+        let path = authority.path("notify");
+        systemd = Some(UnixDatagram::bind(&path).unwrap());
+        command.env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "400000");
+    })
+    .await;
+    let systemd = systemd.unwrap();
+    systemd.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut download = scene.open().await;
+    download.send(&format!("GET /download HTTP/1.1\r\nHost: {SITE}\r\n\r\n")).await;
+    download.until("begun").await;
+    scene.first.signal("TERM");
+    let heard = std::iter::repeat_with(|| told(&systemd)).flatten();
+    let heard: Vec<String> = heard.skip_while(|line| line != "STOPPING=1").take(4).collect();
+    assert_eq!(heard, ["STOPPING=1", "WATCHDOG=1", "WATCHDOG=1", "WATCHDOG=1"]);
+    scene.origin.go_on.send_replace(true);
+    assert_eq!(download.until("ended").await, "ended");
+}
+
 #[tokio::test]
 async fn without_a_process_that_runs_there_is_nothing_to_reload() {
     let (authority, origin) = (Authority::new(), Origin::start().await);
@@ -603,7 +629,9 @@ async fn a_folder_that_is_missing_or_somebody_elses_is_refused_with_its_place() 
 async fn a_socket_that_a_killed_process_left_is_replaced() {
     let (authority, origin) = (Authority::new(), Origin::start().await);
     let config = write(&authority, &origin, free_ports(), "");
-    drop(UnixListener::bind(authority.path("run").join("handover.sock")).unwrap());
+    let left = ["handover.sock", "handover.sock.999999"].map(|name| authority.path("run").join(name));
+    left.iter().for_each(|path| drop(UnixListener::bind(path).unwrap()));
     let program = Program::start(&config);
     program.address("https.listen");
+    assert!(!left[1].exists(), "what was killed on its way to the name is swept away");
 }

@@ -180,7 +180,10 @@ async fn a_route_may_try_once_and_no_more() {
         once.push(scene.get("/once").await);
         again.push(scene.get("/again").await);
     }
-    assert!(once.contains(&502) || once.contains(&503), "{once:?}");
+    assert!(
+        once.contains(&502) && !once.contains(&503),
+        "the connection broke, a back end was reached: {once:?}"
+    );
     assert_eq!(again, [200; 4]);
 }
 
@@ -243,6 +246,28 @@ async fn a_slow_upload_takes_no_back_end_before_it_is_there() {
     assert_eq!(bad.answer().await.unwrap().status, 400);
     drop(begin(post("/buffered", "Content-Length: 10") + "12345").await);
     until("it is served again", || async { scene.get("/page").await == 200 }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_may_not_go_elsewhere_waits_for_a_back_end_that_is_given_up() {
+    let outliers =
+        "outliers = { errors = 1, slow_after = \"100ms\", ejection = \"1h\", max_ejection = \"1h\" }";
+    let scene = Scene::start("", outliers, "[[routes]]\npath = \"/report\"\nretries = 0").await;
+    scene.apps[0].does(Act::Wait);
+    let scene = &scene;
+    let asked = futures_util::future::join_all((0..4).map(|_| scene.get("/report")));
+    let (statuses, ()) = tokio::join!(asked, async {
+        until("the silent one is passed over", || async {
+            // What may go elsewhere is answered there.
+            assert_eq!(futures_util::future::join_all([(); 2].map(|()| scene.get("/"))).await, [200; 2]);
+            let mut wire = Wire::plain(scene.balancer.address("metrics.listen")).await;
+            wire.send("GET /status HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await;
+            wire.answer().await.unwrap().body.contains("\"outlier\":true")
+        })
+        .await;
+        scene.apps[0].release();
+    });
+    assert_eq!(statuses, [200; 4], "there was nobody else for it, and it would have been answered");
 }
 
 #[tokio::test(flavor = "multi_thread")]

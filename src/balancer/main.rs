@@ -43,6 +43,9 @@ fn main() -> ExitCode {
     if args.leave_successor {
         return start::leave_successor(PROGRAM, &args.service.config);
     }
+    if args.take_over {
+        start::end_with_starter(PROGRAM);
+    }
     let code =
         process::status(PROGRAM, &args.service, |config| trivet_balancer::run::run(config, args.take_over));
     if args.take_over {

@@ -149,10 +149,11 @@ fn add_control(
     if let (Some(address), Some(files)) = (control.listen, &control.tls) {
         let tls = trivet_tls::mutual_server_config(files, &[b"http/1.1"])?;
         let socket = server.listen("control.listen", address);
-        let (shutdown, peers) = (server.shutdown(), admin.clone());
+        let (shutdown, turn, peers) = (server.shutdown(), server.turn(), admin.clone());
         server.service("control of peers", &[], move |start| async move {
             let (listener, entry) = socket.take_for_tokio()?;
             start.ready();
+            turn.await;
             peers.serve_peers(listener, tls, shutdown).await;
             drop(entry);
             Ok(())

@@ -115,10 +115,11 @@ impl MetricsServer {
     /// Adds it to a server, until the end of the process or until another one has taken over: it answers while the process stops.
     pub fn add(server: &mut Server, config: &Metrics, handle: PrometheusHandle, status: StatusFn) {
         let socket = server.listen("metrics.listen", config.listen);
-        let shutdown = server.shutdown();
+        let (shutdown, turn) = (server.shutdown(), server.turn());
         server.service("metrics", &[], move |start| async move {
             let (listener, entry) = socket.take_for_tokio()?;
             start.ready();
+            turn.await;
             let end = shutdown.wait_until_handed_over();
             let answered = answers::serve(listener, answers(handle.clone(), status), NOTHING_ELSE, end);
             tokio::join!(upkeep(handle), async {

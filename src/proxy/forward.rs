@@ -340,9 +340,9 @@ impl<S: Service, C: Downstream<S>> Forwarding<'_, S, C> {
         if !same {
             self.tried.add(backend);
         }
+        let Destination { pool, scope, retries, .. } = self.destination;
         let can = !self.has_body || self.upload.as_ref().is_none_or(|u| u.pump.can_go_again());
-        let pool = &self.destination.pool;
-        if !can || !(same || pool.has_other(self.destination.scope, &self.tried)) {
+        if !can || !(same || (self.tried.len() <= *retries && pool.has_other(*scope, &self.tried))) {
             return false;
         }
         // What met the end of a kept connection has cost no back end anything.

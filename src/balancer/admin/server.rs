@@ -97,7 +97,7 @@ impl Admin {
         let mut ticks = tokio::time::interval(ROUND);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            tokio::select! { _ = ticks.tick() => {}, () = shutdown.wait() => return }
+            tokio::select! { _ = ticks.tick() => {}, () = shutdown.wait() => return beat.finish() }
             beat.beat();
             self.tidy().await;
             let (_, heard) = self.peers.tell(&self.orders()).await;

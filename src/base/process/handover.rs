@@ -9,12 +9,14 @@
 //!    new         checks its back ends, accepts from the same sockets
 //!    new → old   serving
 //!    old         MAINPID= of the new one (sd_notify(3)), accepts nothing any more
-//!    old → new   released
+//!    old → new   released                                 or stopping, when it was asked to
 //!    new         READY=1, takes handover.sock's place; --reload exits with 0
 //! ```
 //!
 //! Until `serving` is said nothing has changed for the one that runs: whatever the new one meets (a bad configuration, an address
-//! in use) ends the new one alone. Both accept for a moment, from one queue, so that nobody is refused.
+//! in use, the end of `--reload`) ends the new one alone. Both accept for a moment, from one queue, so that nobody is refused. From
+//! then on one of the two serves whatever happens to the other: the one before does not let go for one that has ended, and the new
+//! one does not end because the one before did.
 //!
 //! The connection stays: over it the one before tells what it still has ([`Report`]), and can be told to end. It is handed on to
 //! the next successor like a socket.
@@ -23,34 +25,33 @@
 //! panics beyond, and for a moment has a socket that every user may write to. Its table of descriptors is.
 
 use std::fs::Permissions;
-use std::io::{self, BufRead as _, BufReader, IoSlice, IoSliceMut, Read as _, Write as _};
-use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd as _, OwnedFd};
-use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
+use std::io::{self, IoSlice, Write as _};
+use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::os::unix::net::{SocketAddr as UnixSocketAddress, UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use metrics::gauge;
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use parking_lot::Mutex;
-use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use serde::{Deserialize, Serialize};
-use tokio::io::AsyncBufReadExt as _;
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::Failure;
 use super::sockets::Sockets;
+use super::{Failure, Shutdown, unix_socket};
 use crate::config::{self, ConfigError, Invalid};
+use wire::{Hello, MOST_DESCRIPTORS, Offer, is_closed, line, own_user};
 
 pub mod start;
+mod wire;
 
 /// The socket's name in the runtime directory.
 const SOCKET: &str = "handover.sock";
-/// What the kernel lets one message carry (unix(7), `SCM_MAX_FD`).
-const MOST_DESCRIPTORS: usize = 253;
 /// An answer of a process that lives.
 const ANSWER: Duration = Duration::from_secs(10);
 /// From its first word until a new process serves: its back ends are checked in between.
@@ -58,10 +59,10 @@ const START: Duration = Duration::from_secs(60);
 /// Until every listener of a process has noticed that it is one no longer. One that waits for room for what it has accepted is
 /// late.
 const RELEASE: Duration = Duration::from_secs(2);
+/// From the end of one that ran until the one that took over from it has its place.
+const MOMENT: Duration = Duration::from_secs(2);
 /// Between two reports.
 const REPORT: Duration = Duration::from_secs(1);
-/// Octets of a message.
-const MESSAGE: usize = 64 * 1024;
 
 /// How a process hands over.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -99,36 +100,13 @@ impl Options {
     }
 }
 
-/// What a new process says first.
-#[derive(Debug, Serialize, Deserialize)]
-struct Hello {
-    /// Whether it can tell systemd that it is alive.
-    notified: bool,
-}
-
-/// What it is answered, with the descriptors of `sockets` and then of `draining`.
-#[derive(Debug, Default, Serialize, Deserialize)]
-struct Offer {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    error: Option<String>,
-    /// By their names in [`Sockets`].
-    #[serde(default)]
-    sockets: Vec<String>,
-    /// Processes that still finish what they have.
-    #[serde(default)]
-    draining: Vec<u32>,
-    /// What systemd told the first of all.
-    #[serde(default)]
-    watchdog: Option<Duration>,
-}
-
 /// What a process that has handed over still has.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
     pub pid: u32,
     /// Connections that are open; unknown before it has reported for the first time.
     pub connections: Option<usize>,
-    /// When what is left is cut off; RFC 3339.
+    /// When what is left is cut off; RFC 3339. None when that is never, or unknown.
     pub until: Option<String>,
 }
 
@@ -148,6 +126,8 @@ pub struct Succession {
     connections: Mutex<Option<Connections>>,
     /// Whether the socket of the known name is this process's, or was.
     is_known: AtomicBool,
+    /// This process, which takes over, serves.
+    pub(super) serving: CancellationToken,
     /// Another process serves.
     pub(super) handed_over: CancellationToken,
     /// And knows that this one has let go.
@@ -186,6 +166,7 @@ impl Succession {
             watchdog: Mutex::new(sd_notify::watchdog_enabled()),
             connections: Mutex::default(),
             is_known: AtomicBool::new(false),
+            serving: CancellationToken::new(),
             handed_over: CancellationToken::new(),
             released: CancellationToken::new(),
             unwanted: CancellationToken::new(),
@@ -226,6 +207,7 @@ impl Succession {
                 self.options.directory.display()
             ))
         };
+        unix_socket::sweep(&self.path());
         let _ = std::fs::remove_file(&path);
         let listener = UnixListener::bind(&path).map_err(failed)?;
         std::fs::set_permissions(&path, Permissions::from_mode(0o600)).map_err(failed)?;
@@ -263,19 +245,29 @@ impl Succession {
         }
     }
 
-    /// Takes the sockets of the process that runs. It goes on until [`serving`](Self::serving).
-    pub(super) fn take(&self, sockets: &Sockets) -> Result<Taking, Failure> {
+    /// Takes the sockets of the process that runs. It goes on until [`take_place`](Self::take_place).
+    pub(super) async fn take(&self, sockets: &Sockets) -> Result<Taking, Failure> {
         let path = self.path();
         let failed = |e: io::Error| {
             Failure::run(format_args!("cannot take over from the process at {}: {e}", path.display()))
         };
-        let mut stream = UnixStream::connect(&path).map_err(failed)?;
-        for timeout in [UnixStream::set_read_timeout, UnixStream::set_write_timeout] {
-            timeout(&stream, Some(ANSWER)).map_err(failed)?;
-        }
         let hello = Hello { notified: std::env::var_os("NOTIFY_SOCKET").is_some() };
-        say(&mut stream, &hello).map_err(failed)?;
-        let (offer, mut descriptors) = receive(&stream).map_err(failed)?;
+        // While another one takes over nobody is answered, and then those who wait are sent away: who serves now is asked.
+        let mut sent_away: Option<Instant> = None;
+        let (stream, offer, mut descriptors) = loop {
+            use io::ErrorKind::{BrokenPipe, ConnectionRefused, ConnectionReset, UnexpectedEof};
+            let e = match wire::ask(&path, &hello) {
+                Ok(answered) => break answered,
+                Err(e) => e,
+            };
+            match (e.kind(), sent_away) {
+                (BrokenPipe | ConnectionReset | UnexpectedEof, None) => sent_away = Some(Instant::now()),
+                (BrokenPipe | ConnectionReset | UnexpectedEof | ConnectionRefused, Some(at))
+                    if at.elapsed() < MOMENT => {}
+                _ => return Err(failed(e)),
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        };
         if let Some(error) = offer.error {
             return Err(failed(io::Error::other(error)));
         }
@@ -289,24 +281,31 @@ impl Succession {
         Ok(Taking { stream, draining: draining.collect() })
     }
 
-    /// Says that this process serves; the one before has let go when it returns.
-    pub(super) fn serving(self: &Arc<Self>, taking: Taking) -> Result<(), Failure> {
-        let Taking { mut stream, draining } = taking;
+    /// Says that this process serves; the one before has let go when it returns, or has ended.
+    pub(super) async fn take_place(self: &Arc<Self>, taking: Taking) -> Result<(), Failure> {
+        let Taking { stream, mut draining } = taking;
         let failed = |e: io::Error| {
             Failure::run(format_args!("the process before does not let go of its sockets: {e}"))
         };
-        stream.write_all(b"serving\n").map_err(failed)?;
-        let mut released = [0; 9];
-        stream.read_exact(&mut released).map_err(failed)?;
-        if released != *b"released\n" {
-            return Err(failed(io::Error::other("it says something else")));
+        let pid = wire::peer(&stream).map_err(failed)?.1;
+        match released(&stream).await {
+            Ok(()) => {
+                tracing::info!(before = pid, "taken over from the process before");
+                draining.push((pid, stream));
+            }
+            Err(e) if e.kind() == io::ErrorKind::Other => return Err(failed(e)),
+            Err(e) if UnixStream::connect(self.path()).is_ok() => {
+                return Err(failed(io::Error::other(format!("it waits for this one no longer ({e})"))));
+            }
+            // Who ends now leaves nobody.
+            Err(e) => {
+                tracing::warn!(before = pid, error = %e, "the process before has ended: serving in its place")
+            }
         }
-        let pid = peer(&stream).map_err(failed)?.1;
-        for (pid, stream) in draining.into_iter().chain([(pid, stream)]) {
+        for (pid, stream) in draining {
             self.watch(pid, stream);
         }
         self.keep_few();
-        tracing::info!(before = pid, "taken over from the process before");
         Ok(())
     }
 
@@ -371,14 +370,19 @@ impl Succession {
         }
     }
 
-    /// Waits for successors, one at a time, until one of them serves.
+    /// Waits for successors, one at a time, until one of them serves or this process is asked to stop.
     pub(super) async fn wait_for_successor(
         self: Arc<Self>,
         listener: tokio::net::UnixListener,
         sockets: Sockets,
+        mut shutdown: Shutdown,
     ) {
         loop {
-            let stream = match listener.accept().await {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                () = shutdown.wait_for_stop() => return,
+            };
+            let stream = match accepted {
                 Ok((stream, _)) => stream,
                 Err(e) => {
                     tracing::warn!(error = %e, "cannot accept a successor");
@@ -386,7 +390,7 @@ impl Succession {
                     continue;
                 }
             };
-            match self.hand_over(stream, &sockets).await {
+            match self.hand_over(stream, &sockets, &mut shutdown).await {
                 Ok((pid, stream)) => {
                     drop(listener);
                     tracing::info!(pid, "another process serves now; finishing what is in flight");
@@ -401,30 +405,34 @@ impl Succession {
         &self,
         stream: tokio::net::UnixStream,
         sockets: &Sockets,
+        shutdown: &mut Shutdown,
     ) -> io::Result<(u32, tokio::net::UnixStream)> {
         let peer = stream.peer_cred()?;
-        let own = std::fs::metadata("/proc/self")?.uid();
         let pid = peer.pid().and_then(|pid| u32::try_from(pid).ok()).unwrap_or_default();
-        if peer.uid() != 0 && peer.uid() != own {
-            return Err(io::Error::other(format!("user {} may not take over", peer.uid())));
-        }
         let mut stream = tokio::io::BufReader::new(stream);
         let hello: Hello = serde_json::from_str(&line(&mut stream, ANSWER).await?)?;
-        let unheard = std::env::var_os("NOTIFY_SOCKET").is_some() && !hello.notified;
-        let offered = match unheard {
-            true => Err(io::Error::other(
-                "it could not tell systemd that it is alive: the unit needs NotifyAccess=exec",
-            )),
-            false => self.offer(stream.get_ref(), sockets),
+        let offered = match Here::new().why_not(peer.uid(), &hello) {
+            Some(why) => Err(io::Error::other(why)),
+            None => self.offer(stream.get_ref(), sockets),
         };
         if let Err(e) = offered {
             let refusal = Offer { error: Some(e.to_string()), ..Offer::default() };
             let _ = stream.get_ref().try_write(format!("{}\n", serde_json::to_string(&refusal)?).as_bytes());
             return Err(e);
         }
-        let said = line(&mut stream, START).await?;
+        let said = tokio::select! {
+            said = line(&mut stream, START) => said?,
+            () = shutdown.wait_for_stop() => {
+                let _ = stream.get_ref().try_write(STOPPING);
+                return Err(io::Error::other("this one was asked to stop"));
+            }
+        };
         if said != "serving" {
             return Err(io::Error::other(format!("it said {said:?}")));
+        }
+        // What it said may be all that there is left of it.
+        if is_closed(stream.get_ref()) {
+            return Err(io::Error::other("it has ended"));
         }
         // It is asked before the other one says anything: what comes of others than the main process is not heard.
         let _ = sd_notify::notify(&[sd_notify::NotifyState::MainPid(pid)]);
@@ -439,8 +447,8 @@ impl Succession {
             tracing::warn!("a listener has not noticed yet that another process serves");
         }
         let stream = stream.into_inner();
-        // Nine octets into an empty buffer.
-        let _ = stream.try_write(b"released\n");
+        // Into an empty buffer.
+        let _ = stream.try_write(RELEASED);
         self.released.cancel();
         Ok((pid, stream))
     }
@@ -479,9 +487,11 @@ impl Succession {
 
     /// Tells the successor what is left, until it wants to hear nothing any more or has this process end.
     async fn report(&self, stream: tokio::net::UnixStream) {
-        let until = time::OffsetDateTime::from(SystemTime::now() + self.options.drain_timeout)
-            .format(&time::format_description::well_known::Rfc3339)
-            .ok();
+        // Later than a year of four digits is for ever.
+        let until = time::Duration::try_from(self.options.drain_timeout)
+            .ok()
+            .and_then(|drain| time::OffsetDateTime::now_utc().checked_add(drain))
+            .and_then(|until| until.format(&time::format_description::well_known::Rfc3339).ok());
         let mut stream = tokio::io::BufReader::new(stream);
         let mut ticks = tokio::time::interval(REPORT);
         loop {
@@ -505,53 +515,82 @@ impl Succession {
     }
 }
 
-/// A line that comes within `timeout`, without its end.
-async fn line(
-    stream: &mut tokio::io::BufReader<tokio::net::UnixStream>,
-    timeout: Duration,
-) -> io::Result<String> {
-    let mut line = String::new();
-    let mut limited = tokio::io::AsyncReadExt::take(stream, MESSAGE as u64);
-    tokio::time::timeout(timeout, limited.read_line(&mut line))
-        .await
-        .map_err(|_| io::Error::other(format!("nothing was heard of it for {timeout:?}")))??;
-    match line.strip_suffix('\n') {
-        Some(line) => Ok(line.to_owned()),
-        None => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it has ended")),
+/// What the one before says at the end. Of the same length, so that neither takes an octet of a report.
+const RELEASED: &[u8; 9] = b"released\n";
+const STOPPING: &[u8; 9] = b"stopping\n";
+
+/// Says that this process serves, and waits until the one before has let go: it may stand still for long, and the clients are served
+/// meanwhile. An error of the kind [`Other`](io::ErrorKind::Other) is its refusal.
+async fn released(stream: &UnixStream) -> io::Result<()> {
+    let copy = stream.try_clone()?;
+    copy.set_nonblocking(true)?;
+    let mut copy = tokio::net::UnixStream::from_std(copy)?;
+    // One that has ended may have said why.
+    let _ = tokio::io::AsyncWriteExt::write_all(&mut copy, b"serving\n").await;
+    let mut said = [0; 9];
+    copy.read_exact(&mut said).await?;
+    match &said {
+        RELEASED => Ok(()),
+        STOPPING => Err(io::Error::other("it was asked to stop")),
+        _ => Err(io::Error::other("it says something else")),
     }
 }
 
-fn say(stream: &mut UnixStream, what: &impl Serialize) -> io::Result<()> {
-    stream.write_all(format!("{}\n", serde_json::to_string(what)?).as_bytes())
+/// What about a process decides who may take its place.
+#[derive(Clone, Copy)]
+struct Here {
+    user: u32,
+    id: u32,
+    /// systemd hears it.
+    is_heard: bool,
+    /// systemd has started it, and nobody between the two (systemd.exec(5), `SYSTEMD_EXEC_PID`).
+    is_of_systemd: bool,
 }
 
-/// User and process at the other end.
-fn peer(stream: &UnixStream) -> io::Result<(u32, u32)> {
-    let peer = rustix::net::sockopt::socket_peercred(stream)?;
-    Ok((peer.uid.as_raw(), u32::try_from(peer.pid.as_raw_nonzero().get()).unwrap_or_default()))
-}
-
-/// A message with its descriptors.
-fn receive(stream: &UnixStream) -> io::Result<(Offer, Vec<OwnedFd>)> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_DESCRIPTORS))];
-    let mut arrived = RecvAncillaryBuffer::new(&mut space);
-    let mut text = vec![0; MESSAGE];
-    let got = recvmsg(stream, &mut [IoSliceMut::new(&mut text)], &mut arrived, RecvFlags::CMSG_CLOEXEC)?;
-    text.truncate(got.bytes);
-    let mut descriptors = Vec::new();
-    for message in arrived.drain() {
-        if let RecvAncillaryMessage::ScmRights(some) = message {
-            descriptors.extend(some);
+impl Here {
+    fn new() -> Self {
+        let id = std::process::id();
+        Self {
+            user: own_user(),
+            id,
+            is_heard: std::env::var_os("NOTIFY_SOCKET").is_some(),
+            is_of_systemd: std::env::var("SYSTEMD_EXEC_PID").is_ok_and(|pid| pid == id.to_string()),
         }
     }
-    if text.is_empty() {
-        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it has ended"));
+
+    /// Why a process of this `user` may not take its place.
+    fn why_not(self, user: u32, hello: &Hello) -> Option<String> {
+        let Self { user: own, id, is_heard, is_of_systemd } = self;
+        let why = if user != own {
+            format!("it is user {own}'s, and the new one is user {user}'s: reload as that user, or restart")
+        } else if id == 1 {
+            "it is the first process of its container, which ends with it: start the container anew".into()
+        } else if is_heard && !hello.notified {
+            "the new one could not tell systemd that it is alive: reload with systemctl, and the unit needs NotifyAccess=exec".into()
+        } else if is_of_systemd && !is_heard {
+            "systemd would take its end for the service's: the unit needs Type=notify and NotifyAccess=exec"
+                .into()
+        } else {
+            return None;
+        };
+        Some(why)
     }
-    if !text.ends_with(b"\n") {
-        // What is left of a long message has no descriptors.
-        let mut rest = String::new();
-        BufReader::new(stream).read_line(&mut rest)?;
-        text.extend(rest.into_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_the_end_of_the_one_before_would_take_the_new_one_along_nobody_takes_over() {
+        let here = Here { user: 993, id: 4711, is_heard: true, is_of_systemd: true };
+        let why = |here: Here, user, notified| here.why_not(user, &Hello { notified }).unwrap_or_default();
+        assert_eq!(why(here, 993, true), "");
+        assert_eq!(why(Here { is_heard: false, is_of_systemd: false, ..here }, 993, false), "", "by hand");
+        assert!(why(Here { id: 1, ..here }, 993, true).contains("first process of its container"));
+        assert!(why(here, 993, false).contains("NotifyAccess=exec"));
+        assert!(why(Here { is_heard: false, ..here }, 993, false).contains("Type=notify"));
+        // Everything would be root's from then on, and the unit's user could not start it again.
+        assert!(why(here, 0, true).contains("user 993's, and the new one is user 0's"));
     }
-    Ok((serde_json::from_slice(&text)?, descriptors))
 }

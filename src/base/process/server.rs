@@ -150,6 +150,16 @@ impl Server {
         self.shutdown.clone()
     }
 
+    /// Returns once it is this process that others ask about itself: at once, or, where it takes over, once it serves.
+    pub fn turn(&self) -> impl Future<Output = ()> + Send + 'static {
+        let serving = self.succession().filter(|_| self.takes_over).map(|s| s.serving.clone());
+        async move {
+            if let Some(serving) = serving {
+                serving.cancelled().await;
+            }
+        }
+    }
+
     /// Cancelled once all services are ready, and the process that this one takes over from has let go.
     pub fn begun(&self) -> CancellationToken {
         self.life.begun.clone()
@@ -253,7 +263,12 @@ impl Server {
         let succession = self.succession();
         let bind: Run = Box::new(move |sockets, start| {
             Box::pin(async move {
-                let joining = succession.map(|s| Joining::new(s, takes_over, &sockets)).transpose()?;
+                // What has certificates read anew ends nobody: neither one that is not that far yet, nor one that has none.
+                drop(signal(SignalKind::hangup()));
+                let joining = match succession {
+                    Some(succession) => Some(Joining::new(succession, takes_over, &sockets).await?),
+                    None => None,
+                };
                 let listened_on = wanted.into_iter().map(|w| w.bind(&sockets)).collect::<Result<_, _>>()?;
                 sockets.keep_only(&listened_on);
                 *joins.lock() = joining.map(|joining| (joining, sockets));
@@ -274,9 +289,10 @@ impl Server {
                 return Ok(());
             }
             let mut watchdog = sd_notify::watchdog_enabled();
-            if let Some((joining, sockets)) = joining.lock().take() {
+            let joining = joining.lock().take();
+            if let Some((joining, sockets)) = joining {
                 watchdog = joining.succession.watchdog();
-                joining.join(sockets)?;
+                joining.join(sockets, shutdown.clone()).await?;
             }
             super::notify_ready_with(heartbeats, watchdog, shutdown.wait_until_handed_over());
             tracing::info!(%node, "serving");
@@ -334,20 +350,25 @@ struct Joining {
 }
 
 impl Joining {
-    fn new(succession: Arc<Succession>, takes_over: bool, sockets: &Sockets) -> Result<Self, Failure> {
-        let taking = takes_over.then(|| succession.take(sockets)).transpose()?;
+    async fn new(succession: Arc<Succession>, takes_over: bool, sockets: &Sockets) -> Result<Self, Failure> {
+        let taking = if takes_over { Some(succession.take(sockets).await?) } else { None };
         let own = if takes_over { succession.bind()? } else { succession.begin()? };
         Ok(Self { succession, taking, own })
     }
 
     /// From now on this process is the one that runs.
-    fn join(self, sockets: Sockets) -> Result<(), Failure> {
+    async fn join(self, sockets: Sockets, shutdown: Shutdown) -> Result<(), Failure> {
         let Self { succession, taking, own } = self;
         if let Some(taking) = taking {
-            succession.serving(taking)?;
+            if !handover::start::outlive_starter() {
+                // The process ends.
+                std::future::pending::<()>().await;
+            }
+            succession.serving.cancel();
+            succession.take_place(taking).await?;
         }
         match succession.listen(own) {
-            Ok(listener) => drop(tokio::spawn(succession.wait_for_successor(listener, sockets))),
+            Ok(listener) => drop(tokio::spawn(succession.wait_for_successor(listener, sockets, shutdown))),
             // The one before has gone: to serve without is better than not to serve.
             Err(e) => tracing::error!(error = %e, "no other process will be able to take over from this one"),
         }

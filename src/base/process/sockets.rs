@@ -70,7 +70,29 @@ impl Sockets {
         let handed_over = self.0.lock().get(&address.to_string()).copied();
         match handed_over {
             Some(fd) => self.entered(address.to_string(), own(fd)?.into(), "handed over"),
-            None => self.enter(address, or_ipv4(key, address, bind)?, "own"),
+            None => {
+                let bound = or_ipv4(key, address, bind).map_err(|e| self.explained(address, e))?;
+                self.enter(address, bound, "own")
+            }
+        }
+    }
+
+    /// An address that is in use may be so by one of our own sockets, of this process or the one before it.
+    fn explained(&self, address: SocketAddr, e: io::Error) -> io::Error {
+        let takes_in = |name: &String| {
+            name.parse::<SocketAddr>().is_ok_and(|other| {
+                other.port() == address.port()
+                    && (other.ip().is_unspecified() || address.ip().is_unspecified())
+            })
+        };
+        match self.all().0.into_iter().find(takes_in) {
+            Some(other) if e.kind() == io::ErrorKind::AddrInUse => io::Error::new(
+                e.kind(),
+                format!(
+                    "{e}: {other} is listened on as well (from one to the other leads a restart, and no reload)"
+                ),
+            ),
+            _ => e,
         }
     }
 

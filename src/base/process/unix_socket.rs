@@ -1,6 +1,7 @@
 //! Unix sockets by which a program is commanded. A socket is bound under a name of its own and gets the known one by rename(2), so
 //! that whoever connects always meets somebody, also while another process takes over.
 
+use std::ffi::OsStr;
 use std::fs::{self, Permissions};
 use std::io;
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
@@ -26,12 +27,28 @@ pub fn is_free(path: &Path) -> Result<(), &'static str> {
     }
 }
 
+/// Removes the sockets of processes that were killed on their way to the name `path`.
+pub fn sweep(path: &Path) {
+    let (Some(folder), Some(name)) = (path.parent(), path.file_name().and_then(OsStr::to_str)) else {
+        return;
+    };
+    let is_own = |other: &str| other.strip_prefix(name)?.strip_prefix('.')?.parse::<u32>().ok();
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let is_dead =
+            || UnixStream::connect(entry.path()).is_err_and(|e| e.kind() == io::ErrorKind::ConnectionRefused);
+        if entry.file_name().to_str().and_then(is_own).is_some() && is_dead() {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
 impl Unnamed {
     /// A socket that is to be at `path`, with this mode (chmod(2)).
     pub fn bind(path: &Path, mode: u32) -> io::Result<Self> {
         let mut own = path.as_os_str().to_owned();
         own.push(format!(".{}", std::process::id()));
         let own = PathBuf::from(own);
+        sweep(path);
         let _ = fs::remove_file(&own);
         let listener = UnixListener::bind(&own)?;
         let unnamed = Self { listener, own, path: path.to_owned() };

@@ -197,7 +197,8 @@ impl<S: Service, C: Downstream<S>> Forwarding<'_, S, C> {
             if *repeatable && (in_vain || backend.is_silent()) {
                 let mut others = tried.clone();
                 others.add(backend);
-                if destination.pool.has_usable(destination.scope, &others) {
+                let may_try = others.len() <= destination.retries;
+                if may_try && destination.pool.has_usable(destination.scope, &others) {
                     return Poll::Ready(Err(Failure::Silent));
                 }
             }

@@ -1,11 +1,15 @@
 //! `--reload`: the start of a process that takes over, and what comes of it.
 
-use std::io::{self, BufRead as _, BufReader, Write as _};
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, Command, ExitCode, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use rustix::net::sockopt::socket_type;
 
 use super::{ANSWER, START};
 use crate::process::EX_USAGE;
@@ -49,17 +53,21 @@ pub fn leave_successor(program: &str, config: &Path) -> ExitCode {
     }
 }
 
+/// Beyond what the successor itself and the one before it allow each other; within the 90 s that systemd gives a reload by itself.
+const PATIENCE: Duration = START.saturating_add(ANSWER).saturating_add(ANSWER);
+
 fn successor(config: &Path) -> Result<u32, (String, u8)> {
     let failed = |e: io::Error| (e.to_string(), 1);
     let (heard, told) = UnixStream::pair().map_err(failed)?;
-    // Beyond what the successor itself and the one before it allow each other.
-    heard.set_read_timeout(Some(START + 2 * ANSWER)).map_err(failed)?;
+    heard.set_read_timeout(Some(PATIENCE)).map_err(failed)?;
     let mut leaving = again(config, "--leave-successor", Stdio::from(OwnedFd::from(told))).map_err(failed)?;
     leaving.wait().map_err(failed)?;
     let mut said = String::new();
-    BufReader::new(heard)
-        .read_line(&mut said)
-        .map_err(|e| (format!("nothing was heard of the new process: {e}"), 1))?;
+    // The successor ends with the connection to this one.
+    BufReader::new(heard).read_line(&mut said).map_err(|e| match e.kind() {
+        io::ErrorKind::WouldBlock => (format!("the new one did not serve within {PATIENCE:?}"), 1),
+        _ => (format!("nothing was heard of the new one: {e}"), 1),
+    })?;
     let code = |text: &str| text.parse().ok().filter(|code| *code != 0).unwrap_or(1);
     match said.trim_end().split_once(' ') {
         Some(("serving", pid)) => Ok(pid.parse().unwrap_or_default()),
@@ -69,6 +77,29 @@ fn successor(config: &Path) -> Result<u32, (String, u8)> {
         Some(("ended", text)) => Err((format!("the new one has ended (status {text})"), code(text))),
         _ => Err(("the new one has ended".into(), 1)),
     }
+}
+
+/// Whether it is decided what becomes of a process that takes over: it ends with `--reload`, or it says that it serves.
+static IS_DECIDED: AtomicBool = AtomicBool::new(false);
+
+/// Has this process, which takes over, end with `--reload`, wherever it stands then: a reload that was given up, by systemd or by
+/// whoever asked for it, is not to happen later.
+pub fn end_with_starter(program: &'static str) {
+    let starter = io::stdin().as_fd().try_clone_to_owned();
+    let Some(starter) = starter.ok().filter(|starter| socket_type(starter).is_ok()) else { return };
+    std::thread::spawn(move || {
+        // It never says anything.
+        let _ = UnixStream::from(starter).read(&mut [0]);
+        if !IS_DECIDED.swap(true, Ordering::SeqCst) {
+            eprintln!("{program}: --reload has ended before this process served: ending, too");
+            std::process::exit(1);
+        }
+    });
+}
+
+/// From now on this process does not end with `--reload` any more; `false` when it does already.
+pub(in crate::process) fn outlive_starter() -> bool {
+    !IS_DECIDED.swap(true, Ordering::SeqCst)
 }
 
 /// Tells `--reload` what became of this process, which is not its child.
