@@ -86,7 +86,7 @@ async fn rfc9110_15_5_22_the_protocol_that_a_426_demands_is_told_and_no_other_an
     for (status, told) in [("426 Upgrade Required", Some("websocket")), ("200 OK", None)] {
         let fields = "Connection: Upgrade\r\nUpgrade: websocket\r\nContent-Length: 0";
         scene.origin().answers(format!("HTTP/1.1 {status}\r\n{fields}\r\n\r\n"));
-        link.send(get("/", "")).await;
+        link.send(format!("GET / HTTP/1.1\r\nHost: {SITE}\r\n\r\n")).await;
         let answer = link.answer().await.unwrap();
         assert_eq!(answer.line(), format!("HTTP/1.1 {status}"));
         assert_eq!(answer.field("upgrade").as_deref(), told, "{status}");
