@@ -150,6 +150,11 @@ async fn the_same_hash_meets_the_same_back_end_and_follows_it_nowhere_but_when_i
     let all: std::collections::BTreeSet<_> = homes.values().collect();
     assert_eq!(all.len(), 3, "{homes:?}");
     assert_eq!(scene.shares(9).await, shares([("a", 3), ("b", 3), ("c", 3)]), "without a cookie, in turn");
+    let mut met = std::collections::BTreeSet::new();
+    for _ in 0..3 {
+        met.insert(scene.ask("/", "Cookie: id=; other=1\r\n").await);
+    }
+    assert_eq!(met.len(), 3, "likewise with an empty one");
     scene.apps[1].is_well(false);
     until("b is out", || async { !scene.shares(3).await.contains_key("b") }).await;
     for (fields, home) in &homes {

@@ -201,8 +201,10 @@ fn hash(key: &HashKey, (request, admitted): Asked<'_>) -> Option<u64> {
         },
         HashKey::Path => Some(hash_of(admitted.path().as_bytes())),
         HashKey::Host => Some(hash_of(admitted.host.as_bytes())),
-        HashKey::Field(name) => request.first(&name.parse().ok()?).map(hash_of),
-        HashKey::Cookie(name) => cookie::values(request.all(&COOKIE), name).next().map(hash_of),
+        HashKey::Field(name) => request.first(&name.parse().ok()?).filter(|v| !v.is_empty()).map(hash_of),
+        HashKey::Cookie(name) => {
+            cookie::values(request.all(&COOKIE), name).next().filter(|v| !v.is_empty()).map(hash_of)
+        }
     }
 }
 
