@@ -19,6 +19,7 @@ struct Scene {
 fn write(authority: &Authority, apps: &[App], keys: [&str; 3], web: &str) -> std::path::PathBuf {
     let config = BalancerConfig {
         http: Some("redirect = false"),
+        https: "trusted_proxies = [\"127.0.0.1\"]",
         back_ends: vec![("placeholder".into(), apps[0].address)],
         plain_back_ends: true,
         web: &format!("{PATIENT_CHECKS}\n{web}"),
@@ -149,6 +150,11 @@ async fn the_same_hash_meets_the_same_back_end_and_follows_it_nowhere_but_when_i
     let all: std::collections::BTreeSet<_> = homes.values().collect();
     assert_eq!(all.len(), 3, "{homes:?}");
     assert_eq!(scene.shares(9).await, shares([("a", 3), ("b", 3), ("c", 3)]), "without a cookie, in turn");
+    let mut met = std::collections::BTreeSet::new();
+    for _ in 0..3 {
+        met.insert(scene.ask("/", "Cookie: id=; other=1\r\n").await);
+    }
+    assert_eq!(met.len(), 3, "likewise with an empty one");
     scene.apps[1].is_well(false);
     until("b is out", || async { !scene.shares(3).await.contains_key("b") }).await;
     for (fields, home) in &homes {
@@ -173,6 +179,22 @@ async fn a_back_end_that_comes_back_gets_a_tenth_of_its_share_at_first() {
     let metrics = scene.metrics().await;
     let counted = metrics.lines().find(|l| l.starts_with("trivet_backend_slow_starts_total{")).unwrap();
     assert!(counted.contains("backend=\"b\"") && counted.ends_with(" 1"), "{counted}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_meets_the_same_back_end_also_behind_a_trusted_proxy() {
+    let scene = Scene::start([""; 3], "balance = \"hash\"\nhash = \"client\"").await;
+    let mut homes = std::collections::BTreeSet::new();
+    for n in 1..=30 {
+        // Of one network, which is one client for nginx's ip_hash.
+        for client in [format!("192.0.2.{n}"), format!("2001:db8::{n}")] {
+            let fields = format!("X-Forwarded-For: {client}\r\n");
+            let home = scene.ask("/", &fields).await;
+            assert_eq!(scene.ask("/other", &fields).await, home, "{client}");
+            homes.insert(home);
+        }
+    }
+    assert_eq!(homes.len(), 3, "{homes:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

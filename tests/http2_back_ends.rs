@@ -345,6 +345,36 @@ async fn rfc9112_8_an_answer_that_the_back_end_resets_is_cut_for_the_client() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn rfc9113_8_1_an_answer_before_the_end_of_the_request_is_whole_though_a_reset_follows() {
+    let mut scene = Scene::over_tls().await;
+    let mut wire = scene.http1().await;
+    wire.send(&format!("POST /large HTTP/1.1\r\nHost: {SITE}\r\nContent-Length: 1000000\r\n\r\nbegin")).await;
+    let (request, mut respond) = scene.next().await;
+    let answer = Response::builder().status(413).body(()).unwrap();
+    respond.send_response(answer, false).unwrap().send_data(Bytes::from_static(b"too much"), true).unwrap();
+    // What nobody reads any more the library refuses with RST_STREAM (NO_ERROR).
+    drop((request, respond));
+    let answer = wire.answer().await.unwrap();
+    assert_eq!((answer.status, answer.body.as_str()), (413, "too much"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rfc9113_8_1_1_an_answer_of_another_length_than_it_says_is_cut_for_the_client() {
+    let mut scene = Scene::over_tls().await;
+    for (says, sends) in [("9", "less"), ("2", "more")] {
+        let mut wire = scene.http1().await;
+        wire.send(&format!("GET /{sends} HTTP/1.1\r\nHost: {SITE}\r\nConnection: close\r\n\r\n")).await;
+        let (_, mut respond) = scene.next().await;
+        let answer = Response::builder().header("content-length", says).body(()).unwrap();
+        respond.send_response(answer, false).unwrap().send_data(Bytes::from(sends), true).unwrap();
+        let all = wire.rest().await;
+        let (head, body) = all.split_once("\r\n\r\n").unwrap();
+        let is_whole = head.starts_with("HTTP/1.1 200 ") && body.len() >= says.parse().unwrap();
+        assert!(!is_whole, "{all:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn rfc9113_5_4_2_a_client_that_leaves_resets_the_back_ends_stream() {
     let mut scene = Scene::over_tls().await;
     let mut wire = scene.http1().await;

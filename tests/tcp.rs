@@ -12,7 +12,7 @@ use support::reload::{Successors, free_ports};
 use support::tcp::{Balancer, Server, config, greeting, pool};
 use support::until;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 use trivet_http::proxy_protocol::{Version, parse, write};
 
 /// Longer than anything should take.
@@ -67,6 +67,39 @@ async fn a_half_close_is_passed_on_and_the_answer_still_comes() {
     all.clear();
     tcp.read_to_string(&mut all).await.unwrap();
     assert_eq!(all, "node0bye");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_back_end_that_has_said_all_still_hears_its_client() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (heard, mut hears) = tokio::sync::mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        loop {
+            let (mut tcp, _) = listener.accept().await.unwrap();
+            let heard = heard.clone();
+            tokio::spawn(async move {
+                tcp.write_all(b"all").await?;
+                tcp.shutdown().await?;
+                let mut said = String::new();
+                // A check says nothing.
+                if tcp.read_to_string(&mut said).await? > 0 {
+                    let _ = heard.send(said);
+                }
+                std::io::Result::Ok(())
+            });
+        }
+    });
+    let entry = format!("{{ name = \"mute\", address = \"{address}\" }}");
+    let balancer = Balancer::of("", &pool(&[entry], ""));
+    let mut tcp = TcpStream::connect(balancer.address()).await.unwrap();
+    let mut all = String::new();
+    tcp.read_to_string(&mut all).await.unwrap();
+    assert_eq!(all, "all");
+    tcp.write_all(b"and more").await.unwrap();
+    tcp.shutdown().await.unwrap();
+    let said = tokio::time::timeout(LONG, hears.recv()).await.expect("nothing is heard");
+    assert_eq!(said.unwrap(), "and more");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -159,6 +159,7 @@ pub(super) async fn engine(address: SocketAddr, shutdown: Shutdown) -> Arc<Engin
         tls: None,
         connect_timeout: LONG,
         response_timeout: LONG,
+        retry_on: Arc::default(),
         send_proxy_protocol: None,
         idle_timeout: LONG,
         http2: false,

@@ -33,7 +33,7 @@ use trivet_pool::names::Named;
 use trivet_pool::{NewBackend, Pool, PoolLimits, Scope, Spec};
 use trivet_proxy::answer;
 use trivet_proxy::check::Tell;
-use trivet_proxy::config::{Checked, Protocol, ServerAddress};
+use trivet_proxy::config::{Checked, Protocol, ServerAddress, statuses};
 use trivet_proxy::exchange::{Exchange, RouteMeter};
 use trivet_proxy::sticky::{Session, Sticky};
 use trivet_proxy::upstream::{HttpPool, IdleLimit, Upstream, UpstreamConfig};
@@ -201,8 +201,10 @@ fn hash(key: &HashKey, (request, admitted): Asked<'_>) -> Option<u64> {
         },
         HashKey::Path => Some(hash_of(admitted.path().as_bytes())),
         HashKey::Host => Some(hash_of(admitted.host.as_bytes())),
-        HashKey::Field(name) => request.first(&name.parse().ok()?).map(hash_of),
-        HashKey::Cookie(name) => cookie::values(request.all(&COOKIE), name).next().map(hash_of),
+        HashKey::Field(name) => request.first(&name.parse().ok()?).filter(|v| !v.is_empty()).map(hash_of),
+        HashKey::Cookie(name) => {
+            cookie::values(request.all(&COOKIE), name).next().filter(|v| !v.is_empty()).map(hash_of)
+        }
     }
 }
 
@@ -467,6 +469,7 @@ fn backend(name: &str, address: Address, (web, server): (&Web, &Server), at: At)
         tls: at.tls,
         connect_timeout: web.connect_timeout,
         response_timeout: web.response_timeout,
+        retry_on: web.retry_on.iter().filter_map(|text| statuses(text)).collect(),
         send_proxy_protocol: web.send_proxy_protocol,
         idle_timeout: web.idle_timeout,
         http2: web.protocol == Protocol::Http2,

@@ -10,7 +10,7 @@ mod address;
 mod health;
 
 pub use address::ServerAddress;
-pub use health::{Checked, HealthConfig, Kind, TcpHealthConfig};
+pub use health::{Checked, HealthConfig, Kind, TcpHealthConfig, statuses};
 
 /// One back end of an HTTP pool.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]

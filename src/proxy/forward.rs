@@ -180,7 +180,14 @@ impl<S: Service, C: Downstream<S>> Forwarding<'_, S, C> {
             let failure = match self.attempt(&backend, &mut checkout, connected).await {
                 Ok(response) => {
                     let answered = Instant::now();
-                    self.note(response.status, connected, answered);
+                    let goes_on = self.is_asked_of_another(&backend, response.status);
+                    self.note(response.status, connected, answered, goes_on);
+                    if goes_on {
+                        last = format!("it answers {}", response.status);
+                        // What is left of the answer goes with its connection, or its stream.
+                        self.client.common().fields = response.recycle();
+                        continue;
+                    }
                     match self.deliver(&backend, checkout, response, answered).await {
                         Ok(after) => return after,
                         Err(failure) => return self.no_answer(failure).await,
@@ -274,11 +281,11 @@ impl<S: Service, C: Downstream<S>> Forwarding<'_, S, C> {
         self.destination.terms.response_timeout.unwrap_or(backend.transport().config().response_timeout)
     }
 
-    /// What an answer says about its back end, and about the pool.
-    fn note(&mut self, status: u16, asked: Instant, answered: Instant) {
+    /// What an answer says about its back end, and about the pool unless another one is asked for.
+    fn note(&mut self, status: u16, asked: Instant, answered: Instant, goes_on: bool) {
         // What it cannot do is no fault of its (RFC 9110 sections 15.6.2 and 15.6.6).
         let is_error = status >= 500 && !matches!(status, 501 | 505);
-        if let Some(passage) = &mut self.passage {
+        if let Some(passage) = self.passage.as_mut().filter(|_| !goes_on) {
             passage.ended(is_error, answered);
         }
         let Some(lease) = &self.exchange.lease else { return };
@@ -348,6 +355,21 @@ impl<S: Service, C: Downstream<S>> Forwarding<'_, S, C> {
         // What met the end of a kept connection has cost no back end anything.
         self.budget_spent = !same && !pool.may_retry(Instant::now());
         !self.budget_spent
+    }
+
+    /// Whether another back end is asked for an answer in the place of `backend`'s, which has one of the statuses in `retry_on`.
+    /// With no other at hand an answer is better than none.
+    fn is_asked_of_another(&mut self, backend: &Arc<HttpBackend>, status: u16) -> bool {
+        let retry_on = &backend.transport().config().retry_on;
+        if !self.repeatable || !retry_on.iter().any(|range| range.contains(&status)) {
+            return false;
+        }
+        let Destination { pool, scope, retries, .. } = self.destination;
+        self.tried.add(backend);
+        let can = !self.has_body || self.upload.as_ref().is_none_or(|u| u.pump.can_go_again());
+        can && self.tried.len() <= *retries
+            && pool.has_usable(*scope, &self.tried)
+            && pool.may_retry(Instant::now())
     }
 
     /// There is no back end for it; the `last` one that was tried failed for this reason.

@@ -1,6 +1,7 @@
 //! Connections to back ends: made under a deadline, kept for the next request, and looked at before they are used again.
 
 use std::io;
+use std::ops::RangeInclusive;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -45,6 +46,8 @@ pub struct UpstreamConfig {
     pub connect_timeout: Duration,
     /// From the last octet of a request to the first of its answer, and between any two parts of the answer.
     pub response_timeout: Duration,
+    /// Statuses of an answer in whose place another back end's is given, where one can be had.
+    pub retry_on: Arc<[RangeInclusive<u16>]>,
     /// Whether a new connection begins with a PROXY header. It then serves one client only.
     pub send_proxy_protocol: Option<proxy_protocol::Version>,
     /// How long a connection is kept unused. Below the back end's own idle time-out.

@@ -39,6 +39,7 @@ impl Upstreams {
             tls,
             connect_timeout: app.connect_timeout,
             response_timeout: app.response_timeout,
+            retry_on: Arc::default(),
             send_proxy_protocol: None,
             idle_timeout: app.idle_timeout,
             http2: false,

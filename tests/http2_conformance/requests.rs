@@ -120,7 +120,10 @@ async fn rfc9113_8_2_2_fields_of_the_back_ends_connection_do_not_reach_the_clien
     // The client of `h2` would itself reset a stream with any of these.
     let mut client = client(&scene).await;
     let request = Request::get(format!("https://{SITE}/")).body(()).unwrap();
-    assert_eq!(ask(&mut client, request).await, (200, b"ok".to_vec()));
+    assert_eq!(ask(&mut client, request.clone()).await, (200, b"ok".to_vec()));
+    let fields = "Connection: Upgrade\r\nUpgrade: websocket\r\nContent-Length: 2";
+    scene.origin().answers(format!("HTTP/1.1 426 Upgrade Required\r\n{fields}\r\n\r\nws"));
+    assert_eq!(ask(&mut client, request).await, (426, b"ws".to_vec()));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -80,6 +80,20 @@ async fn rfc9110_7_8_an_upgrade_that_is_declined_is_an_ordinary_answer() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn rfc9110_15_5_22_the_protocol_that_a_426_demands_is_told_and_no_other_answers() {
+    let scene = Scene::new().await;
+    let mut link = scene.open().await;
+    for (status, told) in [("426 Upgrade Required", Some("websocket")), ("200 OK", None)] {
+        let fields = "Connection: Upgrade\r\nUpgrade: websocket\r\nContent-Length: 0";
+        scene.origin().answers(format!("HTTP/1.1 {status}\r\n{fields}\r\n\r\n"));
+        link.send(format!("GET / HTTP/1.1\r\nHost: {SITE}\r\n\r\n")).await;
+        let answer = link.answer().await.unwrap();
+        assert_eq!(answer.line(), format!("HTTP/1.1 {status}"));
+        assert_eq!(answer.field("upgrade").as_deref(), told, "{status}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn rfc9110_7_8_an_upgrade_in_http_1_0_is_ignored() {
     let scene = Scene::new().await;
     let seen = scene.forwarded(websocket("1.0")).await;

@@ -15,7 +15,7 @@ use trivet_http::{proxy_protocol, strict};
 use trivet_pool::balance::{Hash, LeastRequests, PeakEwma, Random};
 use trivet_pool::names::NameLimits;
 use trivet_pool::{Balance, BreakerLimits, OutlierLimits, RetryLimits, RoundRobin};
-use trivet_proxy::config::{HealthConfig, Member, Protocol, ServerAddress, validate_members};
+use trivet_proxy::config::{HealthConfig, Member, Protocol, ServerAddress, statuses, validate_members};
 use trivet_proxy::sticky::{self, Sticky};
 use trivet_tls::seal::Seal;
 
@@ -391,6 +391,10 @@ pub struct Web {
     /// Further back ends tried when one fails.
     #[serde(default = "defaults::retries")]
     pub retries: usize,
+    /// Statuses of an answer that another back end is asked in the place of, `"503"` or `"502-504"`, where the request may be
+    /// sent twice.
+    #[serde(default)]
+    pub retry_on: Vec<String>,
     /// How many requests may be sent to another back end after they were sent to one.
     #[serde(default)]
     pub retry_budget: RetryBudget,
@@ -544,6 +548,14 @@ impl Web {
         self.validate_names(section)?;
         config::positive(&key("connect_timeout"), self.connect_timeout)?;
         config::positive(&key("response_timeout"), self.response_timeout)?;
+        for text in &self.retry_on {
+            if !statuses(text).is_some_and(|range| *range.start() >= 400 && *range.end() <= 599) {
+                return Invalid::err(
+                    key("retry_on"),
+                    format_args!("\"{text}\" is no status of an error: write \"503\" or \"502-504\""),
+                );
+            }
+        }
         for (name, n) in [
             ("max_in_flight", self.max_in_flight),
             ("max_in_flight_per_backend", self.max_in_flight_per_backend),

@@ -303,8 +303,8 @@ fn field(name: &str, value: &str) -> Option<(HeaderName, HeaderValue)> {
     Some((name.parse().ok()?, value.parse().ok()?))
 }
 
-/// `"204"` or `"200-399"`.
-fn statuses(text: &str) -> Option<RangeInclusive<u16>> {
+/// The statuses that `"204"` or `"200-399"` means; none where it is neither.
+pub fn statuses(text: &str) -> Option<RangeInclusive<u16>> {
     let number = |text: &str| StatusCode::from_bytes(text.as_bytes()).ok().map(|s| s.as_u16());
     let (first, last) = text.split_once('-').unwrap_or((text, text));
     let range = number(first)?..=number(last)?;
