@@ -142,9 +142,13 @@ async fn of_two_reloads_at_once_the_second_takes_over_from_the_first() {
     let (authority, origin) = (Authority::new(), Origin::start().await);
     let config = write(&authority, &origin, free_ports(), "");
     let listener = UnixListener::bind(authority.path("run").join("handover.sock")).unwrap();
+    let run = authority.path("run");
     let runs = std::thread::spawn(move || {
-        // Another one has taken over: those who wait are sent away. Then who serves now is asked.
+        // Another one has taken over: those who wait are sent away, and for a moment nobody listens. Then who serves now is asked.
         drop(asked(&listener));
+        drop(listener);
+        let listener = UnixListener::bind(run.join("next")).unwrap();
+        std::fs::rename(run.join("next"), run.join("handover.sock")).unwrap();
         let (hello, mut stream) = asked(&listener);
         stream.write_all(b"{\"error\": \"asked once more\"}\n").unwrap();
         hello

@@ -252,18 +252,18 @@ impl Succession {
             Failure::run(format_args!("cannot take over from the process at {}: {e}", path.display()))
         };
         let hello = Hello { notified: std::env::var_os("NOTIFY_SOCKET").is_some() };
-        // While another one takes over nobody is answered, and then those who wait are sent away: who serves now is asked.
-        let mut sent_away: Option<Instant> = None;
+        // While another one takes over nobody is answered, and then those who wait are sent away: who serves now is asked, as soon
+        // as it has the name.
+        let mut nobody_since: Option<Instant> = None;
         let (stream, offer, mut descriptors) = loop {
             use io::ErrorKind::{BrokenPipe, ConnectionRefused, ConnectionReset, UnexpectedEof};
             let e = match wire::ask(&path, &hello) {
                 Ok(answered) => break answered,
                 Err(e) => e,
             };
-            match (e.kind(), sent_away) {
-                (BrokenPipe | ConnectionReset | UnexpectedEof, None) => sent_away = Some(Instant::now()),
-                (BrokenPipe | ConnectionReset | UnexpectedEof | ConnectionRefused, Some(at))
-                    if at.elapsed() < MOMENT => {}
+            match e.kind() {
+                BrokenPipe | ConnectionReset | UnexpectedEof => nobody_since = None,
+                ConnectionRefused if nobody_since.get_or_insert_with(Instant::now).elapsed() < MOMENT => {}
                 _ => return Err(failed(e)),
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
