@@ -294,7 +294,7 @@ impl Succession {
                 draining.push((pid, stream));
             }
             Err(e) if e.kind() == io::ErrorKind::Other => return Err(failed(e)),
-            Err(e) if UnixStream::connect(self.path()).is_ok() => {
+            Err(e) if self.is_listened_on().await => {
                 return Err(failed(io::Error::other(format!("it waits for this one no longer ({e})"))));
             }
             // Who ends now leaves nobody.
@@ -307,6 +307,17 @@ impl Succession {
         }
         self.keep_few();
         Ok(())
+    }
+
+    /// Whether another process has the known name. The sockets of one that was killed close one after the other.
+    async fn is_listened_on(&self) -> bool {
+        for _ in 0..3 {
+            if UnixStream::connect(self.path()).is_err() {
+                return false;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        true
     }
 
     /// Reads what a process before this one reports, until its end.
