@@ -117,7 +117,7 @@ let
       # A name is as many back ends as it may have addresses.
       isName =
         address:
-        builtins.isString address && !lib.hasPrefix "unix:" address && builtins.match "[0-9.]+:[0-9]+|\\[.*\\]:[0-9]+" address == null;
+        builtins.isString address && !lib.hasPrefix "unix:" address && builtins.match "[0-9.]+:[0-9]+|[[].*]:[0-9]+" address == null;
       most = pool: int (pool.resolve_max_addresses or defaults.balancer.web.resolve_max_addresses);
       backends = pool: map (b: if isName (b.address or null) then most pool else 1) (pool.backends or [ ]);
       tcp = lib.attrValues (settings.tcp or { });
