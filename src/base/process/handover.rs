@@ -37,6 +37,8 @@ use std::time::Duration;
 use metrics::gauge;
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use parking_lot::Mutex;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _};
 use tokio::time::Instant;
@@ -61,6 +63,8 @@ const START: Duration = Duration::from_secs(60);
 const RELEASE: Duration = Duration::from_secs(2);
 /// From the end of one that ran until the one that took over from it has its place.
 const MOMENT: Duration = Duration::from_secs(2);
+/// Until a process that was killed has ended.
+const ENDING: Duration = Duration::from_secs(3);
 /// Between two reports.
 const REPORT: Duration = Duration::from_secs(1);
 
@@ -294,7 +298,8 @@ impl Succession {
                 draining.push((pid, stream));
             }
             Err(e) if e.kind() == io::ErrorKind::Other => return Err(failed(e)),
-            Err(e) if self.is_listened_on().await => {
+            // The sockets of one that was killed close one after the other, and all before its end.
+            Err(e) if !has_ended(pid).await || UnixStream::connect(self.path()).is_ok() => {
                 return Err(failed(io::Error::other(format!("it waits for this one no longer ({e})"))));
             }
             // Who ends now leaves nobody.
@@ -307,17 +312,6 @@ impl Succession {
         }
         self.keep_few();
         Ok(())
-    }
-
-    /// Whether another process has the known name. The sockets of one that was killed close one after the other.
-    async fn is_listened_on(&self) -> bool {
-        for _ in 0..3 {
-            if UnixStream::connect(self.path()).is_err() {
-                return false;
-            }
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-        true
     }
 
     /// Reads what a process before this one reports, until its end.
@@ -585,6 +579,23 @@ impl Here {
             return None;
         };
         Some(why)
+    }
+}
+
+/// Whether a process has ended, or does so in a moment (pidfd_open(2)).
+async fn has_ended(pid: u32) -> bool {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    let Some(Ok(process)) = pid.map(|pid| pidfd_open(pid, PidfdFlags::empty())) else { return true };
+    let since = Instant::now();
+    loop {
+        let mut ended = [PollFd::new(&process, PollFlags::IN)];
+        if poll(&mut ended, Some(&Timespec::default())).is_ok_and(|n| n > 0) {
+            return true;
+        }
+        if since.elapsed() > ENDING {
+            return false;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
 
