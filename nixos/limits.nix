@@ -128,13 +128,14 @@ let
       key = if settings ? https then "https.max_connections" else "database.max_connections";
       connections = of "https" "max_connections" + of "database" "max_connections" + inTcp;
       used = of "https" "max_connections" + inPools "max_in_flight" + 2 * of "database" "max_connections" + 2 * inTcp;
-      # Each back end keeps one, however few may be kept.
+      # Each back end keeps eight, however few may be kept, or as many as that.
       kept = lib.foldl' builtins.add 0 (
         map (
           pool:
-          lib.max (int (pool.max_idle_connections or defaults.balancer.web.max_idle_connections)) (
-            lib.foldl' builtins.add 0 (backends pool)
-          )
+          let
+            all = int (pool.max_idle_connections or defaults.balancer.web.max_idle_connections);
+          in
+          lib.max all (lib.min 8 (lib.max all 1) * lib.foldl' builtins.add 0 (backends pool))
         ) pools
       );
         checked =

@@ -87,9 +87,13 @@ impl<T: Send + Sync> Administered for Whole<T> {
     }
 
     fn set(&self, backend: &str, mode: Mode, weight: Option<u32>) {
-        if let Some(backend) = self.0.backend(backend) {
+        let Some(backend) = self.0.backend(backend) else { return };
+        let weight = weight.unwrap_or(backend.configured_weight());
+        if !backend.is_taken_out(mode == Mode::Drained, mode == Mode::Disabled) {
             backend.take_out(mode == Mode::Drained, mode == Mode::Disabled);
-            backend.set_weight(weight.unwrap_or(backend.configured_weight()));
+        }
+        if backend.load().weight() != weight {
+            backend.set_weight(weight);
         }
     }
 

@@ -11,6 +11,7 @@ use crate::error_pages::ErrorPages;
 use trivet_base::config::{self, ConfigError, Invalid, Log, Metrics, Validate};
 use trivet_base::process::{descriptors, handover, workers};
 use trivet_http::proxy_protocol::Trust;
+use trivet_proxy::upstream::IdleLimit;
 use trivet_tls::options::CertificateFiles;
 use trivet_tls::site::SiteCertificates;
 
@@ -228,8 +229,7 @@ impl Config {
         let tcp = self.tcp.values().map(|t| 2_u64.saturating_mul(t.max_connections as u64));
         let tcp = tcp.fold(0, u64::saturating_add);
         let in_use = https.saturating_add(requests).saturating_add(database).saturating_add(tcp);
-        // Each back end keeps one, however few may be kept.
-        let kept = |p: &Web| p.max_idle_connections.max(p.most_backends());
+        let kept = |p: &Web| IdleLimit::of_all(p.max_idle_connections, p.most_backends());
         let kept = pools().fold(0_usize, |sum, p| sum.saturating_add(kept(p)));
         let checks: usize = pools().map(Web::most_backends).sum();
         // A member is asked whether it is the primary, and whether it is a replica.

@@ -198,7 +198,7 @@ struct Connections {
 
 #[derive(Debug, Args)]
 struct Route {
-    /// https://www.foobar.com/path?query; https:// may be left out.
+    /// `https://www.foobar.com/path?query`, or without its scheme.
     #[arg(value_parser = route::url)]
     url: String,
     #[arg(long, value_name = "METHOD", default_value = "GET")]

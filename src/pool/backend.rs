@@ -352,6 +352,12 @@ impl<T> Backend<T> {
         self.take_out(drained, false);
     }
 
+    /// Whether it is so.
+    pub fn is_taken_out(&self, drained: bool, disabled: bool) -> bool {
+        let state = self.state.lock();
+        (state.drained, state.disabled) == (drained, disabled)
+    }
+
     /// Takes it out of use: `drained`, or `disabled` for those as well who are bound to it. With neither it is used again.
     pub fn take_out(&self, drained: bool, disabled: bool) {
         let mut state = self.state.lock();

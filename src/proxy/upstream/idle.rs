@@ -39,9 +39,23 @@ pub struct IdleLimit {
 }
 
 impl IdleLimit {
-    /// At most so many; each back end keeps one whatever the others have.
+    /// At most so many, but for [`EACH`](Self::EACH).
     pub fn new(most: usize) -> Self {
         Self { most, kept: Arc::default() }
+    }
+
+    /// A back end keeps so many whatever the others have: of hundreds each has a few requests at a time, now and then one more, and
+    /// would open and close a connection each time.
+    const EACH: usize = 8;
+
+    /// Likewise, where all together may keep fewer than that.
+    fn each(most: usize) -> usize {
+        Self::EACH.min(most.max(1))
+    }
+
+    /// How many so many back ends keep at most, about.
+    pub fn of_all(most: usize, backends: usize) -> usize {
+        most.max(Self::each(most).saturating_mul(backends))
     }
 
     /// Of one back end, where it has all of them.
@@ -52,13 +66,16 @@ impl IdleLimit {
     fn take(&self, own: &AtomicUsize) -> bool {
         let more = |count| (count < self.most).then_some(count + 1);
         let taken = self.kept.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok();
-        let is_first = !taken && own.compare_exchange(0, 1, Ordering::Relaxed, Ordering::Relaxed).is_ok();
         if taken {
             own.fetch_add(1, Ordering::Relaxed);
-        } else if is_first {
+            return true;
+        }
+        let few = |count| (count < Self::each(self.most)).then_some(count + 1);
+        let has_few = own.fetch_update(Ordering::Relaxed, Ordering::Relaxed, few).is_ok();
+        if has_few {
             self.kept.fetch_add(1, Ordering::Relaxed);
         }
-        taken || is_first
+        has_few
     }
 
     fn put_back(&self, own: &AtomicUsize) {
@@ -225,22 +242,24 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn back_ends_share_what_may_be_kept_and_each_has_one() {
-        let (far, now, limit) = (Far::new().await, Instant::now(), IdleLimit::new(3));
-        let [busy, rare] = [(); 2].map(|()| IdleConnections::on(1, limit.clone(), TIMEOUT));
-        let mut ends = Vec::new();
-        for idle in [&busy, &busy, &busy, &busy, &rare, &rare] {
-            let (end, checkout, _) = far.connect().await;
-            idle.keep(checkout, 0, now);
-            ends.push(end);
+    async fn back_ends_share_what_may_be_kept_and_each_has_a_few() {
+        for (most, busy_keeps, rare_keeps) in [(20, 20, 8), (3, 3, 3), (0, 1, 1)] {
+            let (far, now, limit) = (Far::new().await, Instant::now(), IdleLimit::new(most));
+            let [busy, rare] = [(); 2].map(|()| IdleConnections::on(1, limit.clone(), TIMEOUT));
+            let mut ends = Vec::new();
+            for idle in [&busy, &rare].into_iter().flat_map(|idle| [idle; 25]) {
+                let (end, checkout, _) = far.connect().await;
+                idle.keep(checkout, 0, now);
+                ends.push(end);
+            }
+            let kept = |idle: &IdleConnections| idle.count.load(Ordering::Relaxed);
+            assert_eq!((kept(&busy), kept(&rare)), (busy_keeps, rare_keeps), "{most}");
+            assert!(limit.kept.load(Ordering::Relaxed) <= most + IdleLimit::of_all(most, 2));
+            drop(busy);
+            assert_eq!(limit.kept.load(Ordering::Relaxed), rare_keeps);
+            assert!(rare.take(0, now).is_some());
+            assert_eq!(limit.kept.load(Ordering::Relaxed), rare_keeps - 1);
         }
-        let kept = |idle: &IdleConnections| idle.count.load(Ordering::Relaxed);
-        assert_eq!((kept(&busy), kept(&rare)), (3, 1));
-        assert_eq!(limit.kept.load(Ordering::Relaxed), 4);
-        drop(busy);
-        assert_eq!(limit.kept.load(Ordering::Relaxed), 1);
-        assert!(rare.take(0, now).is_some());
-        assert_eq!((kept(&rare), limit.kept.load(Ordering::Relaxed)), (0, 0));
     }
 
     #[tokio::test]

@@ -1,8 +1,9 @@
 """./lab bench-scale: what a large configuration costs a request.
 
-The same balancer twice, on the same core, in interleaved rounds: one site with one back end; and 50 sites with 1,000 routes, a pool of 300 back
-ends, of which ten come and go, with an operator's order ten times a second. What differs is the time on a CPU per request; what must not
-grow is its memory.
+The same balancer, on the same core, in interleaved rounds: plain, one site with one back end; spread, with 300 back ends; large, 300 back ends,
+of which ten come and go, 50 sites with 1,000 routes, and an operator's order ten times a second. HAProxy with one and with 300 servers tells what it
+costs to have connections to 300 instead of one: that is the machine's. What differs is the time on a CPU per request; what must not grow is the
+memory.
 """
 
 import argparse
@@ -65,16 +66,38 @@ def routes(site: int) -> list[dict[str, Any]]:
     return [*prefixes, *exact, *patterns]
 
 
+def backends(flapping: int) -> list[dict[str, str]]:
+    steady = [{"name": f"b{n}", "address": f"127.0.{1 + n // 250}.{1 + n % 250}:{BACKEND}"} for n in range(BACK_ENDS - flapping)]
+    return steady + [{"name": f"f{n}", "address": f"127.0.0.1:{FLAPS + n}"} for n in range(flapping)]
+
+
+def spread(place: servers.Place, certificates: servers.Certificates) -> str:
+    config = json.loads(servers.trivet(place, certificates))
+    config["web"]["backends"] = backends(0)
+    return json.dumps(config, indent=1)
+
+
+def haproxy_spread(place: servers.Place, certificates: servers.Certificates) -> str:
+    config = servers.haproxy(place, certificates)
+    one = next(line for line in config.splitlines() if line.strip().startswith("server "))
+    address = f"127.0.0.1:{place.backend}"
+    return config.replace(one, "\n".join(one.replace("server backend", f"server {b['name']}").replace(address, b["address"]) for b in backends(0)))
+
+
 def large(place: servers.Place, certificates: servers.Certificates) -> str:
     config = json.loads(servers.trivet(place, certificates))
-    steady = [{"name": f"b{n}", "address": f"127.0.{1 + n // 250}.{1 + n % 250}:{BACKEND}"} for n in range(BACK_ENDS - FLAPPING)]
-    flapping = [{"name": f"f{n}", "address": f"127.0.0.1:{FLAPS + n}"} for n in range(FLAPPING)]
-    config["web"]["backends"] = steady + flapping
+    config["web"]["backends"] = backends(FLAPPING)
     config["routes"] = routes(0)
     config["sites"] = {f"site{n}": {"names": [f"site{n}.example"], "routes": routes(n)} for n in range(1, SITES)}
     config["runtime_directory"] = str(place.folder)
     config["control"] = {"state_file": str(place.folder / "orders.json")}
     return json.dumps(config, indent=1)
+
+
+# What is measured, and how its configuration is made.
+MADE = {"plain": servers.trivet, "spread": spread, "large": large, "haproxy": servers.haproxy, "haproxy-spread": haproxy_spread}
+# Whose CPU time a request is compared with whose.
+COSTS = (("large", "plain"), ("large", "spread"), ("spread", "plain"), ("haproxy-spread", "haproxy"))
 
 
 class Churn:
@@ -156,7 +179,7 @@ def _inside(options: argparse.Namespace) -> int:
     if os.getloadavg()[0] > 0.5:
         warn(f"this machine is busy (load average {os.getloadavg()[0]:.1f}): what is measured is disturbed")
     certificates = servers.make_certificates(folder / "certificates")
-    places = {name: servers.Place(folder / name, port, port + 1, port + 2, BACKEND) for name, port in (("plain", 9100), ("large", 9200))}
+    places = {name: servers.Place(folder / name, 9100 + 10 * n, 9101 + 10 * n, 9102 + 10 * n, BACKEND) for n, name in enumerate(MADE)}
     results: dict[str, Any] = {}
     churn = None
     try:
@@ -165,9 +188,11 @@ def _inside(options: argparse.Namespace) -> int:
         backend.start(processes, folder / "backend", ports, certificates, root, cores.backend, address="0.0.0.0")
         for name, place in places.items():
             place.folder.mkdir(parents=True, exist_ok=True)
-            config = place.folder / "balancer.json"
-            config.write_text(servers.trivet(place, certificates) if name == "plain" else large(place, certificates))
-            processes.start(name, [str(options.balancer), "--config", str(config)], cores.server)
+            is_ours = not name.startswith("haproxy")
+            config = place.folder / ("balancer.json" if is_ours else "haproxy.cfg")
+            config.write_text(MADE[name](place, certificates))
+            argv = [str(options.balancer), "--config", str(config)] if is_ours else [*arena.debian(root, "haproxy"), "-db", "-f", str(config)]
+            processes.start(name, argv, cores.server)
             processes.wait_for_port(name, place.tls)
         control = places["large"].folder / "control.sock"
         for _ in range(100):
@@ -176,9 +201,10 @@ def _inside(options: argparse.Namespace) -> int:
             time.sleep(0.1)
         churn = Churn(control)
         pids = {name: proc.family(processes.running[name].pid) for name in places}
-        memory = []
+        growth = 0.0
         for case in [c for c in CASES if c.name in MEASURED]:
             rounds: dict[str, list[float]] = {name: [] for name in places}
+            memory = []
             for number in range(-1, options.rounds):
                 for name, place in places.items():
                     seconds = 1.0 if number < 0 else options.seconds
@@ -192,28 +218,29 @@ def _inside(options: argparse.Namespace) -> int:
                         memory.append(proc.memory(pids["large"])["Pss"])
                 for log in folder.rglob("*.log"):
                     os.truncate(log, 0)
-            costs = [a / b for a, b in zip(rounds["plain"], rounds["large"], strict=True)]
-            results[case.name] = {"rounds": rounds, "cost": statistics.median(costs), "lowest": min(costs), "highest": max(costs)}
-            say(f"{case.name}: a request costs {statistics.median(costs):.3f} of the plain case ({min(costs):.3f} to {max(costs):.3f})")
+            costs = {f"{a} ÷ {b}": stats.ratios(rounds[b], rounds[a]) for a, b in COSTS}
+            # The first rounds fill pools of connections.
+            growth = max(growth, memory[-1] / memory[1])
+            results[case.name] = {"rounds": rounds, "costs": {what: statistics.median(of) for what, of in costs.items()}, "memory_kib": memory}
+            for what, of in costs.items():
+                say(f"{case.name}: {what}: {statistics.median(of):.3f} ({min(of):.3f} to {max(of):.3f})")
     finally:
         if churn:
             churn.stop()
         processes.stop_all()
         run(["umount", "-l", folder], check=False)
         shutil.rmtree(folder, ignore_errors=True)
-    # The first rounds fill caches and pools of connections.
-    settled = memory[2:]
-    growth = stats.percentile(sorted(settled[-3:]), 50) / stats.percentile(sorted(settled[:3]), 50)
-    results["memory_kib"] = memory
     results["orders"] = churn.orders
     if options.json:
         options.json.write_text(json.dumps(results, indent=1) + "\n")
-    worst = max(results[name]["cost"] for name in MEASURED)
-    print(f"\n{'requests per server-CPU-second':32}{'plain':>10}{'large':>10}{'cost':>8}")
+    worst = max(results[name]["costs"]["large ÷ spread"] for name in MEASURED)
+    print(f"\n{'requests per server-CPU-second':32}" + "".join(f"{name:>16}" for name in MADE))
     for name in MEASURED:
-        of = results[name]
-        print(f"{name:32}{statistics.median(of['rounds']['plain']):>10,.0f}{statistics.median(of['rounds']['large']):>10,.0f}{of['cost']:>8.3f}")
-    print(f"memory of the large one: {settled[0] / 1024:.1f} MiB, {growth:.3f} of that at the end; {churn.orders} orders")
-    print(f"aim: at most {AIM} of the plain case's CPU a request ({'met' if worst <= AIM else 'missed'}), "
-          f"at most {GROWTH} of the memory ({'met' if growth <= GROWTH else 'missed'}); {time.monotonic() - began:.0f} s")
+        print(f"{name:32}" + "".join(f"{statistics.median(of):>16,.0f}" for of in results[name]["rounds"].values()))
+    print(f"\n{'CPU a request':32}" + "".join(f"{a + ' ÷ ' + b:>36}" for a, b in COSTS))
+    for name in MEASURED:
+        print(f"{name:32}" + "".join(f"{cost:>36.3f}" for cost in results[name]["costs"].values()))
+    print(f"\naims: sites, routes and changes at most {AIM} of the CPU a request with as many back ends ({'met' if worst <= AIM else 'missed'}); "
+          f"memory after the last round at most {GROWTH} of that after the second ({growth:.3f}, {'met' if growth <= GROWTH else 'missed'}); "
+          f"{churn.orders} orders; {time.monotonic() - began:.0f} s")
     return 0
