@@ -30,7 +30,7 @@ pub(super) struct Hello {
 pub(super) struct Offer {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) error: Option<String>,
-    /// By their names in [`Sockets`].
+    /// By their names in [`Sockets`](super::Sockets).
     #[serde(default)]
     pub(super) sockets: Vec<String>,
     /// Processes that still finish what they have.
