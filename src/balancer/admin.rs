@@ -64,8 +64,8 @@ pub trait Administered: Send + Sync {
     /// Whether its back ends are those of nodes, and so what is ordered for a node is ordered for them.
     fn is_of_nodes(&self) -> bool;
     fn backends(&self) -> Vec<String>;
-    /// Has a back end used so, with its configured weight or another one.
-    fn set(&self, backend: &str, mode: Mode, weight: Option<u32>);
+    /// Has each back end used as `order` says by its name, with its configured weight or another one.
+    fn obey(&self, order: &dyn Fn(&str) -> (Mode, Option<u32>));
     /// For people.
     fn status(&self) -> Value;
 }
@@ -86,14 +86,16 @@ impl<T: Send + Sync> Administered for Whole<T> {
         self.0.backends().iter().map(|b| b.name().to_owned()).collect()
     }
 
-    fn set(&self, backend: &str, mode: Mode, weight: Option<u32>) {
-        let Some(backend) = self.0.backend(backend) else { return };
-        let weight = weight.unwrap_or(backend.configured_weight());
-        if !backend.is_taken_out(mode == Mode::Drained, mode == Mode::Disabled) {
-            backend.take_out(mode == Mode::Drained, mode == Mode::Disabled);
-        }
-        if backend.load().weight() != weight {
-            backend.set_weight(weight);
+    fn obey(&self, order: &dyn Fn(&str) -> (Mode, Option<u32>)) {
+        for backend in self.0.backends().iter() {
+            let (mode, weight) = order(backend.name());
+            let weight = weight.unwrap_or(backend.configured_weight());
+            if !backend.is_taken_out(mode == Mode::Drained, mode == Mode::Disabled) {
+                backend.take_out(mode == Mode::Drained, mode == Mode::Disabled);
+            }
+            if backend.load().weight() != weight {
+                backend.set_weight(weight);
+            }
         }
     }
 
@@ -368,17 +370,20 @@ impl Admin {
         let orders = self.orders();
         let is_drained = |node: &str| orders.get(&Key::Node(node.to_owned())).is_some();
         for pool in &self.subjects.pools {
-            for name in pool.backends() {
-                let key = Key::Backend { pool: pool.name().to_owned(), name: name.clone() };
-                let (mut mode, weight) = match orders.get(&key) {
-                    Some(Order::Backend { mode, weight }) => (*mode, *weight),
-                    _ => (Mode::Ready, None),
-                };
-                if mode == Mode::Ready && pool.is_of_nodes() && is_drained(&name) {
-                    mode = Mode::Drained;
+            pool.obey(&|name| {
+                let key = Key::Backend { pool: pool.name().to_owned(), name: name.to_owned() };
+                match orders.get(&key) {
+                    Some(Order::Backend { mode, weight }) if *mode != Mode::Ready => (*mode, *weight),
+                    order => {
+                        let weight = match order {
+                            Some(Order::Backend { weight, .. }) => *weight,
+                            _ => None,
+                        };
+                        let is_drained = pool.is_of_nodes() && is_drained(name);
+                        (if is_drained { Mode::Drained } else { Mode::Ready }, weight)
+                    }
                 }
-                pool.set(&name, mode, weight);
-            }
+            });
         }
         for (name, maintenance) in &self.subjects.sites {
             let closed = match orders.get(&Key::Site(name.clone())) {
