@@ -418,7 +418,8 @@ fn descriptors_are_wanted_for_the_checks_of_every_address_that_may_be() {
     let one = wanted("10.0.0.1:80", "");
     assert_eq!(wanted("unix:/run/app.sock", ""), one);
     let more = |n: u64| one + 2 * (n - 1);
-    assert_eq!(wanted("app.internal:80", ""), more(64));
+    // Each of them keeps eight connections, and all of them 256 otherwise.
+    assert_eq!(wanted("app.internal:80", ""), more(64) + 8 * 64 - 256);
     assert_eq!(wanted("app.internal:80", "resolve_max_addresses = 3"), more(3));
 }
 
