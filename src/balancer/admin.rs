@@ -524,6 +524,3 @@ pub fn socket_is_free(path: &Path) -> Result<(), ConfigError> {
     trivet_base::process::unix_socket::is_free(path)
         .map_err(|why| ConfigError::at("", "control.socket", format_args!("{}: {why}", path.display())))
 }
-
-#[cfg(test)]
-mod tests;
