@@ -219,6 +219,11 @@ async fn a_site_in_maintenance_says_so_to_all_but_those_who_are_allowed() {
         let wait: u64 = answer.field("retry-after").unwrap().parse().unwrap();
         assert!((7100..=7200).contains(&wait), "{wait}");
         assert_eq!(answer.field("cache-control").as_deref(), Some("no-store"));
+        assert!(
+            answer.body.contains("closed for maintenance. Please try again in 2 hours."),
+            "{}",
+            answer.body
+        );
     }
     let seen = cluster.apps.iter().map(|app| app.count("/")).sum::<usize>();
     assert_eq!(seen, 0, "no back end was asked");

@@ -24,6 +24,7 @@ use trivet_base::config::{ConfigError, Invalid};
 use trivet_http::changes::Changes;
 use trivet_http::cookie;
 use trivet_http::head::RequestHead as _;
+use trivet_http::pages;
 use trivet_http::refusal::Refusal;
 use trivet_http::request::Request;
 use trivet_http::steps::{self, Admitted};
@@ -277,7 +278,8 @@ impl Site {
     /// What a visitor is told while the site is closed, who may come again after `wait` seconds.
     fn closed(&self, wait: u64, accept: Option<&[u8]>, request_id: &str) -> Answer {
         let page = self.error_pages.maintenance(accept);
-        let mut answer = answer::error(StatusCode::SERVICE_UNAVAILABLE, request_id, accept, page);
+        let page = page.unwrap_or_else(|| pages::maintenance(wait, request_id, accept));
+        let mut answer = answer::error(StatusCode::SERVICE_UNAVAILABLE, request_id, accept, Some(page));
         answer.fields.retain(|(name, _)| name != RETRY_AFTER);
         answer.fields.push((RETRY_AFTER, HeaderValue::from(wait)));
         answer

@@ -8,11 +8,31 @@ use http::{HeaderValue, StatusCode};
 pub fn page(status: StatusCode, request_id: &str, accept: Option<&[u8]>) -> (HeaderValue, Bytes) {
     let reason = status.canonical_reason().unwrap_or("Error");
     let code = status.as_u16();
+    written((code, reason), words(status), request_id, accept)
+}
+
+/// Likewise while a site is closed for maintenance; a client may come again after `wait` seconds.
+pub fn maintenance(wait: u64, request_id: &str, accept: Option<&[u8]>) -> (HeaderValue, Bytes) {
+    let again = match wait {
+        // Whoever waits for so little need not be told a number.
+        0..=120 => "in a moment".to_owned(),
+        121..=5400 => format!("in {} minutes", wait.div_ceil(60)),
+        _ => format!("in {} hours", wait.div_ceil(3600)),
+    };
+    let text = format!("The site is closed for maintenance. Please try again {again}.");
+    written((503, "Maintenance"), &text, request_id, accept)
+}
+
+fn written(
+    (code, reason): (u16, &str),
+    text: &str,
+    request_id: &str,
+    accept: Option<&[u8]>,
+) -> (HeaderValue, Bytes) {
     if wants_json(accept) {
         let body = serde_json::json!({"status": code, "error": reason, "request_id": request_id});
         return (HeaderValue::from_static("application/json"), Bytes::from(body.to_string()));
     }
-    let text = words(status);
     let body = format!(
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
          <meta name=\"viewport\" content=\"width=device-width\"><title>{code} {reason}</title>\
@@ -47,6 +67,21 @@ pub fn wants_json(accept: Option<&[u8]>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_page_of_maintenance_says_when_to_come_again() {
+        for (wait, words) in [
+            (1, "in a moment"),
+            (120, "in a moment"),
+            (121, "in 3 minutes"),
+            (5400, "in 90 minutes"),
+            (7200, "in 2 hours"),
+        ] {
+            let (_, body) = maintenance(wait, "abc123", None);
+            let text = String::from_utf8(body.to_vec()).unwrap();
+            assert!(text.contains(&format!("maintenance. Please try again {words}.")), "{wait}: {text}");
+        }
+    }
 
     #[test]
     fn a_page_carries_status_and_request_id_in_the_form_asked_for() {
