@@ -245,6 +245,42 @@ async fn a_site_in_maintenance_says_so_to_all_but_those_who_are_allowed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_was_away_does_not_end_what_was_extended_meanwhile() {
+    let cluster = Cluster::start().await;
+    let first = cluster.balancer(1);
+    let mut second = cluster.balancer(2);
+    cluster.done(1, &["maintenance", "on", "--until", "3s"]);
+    second.signal("TERM");
+    second.ended();
+    cluster.done(1, &["maintenance", "on", "--until", "1h"]);
+    tokio::time::sleep(std::time::Duration::from_secs(4)).await;
+    // Its file says that it is over.
+    let second = cluster.balancer(2);
+    until("it has learnt of it", || async { get(&second, "/", "").await.status == 503 }).await;
+    // Both have told one another all they know.
+    let said = cluster.done(2, &["maintenance", "off", "--json"]);
+    assert!(said.contains("\"changed\":true"), "{said}");
+    assert_eq!(get(&first, "/", "").await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn orders_that_come_together_all_count() {
+    let cluster = Cluster::start().await;
+    let _balancer = cluster.balancer(1);
+    let given: Vec<_> = (0..4)
+        .flat_map(|_| [vec!["weight", "web/node2", "3"], vec!["drain", "web/node2"]])
+        .map(|arguments| {
+            let socket = cluster.socket(1);
+            std::thread::spawn(move || trivet_at(&socket, &arguments).0)
+        })
+        .collect();
+    assert!(given.into_iter().all(|one| one.join().unwrap() == 0));
+    let listed: Value = serde_json::from_str(&cluster.done(1, &["list", "--json"])).unwrap();
+    let order = &listed["orders"][0]["order"]["backend"];
+    assert_eq!((&order["mode"], &order["weight"]), (&"drained".into(), &3.into()), "{listed}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_not_there_is_told_with_the_nearest_name_and_changes_nothing() {
     let cluster = Cluster::start().await;
     let balancer = cluster.balancer(1);

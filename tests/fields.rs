@@ -158,6 +158,29 @@ async fn security_headers_give_way_to_the_apps_own_and_hsts_to_whoever_is_told()
     assert_eq!(of_h2(&scene.get_h2("/ours", &[]).await, "strict-transport-security"), ours);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_routes_word_undoes_its_sites_and_a_client_keeps_no_default_out() {
+    let scene = Scene::with(
+        "security_headers = true\nrequest_fields = { add = { \"X-Role\" = \"guest\" }, default = { \"X-Forwarded-Prefix\" = \"/x\", \"X-Tenant\" = \"main\" } }\n\
+         routes = [{ path = \"/framed\", response_fields = { remove = [\"X-Frame-Options\"] }, request_fields = { set = { \"X-Role\" = \"admin\" } } }]",
+    )
+    .await;
+    let answer = scene.get("/framed", "X_Role: forged\n").await;
+    assert_eq!(values(&answer.head, "x-frame-options"), [""; 0]);
+    assert_eq!(values(&answer.head, "x-content-type-options"), ["nosniff"]);
+    assert_eq!(
+        (scene.seen().values("x-role"), scene.seen().values("x_role")),
+        (vec!["admin".into()], vec![])
+    );
+    // What is for this hop alone, or ours to say, stays behind, and leaves the default its place.
+    scene.get("/", "Connection: X-Tenant\nX-Tenant: forged\nX-Forwarded-Prefix: /forged\n").await;
+    let seen = scene.seen();
+    assert_eq!(seen.values("x-tenant"), ["main"]);
+    assert_eq!(seen.values("x-forwarded-prefix"), ["/x"]);
+    scene.get("/", "X-Tenant: own\n").await;
+    assert_eq!(scene.seen().values("x-tenant"), ["own"]);
+}
+
 const CORS: &str = r#"
 cors = { origins = ["https://app.example.org", "http://localhost:3000"], credentials = true, expose = ["X-Total"], max_age = "10m" }
 routes = [{ path_prefix = "/open", cors = { origins = ["*"], methods = ["GET"], fields = ["X-Key"] } }, { path = "/closed", refuse = 403 }]
@@ -181,9 +204,12 @@ async fn other_sites_pages_may_what_cors_says() {
         assert_eq!(values(&answer.head, "access-control-allow-origin"), [""; 0], "{fields}");
         assert_eq!(values(&answer.head, "vary"), ["Accept", "Origin"]);
     }
-    let open = scene.get("/open", origin).await;
-    assert_eq!(values(&open.head, "access-control-allow-origin"), ["*"]);
-    assert_eq!(values(&open.head, "vary"), ["Accept"]);
+    // What is for all is said to all: a cache may show it to whoever comes next.
+    for fields in [origin, ""] {
+        let open = scene.get("/open", fields).await;
+        assert_eq!(values(&open.head, "access-control-allow-origin"), ["*"], "{fields}");
+        assert_eq!(values(&open.head, "vary"), ["Accept"]);
+    }
     let over_h2 = scene.get_h2("/", &[("origin", "http://localhost:3000")]).await;
     assert_eq!(of_h2(&over_h2, "access-control-allow-origin"), ["http://localhost:3000"]);
 }

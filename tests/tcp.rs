@@ -7,7 +7,7 @@ use std::time::Duration;
 use support::built::built;
 use support::client::Wire;
 use support::one_back_end::connect_from;
-use support::program::Program;
+use support::program::{Program, trivet};
 use support::reload::{Successors, free_ports};
 use support::tcp::{Balancer, Server, config, greeting, pool};
 use support::until;
@@ -296,8 +296,11 @@ async fn a_check_may_expect_what_a_service_says() {
 async fn the_fewest_connections_decide_where_that_is_asked_for() {
     let (_servers, entries) = servers::<2>().await;
     let balancer = Balancer::of("", &pool(&entries, "balance = \"least-connections\""));
-    let (mut first, mut second) = (balancer.connect().await, balancer.connect().await);
-    let (kept, left) = (greeting(&mut first).await, greeting(&mut second).await);
+    // One after the other: of two at the same time neither counts for the other.
+    let mut first = balancer.connect().await;
+    let kept = greeting(&mut first).await;
+    let mut second = balancer.connect().await;
+    let left = greeting(&mut second).await;
     assert_ne!(kept, left);
     drop(second);
     balancer.has_open(1).await;
@@ -535,4 +538,30 @@ async fn a_reload_leaves_sessions_where_they_are_and_refuses_nobody() {
     assert_eq!(session.bytes().await.unwrap(), b"same session");
     drop(session);
     assert!(first.ended().success(), "its last session has ended");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_carried_can_be_listed() {
+    let (_servers, entries) = servers::<1>().await;
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("control.sock");
+    let sections = format!(
+        "[tcp.echo]\nlisten = [\"127.0.0.1:0\"]\n[tcp.echo.pool]\n{}\n[control]\nsocket = {socket:?}\n",
+        pool(&entries, "")
+    );
+    let balancer = Balancer::start(&sections);
+    until("it listens", || async { socket.exists() }).await;
+    let sessions = || {
+        let (code, said) = trivet(&["sessions", "--control", socket.to_str().unwrap()]);
+        assert_eq!(code, 0, "{said}");
+        said
+    };
+    assert!(sessions().ends_with("0 open\n"), "{}", sessions());
+    let mut wire = balancer.connect().await;
+    assert_eq!(greeting(&mut wire).await, "node0");
+    let said = sessions();
+    let line = said.lines().nth(1).unwrap();
+    assert!(line.starts_with("echo     127.0.0.1:") && line.contains("  node0 "), "{said}");
+    drop(wire);
+    until("it is over", || async { sessions().ends_with("0 open\n") }).await;
 }

@@ -27,6 +27,7 @@ use trivet_proxy::troubles;
 
 use super::config::{Control, Program};
 use super::maintenance::{Closed, Maintenance, now};
+use super::tcp::sessions::Sessions;
 use peers::Peers;
 
 mod peers;
@@ -51,6 +52,8 @@ pub struct Subjects {
     pub explain: Option<Explain>,
     /// Those of clients, where this process is a balancer.
     pub connections: Option<Arc<Connections>>,
+    /// What is carried over TCP: by the database gateway, and by services.
+    pub sessions: Vec<Arc<Sessions>>,
     /// All metrics, in Prometheus' text.
     pub metrics: Option<Box<dyn Fn() -> String + Send + Sync>>,
 }
@@ -197,22 +200,27 @@ impl Admin {
     }
 
     /// Takes in what the process before this one wrote last.
-    fn take_in_file(&self) {
-        if let Some(Ok(orders)) = self.file.as_deref().map(store::load)
-            && self.orders.lock().merge(orders)
-        {
-            self.obey();
+    async fn take_in_file(self: &Arc<Self>) {
+        if let Some(Ok(orders)) = self.file.as_deref().map(store::load) {
+            self.hear(vec![orders]).await;
         }
     }
 
     /// Carries out a command, and tells the others.
-    pub async fn command(&self, command: Command) -> Result<Done, CommandError> {
-        let (key, order) = self.order(command)?;
-        let words = format!("{key}: {order:?}");
-        let changed = self.change(|orders| orders.set(key.clone(), order, &self.node, now_ms())).await?;
-        if changed {
-            tracing::info!(order = words, "ordered by an operator");
-        }
+    pub async fn command(self: &Arc<Self>, command: Command) -> Result<Done, CommandError> {
+        let (key, turn) = self.order(command)?;
+        let node = self.node.clone();
+        let changed = self.change(move |orders| {
+            // By what holds now: another command may have come before this one.
+            let order = turn(orders.get(&key).cloned());
+            let words = format!("{key}: {order:?}");
+            let changed = orders.set(key, order, &node, now_ms());
+            if changed {
+                tracing::info!(order = words, "ordered by an operator");
+            }
+            changed
+        });
+        let changed = changed.await?;
         // Also when it was so here: somebody else may not know.
         let (told, heard) = self.peers.tell(&self.orders()).await;
         self.hear(heard).await;
@@ -220,7 +228,7 @@ impl Admin {
     }
 
     /// Takes in what others know.
-    async fn hear(&self, heard: Vec<Orders>) {
+    async fn hear(self: &Arc<Self>, heard: Vec<Orders>) {
         let merge =
             |orders: &mut Orders| heard.into_iter().fold(false, |new, other| orders.merge(other) | new);
         if let Err(e) = self.change(merge).await {
@@ -228,27 +236,32 @@ impl Admin {
         }
     }
 
-    /// Changes the orders, which counts once it is written.
-    async fn change(&self, change: impl FnOnce(&mut Orders) -> bool) -> Result<bool, CommandError> {
-        let _changing = self.changing.lock().await;
-        let mut orders = self.orders();
-        let changed = change(&mut orders);
-        if changed {
-            if let Some(file) = self.file.clone() {
-                let written = orders.clone();
-                let saved = tokio::task::spawn_blocking({
-                    let file = file.clone();
-                    move || store::save(&file, &written)
-                });
-                saved
-                    .await
-                    .unwrap_or_else(|e| Err(io::Error::other(e)))
-                    .map_err(|error| CommandError::Store { file, error })?;
+    /// Changes the orders, which counts once it is written. In a task of its own: who asked may leave before that.
+    async fn change(
+        self: &Arc<Self>,
+        change: impl FnOnce(&mut Orders) -> bool + Send + 'static,
+    ) -> Result<bool, CommandError> {
+        let admin = self.clone();
+        let changed = tokio::spawn(async move {
+            let _changing = admin.changing.lock().await;
+            let mut orders = admin.orders();
+            let changed = change(&mut orders);
+            if changed {
+                if let Some(file) = &admin.file {
+                    let (written, path) = (orders.clone(), file.clone());
+                    let saved = tokio::task::spawn_blocking(move || store::save(&path, &written)).await;
+                    saved.unwrap_or_else(|e| Err(io::Error::other(e))).map_err(|e| admin.not_stored(e))?;
+                }
+                *admin.orders.lock() = orders;
+                admin.obey();
             }
-            *self.orders.lock() = orders;
-            self.obey();
-        }
-        Ok(changed)
+            Ok(changed)
+        });
+        changed.await.unwrap_or_else(|e| Err(self.not_stored(io::Error::other(e))))
+    }
+
+    fn not_stored(&self, error: io::Error) -> CommandError {
+        CommandError::Store { file: self.file.clone().unwrap_or_default(), error }
     }
 
     fn orders(&self) -> Orders {
@@ -256,16 +269,18 @@ impl Admin {
     }
 
     /// What a command orders about what, if there is such a thing.
-    fn order(&self, command: Command) -> Result<(Key, Option<Order>), CommandError> {
-        let mode = |target: Target, mode: Mode| match target {
-            Target::Node(name) => {
-                let name = self.known("node", name, &self.subjects.nodes)?;
-                Ok((Key::Node(name), (mode != Mode::Ready).then_some(Order::Drained)))
-            }
-            Target::Backend { pool, name } => {
-                let key = self.backend(pool, name)?;
-                let weight = self.weight(&key);
-                Ok((key, backend_order(mode, weight)))
+    fn order(&self, command: Command) -> Result<(Key, Turn), CommandError> {
+        let always = |order: Option<Order>| -> Turn { Box::new(|_| order) };
+        let mode = |target: Target, mode: Mode| -> Result<(Key, Turn), CommandError> {
+            match target {
+                Target::Node(name) => {
+                    let name = self.known("node", name, &self.subjects.nodes)?;
+                    Ok((Key::Node(name), always((mode != Mode::Ready).then_some(Order::Drained))))
+                }
+                Target::Backend { pool, name } => {
+                    let turn = move |before| backend_order(mode, of_backend(before).1);
+                    Ok((self.backend(pool, name)?, Box::new(turn)))
+                }
             }
         };
         match command {
@@ -285,23 +300,22 @@ impl Admin {
                 Err(CommandError::Unknown { kind: "back end", name, known: self.all_backends() })
             }
             Command::Weight { target: Target::Backend { pool, name }, weight } => {
-                let key = self.backend(pool, name)?;
-                let mode = self.mode(&key);
-                Ok((key, backend_order(mode, weight)))
+                let turn = move |before| backend_order(of_backend(before).0, weight);
+                Ok((self.backend(pool, name)?, Box::new(turn)))
             }
             Command::Maintenance { until: Some(until), .. } if until <= now() => {
                 Err(CommandError::Over("the time until which it is to last".into()))
             }
             Command::Maintenance { site, until, allow } => {
-                Ok((Key::Site(self.site(site)?), Some(Order::Maintenance { until, allow })))
+                Ok((Key::Site(self.site(site)?), always(Some(Order::Maintenance { until, allow }))))
             }
-            Command::MaintenanceOff { site } => Ok((Key::Site(self.site(site)?), None)),
+            Command::MaintenanceOff { site } => Ok((Key::Site(self.site(site)?), always(None))),
             Command::Failover { node } => {
                 let node = self.known("balancer", node, &self.balancers())?;
                 if self.orders.lock().get(&Key::Node(node.clone())).is_some() {
                     return Err(CommandError::Drained(node));
                 }
-                Ok((Key::Addresses, Some(Order::At { node, until: now() + MOVE.as_secs() })))
+                Ok((Key::Addresses, always(Some(Order::At { node, until: now() + MOVE.as_secs() }))))
             }
         }
     }
@@ -351,20 +365,6 @@ impl Admin {
         all
     }
 
-    fn mode(&self, key: &Key) -> Mode {
-        match self.orders.lock().get(key) {
-            Some(Order::Backend { mode, .. }) => *mode,
-            _ => Mode::Ready,
-        }
-    }
-
-    fn weight(&self, key: &Key) -> Option<u32> {
-        match self.orders.lock().get(key) {
-            Some(Order::Backend { weight, .. }) => *weight,
-            _ => None,
-        }
-    }
-
     /// Has pools and sites be as it is ordered. A second time it changes nothing.
     pub(super) fn obey(&self) {
         let orders = self.orders();
@@ -409,21 +409,19 @@ impl Admin {
     }
 
     /// Takes back what is over, and forgets what was taken back long ago.
-    async fn tidy(&self) {
-        let over: Vec<Key> = (self.orders().iter())
-            .filter(|(_, entry)| match &entry.order {
-                Some(Order::Maintenance { until, .. }) => until.is_some_and(|until| until <= now()),
-                Some(Order::At { until, .. }) => *until <= now(),
-                _ => false,
-            })
-            .map(|(key, _)| key.clone())
-            .collect();
-        let take_back = |orders: &mut Orders| {
+    async fn tidy(self: &Arc<Self>) {
+        let is_over = |order: &Order| match order {
+            Order::Maintenance { until, .. } => until.is_some_and(|until| until <= now()),
+            Order::At { until, .. } => *until <= now(),
+            Order::Drained | Order::Backend { .. } => false,
+        };
+        let take_back = move |orders: &mut Orders| {
             orders.tidy(now_ms());
-            over.into_iter().fold(false, |changed, key| {
+            let ended = orders.end(is_over);
+            for key in &ended {
                 tracing::info!(order = %key, "is over");
-                orders.set(key, None, &self.node, now_ms()) | changed
-            })
+            }
+            !ended.is_empty()
         };
         if let Err(e) = self.change(take_back).await {
             tracing::error!(error = %e, "what is over cannot be taken back");
@@ -464,10 +462,18 @@ impl Admin {
         format!("{} of {}", if self.subjects.sites.is_empty() { "gateway" } else { "balancer" }, self.node)
     }
 
+    /// The connections that are carried over TCP, the oldest of each service first, and how many there are.
+    fn sessions(&self) -> Value {
+        let all: Vec<_> = self.subjects.sessions.iter().flat_map(|sessions| sessions.list()).collect();
+        json!({"open": all.len(), "sessions": all.iter().take(MOST_LISTED).collect::<Vec<_>>()})
+    }
+
     /// The metrics that tell what is going on, in Prometheus' text; nothing of what has counted nothing yet.
     fn figures(&self) -> String {
         let all = self.subjects.metrics.as_ref().map(|metrics| metrics()).unwrap_or_default();
-        let wanted = |line: &&str| FIGURES.iter().any(|name| line.starts_with(name)) && !line.ends_with(" 0");
+        // Of a histogram the empty buckets say where the others begin.
+        let counts = |line: &str| !line.ends_with(" 0") || line.contains("_bucket{");
+        let wanted = |line: &&str| FIGURES.iter().any(|name| line.starts_with(name)) && counts(line);
         all.lines().filter(wanted).fold(String::new(), |text, line| text + line + "\n")
     }
 
@@ -506,6 +512,17 @@ impl Admin {
     fn list(&self) -> Value {
         let pools = self.subjects.pools.iter().map(|p| json!({"name": p.name(), "backends": p.status()}));
         json!({"node": self.node, "pools": pools.collect::<Vec<_>>(), "orders": self.status()})
+    }
+}
+
+/// What is ordered, by what was before.
+type Turn = Box<dyn FnOnce(Option<Order>) -> Option<Order> + Send>;
+
+/// How a back end is used, and its weight.
+fn of_backend(order: Option<Order>) -> (Mode, Option<u32>) {
+    match order {
+        Some(Order::Backend { mode, weight }) => (mode, weight),
+        _ => (Mode::Ready, None),
     }
 }
 

@@ -32,6 +32,7 @@ use super::admin::{Administered, Whole};
 use super::config;
 use super::tcp::accept::{Carrier, Full, Gate, Times, Why};
 use super::tcp::listeners::{Passed, Wanted};
+use super::tcp::sessions::Sessions;
 use trivet_base::config::ConfigError;
 use trivet_base::process::Heartbeats;
 use trivet_base::process::server::Server as Process;
@@ -119,6 +120,11 @@ impl Gateway {
             draining: CancellationToken::new(),
             before: TaskTracker::new(),
         })
+    }
+
+    /// What it carries, for operators.
+    pub fn sessions(&self) -> Arc<Sessions> {
+        self.gate.sessions.clone()
     }
 
     /// Those who are read from, each on its node.

@@ -95,6 +95,7 @@ impl Service for Balancer {
         }
         if let Some(wait) = site.maintenance.keeps_out(admitted.client) {
             exchange.reason = Some("maintenance".into());
+            exchange.answer_fields = site.changed.answer.changes(admitted, &Found::default());
             return Route::Answer(site.closed(wait, request.first(&ACCEPT), &admitted.request_id));
         }
         let (rule, found) = match site.rules.find(request, admitted) {

@@ -112,6 +112,7 @@ fn admin(
     // Where writes go is for the group alone to say.
     subjects.pools.extend(gateway.map(Gateway::readers));
     subjects.pools.extend(services.iter().flat_map(|service| service.administered()));
+    subjects.sessions = services.iter().map(|s| s.sessions()).chain(gateway.map(Gateway::sessions)).collect();
     subjects.virtual_addresses.clone_from(&config.virtual_addresses);
     subjects.connections = http.map(|http| http.connections.clone());
     let redirects = config.http.as_ref().is_none_or(|h| h.redirect);

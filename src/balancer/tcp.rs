@@ -25,6 +25,7 @@ use accept::{Carrier, Full, Gate, Times, Why};
 use connection::End;
 use listeners::{Passed, Wanted};
 use router::Router;
+use sessions::Sessions;
 use trivet_base::process::Heartbeats;
 use trivet_base::process::server::Server as Process;
 use trivet_http::proxy_protocol::Version;
@@ -39,6 +40,7 @@ mod connection;
 pub(crate) mod flow;
 pub mod listeners;
 mod router;
+pub mod sessions;
 
 /// Whoever is gone without a word is noticed after about two minutes, also where nothing is said for hours.
 const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(60), Duration::from_secs(15), 4);
@@ -145,6 +147,11 @@ impl Service {
         for target in &self.targets {
             target.pool.run_checks(target.timing, heartbeats);
         }
+    }
+
+    /// What it carries, for operators.
+    pub fn sessions(&self) -> Arc<Sessions> {
+        self.gate.sessions.clone()
     }
 
     /// Its pools, for operators.

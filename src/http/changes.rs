@@ -46,13 +46,20 @@ impl Changes {
         has: impl Fn(&HeaderName) -> bool,
     ) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
         self.0.iter().enumerate().filter_map(move |(at, change)| {
+            // The last word counts.
+            if self.0[at + 1..].iter().any(|later| later.sets(&change.name)) {
+                return None;
+            }
             let comes = match change.manner {
                 Manner::Remove => false,
-                Manner::Add => true,
-                // The last word counts.
-                Manner::Set => !self.0[at + 1..].iter().any(|later| later.sets(&change.name)),
+                Manner::Add | Manner::Set => true,
                 Manner::Default => {
-                    !has(&change.name) && !self.0[..at].iter().any(|earlier| earlier.gives(&change.name))
+                    // What is taken out later gives nothing.
+                    let gives = |(at, earlier): (usize, &Change)| {
+                        let undone = |later: &Change| later.sets(&earlier.name);
+                        earlier.gives(&change.name) && !self.0[at + 1..].iter().any(undone)
+                    };
+                    !has(&change.name) && !self.0[..at].iter().enumerate().any(gives)
                 }
             };
             comes.then_some((&change.name, &change.value))
@@ -86,7 +93,8 @@ impl Changes {
 
 impl Change {
     fn sets(&self, name: &HeaderName) -> bool {
-        matches!(self.manner, Manner::Set | Manner::Remove) && self.name == *name
+        matches!(self.manner, Manner::Set | Manner::Remove)
+            && forwarded::same(name.as_str().as_bytes(), self.name.as_str().as_bytes())
     }
 
     fn gives(&self, name: &HeaderName) -> bool {
@@ -159,6 +167,15 @@ mod tests {
             (vec![change(Set, "x-a", "3"), change(Set, "x-a", "4")], vec!["server: app", "x-a: 4"]),
             (vec![change(Set, "x-a", "3"), change(Remove, "x-a", "")], vec!["server: app"]),
             (vec![change(Remove, "x-a", ""), change(Default, "x-a", "5")], vec!["server: app", "x-a: 5"]),
+            (vec![change(Add, "x-a", "3"), change(Set, "x-a", "4")], vec!["server: app", "x-a: 4"]),
+            (
+                vec![change(Default, "x-b", "3"), change(Remove, "x-b", "")],
+                vec!["x-a: 1", "x-a: 2", "server: app"],
+            ),
+            (
+                vec![change(Add, "x-b", "3"), change(Remove, "x-b", ""), change(Default, "x-b", "5")],
+                vec!["x-a: 1", "x-a: 2", "server: app", "x-b: 5"],
+            ),
             (
                 vec![change(Default, "x-b", "3"), change(Default, "x-b", "4")],
                 vec!["x-a: 1", "x-a: 2", "server: app", "x-b: 3"],

@@ -318,6 +318,19 @@ impl Request {
         Ok(head)
     }
 
+    /// Whether a field goes on.
+    fn goes(&self, f: &Field, policy: &Policy) -> bool {
+        match f.kind {
+            Kind::Other | Kind::Trailer | Kind::Host => true,
+            // RFC 9110 section 10.1.1: not from HTTP/1.0.
+            Kind::Expect => self.version != Version::HTTP_10,
+            Kind::Ours => !steps::stays_behind(f.name.get(&self.raw), policy),
+            // Said anew.
+            Kind::ContentLength | Kind::TransferEncoding | Kind::Upgrade | Kind::Te => false,
+            Kind::Connection | Kind::Hop => false,
+        }
+    }
+
     /// The fields that go on, ours among them, but for those that tell the framing.
     fn passing(
         &self,
@@ -328,16 +341,9 @@ impl Request {
     ) {
         for f in &self.fields {
             let (name, value) = (f.name.get(&self.raw), f.value.get(&self.raw));
-            let goes = match f.kind {
-                Kind::Other | Kind::Trailer | Kind::Host => true,
-                // RFC 9110 section 10.1.1: not from HTTP/1.0.
-                Kind::Expect => self.version != Version::HTTP_10,
-                Kind::Ours => !steps::stays_behind(name, policy),
-                // Said anew.
-                Kind::ContentLength | Kind::TransferEncoding | Kind::Upgrade | Kind::Te => false,
-                Kind::Connection | Kind::Hop => false,
-            };
-            if !goes || edits.changes.is_some_and(|changes| f.kind == Kind::Other && changes.drops(name)) {
+            if !self.goes(f, policy)
+                || edits.changes.is_some_and(|changes| f.kind == Kind::Other && changes.drops(name))
+            {
                 continue;
             }
             match edits.hidden_cookie.filter(|_| name.eq_ignore_ascii_case(COOKIE.as_str().as_bytes())) {
@@ -349,9 +355,17 @@ impl Request {
                 }
             }
         }
-        for (name, value) in
-            edits.changes.iter().flat_map(|changes| changes.lines(|name| self.first(name).is_some()))
-        {
+        // What stays behind gives no value: a client must not be able to keep one out by it.
+        let has = |name: &HeaderName| {
+            let mut same = self
+                .fields
+                .iter()
+                .filter(|f| forwarded::same(f.name.get(&self.raw), name.as_str().as_bytes()));
+            same.any(|f| {
+                self.goes(f, policy) && !edits.changes.is_some_and(|c| c.drops(f.name.get(&self.raw)))
+            })
+        };
+        for (name, value) in edits.changes.iter().flat_map(|changes| changes.lines(&has)) {
             emit(Kind::Other, name.as_str().as_bytes(), value.as_bytes());
         }
         steps::forward(admitted, |name, value| {

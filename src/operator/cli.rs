@@ -50,6 +50,8 @@ enum Command {
     Top(Top),
     /// Who is connected to this node's balancer.
     Connections(Connections),
+    /// What this node's database gateway and its balancer carry over TCP.
+    Sessions(List),
     /// The last requests that came to nothing at this node's balancer, the latest first.
     Errors(List),
     /// Which route would answer a request, and why.
@@ -364,6 +366,10 @@ pub fn main() -> ExitCode {
         Command::Connections(args) => {
             let socket = Socket(args.control.control);
             process::finish("trivet", process::block_on(control::connections(&socket, args.all, args.json)))
+        }
+        Command::Sessions(args) => {
+            let socket = Socket(args.control.control);
+            process::finish("trivet", process::block_on(control::sessions(&socket, args.json)))
         }
         Command::Errors(args) => {
             let socket = Socket(args.control.control);

@@ -89,7 +89,7 @@ pub async fn summaries(socket: &Socket) -> Result<Vec<Summary>, CommandError> {
     command(Program::Balancer, &socket.path(None), Method::GET, "/summaries", &json!(null), PATIENCE).await
 }
 
-/// Waits until a node, or a back end, has nothing in hand any more, whoever gave it. One that does not answer is not waited for.
+/// Waits until a node, or a back end, has nothing in hand any more, whoever gave it.
 pub async fn wait_until_idle(socket: &Socket, target: &Target, longest: Duration) -> Result<(), Failure> {
     let is_its = |key: &str| match target {
         Target::Node(node) => ["web", "database-read"].iter().any(|pool| key == format!("{pool}/{node}")),
@@ -100,15 +100,18 @@ pub async fn wait_until_idle(socket: &Socket, target: &Target, longest: Duration
         let all = summaries(socket).await.map_err(Failure::run)?;
         let counts = all.iter().flat_map(|s| &s.in_flight).filter(|(key, _)| is_its(key)).map(|(_, n)| n);
         let left: u64 = counts.sum();
-        if left == 0 {
+        // One that says nothing may have given it something.
+        let silent: Vec<&str> = all.iter().filter(|s| s.error.is_some()).map(|s| s.name.as_str()).collect();
+        if left == 0 && silent.is_empty() {
             println!("it has nothing in hand any more");
             return Ok(());
         }
         if tokio::time::Instant::now() >= deadline {
-            return Err(Failure::run(format_args!(
-                "it still has {left} in hand after {}; it stays drained",
-                humantime::format_duration(longest)
-            )));
+            let after = humantime::format_duration(longest);
+            return Err(Failure::run(match left {
+                0 => format!("after {after} nothing is heard of {}; it stays drained", silent.join(", ")),
+                _ => format!("it still has {left} in hand after {after}; it stays drained"),
+            }));
         }
         tokio::time::sleep(LOOK).await;
     }
@@ -178,6 +181,42 @@ pub async fn connections(socket: &Socket, all: bool, as_json: bool) -> Result<()
     let mut out = String::new();
     Paint { colours: colours() }.grid(&mut out, &rows);
     println!("{out}{} open", told["open"]);
+    Ok(())
+}
+
+/// `trivet sessions`: what this node's database gateway and its balancer carry over TCP, the oldest first.
+pub async fn sessions(socket: &Socket, as_json: bool) -> Result<(), Failure> {
+    let (balancer, gateway) = (PathBuf::from(BALANCER_SOCKET), PathBuf::from(GATEWAY_SOCKET));
+    let paths = match &socket.0 {
+        Some(path) => vec![path.clone()],
+        None => [gateway.clone(), balancer].into_iter().filter(|path| path.exists()).collect(),
+    };
+    let mut all: Vec<Value> = Vec::new();
+    // Without any it is told where one was looked for.
+    for path in if paths.is_empty() { vec![gateway] } else { paths } {
+        let told: Value = command(Program::Balancer, &path, Method::GET, "/sessions", &json!(null), PATIENCE)
+            .await
+            .map_err(Failure::run)?;
+        all.extend(told["sessions"].as_array().into_iter().flatten().cloned());
+    }
+    if as_json {
+        println!("{}", Value::Array(all));
+        return Ok(());
+    }
+    let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
+    let mut rows = vec![header(&["SERVICE", "CLIENT", "BACK END", "OPEN FOR"])];
+    rows.extend(all.iter().map(|one| {
+        let age = Duration::from_secs(one["seconds"].as_f64().map_or(0, |s| s as u64));
+        vec![
+            cell(text(&one["service"]), Tone::Plain),
+            cell(text(&one["client"]), Tone::Head),
+            cell(text(&one["backend"]), Tone::Plain),
+            cell(humantime::format_duration(age).to_string(), Tone::Plain),
+        ]
+    }));
+    let mut out = String::new();
+    Paint { colours: colours() }.grid(&mut out, &rows);
+    println!("{out}{} open", all.len());
     Ok(())
 }
 

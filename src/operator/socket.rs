@@ -12,8 +12,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::net::UnixStream;
 
-/// The largest answer, in bytes; they are a few lines.
-const MAX_BODY: usize = 1 << 20;
+/// The largest answer, in bytes: a balancer may have thousands of connections to tell of.
+const MAX_BODY: usize = 32 << 20;
 
 /// A program that takes commands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

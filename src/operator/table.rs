@@ -16,7 +16,12 @@ pub enum Tone {
 pub struct Cell(String, Tone);
 
 pub fn cell(text: impl Into<String>, tone: Tone) -> Cell {
-    Cell(text.into(), tone)
+    Cell(plain(&text.into()), tone)
+}
+
+/// Without what a terminal would obey: some of it is what back ends say.
+pub fn plain(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
 }
 
 pub fn header(names: &[&str]) -> Vec<Cell> {

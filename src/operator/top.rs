@@ -1,6 +1,6 @@
 //! `trivet top`: what is going on, live: sites, routes, back ends, their rates, latencies and errors, of all balancers together.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use http::Method;
@@ -19,15 +19,38 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Routes and back ends that fit on a screen.
 const MOST_ROWS: usize = 15;
 
-/// A sample's labels, and what it counts.
+/// By name and by labels.
 type Samples = BTreeMap<String, BTreeMap<BTreeMap<String, String>, f64>>;
 
-/// Counts, by name and labels, of all balancers together.
+/// Counts of all balancers. Each has a label of its own, so that one that says nothing for once takes nothing from the others.
 struct Counts {
     at: Instant,
     samples: Samples,
+    /// Who was heard.
+    seen: BTreeSet<String>,
     silent: Vec<String>,
 }
+
+impl Counts {
+    /// What was counted since; none where it is not known, since its balancer was not heard before.
+    fn since(
+        &self,
+        before: &Self,
+        metric: &str,
+        labels: &BTreeMap<String, String>,
+        value: f64,
+    ) -> Option<f64> {
+        if !labels.get(BALANCER).is_none_or(|balancer| before.seen.contains(balancer)) {
+            return None;
+        }
+        let former = before.samples.get(metric).and_then(|m| m.get(labels)).copied().unwrap_or(0.0);
+        // A process that is younger has counted less, and since when is not known.
+        (value >= former).then_some(value - former)
+    }
+}
+
+/// The label that says whose a count is.
+const BALANCER: &str = "_balancer";
 
 /// Shows it again and again, or once.
 pub async fn run(socket: &Socket, interval: Duration, once: bool, as_json: bool) -> Result<(), Failure> {
@@ -57,13 +80,15 @@ async fn counts(socket: &Socket) -> Result<Counts, Failure> {
             .await
             .map_err(Failure::run)?;
     let mut samples = Samples::new();
-    for line in all.iter().flat_map(|figures| figures.text.lines()) {
-        if let Some((name, labels, value)) = sample(line) {
-            *samples.entry(name).or_default().entry(labels).or_default() += value;
+    for (balancer, line) in all.iter().flat_map(|f| f.text.lines().map(move |line| (&f.name, line))) {
+        if let Some((name, mut labels, value)) = sample(line) {
+            labels.insert(BALANCER.into(), balancer.clone());
+            samples.entry(name).or_default().insert(labels, value);
         }
     }
+    let seen = all.iter().filter(|f| f.error.is_none()).map(|f| f.name.clone()).collect();
     let silent = all.into_iter().filter_map(|f| Some(format!("{} says nothing ({})", f.name, f.error?)));
-    Ok(Counts { at: Instant::now(), samples, silent: silent.collect() })
+    Ok(Counts { at: Instant::now(), samples, seen, silent: silent.collect() })
 }
 
 /// One line of Prometheus' text (<https://prometheus.io/docs/instrumenting/exposition_formats/>).
@@ -118,9 +143,8 @@ impl View {
         let rates = |metric: &str, label: &str| {
             let mut all: BTreeMap<String, Rates> = BTreeMap::new();
             for (labels, value) in now.samples.get(metric).into_iter().flatten() {
-                let former = before.samples.get(metric).and_then(|m| m.get(labels)).copied().unwrap_or(0.0);
-                // A process that is younger has counted less.
-                let rate = if *value >= former { (value - former) / seconds } else { value / seconds };
+                let Some(counted) = now.since(before, metric, labels, *value) else { continue };
+                let rate = counted / seconds;
                 let Some(name) = labels.get(label) else { continue };
                 let of = all.entry(name.clone()).or_default();
                 of.all += rate;
@@ -207,13 +231,19 @@ fn row(name: &str, rates: &Rates) -> Vec<Cell> {
 /// as Prometheus' `histogram_quantile` does.
 fn quantile(before: &Counts, now: &Counts, share: f64) -> Option<f64> {
     const NAME: &str = "trivet_http_request_seconds_bucket";
-    let mut buckets: Vec<(f64, f64)> = Vec::new();
+    let mut all: Vec<(f64, f64)> = Vec::new();
     for (labels, value) in now.samples.get(NAME)? {
-        let former = before.samples.get(NAME).and_then(|m| m.get(labels)).copied().unwrap_or(0.0);
-        let edge = labels.get("le")?.parse().unwrap_or(f64::INFINITY);
-        buckets.push((edge, (value - former).max(0.0)));
+        let Some(counted) = now.since(before, NAME, labels, *value) else { continue };
+        all.push((labels.get("le")?.parse().unwrap_or(f64::INFINITY), counted));
     }
-    buckets.sort_by(|a, b| a.0.total_cmp(&b.0));
+    all.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let mut buckets: Vec<(f64, f64)> = Vec::new();
+    for (edge, count) in all {
+        match buckets.last_mut() {
+            Some((same, sum)) if same.total_cmp(&edge).is_eq() => *sum += count,
+            _ => buckets.push((edge, count)),
+        }
+    }
     let all = buckets.last()?.1;
     if all == 0.0 {
         return None;
@@ -239,7 +269,7 @@ mod tests {
         for (name, labels, value) in text.lines().filter_map(sample) {
             samples.entry(name).or_default().insert(labels, value);
         }
-        Counts { at, samples, silent: Vec::new() }
+        Counts { at, samples, seen: BTreeSet::new(), silent: Vec::new() }
     }
 
     #[test]
@@ -280,11 +310,23 @@ mod tests {
     }
 
     #[test]
-    fn a_process_that_is_younger_has_counted_less() {
+    fn who_was_not_heard_or_has_begun_anew_has_no_rate() {
         let start = Instant::now();
-        let before = counts(start, "trivet_http_requests_total{backend=\"node1\"} 1000\n");
-        let now = counts(start + Duration::from_secs(1), "trivet_http_requests_total{backend=\"node1\"} 5\n");
-        let view = View::between(&before, &now);
+        let text = |n: u64| {
+            format!(
+                "trivet_http_requests_total{{backend=\"node1\",_balancer=\"a\"}} {n}\n\
+                     trivet_http_requests_total{{backend=\"node1\",_balancer=\"b\"}} 1000\n"
+            )
+        };
+        let mut before = counts(start, &text(1000));
+        let now = counts(start + Duration::from_secs(1), &text(5));
+        before.seen = ["b".to_owned()].into();
+        let mut view = View::between(&before, &now);
+        assert!(view.backends[0].1.all < 1e-9, "a was not heard, and b has counted nothing");
+        before.seen.insert("a".into());
+        view = View::between(&before, &now);
+        assert!(view.backends[0].1.all < 1e-9, "a has begun anew");
+        view = View::between(&before, &counts(start + Duration::from_secs(1), &text(1005)));
         assert!((view.backends[0].1.all - 5.0).abs() < 1e-9);
     }
 }

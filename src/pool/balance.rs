@@ -198,8 +198,9 @@ impl Turns {
                 passed_over.push(Reverse((turn, at)));
                 continue;
             }
-            self.now = turn;
-            let next = turn + STRIDE / share;
+            // One that had no room has not saved up its turns.
+            self.now = self.now.max(turn);
+            let next = self.now + STRIDE / share;
             load.turn.store(next, Ordering::Relaxed);
             self.next.push(Reverse((next, at)));
             chosen = Some(at);

@@ -175,7 +175,7 @@ impl Exchange {
             client: admitted.map(|a| a.client).or(self.client),
             method: self.method.as_ref().map(ToString::to_string),
             host: admitted.map_or(&self.host, |a| &a.host).clone(),
-            path: admitted.map_or(self.path.as_str(), Admitted::path).to_owned(),
+            path: admitted.map_or(self.path.as_str(), Admitted::path).chars().take(LONGEST_SHOWN).collect(),
             status: outcome.status,
             aborted: outcome.aborted,
             route: self.route.as_ref().map(|route| route.name.clone()),
@@ -259,11 +259,13 @@ impl Drop for Exchange {
     }
 }
 
+/// Octets of a path where it is shown: a client may choose thousands.
+const LONGEST_SHOWN: usize = 200;
+
 /// The path of a target that nobody has checked yet, fit for a log line.
 pub fn shown(target: &[u8]) -> String {
-    const LONGEST: usize = 200;
     let path = target.split(|b| *b == b'?').next().unwrap_or_default();
-    path.iter().take(LONGEST).flat_map(|b| std::ascii::escape_default(*b)).map(char::from).collect()
+    path.iter().take(LONGEST_SHOWN).flat_map(|b| std::ascii::escape_default(*b)).map(char::from).collect()
 }
 
 fn name(version: Version) -> &'static str {

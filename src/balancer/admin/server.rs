@@ -62,7 +62,7 @@ impl Admin {
         let listener = socket.publish()?;
         let stopping = shutdown.clone();
         // The process before may have been told something since this one has read it.
-        self.take_in_file();
+        self.take_in_file().await;
         serve_each(listener, MAX_CONNECTIONS, shutdown.wait(), |stream, ending| {
             self.clone().connection(stream, Asker::Operator, stopping.clone(), ending)
         })
@@ -99,6 +99,8 @@ impl Admin {
         loop {
             tokio::select! { _ = ticks.tick() => {}, () = shutdown.wait() => return beat.finish() }
             beat.beat();
+            // A disk that stands still, and a peer that does, stop no requests.
+            let _rest = beat.rest();
             self.tidy().await;
             let (_, heard) = self.peers.tell(&self.orders()).await;
             self.hear(heard).await;
@@ -124,7 +126,7 @@ impl Admin {
     }
 
     async fn respond(
-        &self,
+        self: Arc<Self>,
         request: Request<Incoming>,
         asker: Asker,
         stopping: bool,
@@ -139,6 +141,7 @@ impl Admin {
         match (asker, head.method, head.uri.path()) {
             (Asker::Operator, Method::GET, "/list") => answer(StatusCode::OK, &self.list()),
             (Asker::Operator, Method::GET, "/connections") => answer(StatusCode::OK, &self.connections()),
+            (Asker::Operator, Method::GET, "/sessions") => answer(StatusCode::OK, &self.sessions()),
             (Asker::Operator, Method::GET, "/errors") => answer(StatusCode::OK, &troubles::last()),
             (Asker::Operator, Method::GET, "/figures") => {
                 let own = Figures { name: self.name(), text: self.figures(), error: None };

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use trivet_balancer_api::Orders;
 
-/// Octets of the file; ten thousand orders take less.
+/// Octets of the file; thousands of orders take less.
 const MOST: u64 = 8 << 20;
 
 /// What is there; nothing when there is no file. One that makes no sense is put aside, with `.unreadable` behind its name.
@@ -33,7 +33,7 @@ pub fn save(path: &Path, orders: &Orders) -> io::Result<()> {
     new.push(format!(".{}", std::process::id()));
     let written = (|| {
         let mut file = File::create(&new)?;
-        file.write_all(&serde_json::to_vec_pretty(orders)?)?;
+        file.write_all(&serde_json::to_vec(orders)?)?;
         file.sync_all()?;
         fs::rename(&new, path)
     })();

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 /// What is remembered, at most: names come from configurations, but those of peers are theirs.
-pub const MOST: usize = 10_000;
+pub const MOST: usize = 5_000;
 
 /// How long it is remembered that something was taken back, in milliseconds. Who was away for longer may bring an old order back.
 pub const FORGOTTEN: u64 = 30 * 24 * 3600 * 1000;
@@ -135,12 +135,26 @@ impl Orders {
         true
     }
 
+    /// Takes back what is over by itself. That is no new word: one that was said later elsewhere, and has not been heard of here yet,
+    /// still counts. What was taken back is returned.
+    pub fn end(&mut self, is_over: impl Fn(&Order) -> bool) -> Vec<Key> {
+        let ended = self.0.iter_mut().filter(|(_, entry)| entry.order.as_ref().is_some_and(&is_over));
+        ended
+            .map(|(key, entry)| {
+                entry.order = None;
+                key.clone()
+            })
+            .collect()
+    }
+
     /// Takes in what another one knows. Whether anything of it was new.
     pub fn merge(&mut self, other: Self) -> bool {
         let mut is_new = false;
         for (key, entry) in other.0 {
             let rank = |e: &Entry| (e.at, e.by.clone(), e.order.is_none());
-            let is_later = self.0.get(&key).is_none_or(|own| rank(&entry) > rank(own));
+            // No clock is so far ahead, and nothing could ever be said after it.
+            let is_sane = entry.at < u64::MAX / 2;
+            let is_later = is_sane && self.0.get(&key).is_none_or(|own| rank(&entry) > rank(own));
             if is_later && (self.0.contains_key(&key) || self.0.len() < MOST) {
                 self.0.insert(key, entry);
                 is_new = true;
@@ -195,6 +209,41 @@ mod tests {
         other.set(node("node3"), Some(Order::Drained), "node1", 9_000_000);
         assert!(other.merge(orders));
         assert_eq!(other.get(&node("node3")), None);
+    }
+
+    #[test]
+    fn what_ends_by_itself_does_not_undo_a_later_word() {
+        let until = |until| Some(Order::Maintenance { until: Some(until), allow: Vec::new() });
+        let site = || Key::Site("main".into());
+        let mut away = Orders::default();
+        away.set(site(), until(10), "node1", 1000);
+        // Extended while one of them was away.
+        let mut other = away.clone();
+        assert!(other.set(site(), until(20), "node2", 9000));
+        let over =
+            |order: &Order| matches!(order, Order::Maintenance { until: Some(until), .. } if *until <= 11);
+        assert_eq!(away.end(over), [site()]);
+        assert_eq!(away.get(&site()), None);
+        assert!(other.end(over).is_empty());
+        assert!(!other.merge(away.clone()), "the later word counts");
+        assert!(away.merge(other));
+        assert_eq!(away.get(&site()), until(20).as_ref());
+        // Nor does one who has not noticed yet bring it back.
+        let mut late = Orders::default();
+        late.set(site(), until(10), "node1", 1000);
+        let mut ended = late.clone();
+        ended.end(over);
+        assert!(!ended.merge(late.clone()) && late.merge(ended));
+        assert_eq!(late.get(&site()), None);
+    }
+
+    #[test]
+    fn a_word_from_the_end_of_time_is_not_listened_to() {
+        let mut orders = Orders::default();
+        let mut broken = Orders::default();
+        broken.set(node("node1"), Some(Order::Drained), "zzz", u64::MAX);
+        assert!(!orders.merge(broken));
+        assert_eq!(orders.get(&node("node1")), None);
     }
 
     #[test]

@@ -98,6 +98,7 @@ pub(super) async fn run(gateway: &Gateway, role: Role, client: TcpStream) -> End
     let Opened { choice, stream, first, place } = opened;
     let _carried = gateway.carried();
     let name = choice.member.name().to_owned();
+    let _listed = client.peer_addr().ok().map(|from| gateway.gate.sessions.begin(role.name(), from, &name));
     counter!("trivet_gateway_connections_total", "listener" => role.name(), "backend" => name).increment(1);
     let flow = Arc::new(Flow::default());
     flow.begun(Side::Server, first.len());

@@ -40,11 +40,12 @@ const APPS_OWN: [HeaderName; 6] = [
 impl Cors {
     /// The origin that a request comes from, if it may.
     fn allowed(&self, head: &impl RequestHead) -> Option<HeaderValue> {
-        let origin = head.first(&ORIGIN)?;
-        match self.origins.is_empty() {
-            true => Some(HeaderValue::from_static("*")),
-            false => self.origins.iter().find(|o| o.as_bytes().eq_ignore_ascii_case(origin)).cloned(),
+        if self.origins.is_empty() {
+            // Also to who names no origin: a cache may show the answer to one who does.
+            return Some(HeaderValue::from_static("*"));
         }
+        let origin = head.first(&ORIGIN)?;
+        self.origins.iter().find(|o| o.as_bytes().eq_ignore_ascii_case(origin)).cloned()
     }
 
     /// The answer to the question that a browser asks before the request itself; none to another request.

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::listeners::Listener;
+use super::sessions::Sessions;
 use trivet_base::process::workers::Workers;
 use trivet_base::process::{Phase, Shutdown};
 
@@ -51,6 +52,8 @@ pub struct Gate {
     pub handed_over: CancellationToken,
     /// What is left ends now.
     pub cut: CancellationToken,
+    /// What is carried.
+    pub sessions: Arc<Sessions>,
 }
 
 impl Gate {
@@ -61,6 +64,7 @@ impl Gate {
             ending: CancellationToken::new(),
             handed_over: CancellationToken::new(),
             cut: CancellationToken::new(),
+            sessions: Arc::default(),
         }
     }
 }

@@ -205,6 +205,7 @@ async fn run(
     let target = target?;
     let (lease, server) = connect(service, &target, &arrived).await?;
     record.backend = Some(lease.name().to_owned());
+    let _listed = service.gate.sessions.begin(&service.name, record.client, lease.name());
     counter!("trivet_tcp_connections_total", "service" => service.name.clone(), "backend" => lease.name().to_owned())
         .increment(1);
     let Arrived { client, first, .. } = arrived;

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::model::{NodeReport, Program, Report, Severity, Verdict};
 use crate::cluster::Role;
-use crate::table::{Cell, Paint, Tone, cell, header, none};
+use crate::table::{Cell, Paint, Tone, cell, header, none, plain};
 
 const WIDTH: usize = 80;
 
@@ -58,7 +58,7 @@ pub fn render(report: &Report, colours: bool) -> String {
             Some(node) => format!("{node}: {}", p.what),
             None => p.what.clone(),
         };
-        for (i, line) in wrap(&text, WIDTH - 10).iter().enumerate() {
+        for (i, line) in wrap(&plain(&text), WIDTH - 10).iter().enumerate() {
             let label = if i == 0 { word } else { "" };
             let _ = writeln!(out, "{}  {line}", paint.on(&format!("{label:8}"), tone));
         }

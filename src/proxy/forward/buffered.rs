@@ -2,7 +2,9 @@
 //! that has few.
 
 use std::future::poll_fn;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::ready;
+use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::time::{Instant, timeout_at};
@@ -16,23 +18,53 @@ use trivet_http::refusal::Refusal;
 
 /// Octets read at a time.
 const READ: usize = 16 * 1024;
+/// Octets that all requests of this process may have here. What comes beyond is not waited for.
+const MOST_OF_ALL: u64 = 256 << 20;
+/// A client may be slower than `min_rate` for so long.
+const FREE: Duration = Duration::from_secs(10);
+
+static OF_ALL: AtomicU64 = AtomicU64::new(0);
+
+/// Octets of one request, while they are waited for.
+#[derive(Default)]
+struct Held(u64);
+
+impl Held {
+    /// Whether there is room for so many, all together.
+    fn grows_to(&mut self, octets: u64) -> bool {
+        let more = octets.saturating_sub(self.0);
+        self.0 += more;
+        OF_ALL.fetch_add(more, Ordering::Relaxed) + more <= MOST_OF_ALL
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        OF_ALL.fetch_sub(self.0, Ordering::Relaxed);
+    }
+}
 
 impl<S: Service, C: Downstream<S>> Forwarding<'_, S, C> {
     /// Reads the content until it is whole, or `most` octets of it are there: the rest goes through as it comes. A pause of
-    /// `client_timeout` ends it, and so does `request_timeout`.
+    /// `client_timeout` ends it, and so do `min_rate` and `request_timeout`.
     pub(super) async fn buffer(&mut self, most: u64) -> Result<(), Failure> {
         if self.request.expects_continue() {
             self.client.tell(self.request, Interim::Continue);
         }
-        let pause = self.engine.limits.client_timeout;
+        let limits = self.engine.limits;
+        let (pause, begun, mut held) = (limits.client_timeout, Instant::now(), Held::default());
         let mut whole = Whole::new(self.request.content);
         let mut known = 0;
         loop {
             let (_, buffer) = self.client.content();
             whole.look(&buffer[known..])?;
             known = buffer.len();
-            if whole.is_whole() || known as u64 >= most {
+            if whole.is_whole() || known as u64 >= most || !held.grows_to(known as u64) {
                 return Ok(());
+            }
+            let waited = begun.elapsed();
+            if waited > FREE && (known as f64) < limits.min_rate as f64 * waited.as_secs_f64() {
+                return Err(Failure::Refused(Refusal::BodyTooSlow));
             }
             buffer.reserve(READ);
             let client = &mut *self.client;
