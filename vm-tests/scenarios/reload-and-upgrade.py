@@ -82,8 +82,8 @@ with subtest("ten reloads of the gateway"):
 with subtest("another configuration, and another binary"):
     program = node.succeed("readlink -f /proc/$(systemctl show -p MainPID --value trivet-balancer)/exe").strip()
     node.succeed(f"mkdir -p /opt/new && cp {program} /opt/new/trivet-balancer")
-    route = '"routes":[{"path":"/new","answer":{"content":"new"}}],"node":'
-    node.succeed(f"sed 's|\"node\":|{route}|' /etc/trivet/balancer.json > /opt/new/balancer.json")
+    route = '{"path": "/new", "answer": {"content": "new"}}'
+    node.succeed(f"jq '.routes = [{route}]' /etc/trivet/balancer.json > /opt/new/balancer.json")
     unit_runs("trivet-balancer", "/opt/new/trivet-balancer", "/opt/new/balancer.json")
     pid = reloads()
     assert node.succeed(f"readlink /proc/{pid}/exe").strip() == "/opt/new/trivet-balancer"
