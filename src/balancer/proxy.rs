@@ -1,7 +1,7 @@
 //! HTTP balancing: what a balancer adds to the engine.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -29,7 +29,7 @@ use trivet_http::refusal::Refusal;
 use trivet_http::request::Request;
 use trivet_http::steps::{self, Admitted};
 use trivet_http::strict;
-use trivet_pool::balance::hash_of;
+use trivet_pool::balance::{hash_of, hash_of_client};
 use trivet_pool::names::Named;
 use trivet_pool::{NewBackend, Pool, PoolLimits, Scope, Spec};
 use trivet_proxy::answer;
@@ -197,10 +197,7 @@ type Asked<'a> = (&'a Request, &'a Admitted);
 /// The number of what decides where a request goes; none where the request does not have it.
 fn hash(key: &HashKey, (request, admitted): Asked<'_>) -> Option<u64> {
     match key {
-        HashKey::Client => match admitted.client {
-            IpAddr::V4(four) => Some(hash_of(&four.octets())),
-            IpAddr::V6(six) => Some(hash_of(&six.octets())),
-        },
+        HashKey::Client => Some(hash_of_client(admitted.client)),
         HashKey::Path => Some(hash_of(admitted.path().as_bytes())),
         HashKey::Host => Some(hash_of(admitted.host.as_bytes())),
         HashKey::Field(name) => request.first(&name.parse().ok()?).filter(|v| !v.is_empty()).map(hash_of),

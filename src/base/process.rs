@@ -18,6 +18,7 @@ pub mod connections;
 pub mod descriptors;
 pub mod handover;
 mod heartbeats;
+pub mod register;
 pub mod server;
 pub mod sockets;
 pub mod unix_socket;

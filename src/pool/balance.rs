@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -504,6 +505,14 @@ pub fn hash_of(octets: &[u8]) -> u64 {
         .iter()
         .fold(0xcbf2_9ce4_8422_2325, |n: u64, b| (n ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3));
     mixed(fnv)
+}
+
+/// Likewise for the same client; an IPv4 address that is mapped into IPv6 is that of IPv4.
+pub fn hash_of_client(client: IpAddr) -> u64 {
+    match client.to_canonical() {
+        IpAddr::V4(four) => hash_of(&four.octets()),
+        IpAddr::V6(six) => hash_of(&six.octets()),
+    }
 }
 
 #[cfg(test)]

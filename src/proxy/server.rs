@@ -20,17 +20,15 @@
 //! Once another process has taken over, nothing more is accepted, and what is open has `drain_timeout`: connections end as after
 //! a stop, but no idle one is closed before its time, since a request may be on its way.
 
-use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use metrics::{counter, gauge};
-use parking_lot::Mutex;
 use rustls::ServerConfig;
 use rustls::server::danger::ClientCertVerifier;
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::Instant;
@@ -40,6 +38,7 @@ use tokio_util::task::TaskTracker;
 use crate::admission::{Admission, ConnectionPermit};
 use crate::{Engine, Service};
 use arrival::{Acceptor, Arrived};
+use trivet_base::process::register::{Open, Register};
 use trivet_base::process::server::Listener;
 use trivet_base::process::sockets::{Entry, Listening};
 use trivet_base::process::workers::Workers;
@@ -125,12 +124,10 @@ impl Endpoint {
 #[derive(Debug, Default)]
 pub struct Connections {
     open: AtomicUsize,
-    /// Those that have arrived, by numbers of their own.
-    arrived: Mutex<HashMap<u64, Seen>>,
-    next: AtomicU64,
+    arrived: Arc<Register<Seen>>,
 }
 
-/// One of them.
+/// One that has arrived.
 #[derive(Debug, Clone, Serialize)]
 pub struct Seen {
     pub client: IpAddr,
@@ -140,13 +137,6 @@ pub struct Seen {
     pub tls: Option<&'static str>,
     /// The name that was asked for in the handshake.
     pub server_name: Option<String>,
-    /// Its age in seconds.
-    #[serde(serialize_with = "age", rename = "seconds")]
-    pub since: Instant,
-}
-
-fn age<S: Serializer>(since: &Instant, to: S) -> Result<S::Ok, S::Error> {
-    to.serialize_f64((since.elapsed().as_secs_f64() * 10.0).round() / 10.0)
 }
 
 impl Connections {
@@ -156,25 +146,8 @@ impl Connections {
     }
 
     /// Those that have arrived, the oldest first.
-    pub fn list(&self) -> Vec<Seen> {
-        let mut all: Vec<Seen> = self.arrived.lock().values().cloned().collect();
-        all.sort_by_key(|seen| seen.since);
-        all
-    }
-
-    /// One has arrived, and is there until what is returned is dropped.
-    fn arrived(self: &Arc<Self>, seen: Seen) -> Arrival {
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
-        self.arrived.lock().insert(number, seen);
-        Arrival(self.clone(), number)
-    }
-}
-
-struct Arrival(Arc<Connections>, u64);
-
-impl Drop for Arrival {
-    fn drop(&mut self) {
-        self.0.arrived.lock().remove(&self.1);
+    pub fn list(&self) -> Vec<Open<Seen>> {
+        self.arrived.list()
     }
 }
 
@@ -366,12 +339,11 @@ async fn connection<S: Service>(
     let Some(arrived) = arriving.await else { return };
     let Arrived { stream, peer, endpoints, permit } = arrived;
     let is_http2 = stream.alpn() == Some(b"h2");
-    let _arrival = server.serving.connections.arrived(Seen {
+    let _arrival = server.serving.connections.arrived.enter(Seen {
         client: peer.address,
         protocol: if is_http2 { "HTTP/2" } else { "HTTP/1" },
         tls: peer.handshake.as_ref().map(|h| h.version),
         server_name: peer.handshake.as_ref().and_then(|h| h.server_name.clone()),
-        since: Instant::now(),
     });
     let (engine, closing, going_away) = (engine.clone(), server.closing.clone(), server.going_away.clone());
     if is_http2 {

@@ -13,6 +13,7 @@ use super::opening::{Entering, LONGEST_ENTRY, Opened, Place, open};
 use super::route::Role;
 use super::{Gateway, ending, mysql, prepare_stream};
 use crate::tcp::flow::{Counted, Flow, Side};
+use crate::tcp::sessions::Session;
 use trivet_pool::Tried;
 
 /// A MySQL packet of a usual query or row set; larger ones take several turns.
@@ -98,7 +99,10 @@ pub(super) async fn run(gateway: &Gateway, role: Role, client: TcpStream) -> End
     let Opened { choice, stream, first, place } = opened;
     let _carried = gateway.carried();
     let name = choice.member.name().to_owned();
-    let _listed = client.peer_addr().ok().map(|from| gateway.gate.sessions.begin(role.name(), from, &name));
+    let _listed = client
+        .peer_addr()
+        .ok()
+        .map(|from| gateway.gate.sessions.enter(Session::new(role.name(), from, &name)));
     counter!("trivet_gateway_connections_total", "listener" => role.name(), "backend" => name).increment(1);
     let flow = Arc::new(Flow::default());
     flow.begun(Side::Server, first.len());

@@ -11,9 +11,10 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
 use super::flow::{Counted, Flow, Side};
+use super::sessions::Session;
 use super::{Service, Target, prepare_stream};
 use trivet_http::proxy_protocol::{self, Header};
-use trivet_pool::balance::hash_of;
+use trivet_pool::balance::hash_of_client;
 use trivet_pool::{Backend, Health, Lease, Scope, Tried, Unavailable};
 use trivet_proxy::admission::ConnectionPermit;
 use trivet_proxy::log_limiter::LogLimiter;
@@ -205,7 +206,7 @@ async fn run(
     let target = target?;
     let (lease, server) = connect(service, &target, &arrived).await?;
     record.backend = Some(lease.name().to_owned());
-    let _listed = service.gate.sessions.begin(&service.name, record.client, lease.name());
+    let _listed = service.gate.sessions.enter(Session::new(&service.name, record.client, lease.name()));
     counter!("trivet_tcp_connections_total", "service" => service.name.clone(), "backend" => lease.name().to_owned())
         .increment(1);
     let Arrived { client, first, .. } = arrived;
@@ -291,7 +292,7 @@ async fn connect(
     target: &Target,
     arrived: &Arrived,
 ) -> Result<(Lease<()>, TcpStream), End> {
-    let scope = Scope { hash: Some(client_hash(arrived.source.ip())), ..Scope::ANY };
+    let scope = Scope { hash: Some(hash_of_client(arrived.source.ip())), ..Scope::ANY };
     let header = target
         .send_proxy_protocol
         .map(|version| proxy_protocol::write(version, arrived.source, arrived.destination))
@@ -343,14 +344,6 @@ async fn open(target: &Target, lease: &Lease<()>, header: &[u8]) -> io::Result<T
     };
     let late = |_| Err(io::Error::new(io::ErrorKind::TimedOut, "no answer within connect_timeout"));
     tokio::time::timeout(target.connect_timeout, opening).await.unwrap_or_else(late)
-}
-
-/// The same number for the same client, in every process.
-fn client_hash(client: IpAddr) -> u64 {
-    match client.to_canonical() {
-        IpAddr::V4(four) => hash_of(&four.octets()),
-        IpAddr::V6(six) => hash_of(&six.octets()),
-    }
 }
 
 /// Waits until the client is gone. One that has sent something is still there, and waited for no longer.
