@@ -10,8 +10,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from lab import build, host, rootfs
 from lab.errors import LabError
 from lab.process import run
+from lab.running import REPOSITORY
 
 _INSIDE = "TRIVET_LAB_ARENA"
 # 10,000 idle connections, and what is kept to back ends.
@@ -20,6 +22,14 @@ DESCRIPTORS = 16384
 
 def inside() -> bool:
     return os.environ.get(_INSIDE) == "1"
+
+
+def prepare(balancer: Path | None, profile: str) -> Path:
+    """What is needed from outside: tools, the Debian root, and the balancer to be tried, which is built when none is given."""
+    host.require_host()
+    host.install_tools(host.LAB_TOOLS)
+    rootfs.ensure()
+    return (balancer or build.build_one(REPOSITORY, profile, "trivet-balancer")).resolve()
 
 
 def enter(arguments: Sequence[str], seconds: int) -> int:

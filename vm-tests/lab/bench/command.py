@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from lab import arena, build, host, rootfs, servers
+from lab import arena, rootfs, servers
 from lab.bench import cases as all_cases
 from lab.bench import load, measure, plan, report
 from lab.process import run
@@ -37,11 +37,8 @@ def main(options: argparse.Namespace) -> int:
     all_cases.choose(options.case)
     if arena.inside():
         return _inside(options)
-    host.require_host()
-    host.install_tools(host.LAB_TOOLS)
-    rootfs.ensure()
     profile = options.profile if options.profile != "lab" else "release"
-    balancer = (options.balancer or build.build_one(REPOSITORY, profile, "trivet-balancer")).resolve()
+    balancer = arena.prepare(options.balancer, profile)
     again = ["bench", *options.case, "--balancer", str(balancer), "--profile", "given binary" if options.balancer else profile]
     again += ["--quick"] * options.quick
     for option in ("json", "markdown"):

@@ -20,13 +20,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from lab import arena, build, host, rootfs, servers
+from lab import arena, rootfs, servers
 from lab.bench import backend, load, plan, proc, stats
 from lab.bench.cases import CASES
 from lab.errors import LabError
 from lab.process import run
 from lab.progress import say, warn
-from lab.running import REPOSITORY
 
 SECONDS = 15 * 60
 # What a large configuration may cost (the aim), and how much its memory may grow from the first round to the last.
@@ -47,11 +46,8 @@ def add_options(c: argparse.ArgumentParser) -> None:
 def main(options: argparse.Namespace) -> int:
     if arena.inside():
         return _inside(options)
-    host.require_host()
-    host.install_tools(host.LAB_TOOLS)
-    rootfs.ensure()
     profile = options.profile if options.profile != "lab" else "release"
-    balancer = (options.balancer or build.build_one(REPOSITORY, profile, "trivet-balancer")).resolve()
+    balancer = arena.prepare(options.balancer, profile)
     again = ["bench-scale", "--balancer", str(balancer), "--rounds", str(options.rounds), "--seconds", str(options.seconds)]
     if options.json:
         again += ["--json", str(options.json.resolve())]

@@ -7,7 +7,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from lab import arena, build, host, rootfs, servers
+from lab import arena, rootfs, servers
 from lab.differential import corpus, known, page, runner
 from lab.progress import say, warn
 from lab.running import REPOSITORY
@@ -29,10 +29,7 @@ def add_options(command: argparse.ArgumentParser) -> None:
 def main(options: argparse.Namespace) -> int:
     if arena.inside():
         return _inside(options)
-    host.require_host()
-    host.install_tools(host.LAB_TOOLS)
-    rootfs.ensure()
-    balancer = (options.balancer or build.build_one(REPOSITORY, options.profile, "trivet-balancer")).resolve()
+    balancer = arena.prepare(options.balancer, options.profile)
     again = ["differential", *options.case, "--balancer", str(balancer)]
     if options.json:
         again += ["--json", str(options.json.resolve())]

@@ -8,10 +8,9 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from lab import arena, build, host, rootfs, servers
+from lab import arena, rootfs, servers
 from lab.errors import LabError
 from lab.progress import say
-from lab.running import REPOSITORY
 from lab.unread_bodies import backends, judge, runner
 
 SECONDS = 180
@@ -32,10 +31,7 @@ def main(options: argparse.Namespace) -> int:
     chosen = choose(options.server)
     if arena.inside():
         return _inside(options, chosen)
-    host.require_host()
-    host.install_tools(host.LAB_TOOLS)
-    rootfs.ensure()
-    balancer = (options.balancer or build.build_one(REPOSITORY, options.profile, "trivet-balancer")).resolve()
+    balancer = arena.prepare(options.balancer, options.profile)
     again = ["unread-bodies", *options.server, "--balancer", str(balancer)]
     again += ["--json", str(options.json.resolve())] if options.json else []
     again += ["--trusting"] if options.trusting else []
