@@ -56,6 +56,8 @@ def settled():
         for unit in ("keepalived", "mysql", "trivet-balancer", "trivet-gateway", "trivet-web", "trivet-app", "trivet-keeper"):
             node.wait_for_unit(unit, timeout=RECOVERY)
     poll(lambda: holders(NODES), "a node holds the virtual address")
+    # A keeper tells of a member that has just joined a moment after the member itself does, and a balancer after its next check.
+    node1.wait_until_succeeds("trivet status", timeout=RECOVERY)
 
 
 def make_user():
