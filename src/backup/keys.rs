@@ -1,0 +1,146 @@
+//! What backups are sealed with: an age identity, the same on all nodes, and a recovery key of which the nodes know the public half.
+//!
+//! The text of the identity is also the password of the repository in restic's format. It lies in the storage as
+//! `key/recovery.age`, sealed for the recovery key: whoever has that key and the storage has everything.
+
+#[cfg(test)]
+mod tests;
+
+use std::io::{Read, Write};
+use std::path::Path;
+
+use age::secrecy::ExposeSecret;
+use age::x25519::{Identity, Recipient};
+use bytes::Bytes;
+
+use trivet_base::config::ConfigError;
+
+use crate::config;
+
+/// Why something sealed could not be opened.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum SealError {
+    /// Sealed for somebody else.
+    #[error(
+        "it is sealed with another key: give the key of the cluster that made it (key.identity_file), or the recovery key"
+    )]
+    OtherKey,
+    /// Not what was written.
+    #[error("it is damaged ({0}): it was cut short or altered where it lies")]
+    Damaged(String),
+}
+
+/// The keys of a cluster.
+#[derive(Clone)]
+pub struct Keys {
+    identity: Identity,
+    recovery: Option<Recipient>,
+}
+
+impl Keys {
+    /// Reads the files that the configuration names.
+    pub fn read(key: &config::Key) -> Result<Self, ConfigError> {
+        let identity = read_key(&key.identity_file, "key.identity_file", "AGE-SECRET-KEY-1")?;
+        let identity = identity.parse::<Identity>().map_err(|e| {
+            ConfigError::at(&key.identity_file, "key.identity_file", format_args!("is no age identity: {e}"))
+        })?;
+        let recovery = match &key.recovery_file {
+            None => None,
+            Some(file) => {
+                Some(read_key(file, "key.recovery_file", "age1")?.parse::<Recipient>().map_err(|e| {
+                    ConfigError::at(file, "key.recovery_file", format_args!("is no age recipient: {e}"))
+                })?)
+            }
+        };
+        Ok(Self { identity, recovery })
+    }
+
+    /// From the text of an identity alone, as one types or pipes it.
+    pub fn from_identity(text: &str) -> Result<Self, String> {
+        let identity = text
+            .trim()
+            .parse::<Identity>()
+            .map_err(|e| format!("this is no key (AGE-SECRET-KEY-1…): {e}"))?;
+        Ok(Self { identity, recovery: None })
+    }
+
+    /// A new pair, for tests and for a first start.
+    pub fn generate() -> Self {
+        Self { identity: Identity::generate(), recovery: Some(Identity::generate().to_public()) }
+    }
+
+    /// The password of the repository.
+    pub fn password(&self) -> age::secrecy::SecretString {
+        self.identity.to_string()
+    }
+
+    /// The repository's password for whoever has the recovery key; `None` when there is no recovery key.
+    pub fn sealed_for_recovery(&self) -> Option<Bytes> {
+        let recovery = self.recovery.as_ref()?;
+        let text = self.identity.to_string();
+        Some(seal_for(&[recovery], text.expose_secret().as_bytes()))
+    }
+
+    /// Opens [`sealed_for_recovery`](Self::sealed_for_recovery) with the recovery key, which `self` then is.
+    pub fn recover(&self, sealed: &[u8]) -> Result<Self, SealError> {
+        let text = self.open(sealed)?;
+        let text = String::from_utf8(text).map_err(|e| SealError::Damaged(e.to_string()))?;
+        Self::from_identity(&text).map_err(SealError::Damaged)
+    }
+
+    /// Seals for the cluster and for the recovery key.
+    pub fn seal(&self, content: &[u8]) -> Bytes {
+        let own = self.identity.to_public();
+        match &self.recovery {
+            Some(recovery) => seal_for(&[&own, recovery], content),
+            None => seal_for(&[&own], content),
+        }
+    }
+
+    /// What was sealed. It is authentic when this returns.
+    pub fn open(&self, sealed: &[u8]) -> Result<Vec<u8>, SealError> {
+        let damaged = |e: &dyn std::fmt::Display| SealError::Damaged(e.to_string());
+        let decryptor = age::Decryptor::new_buffered(sealed).map_err(|e| damaged(&e))?;
+        let identities = std::iter::once(&self.identity as &dyn age::Identity);
+        let mut reader = decryptor.decrypt(identities).map_err(|e| match e {
+            age::DecryptError::NoMatchingKeys => SealError::OtherKey,
+            e => damaged(&e),
+        })?;
+        let mut content = Vec::new();
+        reader.read_to_end(&mut content).map_err(|e| damaged(&e))?;
+        Ok(content)
+    }
+}
+
+fn seal_for(recipients: &[&Recipient], content: &[u8]) -> Bytes {
+    let recipients = recipients.iter().map(|r| *r as &dyn age::Recipient);
+    let sealed = age::Encryptor::with_recipients(recipients).map(|encryptor| {
+        let mut out = Vec::with_capacity(content.len() + content.len() / 1024 + 512);
+        let written = encryptor.wrap_output(&mut out).and_then(|mut w| {
+            w.write_all(content)?;
+            w.finish().map(drop)
+        });
+        written.map(|()| Bytes::from(out))
+    });
+    match sealed {
+        Ok(Ok(sealed)) => sealed,
+        // There is a recipient, they are of one kind, and memory takes all that is written.
+        Ok(Err(e)) => unreachable!("sealing into memory: {e}"),
+        Err(e) => unreachable!("sealing for x25519: {e}"),
+    }
+}
+
+/// The one line of a key file that is a key; lines with `#` are comments, as age-keygen writes them.
+fn read_key(file: &Path, key: &str, begins: &str) -> Result<String, ConfigError> {
+    let text = std::fs::read_to_string(file)
+        .map_err(|e| ConfigError::at(file, key, format_args!("cannot be read: {e}")))?;
+    let mut lines = text.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#'));
+    match (lines.next(), lines.next()) {
+        (Some(line), None) if line.starts_with(begins) => Ok(line.to_owned()),
+        _ => Err(ConfigError::at(
+            file,
+            key,
+            format_args!("must hold one line that begins with {begins} (trivet secrets init makes it)"),
+        )),
+    }
+}
