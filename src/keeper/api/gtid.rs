@@ -41,6 +41,39 @@ impl GtidSet {
         self.sources.keys().any(|s| s.uuid == uuid)
     }
 
+    /// Adds one transaction. `tag` is empty where there is none; `number` is 1 or more.
+    pub fn insert(&mut self, uuid: &str, tag: &str, number: u64) {
+        let source = Source { uuid: uuid.to_ascii_lowercase(), tag: tag.to_ascii_lowercase() };
+        let intervals = self.sources.entry(source).or_default();
+        // Transactions come nearly in order: this is the interval that grows.
+        let at = intervals.partition_point(|(_, last)| last.saturating_add(1) < number);
+        match intervals.get_mut(at) {
+            Some((first, last)) if *first <= number.saturating_add(1) => {
+                *first = (*first).min(number);
+                *last = (*last).max(number);
+                let reaches = intervals.get(at + 1).is_some_and(|next| next.0 <= intervals[at].1.saturating_add(1));
+                if reaches {
+                    intervals[at].1 = intervals.remove(at + 1).1;
+                }
+            }
+            _ => intervals.insert(at, (number, number)),
+        }
+    }
+
+    /// Whether the set holds this transaction.
+    pub fn contains(&self, uuid: &str, tag: &str, number: u64) -> bool {
+        let source = Source { uuid: uuid.to_ascii_lowercase(), tag: tag.to_ascii_lowercase() };
+        self.sources.get(&source).is_some_and(|intervals| {
+            let at = intervals.partition_point(|(_, last)| *last < number);
+            intervals.get(at).is_some_and(|(first, _)| *first <= number)
+        })
+    }
+
+    /// UUID, tag (empty where there is none), and the intervals, both ends included.
+    pub fn sources(&self) -> impl Iterator<Item = (&str, &str, &[(u64, u64)])> {
+        self.sources.iter().map(|(source, intervals)| (source.uuid.as_str(), source.tag.as_str(), intervals.as_slice()))
+    }
+
     /// All transactions of both.
     pub fn union(&self, other: &Self) -> Self {
         let mut sources = self.sources.clone();

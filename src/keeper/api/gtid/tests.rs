@@ -105,3 +105,25 @@ fn transactions_of_other_uuids() {
         assert_eq!(text(&set(given).without_uuid(A)), others, "{given}");
     }
 }
+
+#[test]
+fn transactions_come_one_by_one_and_in_any_order() {
+    let uuid = "6f0b1e6e-7d0a-4b7e-9f43-0a77a1ab0001";
+    let mut seed = 7u64;
+    let mut numbers: Vec<u64> = (1..=40).chain(50..=60).collect();
+    for i in (1..numbers.len()).rev() {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        numbers.swap(i, (seed >> 33) as usize % (i + 1));
+    }
+    let mut set = GtidSet::default();
+    for (done, number) in numbers.iter().enumerate() {
+        assert!(!set.contains(uuid, "", *number));
+        set.insert(uuid, "", *number);
+        set.insert(uuid, "", *number);
+        assert!(set.contains(uuid, "", *number));
+        assert_eq!(set.count(), done as u64 + 1);
+    }
+    set.insert(uuid, "nightly", 1);
+    assert_eq!(set.to_string(), format!("{uuid}:1-40:50-60:nightly:1"));
+    assert!(!set.contains(uuid, "nightly", 2));
+}

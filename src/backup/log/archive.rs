@@ -1,0 +1,436 @@
+//! Keeping the log: from a member into one repository, for as long as the lease is held.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use metrics::counter;
+use mysql_async::binlog::events::Event;
+use mysql_common::binlog::consts::{BinlogVersion, EventType};
+use parking_lot::Mutex;
+use time::OffsetDateTime;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use trivet_keeper_api::gtid::GtidSet;
+
+use super::catalog::{self, LogError, Name};
+use super::frame::Transaction;
+use super::segment::{Builder, Finished};
+use super::source::{self, Access, SILENCE, Source, SourceError};
+use crate::config::{Member, Stream};
+use crate::keys::Keys;
+use crate::storage::{Storage, StorageError};
+
+/// After a failure, and then twice as long each time up to the second.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
+
+/// The heartbeat of MySQL 8.0.26 and later, which mysql_common has no name for.
+const HEARTBEAT_V2: u8 = 41;
+
+/// Why streaming was interrupted.
+#[derive(Debug, thiserror::Error)]
+pub enum ArchiveError {
+    /// Nobody to stream from.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// The log in the repository.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// The repository.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// What came is not what a member sends.
+    #[error("{member}: {reason}")]
+    Stream {
+        /// The member.
+        member: String,
+        /// Its trouble.
+        reason: String,
+    },
+}
+
+/// What is known of one repository's log, for status and metrics.
+#[derive(Debug, Default)]
+pub struct Progress {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    archived: Option<GtidSet>,
+    last_commit: u64,
+    member: Option<String>,
+    error: Option<String>,
+    /// What the primary had when, as long as it is not archived.
+    seen: VecDeque<(Instant, GtidSet)>,
+}
+
+/// The state of a log, at one moment.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct Report {
+    /// All transactions in the repository; null until it was read.
+    pub archived: Option<GtidSet>,
+    /// The latest commit in it, microseconds since 1970; 0 when none was written since the start.
+    pub last_commit: u64,
+    /// The member it streams from.
+    pub member: Option<String>,
+    /// Why it does not, when it does not.
+    pub error: Option<String>,
+    /// For how long the oldest transaction has been waiting that is not in the repository.
+    pub behind_seconds: f64,
+}
+
+impl Progress {
+    /// The primary has executed these: they should be in the repository soon.
+    pub fn primary_has(&self, executed: GtidSet) {
+        let mut state = self.state.lock();
+        let known = state.seen.back().is_some_and(|(_, last)| executed.is_subset(last));
+        let archived = state.archived.as_ref().is_some_and(|a| executed.is_subset(a));
+        if !known && !archived {
+            state.seen.push_back((Instant::now(), executed));
+            // Once a second comes one; of a log that is far behind the oldest says enough.
+            if state.seen.len() > 4096 {
+                state.seen.remove(1);
+            }
+        }
+    }
+
+    /// The state now.
+    pub fn report(&self) -> Report {
+        let state = self.state.lock();
+        Report {
+            archived: state.archived.clone(),
+            last_commit: state.last_commit,
+            member: state.member.clone(),
+            error: state.error.clone(),
+            behind_seconds: state.seen.front().map_or(0.0, |(since, _)| since.elapsed().as_secs_f64()),
+        }
+    }
+
+    fn archived(&self, set: GtidSet, last_commit: u64) {
+        let mut state = self.state.lock();
+        while state.seen.front().is_some_and(|(_, seen)| seen.is_subset(&set)) {
+            state.seen.pop_front();
+        }
+        state.archived = Some(set);
+        state.last_commit = state.last_commit.max(last_commit);
+    }
+
+    fn streams_from(&self, member: Option<&str>, error: Option<String>) {
+        let mut state = self.state.lock();
+        state.member = member.map(str::to_owned);
+        state.error = error;
+    }
+}
+
+/// The log of one repository.
+pub struct Archive {
+    /// The repository's name, for metrics and messages.
+    pub repository: String,
+    /// Where it lies.
+    pub storage: Storage,
+    /// What it is sealed with.
+    pub keys: Keys,
+    /// How members are reached.
+    pub access: Access,
+    /// The members, in the order in which they are asked.
+    pub members: Vec<Member>,
+    /// When a segment is sent.
+    pub limits: Stream,
+    /// The fencing number of the lease this is done under.
+    pub token: u64,
+    /// Tells this stream apart from others of the same cluster.
+    pub number: u32,
+    /// What is known of it.
+    pub progress: Arc<Progress>,
+}
+
+impl Archive {
+    /// Streams until `stop`. Every trouble is told once, and tried again. On a stop what has come is still sent, when `may_finish`
+    /// is not cancelled as well: a lease that is lost lets nobody write.
+    pub async fn run(mut self, stop: CancellationToken, may_finish: CancellationToken) {
+        let mut pause = PAUSE.0;
+        let mut told = String::new();
+        let mut number = 0;
+        while !stop.is_cancelled() {
+            let began = Instant::now();
+            let Err(error) = self.stream(&mut number, &stop, &may_finish).await else { return };
+            let error = error.to_string();
+            counter!("trivet_backup_failures_total", "what" => "log", "repository" => self.repository.clone()).increment(1);
+            if error == told {
+                tracing::debug!(repository = self.repository, error, "the binary log is not archived");
+            } else {
+                tracing::warn!(repository = self.repository, error, "the binary log is not archived; it is tried again");
+                told.clone_from(&error);
+            }
+            self.progress.streams_from(None, Some(error));
+            // The next one is asked first: this one may be in trouble that it does not know of.
+            self.members.rotate_left(1);
+            if began.elapsed() > PAUSE.1 {
+                pause = PAUSE.0;
+            }
+            tokio::select! { () = tokio::time::sleep(pause) => {}, () = stop.cancelled() => return }
+            pause = (pause * 2).min(PAUSE.1);
+        }
+    }
+
+    async fn stream(
+        &self,
+        number: &mut u64,
+        stop: &CancellationToken,
+        may_finish: &CancellationToken,
+    ) -> Result<(), ArchiveError> {
+        let archived = self.resume().await?;
+        let source = source::open(&self.access, &self.members, archived.as_ref(), self.number).await?;
+        let from = archived.unwrap_or_else(|| source.executed.clone());
+        tracing::info!(repository = self.repository, member = source.member, after = %from, "the binary log is streamed");
+        self.progress.archived(from.clone(), 0);
+        self.progress.streams_from(Some(&source.member), None);
+        Pump { archive: self, source, from, number, assembling: None, after_payload: false, builder: None, since: None, sending: None }
+            .run(stop, may_finish)
+            .await
+    }
+
+    /// All transactions that are in the repository; `None` when there is no log yet.
+    async fn resume(&self) -> Result<Option<GtidSet>, ArchiveError> {
+        let Some(name) = catalog::last(&self.storage).await? else { return Ok(None) };
+        let segment = catalog::read(&self.storage, &self.keys, &name).await?;
+        let after = segment.after().map_err(|error| LogError::Segment {
+            place: self.storage.place().into(),
+            object: name.to_string(),
+            error,
+        })?;
+        Ok(Some(after))
+    }
+}
+
+/// One connection's life.
+struct Pump<'a> {
+    archive: &'a Archive,
+    source: Source,
+    from: GtidSet,
+    number: &'a mut u64,
+    /// The transaction that is coming in.
+    assembling: Option<(Transaction, Vec<u8>)>,
+    /// What follows a compressed transaction is its content once more, unpacked.
+    after_payload: bool,
+    /// None until the format is known.
+    builder: Option<Builder>,
+    /// When the first transaction came that is not sent.
+    since: Option<Instant>,
+    sending: Option<JoinHandle<Result<Sent, StorageError>>>,
+}
+
+struct Sent {
+    after: GtidSet,
+    last_commit: u64,
+}
+
+impl Pump<'_> {
+    async fn run(mut self, stop: &CancellationToken, may_finish: &CancellationToken) -> Result<(), ArchiveError> {
+        let outcome = self.pump(stop, may_finish).await;
+        if outcome.is_err() {
+            // What is under way is whole or not at all; the next connection reads which.
+            if let Some(sending) = self.sending.take() {
+                let _ = sending.await;
+            }
+            return outcome;
+        }
+        if !may_finish.is_cancelled() {
+            self.sent().await?;
+            if self.builder.as_ref().is_some_and(|b| !b.is_empty()) {
+                self.send()?;
+                self.sent().await?;
+            }
+        }
+        outcome
+    }
+
+    async fn pump(&mut self, stop: &CancellationToken, may_finish: &CancellationToken) -> Result<(), ArchiveError> {
+        let limits = &self.archive.limits;
+        let largest = usize::try_from(limits.segment_size.as_u64()).unwrap_or(usize::MAX);
+        let mut heard = Instant::now();
+        loop {
+            let size = self.builder.as_ref().map_or(0, Builder::size);
+            let due = self.since.map(|since| since + limits.flush_interval);
+            let is_full = size >= largest;
+            if self.sending.is_none() && (is_full || due.is_some_and(|due| due <= Instant::now())) {
+                self.send()?;
+                continue;
+            }
+            let waits_for = if self.sending.is_none() { due } else { None };
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return Ok(()),
+                () = may_finish.cancelled() => return Ok(()),
+                sent = joined(&mut self.sending), if self.sending.is_some() => {
+                    self.sending = None;
+                    self.note(sent)?;
+                }
+                () = until(waits_for), if waits_for.is_some() => {}
+                // A full segment that cannot be sent yet holds the stream up: memory is bounded.
+                event = self.source.stream.next(), if !is_full => {
+                    heard = Instant::now();
+                    match event {
+                        Some(Ok(event)) => self.take(&event)?,
+                        Some(Err(e)) => return Err(self.broken(e)),
+                        None => return Err(self.broken("it has ended the stream")),
+                    }
+                }
+                () = tokio::time::sleep_until(heard + SILENCE), if !is_full => {
+                    return Err(self.broken(format_args!("it has been silent for {SILENCE:?}")));
+                }
+            }
+            if is_full {
+                heard = Instant::now();
+            }
+        }
+    }
+
+    fn broken(&self, reason: impl std::fmt::Display) -> ArchiveError {
+        ArchiveError::Stream { member: self.source.member.clone(), reason: reason.to_string() }
+    }
+
+    /// One event of the stream.
+    fn take(&mut self, event: &Event) -> Result<(), ArchiveError> {
+        let kind = event.header().event_type_raw();
+        let mut octets = Vec::new();
+        event.write(BinlogVersion::Version4, &mut octets).map_err(|e| self.broken(e))?;
+        if kind == EventType::FORMAT_DESCRIPTION_EVENT as u8 {
+            return self.format(&octets);
+        }
+        if kind == HEARTBEAT_V2
+            || [EventType::HEARTBEAT_EVENT, EventType::ROTATE_EVENT, EventType::PREVIOUS_GTIDS_EVENT, EventType::STOP_EVENT]
+                .iter()
+                .any(|k| *k as u8 == kind)
+        {
+            return match &self.assembling {
+                None => Ok(()),
+                // Whatever it is, it is no part of a transaction, and a member sends whole ones.
+                Some(_) if kind == HEARTBEAT_V2 || kind == EventType::HEARTBEAT_EVENT as u8 => Ok(()),
+                Some((t, _)) => Err(self.broken(format_args!("transaction {}:{} was cut short", t.uuid, t.number))),
+            };
+        }
+        let begins = Transaction::of(event.fde(), &octets).map_err(|e| self.broken(e))?;
+        match (&mut self.assembling, begins) {
+            (None, Some(transaction)) => {
+                self.after_payload = false;
+                self.assembling = Some((transaction, octets));
+            }
+            (Some((t, _)), Some(_)) => {
+                let reason = format!("transaction {}:{} was cut short by the next", t.uuid, t.number);
+                return Err(self.broken(reason));
+            }
+            (Some((_, events)), None) => events.extend_from_slice(&octets),
+            (None, None) if self.after_payload => return Ok(()),
+            (None, None) => return Err(self.broken(format_args!("an event of kind {kind} is part of no transaction"))),
+        }
+        let Some((transaction, events)) = &self.assembling else { return Ok(()) };
+        let (has, of) = (events.len() as u64, transaction.length);
+        if has > of {
+            let reason = format!("transaction {}:{} is longer than it says: {has} octets, not {of}", transaction.uuid, transaction.number);
+            return Err(self.broken(reason));
+        }
+        if has == of {
+            self.after_payload = kind == EventType::TRANSACTION_PAYLOAD_EVENT as u8;
+            let Some((transaction, events)) = self.assembling.take() else { return Ok(()) };
+            let Some(builder) = &mut self.builder else { return Err(self.broken("it has not told its format")) };
+            builder.add(&transaction, &events);
+            if !builder.is_empty() {
+                self.since.get_or_insert_with(Instant::now);
+            }
+        }
+        Ok(())
+    }
+
+    /// The format of what follows. A member tells it at every file's head; a segment has one.
+    fn format(&mut self, octets: &[u8]) -> Result<(), ArchiveError> {
+        if self.builder.as_ref().is_some_and(|b| b.has_format(octets)) {
+            return Ok(());
+        }
+        if self.builder.as_ref().is_some_and(|b| !b.is_empty()) {
+            return Err(self.broken("it was upgraded in the middle of a stream"));
+        }
+        let before = self.builder.as_ref().map_or_else(|| self.from.clone(), |b| b.after().clone());
+        let builder = Builder::new(octets, before).map_err(|e| self.broken(e))?;
+        self.builder = Some(builder);
+        Ok(())
+    }
+
+    /// Begins to send what has come.
+    fn send(&mut self) -> Result<(), ArchiveError> {
+        self.since = None;
+        let finished = match self.builder.as_mut().map(Builder::finish) {
+            Some(Ok(finished)) => finished,
+            Some(Err(e)) => return Err(self.broken(e)),
+            None => return Ok(()),
+        };
+        *self.number += 1;
+        let name = Name {
+            token: self.archive.token,
+            number: *self.number,
+            first: finished.times.0,
+            last: finished.times.1,
+            day: catalog::day(OffsetDateTime::now_utc()),
+        };
+        let (storage, keys, repository) =
+            (self.archive.storage.clone(), self.archive.keys.clone(), self.archive.repository.clone());
+        self.sending = Some(tokio::spawn(send(storage, keys, repository, name, finished)));
+        Ok(())
+    }
+
+    /// Waits for what is being sent.
+    async fn sent(&mut self) -> Result<(), ArchiveError> {
+        if self.sending.is_some() {
+            let sent = joined(&mut self.sending).await;
+            self.sending = None;
+            self.note(sent)?;
+        }
+        Ok(())
+    }
+
+    fn note(&mut self, sent: Result<Sent, StorageError>) -> Result<(), ArchiveError> {
+        let sent = sent?;
+        self.archive.progress.archived(sent.after, sent.last_commit);
+        Ok(())
+    }
+}
+
+async fn send(
+    storage: Storage,
+    keys: Keys,
+    repository: String,
+    name: Name,
+    finished: Finished,
+) -> Result<Sent, StorageError> {
+    let transactions = finished.transactions;
+    let (sealed, after) = tokio::task::spawn_blocking(move || (finished.seal(&keys), finished.after))
+        .await
+        .map_err(|e| StorageError::Failed { place: storage.place().into(), reason: e.to_string() })?;
+    let sealed = sealed.map_err(|e| StorageError::Failed { place: storage.place().into(), reason: e.to_string() })?;
+    let octets = sealed.len() as u64;
+    storage.write(&name.to_string(), sealed).await?;
+    counter!("trivet_backup_log_segments_total", "repository" => repository.clone()).increment(1);
+    counter!("trivet_backup_log_transactions_total", "repository" => repository.clone()).increment(transactions);
+    counter!("trivet_backup_log_octets_total", "repository" => repository).increment(octets);
+    Ok(Sent { after, last_commit: name.last })
+}
+
+async fn joined(sending: &mut Option<JoinHandle<Result<Sent, StorageError>>>) -> Result<Sent, StorageError> {
+    match sending {
+        Some(task) => task.await.unwrap_or_else(|e| {
+            Err(StorageError::Failed { place: "the task that sends a segment".into(), reason: e.to_string() })
+        }),
+        None => std::future::pending().await,
+    }
+}
+
+async fn until(when: Option<Instant>) {
+    match when {
+        Some(when) => tokio::time::sleep_until(when).await,
+        None => std::future::pending().await,
+    }
+}
