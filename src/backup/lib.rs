@@ -2,5 +2,7 @@
 
 pub mod config;
 pub mod keys;
-pub mod storage;
 pub mod log;
+pub mod progress;
+pub mod repository;
+pub mod storage;

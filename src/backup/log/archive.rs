@@ -163,7 +163,11 @@ impl Archive {
             if error == told {
                 tracing::debug!(repository = self.repository, error, "the binary log is not archived");
             } else {
-                tracing::warn!(repository = self.repository, error, "the binary log is not archived; it is tried again");
+                tracing::warn!(
+                    repository = self.repository,
+                    error,
+                    "the binary log is not archived; it is tried again"
+                );
                 told.clone_from(&error);
             }
             self.progress.streams_from(None, Some(error));
@@ -189,9 +193,19 @@ impl Archive {
         tracing::info!(repository = self.repository, member = source.member, after = %from, "the binary log is streamed");
         self.progress.archived(from.clone(), 0);
         self.progress.streams_from(Some(&source.member), None);
-        Pump { archive: self, source, from, number, assembling: None, after_payload: false, builder: None, since: None, sending: None }
-            .run(stop, may_finish)
-            .await
+        Pump {
+            archive: self,
+            source,
+            from,
+            number,
+            assembling: None,
+            after_payload: false,
+            builder: None,
+            since: None,
+            sending: None,
+        }
+        .run(stop, may_finish)
+        .await
     }
 
     /// All transactions that are in the repository; `None` when there is no log yet.
@@ -230,7 +244,11 @@ struct Sent {
 }
 
 impl Pump<'_> {
-    async fn run(mut self, stop: &CancellationToken, may_finish: &CancellationToken) -> Result<(), ArchiveError> {
+    async fn run(
+        mut self,
+        stop: &CancellationToken,
+        may_finish: &CancellationToken,
+    ) -> Result<(), ArchiveError> {
         let outcome = self.pump(stop, may_finish).await;
         if outcome.is_err() {
             // What is under way is whole or not at all; the next connection reads which.
@@ -249,7 +267,11 @@ impl Pump<'_> {
         outcome
     }
 
-    async fn pump(&mut self, stop: &CancellationToken, may_finish: &CancellationToken) -> Result<(), ArchiveError> {
+    async fn pump(
+        &mut self,
+        stop: &CancellationToken,
+        may_finish: &CancellationToken,
+    ) -> Result<(), ArchiveError> {
         let limits = &self.archive.limits;
         let largest = usize::try_from(limits.segment_size.as_u64()).unwrap_or(usize::MAX);
         let mut heard = Instant::now();
@@ -303,15 +325,22 @@ impl Pump<'_> {
             return self.format(&octets);
         }
         if kind == HEARTBEAT_V2
-            || [EventType::HEARTBEAT_EVENT, EventType::ROTATE_EVENT, EventType::PREVIOUS_GTIDS_EVENT, EventType::STOP_EVENT]
-                .iter()
-                .any(|k| *k as u8 == kind)
+            || [
+                EventType::HEARTBEAT_EVENT,
+                EventType::ROTATE_EVENT,
+                EventType::PREVIOUS_GTIDS_EVENT,
+                EventType::STOP_EVENT,
+            ]
+            .iter()
+            .any(|k| *k as u8 == kind)
         {
             return match &self.assembling {
                 None => Ok(()),
                 // Whatever it is, it is no part of a transaction, and a member sends whole ones.
                 Some(_) if kind == HEARTBEAT_V2 || kind == EventType::HEARTBEAT_EVENT as u8 => Ok(()),
-                Some((t, _)) => Err(self.broken(format_args!("transaction {}:{} was cut short", t.uuid, t.number))),
+                Some((t, _)) => {
+                    Err(self.broken(format_args!("transaction {}:{} was cut short", t.uuid, t.number)))
+                }
             };
         }
         let begins = Transaction::of(event.fde(), &octets).map_err(|e| self.broken(e))?;
@@ -326,18 +355,25 @@ impl Pump<'_> {
             }
             (Some((_, events)), None) => events.extend_from_slice(&octets),
             (None, None) if self.after_payload => return Ok(()),
-            (None, None) => return Err(self.broken(format_args!("an event of kind {kind} is part of no transaction"))),
+            (None, None) => {
+                return Err(self.broken(format_args!("an event of kind {kind} is part of no transaction")));
+            }
         }
         let Some((transaction, events)) = &self.assembling else { return Ok(()) };
         let (has, of) = (events.len() as u64, transaction.length);
         if has > of {
-            let reason = format!("transaction {}:{} is longer than it says: {has} octets, not {of}", transaction.uuid, transaction.number);
+            let reason = format!(
+                "transaction {}:{} is longer than it says: {has} octets, not {of}",
+                transaction.uuid, transaction.number
+            );
             return Err(self.broken(reason));
         }
         if has == of {
             self.after_payload = kind == EventType::TRANSACTION_PAYLOAD_EVENT as u8;
             let Some((transaction, events)) = self.assembling.take() else { return Ok(()) };
-            let Some(builder) = &mut self.builder else { return Err(self.broken("it has not told its format")) };
+            let Some(builder) = &mut self.builder else {
+                return Err(self.broken("it has not told its format"));
+            };
             builder.add(&transaction, &events);
             if !builder.is_empty() {
                 self.since.get_or_insert_with(Instant::now);
@@ -407,14 +443,17 @@ async fn send(
     finished: Finished,
 ) -> Result<Sent, StorageError> {
     let transactions = finished.transactions;
-    let (sealed, after) = tokio::task::spawn_blocking(move || (finished.seal(&keys), finished.after))
-        .await
-        .map_err(|e| StorageError::Failed { place: storage.place().into(), reason: e.to_string() })?;
-    let sealed = sealed.map_err(|e| StorageError::Failed { place: storage.place().into(), reason: e.to_string() })?;
+    let (sealed, after) =
+        tokio::task::spawn_blocking(move || (finished.seal(&keys), finished.after))
+            .await
+            .map_err(|e| StorageError::Failed { place: storage.place().into(), reason: e.to_string() })?;
+    let sealed =
+        sealed.map_err(|e| StorageError::Failed { place: storage.place().into(), reason: e.to_string() })?;
     let octets = sealed.len() as u64;
     storage.write(&name.to_string(), sealed).await?;
     counter!("trivet_backup_log_segments_total", "repository" => repository.clone()).increment(1);
-    counter!("trivet_backup_log_transactions_total", "repository" => repository.clone()).increment(transactions);
+    counter!("trivet_backup_log_transactions_total", "repository" => repository.clone())
+        .increment(transactions);
     counter!("trivet_backup_log_octets_total", "repository" => repository).increment(octets);
     Ok(Sent { after, last_commit: name.last })
 }

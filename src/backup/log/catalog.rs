@@ -91,7 +91,9 @@ impl Name {
 /// The folder for what is written now.
 pub fn day(now: OffsetDateTime) -> u32 {
     let date = now.to_offset(time::UtcOffset::UTC).date();
-    u32::try_from(date.year()).unwrap_or(0) * 10_000 + u32::from(u8::from(date.month())) * 100 + u32::from(date.day())
+    u32::try_from(date.year()).unwrap_or(0) * 10_000
+        + u32::from(u8::from(date.month())) * 100
+        + u32::from(date.day())
 }
 
 /// All segments from a day on (`20260102`), in order.
@@ -145,14 +147,22 @@ impl<'a> Walk<'a> {
     pub async fn next(&mut self) -> Result<Option<(Name, Segment)>, LogError> {
         for name in self.names.by_ref() {
             let segment = read(self.storage, self.keys, &name).await?;
-            let wrong = |error| LogError::Segment { place: self.storage.place().into(), object: name.to_string(), error };
+            let wrong = |error| LogError::Segment {
+                place: self.storage.place().into(),
+                object: name.to_string(),
+                error,
+            };
             let after = segment.after().map_err(wrong)?;
             if after.is_subset(&self.have) {
                 continue;
             }
             let missing = segment.before().subtract(&self.have);
             if !missing.is_empty() {
-                return Err(LogError::Gap { place: self.storage.place().into(), object: name.to_string(), missing });
+                return Err(LogError::Gap {
+                    place: self.storage.place().into(),
+                    object: name.to_string(),
+                    missing,
+                });
             }
             return Ok(Some((name, segment)));
         }

@@ -36,7 +36,10 @@ pub fn next_event(log: &[u8]) -> io::Result<Option<(&[u8], &[u8])>> {
         .map(|l| u32::from_le_bytes(l) as usize)
         .ok_or_else(|| bad("the head of an event is cut short"))?;
     if length < HEAD || length > log.len() {
-        return Err(bad(format_args!("an event says that it has {length} octets, and {} are there", log.len())));
+        return Err(bad(format_args!(
+            "an event says that it has {length} octets, and {} are there",
+            log.len()
+        )));
     }
     Ok(Some(log.split_at(length)))
 }
@@ -109,7 +112,8 @@ pub fn previous_gtids(format: &FormatDescriptionEvent<'_>, event: &[u8]) -> io::
     let mut text = Vec::new();
     for sid in previous.sids() {
         let tag = sid.tag().map(|t| format!(":{t}")).unwrap_or_default();
-        let intervals: String = sid.intervals().iter().map(|i| format!(":{}-{}", i.start(), i.end() - 1)).collect();
+        let intervals: String =
+            sid.intervals().iter().map(|i| format!(":{}-{}", i.start(), i.end() - 1)).collect();
         text.push(format!("{}{tag}{intervals}", uuid_text(sid.uuid())));
     }
     text.join(",").parse().map_err(bad)

@@ -68,7 +68,16 @@ impl Builder {
     pub fn new(format: &[u8], before: GtidSet) -> io::Result<Self> {
         let parsed = frame::format(format)?;
         let after = before.clone();
-        Ok(Self { format: format.into(), parsed, before, after, content: Vec::new(), first: u64::MAX, last: 0, transactions: 0 })
+        Ok(Self {
+            format: format.into(),
+            parsed,
+            before,
+            after,
+            content: Vec::new(),
+            first: u64::MAX,
+            last: 0,
+            transactions: 0,
+        })
     }
 
     /// A transaction's events, as they came. One that is there already is passed over.
@@ -111,8 +120,12 @@ impl Builder {
         log.extend_from_slice(&self.format);
         log.extend_from_slice(&previous);
         log.append(&mut self.content);
-        let finished =
-            Finished { after: self.after.clone(), times: (self.first, self.last), transactions: self.transactions, log };
+        let finished = Finished {
+            after: self.after.clone(),
+            times: (self.first, self.last),
+            transactions: self.transactions,
+            log,
+        };
         self.before = self.after.clone();
         (self.first, self.last, self.transactions) = (u64::MAX, 0, 0);
         Ok(finished)

@@ -55,7 +55,9 @@ impl Access {
 
     /// Options for one server, over TLS that is verified with the cluster's CA.
     pub fn opts(&self, host: &str, port: u16) -> Opts {
-        let tls = SslOpts::default().with_root_certs(vec![self.ca.clone().into()]).with_disable_built_in_roots(true);
+        let tls = SslOpts::default()
+            .with_root_certs(vec![self.ca.clone().into()])
+            .with_disable_built_in_roots(true);
         OptsBuilder::default()
             .ip_or_hostname(host.to_owned())
             .tcp_port(port)
@@ -85,7 +87,12 @@ pub struct Source {
 
 /// Opens a stream of what follows `archived`, from the first of `members` that will do. Without `archived`, from now on.
 /// `number` tells apart those who stream at the same time (the node and the repository).
-pub async fn open(access: &Access, members: &[Member], archived: Option<&GtidSet>, number: u32) -> Result<Source, SourceError> {
+pub async fn open(
+    access: &Access,
+    members: &[Member],
+    archived: Option<&GtidSet>,
+    number: u32,
+) -> Result<Source, SourceError> {
     let mut refused = Vec::new();
     let mut purged: Option<GtidSet> = None;
     for member in members {
@@ -94,7 +101,9 @@ pub async fn open(access: &Access, members: &[Member], archived: Option<&GtidSet
             Ok(Err(Unfit::Purged(missing))) => {
                 refused.push(format!("{} has purged {missing}", member.name));
                 // What the best of them lacks is what is lost.
-                purged = Some(purged.map_or(missing.clone(), |p| if p.count() < missing.count() { p } else { missing }));
+                purged = Some(
+                    purged.map_or(missing.clone(), |p| if p.count() < missing.count() { p } else { missing }),
+                );
             }
             Ok(Err(Unfit::Other(why))) => {
                 refused.push(format!("{}: {why}", member.name));
@@ -105,7 +114,9 @@ pub async fn open(access: &Access, members: &[Member], archived: Option<&GtidSet
         }
     }
     match purged {
-        Some(missing) if refused.iter().all(|r| r.contains("has purged")) => Err(SourceError::Purged { missing }),
+        Some(missing) if refused.iter().all(|r| r.contains("has purged")) => {
+            Err(SourceError::Purged { missing })
+        }
         _ => Err(SourceError::None(refused.join("; "))),
     }
 }
@@ -121,7 +132,12 @@ impl From<mysql_async::Error> for Unfit {
     }
 }
 
-async fn one(access: &Access, member: &Member, archived: Option<&GtidSet>, number: u32) -> Result<Source, Unfit> {
+async fn one(
+    access: &Access,
+    member: &Member,
+    archived: Option<&GtidSet>,
+    number: u32,
+) -> Result<Source, Unfit> {
     let mut conn = Conn::new(access.opts(&member.address.ip().to_string(), member.address.port())).await?;
     let state: Option<String> = conn
         .query_first(
@@ -136,7 +152,10 @@ async fn one(access: &Access, member: &Member, archived: Option<&GtidSet>, numbe
     let seen = look(&mut conn).await?;
     let archived = archived.unwrap_or(&seen.executed);
     if !archived.is_subset(&seen.executed) {
-        return Err(Unfit::Other(format!("it has not caught up: it lacks {}", archived.subtract(&seen.executed))));
+        return Err(Unfit::Other(format!(
+            "it has not caught up: it lacks {}",
+            archived.subtract(&seen.executed)
+        )));
     }
     let missing = seen.purged.subtract(archived);
     if !missing.is_empty() {
@@ -148,15 +167,18 @@ async fn one(access: &Access, member: &Member, archived: Option<&GtidSet>, numbe
         nanos = HEARTBEAT.as_nanos()
     ))
     .await?;
-    let request = BinlogStreamRequest::new(FIRST_SERVER_ID + number).with_gtid().with_gtid_set(sids(archived)?);
+    let request =
+        BinlogStreamRequest::new(FIRST_SERVER_ID + number).with_gtid().with_gtid_set(sids(archived)?);
     let stream = conn.get_binlog_stream(request).await?;
     Ok(Source { member: member.name.clone(), executed: seen.executed, stream })
 }
 
 async fn look(conn: &mut Conn) -> Result<Seen, Unfit> {
-    let row: Option<(String, String)> = conn.query_first("SELECT @@global.gtid_executed, @@global.gtid_purged").await?;
+    let row: Option<(String, String)> =
+        conn.query_first("SELECT @@global.gtid_executed, @@global.gtid_purged").await?;
     let (executed, purged) = row.unwrap_or_default();
-    let parse = |text: String| text.replace('\n', "").parse::<GtidSet>().map_err(|e| Unfit::Other(e.to_string()));
+    let parse =
+        |text: String| text.replace('\n', "").parse::<GtidSet>().map_err(|e| Unfit::Other(e.to_string()));
     Ok(Seen { executed: parse(executed)?, purged: parse(purged)? })
 }
 
@@ -165,7 +187,8 @@ fn sids(set: &GtidSet) -> Result<Vec<Sid<'static>>, Unfit> {
     let mut sids = Vec::new();
     for (uuid, tag, intervals) in set.sources() {
         if tag.is_empty() {
-            let intervals: String = intervals.iter().map(|(first, last)| format!(":{first}-{last}")).collect();
+            let intervals: String =
+                intervals.iter().map(|(first, last)| format!(":{first}-{last}")).collect();
             sids.push(format!("{uuid}{intervals}").parse().map_err(|e| Unfit::Other(format!("{e}")))?);
         }
     }

@@ -51,7 +51,8 @@ impl GtidSet {
             Some((first, last)) if *first <= number.saturating_add(1) => {
                 *first = (*first).min(number);
                 *last = (*last).max(number);
-                let reaches = intervals.get(at + 1).is_some_and(|next| next.0 <= intervals[at].1.saturating_add(1));
+                let reaches =
+                    intervals.get(at + 1).is_some_and(|next| next.0 <= intervals[at].1.saturating_add(1));
                 if reaches {
                     intervals[at].1 = intervals.remove(at + 1).1;
                 }
@@ -71,7 +72,9 @@ impl GtidSet {
 
     /// UUID, tag (empty where there is none), and the intervals, both ends included.
     pub fn sources(&self) -> impl Iterator<Item = (&str, &str, &[(u64, u64)])> {
-        self.sources.iter().map(|(source, intervals)| (source.uuid.as_str(), source.tag.as_str(), intervals.as_slice()))
+        self.sources
+            .iter()
+            .map(|(source, intervals)| (source.uuid.as_str(), source.tag.as_str(), intervals.as_slice()))
     }
 
     /// All transactions of both.

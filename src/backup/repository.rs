@@ -1,0 +1,455 @@
+//! Base copies and files in restic's format, by rustic's library: packed, sealed, deduplicated, checked. `restic` and `rustic` open it
+//! with the cluster's key as the password.
+//!
+//! ```text
+//! trivet.json        whose it is
+//! key/recovery.age   the key, sealed for the recovery key
+//! restic/            the repository
+//! log/               the binary log (crate::log)
+//! ```
+
+mod backend;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use age::secrecy::ExposeSecret;
+use bytes::Bytes;
+use rustic_core::repofile::{Chunker, SnapshotFile};
+use rustic_core::{
+    BackupOptions, CheckOptions, ConfigOptions, Credentials, KeyOptions, LocalDestination, LsOptions,
+    OpenStatus, ParentOptions, PathList, PruneOptions, RepositoryBackends, RepositoryOptions, RestoreOptions,
+    RusticError, SnapshotOptions,
+};
+use serde::{Deserialize, Serialize};
+use tokio::runtime::Handle;
+
+use crate::keys::Keys;
+use crate::progress::{Bars, Watcher};
+use crate::storage::{Storage, StorageError};
+use backend::Backend;
+
+/// What this program writes and reads. A later one is refused and left alone.
+const FORMAT: u32 = 1;
+
+const MARK: &str = "trivet.json";
+
+/// The key, sealed for the recovery key.
+pub const RECOVERY: &str = "key/recovery.age";
+
+/// Data files change in pages of 16 KiB, in place. Pieces of a fixed length stay where they are, so that only those with a changed page
+/// are new; 512 KiB is the least that restic's index is made for.
+const PIECE: bytesize::ByteSize = bytesize::ByteSize::kib(512);
+
+/// Why a repository could not be opened, written or read. Nothing was changed by trying.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum RepositoryError {
+    /// The storage's trouble.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// Somebody else's.
+    #[error("{place} is that of cluster {theirs}, and this is {ours}: give each cluster a place of its own")]
+    OtherCluster {
+        /// The repository and where it is.
+        place: String,
+        /// Its cluster.
+        theirs: String,
+        /// This cluster.
+        ours: String,
+    },
+    /// Made by a program that is newer.
+    #[error(
+        "{place} is in format {theirs}, and this program knows {FORMAT}: use the version of Trivet that wrote it, or a later one"
+    )]
+    Newer {
+        /// The repository and where it is.
+        place: String,
+        /// Its format.
+        theirs: u32,
+    },
+    /// It was there before.
+    #[error(
+        "{place} is empty, and this node has seen backups there: is the disk mounted, the bucket the right one? If they are gone for good, \
+         remove {name} from {file}, and it is made anew"
+    )]
+    Vanished {
+        /// The repository and where it is.
+        place: String,
+        /// The repository's name.
+        name: String,
+        /// Where this node remembers.
+        file: String,
+    },
+    /// There is nothing.
+    #[error("{place} is empty: nothing was backed up there yet")]
+    Empty {
+        /// The repository and where it is.
+        place: String,
+    },
+    /// The password is another.
+    #[error(
+        "{place} is sealed with another key: give the key of the cluster that made it (key.identity_file), or open it with the recovery key \
+         (--recovery-key FILE)"
+    )]
+    OtherKey {
+        /// The repository and where it is.
+        place: String,
+    },
+    /// Not as it was written.
+    #[error(
+        "{place} is damaged: {reason}. What other repositories have is not touched by this; `restic repair` may save the rest"
+    )]
+    Damaged {
+        /// The repository and where it is.
+        place: String,
+        /// What is wrong with what.
+        reason: String,
+    },
+    /// No such snapshot.
+    #[error("{place} has no copy {wanted}; it has {there}")]
+    NoCopy {
+        /// The repository and where it is.
+        place: String,
+        /// What was asked for.
+        wanted: String,
+        /// Those that are there.
+        there: String,
+    },
+    /// Anything else.
+    #[error("{place}: {reason}")]
+    Failed {
+        /// The repository and where it is.
+        place: String,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+/// Whose it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Mark {
+    format: u32,
+    cluster: String,
+}
+
+/// Which repositories this node has seen, so that one that has vanished is not taken for a new one.
+#[derive(Debug, Clone)]
+pub struct Memory {
+    file: PathBuf,
+}
+
+impl Memory {
+    /// In the program's state directory.
+    pub fn new(state_directory: &Path) -> Self {
+        Self { file: state_directory.join("repositories.json") }
+    }
+
+    fn read(&self) -> BTreeMap<String, String> {
+        std::fs::read(&self.file).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
+    }
+
+    fn add(&self, name: &str, place: &str) {
+        let mut known = self.read();
+        if known.insert(name.into(), place.into()).as_deref() != Some(place) {
+            let text = serde_json::to_vec_pretty(&known).unwrap_or_default();
+            if let Err(e) = std::fs::write(&self.file, text) {
+                tracing::warn!(file = %self.file.display(), error = %e, "that this repository was seen is not remembered");
+            }
+        }
+    }
+}
+
+/// A copy in the repository.
+#[derive(Debug, Clone)]
+pub struct Copy {
+    /// The first digits of its id, as restic shows it.
+    pub id: String,
+    /// Microseconds since 1970 at which it was begun.
+    pub time: i128,
+    /// `base`, `files`.
+    pub label: String,
+    /// The node or cluster it is of.
+    pub host: String,
+    /// What the maker wrote beside it, JSON.
+    pub description: Option<String>,
+    /// Octets of what was copied.
+    pub size: u64,
+    /// Octets that it added to the storage.
+    pub added: u64,
+    pub(crate) snapshot: SnapshotFile,
+}
+
+impl From<SnapshotFile> for Copy {
+    fn from(snapshot: SnapshotFile) -> Self {
+        let summary = snapshot.summary.as_ref();
+        Self {
+            id: snapshot.id.to_string(),
+            time: snapshot.time.timestamp().as_microsecond().into(),
+            label: snapshot.label.clone(),
+            host: snapshot.hostname.clone(),
+            description: snapshot.description.clone(),
+            size: summary.map_or(0, |s| s.total_bytes_processed),
+            added: summary.map_or(0, |s| s.data_added_packed),
+            snapshot,
+        }
+    }
+}
+
+/// An open repository. Its methods block: call them from threads that may.
+pub struct Repository {
+    /// The storage beneath.
+    pub storage: Storage,
+    name: String,
+    backend: Arc<Backend>,
+    watcher: Watcher,
+    credentials: Credentials,
+    open: rustic_core::Repository<OpenStatus>,
+}
+
+/// How a repository is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Open {
+    /// It must be there.
+    Existing,
+    /// Made when the place is empty and was so before.
+    OrCreate {
+        /// rustic never deletes from it.
+        append_only: bool,
+    },
+}
+
+impl Repository {
+    /// Opens it for `cluster`, or for any cluster when that is `None` (a disaster's operator has only the storage and the key).
+    pub fn open(
+        name: &str,
+        storage: Storage,
+        keys: &Keys,
+        cluster: Option<&str>,
+        memory: Option<&Memory>,
+        how: Open,
+        watcher: Watcher,
+    ) -> Result<Self, RepositoryError> {
+        let handle = Handle::current();
+        let place = storage.place().to_owned();
+        let mark = match handle.block_on(storage.read(MARK)) {
+            Ok(text) => Some(text),
+            Err(e) if e.is_no_object() => None,
+            Err(e) => return Err(e.into()),
+        };
+        let is_new = match &mark {
+            Some(text) => {
+                let mark: Mark = serde_json::from_slice(text).map_err(|e| RepositoryError::Damaged {
+                    place: place.clone(),
+                    reason: format!("{MARK}: {e}"),
+                })?;
+                if mark.format > FORMAT {
+                    return Err(RepositoryError::Newer { place, theirs: mark.format });
+                }
+                if let Some(ours) = cluster.filter(|c| **c != mark.cluster) {
+                    return Err(RepositoryError::OtherCluster {
+                        place,
+                        theirs: mark.cluster,
+                        ours: ours.into(),
+                    });
+                }
+                false
+            }
+            None if how == Open::Existing => return Err(RepositoryError::Empty { place }),
+            None => {
+                if let Some(memory) = memory.filter(|m| m.read().get(name) == Some(&place)) {
+                    let file = memory.file.display().to_string();
+                    return Err(RepositoryError::Vanished { place, name: name.into(), file });
+                }
+                true
+            }
+        };
+        let backend = Arc::new(Backend::new(storage.clone(), handle.clone()));
+        let credentials = Credentials::password(keys.password().expose_secret());
+        let wrong = |e: Box<RusticError>| told(&backend, &place, &e);
+        let repository = unopened(&backend, &watcher).map_err(wrong)?;
+        // The mark comes last: with it, all is there. What an interrupted creation left is opened, not made again.
+        let there = repository.config_id().map_err(wrong)?.is_some();
+        let open = match (there, how) {
+            (true, _) => repository.open(&credentials).map_err(wrong)?,
+            (false, Open::OrCreate { append_only }) if is_new => {
+                let config = ConfigOptions::default()
+                    .set_chunker(Chunker::FixedSize)
+                    .set_chunk_size(PIECE)
+                    .set_append_only(append_only);
+                repository.init(&credentials, &KeyOptions::default(), &config).map_err(wrong)?
+            }
+            (false, _) => {
+                return Err(RepositoryError::Damaged { place, reason: "restic/config is absent".into() });
+            }
+        };
+        if is_new {
+            if let Some(sealed) = keys.sealed_for_recovery() {
+                handle.block_on(storage.write(RECOVERY, sealed))?;
+            }
+            let mark = Mark { format: FORMAT, cluster: cluster.unwrap_or_default().into() };
+            let text = serde_json::to_vec_pretty(&mark).unwrap_or_default();
+            handle.block_on(storage.write(MARK, Bytes::from(text)))?;
+        }
+        if let Some(memory) = memory {
+            memory.add(name, &place);
+        }
+        Ok(Self { storage, name: name.into(), backend, watcher, credentials, open })
+    }
+
+    /// rustic's steps use one up.
+    fn again(&self) -> Result<rustic_core::Repository<OpenStatus>, RepositoryError> {
+        unopened(&self.backend, &self.watcher)
+            .and_then(|r| r.open(&self.credentials))
+            .map_err(|e| self.told(&e))
+    }
+
+    /// Its name in the configuration.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn told(&self, e: &RusticError) -> RepositoryError {
+        told(&self.backend, self.storage.place(), e)
+    }
+
+    /// Copies a folder or files as a snapshot. Folders stand in it under their own names, or as `/` with `as_root`.
+    pub fn copy(
+        &self,
+        paths: &[PathBuf],
+        label: &str,
+        host: &str,
+        description: String,
+        as_root: bool,
+    ) -> Result<Copy, RepositoryError> {
+        let wrong = |e: Box<RusticError>| self.told(&e);
+        let open = self.again()?.to_indexed_ids().map_err(wrong)?;
+        let snapshot = SnapshotOptions::default()
+            .label(label.to_owned())
+            .host(host.to_owned())
+            .description(description)
+            .to_snapshot()
+            .map_err(wrong)?;
+        let mut options = BackupOptions::default().parent_opts(ParentOptions::default().force(true));
+        if as_root {
+            options = options.as_path(PathBuf::from("/"));
+        }
+        let source = PathList::from_iter(paths.iter().cloned());
+        Ok(open.backup(&options, &source, snapshot).map_err(wrong)?.into())
+    }
+
+    /// All copies with this label, the oldest first.
+    pub fn copies(&self, label: &str) -> Result<Vec<Copy>, RepositoryError> {
+        let mut snapshots = self.open.get_all_snapshots().map_err(|e| self.told(&e))?;
+        snapshots.retain(|s| s.label == label);
+        snapshots.sort_by(|a, b| a.time.cmp(&b.time));
+        Ok(snapshots.into_iter().map(Copy::from).collect())
+    }
+
+    /// Brings a copy's files into a directory, which is made when it is not there, and must be empty. Owners are those who restore.
+    pub fn fetch(&self, copy: &Copy, into: &Path) -> Result<(), RepositoryError> {
+        let failed = |reason: String| RepositoryError::Failed { place: self.storage.place().into(), reason };
+        if std::fs::read_dir(into).is_ok_and(|mut entries| entries.next().is_some()) {
+            return Err(failed(format!(
+                "{}: is not empty; nothing was restored. Give a directory that is new",
+                into.display()
+            )));
+        }
+        let wrong = |e: Box<RusticError>| self.told(&e);
+        let open = self.again()?.to_indexed().map_err(wrong)?;
+        let node = open.node_from_snapshot_and_path(&copy.snapshot, "").map_err(wrong)?;
+        let ls = open.ls(&node, &LsOptions::default()).map_err(wrong)?;
+        let destination =
+            LocalDestination::new(&format!("{}/", into.display()), true, false).map_err(wrong)?;
+        let options = RestoreOptions::default().no_ownership(true);
+        let plan = open.prepare_restore(&options, ls.clone(), &destination, false).map_err(wrong)?;
+        if let Some(free) = free(into).filter(|free| *free < plan.restore_size) {
+            return Err(failed(format!(
+                "{}: {} are needed and {} are free; nothing was restored. Give a directory with more room",
+                into.display(),
+                bytesize::ByteSize(plan.restore_size),
+                bytesize::ByteSize(free)
+            )));
+        }
+        open.restore(plan, &options, ls, &destination).map_err(wrong)
+    }
+
+    /// Reads everything that is there, and compares it with its checksums.
+    pub fn check(&self) -> Result<(), RepositoryError> {
+        let options = CheckOptions::default().read_data(true);
+        let results = self.open.check(options).map_err(|e| self.told(&e))?;
+        results.is_ok().map_err(|e| RepositoryError::Damaged {
+            place: self.storage.place().into(),
+            reason: one_line(&e),
+        })
+    }
+
+    /// Takes these copies away, and the data that no other has.
+    pub fn forget(&self, copies: &[Copy]) -> Result<(), RepositoryError> {
+        let wrong = |e: Box<RusticError>| self.told(&e);
+        let ids: Vec<_> = copies.iter().map(|c| c.snapshot.id).collect();
+        if !ids.is_empty() {
+            self.open.delete_snapshots(&ids).map_err(wrong)?;
+        }
+        // In two steps, as rustic does it: what is unused now is deleted by a later run, so that a copy that is being made keeps what
+        // it refers to.
+        let options = PruneOptions::default();
+        let plan = self.open.prune_plan(&options).map_err(wrong)?;
+        self.open.prune(&options, plan).map_err(wrong)
+    }
+}
+
+/// Octets free below a path, for those who are not root.
+pub fn free(path: &Path) -> Option<u64> {
+    let seen = rustix::fs::statvfs(path).ok()?;
+    Some(seen.f_bavail * seen.f_frsize)
+}
+
+fn unopened(
+    backend: &Arc<Backend>,
+    watcher: &Watcher,
+) -> Result<rustic_core::Repository<()>, Box<RusticError>> {
+    let backends = RepositoryBackends::new(backend.clone(), None);
+    let options = RepositoryOptions::default().no_cache(true);
+    rustic_core::Repository::new_with_progress(&options, &backends, Bars(watcher.clone()))
+}
+
+fn told(backend: &Backend, place: &str, e: &RusticError) -> RepositoryError {
+    // The storage's own words are clearer than those of whoever used it.
+    if let Some(storage) = backend.take_error() {
+        return match storage {
+            StorageError::NoObject { place, object } => {
+                RepositoryError::Damaged { place, reason: format!("{object} is absent") }
+            }
+            storage => storage.into(),
+        };
+    }
+    let place = place.to_owned();
+    if e.is_incorrect_password() {
+        return RepositoryError::OtherKey { place };
+    }
+    let reason = one_line(e);
+    if reason.contains("MAC check failed") || reason.contains("erification") {
+        return RepositoryError::Damaged { place, reason };
+    }
+    RepositoryError::Failed { place, reason }
+}
+
+/// rustic's errors are pages; the message is the line that matters, of it and of each cause.
+fn one_line(e: &RusticError) -> String {
+    let mut said: Vec<String> = Vec::new();
+    let mut cause: Option<&dyn std::error::Error> = Some(e);
+    while let Some(inner) = cause {
+        let text = inner.to_string();
+        let message = text.split_once("Message:\n").map_or(text.as_str(), |(_, rest)| rest);
+        let message = message.split("\n\n").next().unwrap_or(message);
+        let message = message.split_whitespace().collect::<Vec<_>>().join(" ");
+        if !said.contains(&message) {
+            said.push(message.trim_end_matches('.').to_owned());
+        }
+        cause = inner.source();
+    }
+    said.join(": ")
+}

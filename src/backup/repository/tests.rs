@@ -1,0 +1,207 @@
+use std::fs;
+
+use age::x25519::Identity;
+use tempfile::TempDir;
+
+use super::*;
+use crate::config;
+
+const OURS: &str = "6f0b1e6e-7d0a-4b7e-9f43-0a77a1ab0001";
+
+/// A folder that is a storage, one that is a database, and their key.
+struct Place {
+    storage: TempDir,
+    data: TempDir,
+    keys: Keys,
+}
+
+impl Place {
+    fn new() -> Self {
+        let place =
+            Self { storage: TempDir::new().unwrap(), data: TempDir::new().unwrap(), keys: Keys::generate() };
+        fs::create_dir(place.data.path().join("trivet")).unwrap();
+        let table: Vec<u8> = (0..3_000_000_u32).flat_map(u32::to_le_bytes).collect();
+        fs::write(place.data.path().join("trivet/articles.ibd"), table).unwrap();
+        fs::write(place.data.path().join("ibdata1"), vec![7; 100_000]).unwrap();
+        place
+    }
+
+    fn storage(&self) -> Storage {
+        let repository = config::Repository {
+            folder: Some(self.storage.path().into()),
+            s3: None,
+            sftp: None,
+            append_only: false,
+        };
+        Storage::open("main", &repository).unwrap()
+    }
+
+    fn open(&self, keys: &Keys, cluster: &str, how: Open) -> Result<Repository, RepositoryError> {
+        Repository::open("main", self.storage(), keys, Some(cluster), None, how, Watcher::default())
+    }
+
+    fn made(&self) -> Repository {
+        self.open(&self.keys, OURS, Open::OrCreate { append_only: false }).unwrap()
+    }
+
+    fn copied(&self, repository: &Repository) -> Copy {
+        repository.copy(&[self.data.path().into()], "base", OURS, "{}".into(), true).unwrap()
+    }
+
+    /// The files below `folder` of the storage.
+    fn objects(&self, folder: &str) -> Vec<PathBuf> {
+        let mut found = Vec::new();
+        let mut left = vec![self.storage.path().join(folder)];
+        while let Some(at) = left.pop() {
+            for entry in fs::read_dir(at).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() { left.push(path) } else { found.push(path) }
+            }
+        }
+        found
+    }
+}
+
+/// Runs where one may block, beside a runtime.
+fn with_runtime(work: impl FnOnce() + Send + 'static) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    runtime.block_on(async { tokio::task::spawn_blocking(work).await }).unwrap();
+}
+
+#[test]
+fn what_was_copied_comes_back_and_a_second_copy_adds_what_has_changed() {
+    with_runtime(|| {
+        let place = Place::new();
+        let first = place.copied(&place.made());
+        // One page of 16 KiB.
+        let table = place.data.path().join("trivet/articles.ibd");
+        let mut octets = fs::read(&table).unwrap();
+        octets[5_000_000..5_016_384].fill(9);
+        fs::write(&table, &octets).unwrap();
+        let repository = place.open(&place.keys, OURS, Open::Existing).unwrap();
+        let second = place.copied(&repository);
+        assert!(second.added < first.added / 4, "{} of {}", second.added, first.added);
+        assert_eq!(repository.copies("base").unwrap().len(), 2);
+
+        let into = TempDir::new().unwrap();
+        let fetched = into.path().join("new");
+        repository.fetch(&second, &fetched).unwrap();
+        assert_eq!(fs::read(fetched.join("trivet/articles.ibd")).unwrap(), octets);
+        assert_eq!(fs::read(fetched.join("ibdata1")).unwrap(), vec![7; 100_000]);
+        let refused = repository.fetch(&second, &fetched).unwrap_err().to_string();
+        assert!(refused.contains("is not empty"), "{refused}");
+
+        repository.forget(&[first]).unwrap();
+        assert_eq!(repository.copies("base").unwrap().len(), 1);
+        repository.check().unwrap();
+    });
+}
+
+#[test]
+fn another_key_another_cluster_and_a_newer_format_are_told_apart() {
+    with_runtime(|| {
+        let place = Place::new();
+        place.made();
+        let said = |r: Result<Repository, RepositoryError>| r.err().unwrap().to_string();
+        assert!(
+            said(place.open(&Keys::generate(), OURS, Open::Existing)).contains("sealed with another key")
+        );
+        let other = OURS.replace("0001", "0002");
+        assert!(said(place.open(&place.keys, &other, Open::Existing)).contains("is that of cluster"));
+        fs::write(place.storage.path().join(MARK), r#"{"format": 2, "cluster": "x", "more": 1}"#).unwrap();
+        assert!(
+            said(place.open(&place.keys, OURS, Open::OrCreate { append_only: false }))
+                .contains("is in format 2")
+        );
+        fs::write(place.storage.path().join(MARK), "{").unwrap();
+        assert!(
+            said(place.open(&place.keys, OURS, Open::OrCreate { append_only: false }))
+                .contains("is damaged: trivet.json")
+        );
+    });
+}
+
+#[test]
+fn a_repository_that_has_vanished_is_not_made_anew() {
+    with_runtime(|| {
+        let place = Place::new();
+        let state = TempDir::new().unwrap();
+        let memory = Memory::new(state.path());
+        let open = || {
+            let how = Open::OrCreate { append_only: false };
+            Repository::open(
+                "main",
+                place.storage(),
+                &place.keys,
+                Some(OURS),
+                Some(&memory),
+                how,
+                Watcher::default(),
+            )
+        };
+        open().unwrap();
+        open().unwrap();
+        for object in place.objects("") {
+            fs::remove_file(object).unwrap();
+        }
+        let refused = open().err().unwrap().to_string();
+        assert!(refused.contains("is the disk mounted"), "{refused}");
+        assert!(place.objects("").is_empty());
+    });
+}
+
+#[test]
+fn an_object_of_any_kind_that_was_altered_or_is_gone_is_noticed() {
+    with_runtime(|| {
+        for kind in ["restic/config", "restic/keys", "restic/index", "restic/snapshots", "restic/data"] {
+            for gone in [false, true] {
+                let place = Place::new();
+                place.copied(&place.made());
+                let object = if kind == "restic/config" {
+                    place.storage.path().join(kind)
+                } else {
+                    place.objects(kind).remove(0)
+                };
+                if gone {
+                    fs::remove_file(&object).unwrap();
+                } else {
+                    let mut octets = fs::read(&object).unwrap();
+                    let middle = octets.len() / 2;
+                    octets[middle] ^= 1;
+                    fs::write(&object, octets).unwrap();
+                }
+                let noticed = place.open(&place.keys, OURS, Open::Existing).and_then(|repository| {
+                    let copies = repository.copies("base")?;
+                    repository.check()?;
+                    let into = TempDir::new().unwrap();
+                    let last = copies.last().ok_or(RepositoryError::Empty { place: String::new() })?;
+                    repository.fetch(last, &into.path().join("new"))
+                });
+                let said = noticed.unwrap_err().to_string();
+                println!("{kind}, {}: {said}", if gone { "gone" } else { "altered" });
+                assert!(!said.contains('\n'), "{said}");
+            }
+        }
+    });
+}
+
+#[test]
+fn the_recovery_key_leads_to_the_password() {
+    with_runtime(|| {
+        let place = Place::new();
+        let safe = Identity::generate();
+        let key = TempDir::new().unwrap();
+        let files = config::Key {
+            identity_file: key.path().join("key"),
+            recovery_file: Some(key.path().join("recovery")),
+        };
+        fs::write(&files.identity_file, Identity::generate().to_string().expose_secret()).unwrap();
+        fs::write(files.recovery_file.as_ref().unwrap(), safe.to_public().to_string()).unwrap();
+        place.open(&Keys::read(&files).unwrap(), OURS, Open::OrCreate { append_only: false }).unwrap();
+
+        let sealed = fs::read(place.storage.path().join(RECOVERY)).unwrap();
+        let recovered =
+            Keys::from_identity(safe.to_string().expose_secret()).unwrap().recover(&sealed).unwrap();
+        place.open(&recovered, OURS, Open::Existing).unwrap();
+    });
+}
