@@ -53,6 +53,18 @@ impl Access {
         Self { user: mysql.user.clone(), password, ca: mysql.ca.clone() }
     }
 
+    /// What a scratch server is told to copy a member. Holds the password; scratch servers log no statements.
+    pub fn clone_statement(&self, donor: &Member, into: &std::path::Path) -> String {
+        format!(
+            "CLONE INSTANCE FROM '{}'@'{}':{} IDENTIFIED BY '{}' DATA DIRECTORY = '{}' REQUIRE SSL",
+            quoted(&self.user),
+            donor.address.ip(),
+            donor.address.port(),
+            quoted(&self.password),
+            quoted(&into.display().to_string()),
+        )
+    }
+
     /// Options for one server, over TLS that is verified with the cluster's CA.
     pub fn opts(&self, host: &str, port: u16) -> Opts {
         let tls = SslOpts::default()
@@ -67,6 +79,11 @@ impl Access {
             .prefer_socket(false)
             .into()
     }
+}
+
+/// The inside of a string literal.
+fn quoted(text: &str) -> String {
+    text.replace('\\', "\\\\").replace('\'', "\\'")
 }
 
 /// What a member says of itself.

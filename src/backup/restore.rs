@@ -1,0 +1,406 @@
+//! A restore: the newest base copy before the moment that is wanted, and from the log every transaction up to it.
+//!
+//! MySQL applies the log itself, as a replica would: the transactions are written as relay logs, and exactly those, so that it stops where
+//! it should.
+
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::io::Write;
+use std::path::Path;
+use std::str::FromStr;
+use std::time::Duration;
+
+use mysql_async::prelude::Queryable;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use trivet_keeper_api::gtid::GtidSet;
+
+use crate::base::{Description, LABEL};
+use crate::keys::Keys;
+use crate::log::catalog::{self, LogError, Walk};
+use crate::log::segment::Segment;
+use crate::mysqld::{MysqldError, Options, Scratch};
+use crate::progress::Watcher;
+use crate::repository::{Copy, Repository, RepositoryError};
+use crate::storage::StorageError;
+
+/// An applier that has done nothing for so long, and still has something to do, is stuck.
+const STUCK: Duration = Duration::from_mins(30);
+
+/// The moment that is wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// As it was at this moment, microseconds since 1970: transactions that were committed then, and none later.
+    Time(u64),
+    /// Up to this transaction, with it.
+    Gtid {
+        /// Who numbered it.
+        uuid: String,
+        /// Its tag, or empty.
+        tag: String,
+        /// Its number.
+        number: u64,
+    },
+    /// All there is.
+    Latest,
+    /// Exactly these transactions, for a comparison with a member that has executed them.
+    Set(GtidSet),
+}
+
+impl FromStr for Target {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "latest" {
+            return Ok(Self::Latest);
+        }
+        if let Ok(time) = OffsetDateTime::parse(text, &Rfc3339) {
+            return u64::try_from(time.unix_timestamp_nanos() / 1000).map(Self::Time).map_err(|_| format!("{text} is before 1970"));
+        }
+        let parts: Vec<&str> = text.split(':').collect();
+        let (uuid, tag, number) = match parts[..] {
+            [uuid, number] => (uuid, "", number),
+            [uuid, tag, number] => (uuid, tag, number),
+            _ => ("", "", ""),
+        };
+        match number.parse::<u64>() {
+            // The whole of it is checked as a set of one.
+            Ok(number) if number > 0 && text.parse::<GtidSet>().is_ok() => {
+                Ok(Self::Gtid { uuid: uuid.to_ascii_lowercase(), tag: tag.to_ascii_lowercase(), number })
+            }
+            _ => Err(format!(
+                "{text:?} is no moment: give a time with its zone (2026-01-02T15:04:05Z, 2026-01-02T16:04:05.25+01:00), one transaction \
+                 (6f0b1e6e-7d0a-4b7e-9f43-0a77a1ab0001:4711), or latest"
+            )),
+        }
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Time(micros) => write!(f, "{}", clock(*micros)),
+            Self::Gtid { uuid, tag, number } if tag.is_empty() => write!(f, "{uuid}:{number}"),
+            Self::Gtid { uuid, tag, number } => write!(f, "{uuid}:{tag}:{number}"),
+            Self::Latest => f.write_str("latest"),
+            Self::Set(set) => write!(f, "{set}"),
+        }
+    }
+}
+
+/// Microseconds since 1970 as people write it, in UTC.
+pub fn clock(micros: u64) -> String {
+    OffsetDateTime::from_unix_timestamp_nanos(i128::from(micros) * 1000)
+        .ok()
+        .and_then(|t| t.format(&Rfc3339).ok())
+        .unwrap_or_else(|| format!("{micros} µs after 1970"))
+}
+
+/// Why there was no restore. The cluster that runs is not touched, and nothing half restored is left.
+#[derive(Debug, thiserror::Error)]
+pub enum RestoreError {
+    /// Too early.
+    #[error("{target} is before the first base copy in {place}, which is whole from {first} on: nothing older can be restored")]
+    TooEarly {
+        /// What was wanted.
+        target: String,
+        /// The repository and where it is.
+        place: String,
+        /// The first moment there is.
+        first: String,
+    },
+    /// Too late.
+    #[error("{target} is in the future: give a moment that has been, or latest")]
+    Future {
+        /// What was wanted.
+        target: String,
+    },
+    /// No base copy.
+    #[error("{place} has no base copy yet: wait for the first, or take one (trivet backup now)")]
+    NoBase {
+        /// The repository and where it is.
+        place: String,
+    },
+    /// The log never says that.
+    #[error("transaction {target} is nowhere in the log in {place}, which ends with {last}")]
+    NoTransaction {
+        /// What was wanted.
+        target: String,
+        /// The repository and where it is.
+        place: String,
+        /// What the log ends with.
+        last: String,
+    },
+    /// The log.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// The repository.
+    #[error(transparent)]
+    Repository(#[from] RepositoryError),
+    /// The storage.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// The scratch server.
+    #[error(transparent)]
+    Mysqld(#[from] MysqldError),
+    /// MySQL could not apply a transaction.
+    #[error("the log could not be applied: {0}")]
+    Apply(String),
+    /// Files.
+    #[error("{0}")]
+    Files(String),
+}
+
+/// What came of it.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct Summary {
+    /// The base copy's id, and when it was whole.
+    pub base: String,
+    /// See `base`; RFC 3339.
+    pub base_time: String,
+    /// Transactions from the log.
+    pub replayed: u64,
+    /// The last commit that was restored from the log, RFC 3339; that of the base copy when there was none.
+    pub restored_to: String,
+    /// Everything that the restored database has executed.
+    pub gtid_executed: GtidSet,
+    /// Transactions that the log has beyond it: they are lost to whoever goes on with what was restored.
+    pub not_restored: u64,
+    /// The first and the last of their commits, RFC 3339.
+    pub not_restored_times: Option<(String, String)>,
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "base copy     {} (whole at {})", self.base, self.base_time)?;
+        writeln!(f, "from the log  {} transactions", self.replayed)?;
+        writeln!(f, "restored to   {}", self.restored_to)?;
+        match &self.not_restored_times {
+            Some((first, last)) => {
+                write!(f, "not restored  {} transactions, committed from {first} to {last}", self.not_restored)
+            }
+            None => write!(f, "not restored  nothing that the log has"),
+        }
+    }
+}
+
+/// The newest base copy that has nothing later than the target.
+pub fn choose(place: &str, copies: &[Copy], target: &Target, now: u64) -> Result<(Copy, Description), RestoreError> {
+    if let Target::Time(wanted) = target
+        && *wanted > now
+    {
+        return Err(RestoreError::Future { target: target.to_string() });
+    }
+    let known: Vec<(&Copy, Description)> = copies.iter().filter_map(|c| Some((c, Description::of(c)?))).collect();
+    let Some((_, first)) = known.first() else { return Err(RestoreError::NoBase { place: place.into() }) };
+    let first = first.consistent.clone();
+    let fits = |description: &Description| match target {
+        Target::Time(wanted) => micros(&description.consistent).is_some_and(|t| t <= *wanted),
+        Target::Gtid { uuid, tag, number } => !description.gtid_executed.contains(uuid, tag, *number),
+        Target::Set(set) => description.gtid_executed.is_subset(set),
+        Target::Latest => true,
+    };
+    known
+        .into_iter()
+        .rev()
+        .find(|(_, description)| fits(description))
+        .map(|(copy, description)| (copy.clone(), description))
+        .ok_or_else(|| RestoreError::TooEarly { target: target.to_string(), place: place.into(), first })
+}
+
+fn micros(rfc3339: &str) -> Option<u64> {
+    let time = OffsetDateTime::parse(rfc3339, &Rfc3339).ok()?;
+    u64::try_from(time.unix_timestamp_nanos() / 1000).ok()
+}
+
+/// Which transactions of the log belong to a restore.
+struct Cut<'a> {
+    target: &'a Target,
+    have: GtidSet,
+    replayed: u64,
+    last: Option<u64>,
+    /// The target is behind us: what follows is not restored.
+    is_past: bool,
+    beyond: u64,
+    beyond_times: Option<(u64, u64)>,
+}
+
+impl<'a> Cut<'a> {
+    fn new(target: &'a Target, have: GtidSet) -> Self {
+        Self { target, have, replayed: 0, last: None, is_past: false, beyond: 0, beyond_times: None }
+    }
+
+    /// The transactions of a segment that are to be applied, as a log; `None` when there are none.
+    fn take(&mut self, segment: &Segment) -> Result<Option<Vec<u8>>, crate::log::segment::SegmentError> {
+        let mut log = segment.beginning()?.to_vec();
+        let mut taken = false;
+        for entry in segment.entries()? {
+            let t = &entry.transaction;
+            if self.have.contains(&t.uuid, &t.tag, t.number) {
+                continue;
+            }
+            if matches!(self.target, Target::Time(wanted) if t.committed > *wanted) {
+                self.is_past = true;
+            }
+            let is_other = matches!(self.target, Target::Set(set) if !set.contains(&t.uuid, &t.tag, t.number));
+            if self.is_past || is_other {
+                self.beyond += 1;
+                let (first, last) = self.beyond_times.unwrap_or((t.committed, t.committed));
+                self.beyond_times = Some((first.min(t.committed), last.max(t.committed)));
+                continue;
+            }
+            log.extend_from_slice(entry.events);
+            self.have.insert(&t.uuid, &t.tag, t.number);
+            self.replayed += 1;
+            self.last = self.last.max(Some(t.committed));
+            taken = true;
+            if matches!(self.target, Target::Gtid { uuid, tag, number } if (uuid, tag, number) == (&t.uuid, &t.tag, &t.number)) {
+                self.is_past = true;
+            }
+        }
+        Ok(taken.then_some(log))
+    }
+}
+
+/// Restores into `data`, a directory that is not there or empty, and leaves a server running on it. Its own files are in `work`.
+pub async fn restore(
+    repository: Repository,
+    keys: &Keys,
+    target: &Target,
+    data: &Path,
+    work: &Path,
+    programs: &Path,
+    watcher: &Watcher,
+) -> Result<(Scratch, Summary), RestoreError> {
+    let storage = repository.storage.clone();
+    let now = u64::try_from(OffsetDateTime::now_utc().unix_timestamp_nanos() / 1000).unwrap_or(u64::MAX);
+    let wanted = target.clone();
+    let into = data.to_owned();
+    let (copy, description) = tokio::task::spawn_blocking(move || {
+        let copies = repository.copies(LABEL)?;
+        let (copy, description) = choose(repository.storage.place(), &copies, &wanted, now)?;
+        repository.fetch(&copy, &into)?;
+        Ok::<_, RestoreError>((copy, description))
+    })
+    .await
+    .map_err(|e| RestoreError::Files(e.to_string()))??;
+
+    let files = |e: std::io::Error| RestoreError::Files(format!("{}: {e}", data.display()));
+    // Two servers must not be one.
+    let _ = std::fs::remove_file(data.join("auto.cnf"));
+
+    let begin = OffsetDateTime::parse(&description.started, &Rfc3339).map_err(|e| RestoreError::Files(e.to_string()))?;
+    // The day before: clocks differ, and a segment lies under the day on which it was sent.
+    let names = catalog::list(&storage, catalog::day(begin - time::Duration::days(1))).await?;
+    watcher.begin("reading the log", names.len() as u64, false);
+    let mut walk = Walk::new(&storage, keys, names, description.gtid_executed.clone());
+    let total = walk.left();
+    let mut cut = Cut::new(target, description.gtid_executed.clone());
+    let mut index = String::new();
+    let mut number = 0;
+    loop {
+        let next = match walk.next().await {
+            // Beyond the target a gap harms nobody.
+            Err(LogError::Gap { .. }) if cut.is_past => None,
+            next => next?,
+        };
+        let Some((name, segment)) = next else { break };
+        watcher.set((total - walk.left()) as u64);
+        let wrong = |error| LogError::Segment { place: storage.place().into(), object: name.to_string(), error };
+        walk.have = walk.have.union(&segment.after().map_err(wrong)?);
+        let wrong = |error| LogError::Segment { place: storage.place().into(), object: name.to_string(), error };
+        if let Some(log) = cut.take(&segment).map_err(wrong)? {
+            number += 1;
+            let file = format!("relay.{number:06}");
+            index.push_str(&format!("./{file}\n"));
+            std::fs::File::create(data.join(file)).and_then(|mut f| f.write_all(&log)).map_err(files)?;
+        }
+    }
+    if let Target::Gtid { .. } = target
+        && !cut.is_past
+    {
+        return Err(RestoreError::NoTransaction {
+            target: target.to_string(),
+            place: storage.place().into(),
+            last: walk.have.to_string(),
+        });
+    }
+    if !index.is_empty() {
+        std::fs::write(data.join("relay.index"), &index).map_err(files)?;
+    }
+
+    let options = Options {
+        programs: programs.into(),
+        shape: description.shape.clone(),
+        buffer_pool_mib: 256,
+        more: vec!["--replica-parallel-workers=4".into(), "--relay-log-purge=ON".into()],
+    };
+    watcher.begin("starting the restored database", 0, false);
+    let scratch = options.start(data, work).await?;
+    if cut.replayed > 0 {
+        apply(&scratch, &description.gtid_executed, &cut.have, watcher).await?;
+    }
+    watcher.end();
+    let summary = Summary {
+        base: copy.id.clone(),
+        base_time: description.consistent.clone(),
+        replayed: cut.replayed,
+        restored_to: cut.last.map_or(description.consistent, clock),
+        gtid_executed: cut.have,
+        not_restored: cut.beyond,
+        not_restored_times: cut.beyond_times.map(|(first, last)| (clock(first), clock(last))),
+    };
+    Ok((scratch, summary))
+}
+
+/// Lets the server apply its relay logs, until it has `wanted`.
+async fn apply(scratch: &Scratch, from: &GtidSet, wanted: &GtidSet, watcher: &Watcher) -> Result<(), RestoreError> {
+    let sql = |e: mysql_async::Error| RestoreError::Mysqld(e.into());
+    let mut conn = scratch.connect().await?;
+    // Nobody of that name is ever asked: only the applier runs.
+    conn.query_drop(
+        "CHANGE REPLICATION SOURCE TO SOURCE_HOST = 'backup.invalid', SOURCE_AUTO_POSITION = 0, \
+         RELAY_LOG_FILE = 'relay.000001', RELAY_LOG_POS = 4 FOR CHANNEL ''",
+    )
+    .await
+    .map_err(sql)?;
+    conn.query_drop("START REPLICA SQL_THREAD FOR CHANNEL ''").await.map_err(sql)?;
+    let total = wanted.subtract(from).count();
+    watcher.begin("applying the log", total, false);
+    let mut left = total;
+    let mut moved = tokio::time::Instant::now();
+    loop {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let executed: String = conn.query_first("SELECT @@global.gtid_executed").await.map_err(sql)?.unwrap_or_default();
+        let executed: GtidSet = executed.replace('\n', "").parse().map_err(|e| RestoreError::Apply(format!("{e}")))?;
+        let now_left = wanted.subtract(&executed).count();
+        watcher.set(total - now_left);
+        if now_left == 0 {
+            break;
+        }
+        if now_left < left {
+            (left, moved) = (now_left, tokio::time::Instant::now());
+        }
+        let errors: Vec<String> = conn
+            .query(
+                "SELECT last_error_message FROM performance_schema.replication_applier_status_by_worker \
+                 WHERE channel_name = '' AND last_error_number <> 0 \
+                 UNION SELECT last_error_message FROM performance_schema.replication_applier_status_by_coordinator \
+                 WHERE channel_name = '' AND last_error_number <> 0",
+            )
+            .await
+            .map_err(sql)?;
+        if !errors.is_empty() {
+            return Err(RestoreError::Apply(errors.join("; ")));
+        }
+        if moved.elapsed() > STUCK {
+            return Err(RestoreError::Apply(format!("nothing was applied for {STUCK:?}, and {now_left} are left: {}", scratch.said())));
+        }
+    }
+    conn.query_drop("STOP REPLICA FOR CHANNEL ''").await.map_err(sql)?;
+    conn.query_drop("RESET REPLICA ALL FOR CHANNEL ''").await.map_err(sql)?;
+    Ok(())
+}
