@@ -30,7 +30,9 @@ pub enum BaseError {
     #[error("no member can be copied: {0}")]
     NoDonor(String),
     /// Too little room.
-    #[error("{directory}: the database has {needed} and {free} are free: make room, or give another state_directory")]
+    #[error(
+        "{directory}: the database has {needed} and {free} are free: make room, or give another state_directory"
+    )]
     Room {
         /// Where the copy is made.
         directory: String,
@@ -40,7 +42,9 @@ pub enum BaseError {
         free: bytesize::ByteSize,
     },
     /// Another process is at it.
-    #[error("{0}: another backup or restore is running on this node: wait for it, or see trivet backup status")]
+    #[error(
+        "{0}: another backup or restore is running on this node: wait for it, or see trivet backup status"
+    )]
     Busy(String),
     /// The member's or the scratch server's trouble.
     #[error(transparent)]
@@ -97,7 +101,8 @@ impl Turn {
     pub fn take(state_directory: &Path) -> Result<Self, BaseError> {
         let files = |e: std::io::Error| BaseError::Files(format!("{}: {e}", state_directory.display()));
         std::fs::create_dir_all(state_directory).map_err(files)?;
-        let lock = File::options().create(true).append(true).open(state_directory.join("lock")).map_err(files)?;
+        let lock =
+            File::options().create(true).append(true).open(state_directory.join("lock")).map_err(files)?;
         if lock.try_lock().is_err() {
             return Err(BaseError::Busy(state_directory.display().to_string()));
         }
@@ -121,7 +126,7 @@ struct Seen {
 }
 
 /// The members that can be copied, the best first: replicas before the primary, this node before others.
-async fn donors(config: &Config, access: &Access) -> Result<Vec<Member>, BaseError> {
+pub async fn donors(config: &Config, access: &Access) -> Result<Vec<Member>, BaseError> {
     let mut seen = Vec::new();
     let mut refused = Vec::new();
     for member in &config.mysql.members {
@@ -186,7 +191,12 @@ pub async fn take(
     Err(last.unwrap_or_else(|| BaseError::NoDonor("there is no member".into())))
 }
 
-async fn keep(config: &Config, data: PathBuf, description: &Description, repositories: Vec<Repository>) -> Result<Vec<Copy>, BaseError> {
+async fn keep(
+    config: &Config,
+    data: PathBuf,
+    description: &Description,
+    repositories: Vec<Repository>,
+) -> Result<Vec<Copy>, BaseError> {
     let text = serde_json::to_string(description).unwrap_or_default();
     let cluster = config.cluster.clone();
     tokio::task::spawn_blocking(move || {
@@ -281,8 +291,10 @@ async fn clone(
             }
         }
     }
-    let gtids: Option<Option<String>> =
-        conn.query_first("SELECT gtid_executed FROM performance_schema.clone_status").await.map_err(MysqldError::from)?;
+    let gtids: Option<Option<String>> = conn
+        .query_first("SELECT gtid_executed FROM performance_schema.clone_status")
+        .await
+        .map_err(MysqldError::from)?;
     drop((conn, beside));
     scratch.stop(false).await?;
     let _ = std::fs::remove_dir_all(&empty);
@@ -294,7 +306,8 @@ async fn clone(
             let options = Options { more: Vec::new(), ..options };
             let scratch = options.start(&data, &work.join("run")).await?;
             let mut conn = scratch.connect().await?;
-            let gtids: Option<String> = conn.query_first("SELECT @@global.gtid_executed").await.map_err(MysqldError::from)?;
+            let gtids: Option<String> =
+                conn.query_first("SELECT @@global.gtid_executed").await.map_err(MysqldError::from)?;
             drop(conn);
             scratch.stop(true).await?;
             gtids.unwrap_or_default()

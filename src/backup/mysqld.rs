@@ -72,8 +72,14 @@ impl Shape {
     pub async fn of(conn: &mut Conn) -> Result<Self, mysql_async::Error> {
         let version: String = conn.query_first("SELECT @@global.version").await?.unwrap_or_default();
         let mut fixed = Vec::new();
-        for name in ["innodb_page_size", "innodb_data_file_path", "lower_case_table_names", "innodb_checksum_algorithm"] {
-            let value: Option<String> = conn.query_first(format!("SELECT CAST(@@global.{name} AS CHAR)")).await?;
+        for name in [
+            "innodb_page_size",
+            "innodb_data_file_path",
+            "lower_case_table_names",
+            "innodb_checksum_algorithm",
+        ] {
+            let value: Option<String> =
+                conn.query_first(format!("SELECT CAST(@@global.{name} AS CHAR)")).await?;
             fixed.extend(value.map(|value| format!("{name}={value}")));
         }
         let plugins = conn
@@ -129,7 +135,10 @@ impl Options {
         let status = tokio::time::timeout(INITIALISE, child.wait()).await;
         match status {
             Ok(Ok(status)) if status.success() => Ok(()),
-            Ok(Ok(status)) => Err(failed(&format!("a data directory could not be made in {} ({status})", data.display()), &log)),
+            Ok(Ok(status)) => Err(failed(
+                &format!("a data directory could not be made in {} ({status})", data.display()),
+                &log,
+            )),
             Ok(Err(e)) => Err(MysqldError::Files(e.to_string())),
             Err(_) => Err(failed(&format!("a data directory was not made within {INITIALISE:?}"), &log)),
         }
@@ -242,13 +251,19 @@ impl Scratch {
         let began = Instant::now();
         loop {
             if let Ok(Some(status)) = self.child.try_wait() {
-                return Err(failed(&format!("a scratch server ended while it started ({status})"), &self.log));
+                return Err(failed(
+                    &format!("a scratch server ended while it started ({status})"),
+                    &self.log,
+                ));
             }
             if let Ok(Ok(_)) = tokio::time::timeout(Duration::from_secs(5), self.connect()).await {
                 return Ok(());
             }
             if began.elapsed() > START {
-                return Err(failed(&format!("a scratch server has not answered within {START:?}"), &self.log));
+                return Err(failed(
+                    &format!("a scratch server has not answered within {START:?}"),
+                    &self.log,
+                ));
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
@@ -265,7 +280,9 @@ impl Scratch {
         let _ = conn.query_drop("SHUTDOWN").await;
         match tokio::time::timeout(STOP, self.child.wait()).await {
             Ok(Ok(status)) if status.success() => Ok(()),
-            Ok(Ok(status)) => Err(failed(&format!("a scratch server did not stop well ({status})"), &self.log)),
+            Ok(Ok(status)) => {
+                Err(failed(&format!("a scratch server did not stop well ({status})"), &self.log))
+            }
             Ok(Err(e)) => Err(MysqldError::Files(e.to_string())),
             Err(_) => Err(failed(&format!("a scratch server has not stopped within {STOP:?}"), &self.log)),
         }

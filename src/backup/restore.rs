@@ -58,7 +58,9 @@ impl FromStr for Target {
             return Ok(Self::Latest);
         }
         if let Ok(time) = OffsetDateTime::parse(text, &Rfc3339) {
-            return u64::try_from(time.unix_timestamp_nanos() / 1000).map(Self::Time).map_err(|_| format!("{text} is before 1970"));
+            return u64::try_from(time.unix_timestamp_nanos() / 1000)
+                .map(Self::Time)
+                .map_err(|_| format!("{text} is before 1970"));
         }
         let parts: Vec<&str> = text.split(':').collect();
         let (uuid, tag, number) = match parts[..] {
@@ -103,7 +105,9 @@ pub fn clock(micros: u64) -> String {
 #[derive(Debug, thiserror::Error)]
 pub enum RestoreError {
     /// Too early.
-    #[error("{target} is before the first base copy in {place}, which is whole from {first} on: nothing older can be restored")]
+    #[error(
+        "{target} is before the first base copy in {place}, which is whole from {first} on: nothing older can be restored"
+    )]
     TooEarly {
         /// What was wanted.
         target: String,
@@ -180,7 +184,11 @@ impl fmt::Display for Summary {
         writeln!(f, "restored to   {}", self.restored_to)?;
         match &self.not_restored_times {
             Some((first, last)) => {
-                write!(f, "not restored  {} transactions, committed from {first} to {last}", self.not_restored)
+                write!(
+                    f,
+                    "not restored  {} transactions, committed from {first} to {last}",
+                    self.not_restored
+                )
             }
             None => write!(f, "not restored  nothing that the log has"),
         }
@@ -188,13 +196,19 @@ impl fmt::Display for Summary {
 }
 
 /// The newest base copy that has nothing later than the target.
-pub fn choose(place: &str, copies: &[Copy], target: &Target, now: u64) -> Result<(Copy, Description), RestoreError> {
+pub fn choose(
+    place: &str,
+    copies: &[Copy],
+    target: &Target,
+    now: u64,
+) -> Result<(Copy, Description), RestoreError> {
     if let Target::Time(wanted) = target
         && *wanted > now
     {
         return Err(RestoreError::Future { target: target.to_string() });
     }
-    let known: Vec<(&Copy, Description)> = copies.iter().filter_map(|c| Some((c, Description::of(c)?))).collect();
+    let known: Vec<(&Copy, Description)> =
+        copies.iter().filter_map(|c| Some((c, Description::of(c)?))).collect();
     let Some((_, first)) = known.first() else { return Err(RestoreError::NoBase { place: place.into() }) };
     let first = first.consistent.clone();
     let fits = |description: &Description| match target {
@@ -245,7 +259,8 @@ impl<'a> Cut<'a> {
             if matches!(self.target, Target::Time(wanted) if t.committed > *wanted) {
                 self.is_past = true;
             }
-            let is_other = matches!(self.target, Target::Set(set) if !set.contains(&t.uuid, &t.tag, t.number));
+            let is_other =
+                matches!(self.target, Target::Set(set) if !set.contains(&t.uuid, &t.tag, t.number));
             if self.is_past || is_other {
                 self.beyond += 1;
                 let (first, last) = self.beyond_times.unwrap_or((t.committed, t.committed));
@@ -257,7 +272,8 @@ impl<'a> Cut<'a> {
             self.replayed += 1;
             self.last = self.last.max(Some(t.committed));
             taken = true;
-            if matches!(self.target, Target::Gtid { uuid, tag, number } if (uuid, tag, number) == (&t.uuid, &t.tag, &t.number)) {
+            if matches!(self.target, Target::Gtid { uuid, tag, number } if (uuid, tag, number) == (&t.uuid, &t.tag, &t.number))
+            {
                 self.is_past = true;
             }
         }
@@ -292,7 +308,8 @@ pub async fn restore(
     // Two servers must not be one.
     let _ = std::fs::remove_file(data.join("auto.cnf"));
 
-    let begin = OffsetDateTime::parse(&description.started, &Rfc3339).map_err(|e| RestoreError::Files(e.to_string()))?;
+    let begin = OffsetDateTime::parse(&description.started, &Rfc3339)
+        .map_err(|e| RestoreError::Files(e.to_string()))?;
     // The day before: clocks differ, and a segment lies under the day on which it was sent.
     let names = catalog::list(&storage, catalog::day(begin - time::Duration::days(1))).await?;
     watcher.begin("reading the log", names.len() as u64, false);
@@ -309,9 +326,11 @@ pub async fn restore(
         };
         let Some((name, segment)) = next else { break };
         watcher.set((total - walk.left()) as u64);
-        let wrong = |error| LogError::Segment { place: storage.place().into(), object: name.to_string(), error };
+        let wrong =
+            |error| LogError::Segment { place: storage.place().into(), object: name.to_string(), error };
         walk.have = walk.have.union(&segment.after().map_err(wrong)?);
-        let wrong = |error| LogError::Segment { place: storage.place().into(), object: name.to_string(), error };
+        let wrong =
+            |error| LogError::Segment { place: storage.place().into(), object: name.to_string(), error };
         if let Some(log) = cut.take(&segment).map_err(wrong)? {
             number += 1;
             let file = format!("relay.{number:06}");
@@ -357,7 +376,12 @@ pub async fn restore(
 }
 
 /// Lets the server apply its relay logs, until it has `wanted`.
-async fn apply(scratch: &Scratch, from: &GtidSet, wanted: &GtidSet, watcher: &Watcher) -> Result<(), RestoreError> {
+async fn apply(
+    scratch: &Scratch,
+    from: &GtidSet,
+    wanted: &GtidSet,
+    watcher: &Watcher,
+) -> Result<(), RestoreError> {
     let sql = |e: mysql_async::Error| RestoreError::Mysqld(e.into());
     let mut conn = scratch.connect().await?;
     // Nobody of that name is ever asked: only the applier runs.
@@ -374,8 +398,10 @@ async fn apply(scratch: &Scratch, from: &GtidSet, wanted: &GtidSet, watcher: &Wa
     let mut moved = tokio::time::Instant::now();
     loop {
         tokio::time::sleep(Duration::from_millis(200)).await;
-        let executed: String = conn.query_first("SELECT @@global.gtid_executed").await.map_err(sql)?.unwrap_or_default();
-        let executed: GtidSet = executed.replace('\n', "").parse().map_err(|e| RestoreError::Apply(format!("{e}")))?;
+        let executed: String =
+            conn.query_first("SELECT @@global.gtid_executed").await.map_err(sql)?.unwrap_or_default();
+        let executed: GtidSet =
+            executed.replace('\n', "").parse().map_err(|e| RestoreError::Apply(format!("{e}")))?;
         let now_left = wanted.subtract(&executed).count();
         watcher.set(total - now_left);
         if now_left == 0 {
@@ -397,7 +423,10 @@ async fn apply(scratch: &Scratch, from: &GtidSet, wanted: &GtidSet, watcher: &Wa
             return Err(RestoreError::Apply(errors.join("; ")));
         }
         if moved.elapsed() > STUCK {
-            return Err(RestoreError::Apply(format!("nothing was applied for {STUCK:?}, and {now_left} are left: {}", scratch.said())));
+            return Err(RestoreError::Apply(format!(
+                "nothing was applied for {STUCK:?}, and {now_left} are left: {}",
+                scratch.said()
+            )));
         }
     }
     conn.query_drop("STOP REPLICA FOR CHANNEL ''").await.map_err(sql)?;

@@ -74,6 +74,30 @@ fn exporter<'a>(mysql: &'a Mysql, credentials: &'a Credentials) -> Option<Accoun
     })
 }
 
+/// Copies and streams everything, reads everything for dumps, and writes leases and databases of restored tables.
+fn backup<'a>(mysql: &'a Mysql, credentials: &'a Credentials) -> Option<Account<'a>> {
+    Some(Account {
+        user: mysql.backup_user.as_deref()?,
+        host: "%",
+        identity: Identity::Password(credentials.backup.as_deref()?),
+        require: "REQUIRE SSL",
+        grants: vec![
+            "REPLICATION SLAVE, REPLICATION CLIENT, PROCESS, RELOAD, SELECT, SHOW VIEW, TRIGGER, EVENT, LOCK TABLES ON *.*".into(),
+            "BACKUP_ADMIN ON *.*".into(),
+            "SELECT, INSERT, UPDATE ON trivet_cluster.lease".into(),
+            "ALL PRIVILEGES ON `trivet\\_restored\\_%`.*".into(),
+        ],
+    })
+}
+
+/// What the group holds for Trivet's own programs: who does a work of which there must be one (trivet-lease).
+const CLUSTER_TABLES: [&str; 2] = [
+    "CREATE DATABASE IF NOT EXISTS trivet_cluster CHARACTER SET utf8mb4",
+    "CREATE TABLE IF NOT EXISTS trivet_cluster.lease (\
+       name VARCHAR(64) NOT NULL PRIMARY KEY, holder VARCHAR(128) NOT NULL, token BIGINT UNSIGNED NOT NULL, \
+       expires DATETIME(6) NOT NULL, work VARCHAR(255) NOT NULL) ENGINE=InnoDB",
+];
+
 /// Makes the replication account for this member alone, before the group exists; no GTID comes of it.
 pub async fn ensure_replication_locally(
     sql: &mut Sql,
@@ -103,8 +127,21 @@ pub async fn ensure_all(
         sql.run(&create, DEADLINE).await?;
         changed.push(format!("database {database} made"));
     }
-    let accounts =
-        [Some(replication(mysql, credentials)), Some(app(mysql, credentials)), exporter(mysql, credentials)];
+    if mysql.backup_user.is_some() {
+        let query = "SELECT table_name FROM information_schema.tables WHERE table_schema = 'trivet_cluster' AND table_name = 'lease'";
+        if sql.text(query, DEADLINE).await?.is_none() {
+            for statement in CLUSTER_TABLES {
+                sql.run(statement, DEADLINE).await?;
+            }
+            changed.push("database trivet_cluster made".into());
+        }
+    }
+    let accounts = [
+        Some(replication(mysql, credentials)),
+        Some(app(mysql, credentials)),
+        exporter(mysql, credentials),
+        backup(mysql, credentials),
+    ];
     for account in accounts.into_iter().flatten() {
         changed.extend(ensure(sql, &account).await?);
     }
@@ -214,7 +251,8 @@ mod tests {
             "replication_password_file = '/r'\napp_password_file = '/a'\napp_database = 'my_site'",
         )
         .unwrap();
-        let credentials = Credentials { replication: "r".into(), app: "a".into(), exporter: None };
+        let credentials =
+            Credentials { replication: "r".into(), app: "a".into(), exporter: None, backup: None };
         assert_eq!(app(&mysql, &credentials).grants, ["ALL PRIVILEGES ON `my\\_site`.*"]);
     }
 }

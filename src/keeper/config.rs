@@ -80,6 +80,12 @@ pub struct Mysql {
     /// A file with the exporter's password. Without it the account is identified by `auth_socket`.
     #[serde(default)]
     pub exporter_password_file: Option<PathBuf>,
+    /// The account of trivet-backup; none is made when absent.
+    #[serde(default)]
+    pub backup_user: Option<String>,
+    /// A file with its password.
+    #[serde(default)]
+    pub backup_password_file: Option<PathBuf>,
     /// The unix user that `auth_socket` lets in as the exporter.
     #[serde(default = "default_exporter_unix_user")]
     pub exporter_unix_user: String,
@@ -248,11 +254,28 @@ impl Mysql {
         if let Some(user) = &self.exporter_user {
             accounts.push(("mysql.exporter_user", user));
         }
+        if let Some(user) = &self.backup_user {
+            accounts.push(("mysql.backup_user", user));
+        }
+        match (&self.backup_user, &self.backup_password_file) {
+            (Some(_), Some(file)) => config::absolute("mysql.backup_password_file", file)?,
+            (None, None) => {}
+            (Some(_), None) => {
+                return Invalid::err(
+                    "mysql.backup_password_file",
+                    "is absent, and backup_user needs a password",
+                );
+            }
+            (None, Some(_)) => {
+                return Invalid::err("mysql.backup_user", "is absent, and backup_password_file is for it");
+            }
+        }
         for (key, name) in accounts {
             validate_name(key, name)?;
         }
         let users = [Some(self.user.as_str()), Some(&self.replication_user), Some(&self.app_user)];
-        config::unique("mysql", users.into_iter().flatten().chain(self.exporter_user.as_deref()))?;
+        let others = [self.exporter_user.as_deref(), self.backup_user.as_deref()];
+        config::unique("mysql", users.into_iter().chain(others).flatten())?;
         if ["mysql", "sys", "information_schema", "performance_schema"].contains(&self.app_database.as_str())
         {
             return Invalid::err("mysql.app_database", "is one of MySQL's own schemas");

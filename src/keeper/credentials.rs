@@ -16,6 +16,8 @@ pub struct Credentials {
     pub app: String,
     /// Of `exporter_user`, when it has one.
     pub exporter: Option<String>,
+    /// Of `backup_user`, when there is one.
+    pub backup: Option<String>,
 }
 
 /// MySQL manual, "CHANGE REPLICATION SOURCE TO Statement": the limit of a replication password.
@@ -38,6 +40,7 @@ impl Credentials {
             replication,
             app: read(&mysql.app_password_file)?,
             exporter: mysql.exporter_password_file.as_deref().map(read).transpose()?,
+            backup: mysql.backup_password_file.as_deref().map(read).transpose()?,
         })
     }
 }

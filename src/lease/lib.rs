@@ -118,18 +118,23 @@ impl Lease {
     pub async fn holder(&self) -> Result<Option<(String, String)>, LeaseError> {
         self.within(self.ttl / 3, async {
             let mut connection = self.options.connect().await?;
-            let row: Option<(String, String)> =
-                sqlx::query_as("SELECT holder, work FROM trivet_cluster.lease WHERE name = ? AND expires > UTC_TIMESTAMP(6)")
-                    .bind(&self.name)
-                    .fetch_optional(&mut connection)
-                    .await?;
+            let row: Option<(String, String)> = sqlx::query_as(
+                "SELECT holder, work FROM trivet_cluster.lease WHERE name = ? AND expires > UTC_TIMESTAMP(6)",
+            )
+            .bind(&self.name)
+            .fetch_optional(&mut connection)
+            .await?;
             let _ = connection.close().await;
             Ok(row)
         })
         .await
     }
 
-    async fn within<T>(&self, within: Duration, ask: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, LeaseError> {
+    async fn within<T>(
+        &self,
+        within: Duration,
+        ask: impl Future<Output = Result<T, sqlx::Error>>,
+    ) -> Result<T, LeaseError> {
         match tokio::time::timeout(within, ask).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(e)) => Err(LeaseError::Database { name: self.name.clone(), reason: e.to_string() }),
@@ -145,7 +150,11 @@ impl Lease {
         taken
     }
 
-    async fn try_take(&self, connection: &mut MySqlConnection, work: &str) -> Result<Result<u64, (String, String)>, sqlx::Error> {
+    async fn try_take(
+        &self,
+        connection: &mut MySqlConnection,
+        work: &str,
+    ) -> Result<Result<u64, (String, String)>, sqlx::Error> {
         let mut transaction = connection.begin().await?;
         // Whether it is there is looked up first: an INSERT IGNORE of each who asks would be a transaction of the group each time.
         let there: Option<i64> = sqlx::query_scalar("SELECT 1 FROM trivet_cluster.lease WHERE name = ?")
@@ -226,11 +235,13 @@ impl Lease {
     async fn give_back(&self) {
         let give = async {
             let mut connection = self.options.connect().await?;
-            sqlx::query("UPDATE trivet_cluster.lease SET expires = UTC_TIMESTAMP(6) WHERE name = ? AND holder = ?")
-                .bind(&self.name)
-                .bind(&self.holder)
-                .execute(&mut connection)
-                .await?;
+            sqlx::query(
+                "UPDATE trivet_cluster.lease SET expires = UTC_TIMESTAMP(6) WHERE name = ? AND holder = ?",
+            )
+            .bind(&self.name)
+            .bind(&self.holder)
+            .execute(&mut connection)
+            .await?;
             connection.close().await
         };
         // Otherwise it ends by itself.

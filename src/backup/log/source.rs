@@ -65,11 +65,21 @@ impl Access {
         )
     }
 
-    /// Options for one server, over TLS that is verified with the cluster's CA.
+    /// Options for one member, over TLS that is verified with the cluster's CA.
     pub fn opts(&self, host: &str, port: u16) -> Opts {
-        let tls = SslOpts::default()
-            .with_root_certs(vec![self.ca.clone().into()])
-            .with_disable_built_in_roots(true);
+        self.opts_with(host, port, self.tls())
+    }
+
+    /// The same through the gateway, whose address is not in a member's certificate.
+    pub fn gateway_opts(&self, host: &str, port: u16) -> Opts {
+        self.opts_with(host, port, self.tls().with_danger_skip_domain_validation(true))
+    }
+
+    fn tls(&self) -> SslOpts {
+        SslOpts::default().with_root_certs(vec![self.ca.clone().into()]).with_disable_built_in_roots(true)
+    }
+
+    fn opts_with(&self, host: &str, port: u16, tls: SslOpts) -> Opts {
         OptsBuilder::default()
             .ip_or_hostname(host.to_owned())
             .tcp_port(port)

@@ -9,7 +9,15 @@ fn a_moment_is_a_time_a_transaction_or_latest() {
     let gtid = |tag: &str, number| Target::Gtid { uuid: uuid.to_lowercase(), tag: tag.into(), number };
     assert_eq!(format!("{uuid}:47").parse(), Ok(gtid("", 47)));
     assert_eq!(format!("{uuid}:Nightly:47").parse(), Ok(gtid("nightly", 47)));
-    for wrong in ["", "yesterday", "2026-01-02", "2026-01-02T03:04:05", &format!("{uuid}:1-5"), &format!("{uuid}:0"), &format!("x{uuid}:1")] {
+    for wrong in [
+        "",
+        "yesterday",
+        "2026-01-02",
+        "2026-01-02T03:04:05",
+        &format!("{uuid}:1-5"),
+        &format!("{uuid}:0"),
+        &format!("x{uuid}:1"),
+    ] {
         let said = wrong.parse::<Target>().unwrap_err();
         assert!(said.contains("is no moment"), "{wrong}: {said}");
     }

@@ -1,0 +1,246 @@
+//! What an operator does, each in this process, under the lease where it changes anything.
+
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use trivet_base::process::{Failure, Shutdown};
+use trivet_lease::{Asked, Held};
+
+use crate::base::{self, BaseError, Description, LABEL, Turn};
+use crate::cli::{Command, Restore};
+use crate::cluster::{Cluster, WORK_LEASE};
+use crate::config::Config;
+use crate::keys::Keys;
+use crate::log::catalog;
+use crate::progress::Watcher;
+use crate::prune;
+use crate::repository::RECOVERY;
+use crate::restore::{clock, restore};
+use crate::verify;
+
+/// Runs a command.
+pub async fn run(config: Config, command: Command) -> Result<(), Failure> {
+    let cluster = Cluster::new(config)?;
+    let watcher = Watcher::default();
+    let shown = tokio::spawn(show(watcher.clone()));
+    let mut interrupted = Shutdown::on_signals()?;
+    let outcome = tokio::select! {
+        outcome = dispatch(&cluster, command, &watcher) => outcome,
+        () = interrupted.wait() => Err(Failure::run("interrupted; what was begun is taken away again")),
+    };
+    watcher.end();
+    shown.abort();
+    if std::io::stderr().is_terminal() {
+        eprint!("\r\x1b[K");
+    }
+    outcome
+}
+
+async fn dispatch(cluster: &Cluster, command: Command, watcher: &Watcher) -> Result<(), Failure> {
+    match command {
+        Command::Now => now(cluster, watcher).await,
+        Command::List { json } => list(cluster, json, watcher).await,
+        Command::Status { json } => crate::status::show(cluster, json, watcher).await,
+        Command::Verify => {
+            let held = lease(cluster, "a trial restore").await?;
+            let mut failed = None;
+            for name in cluster.names() {
+                match verify::verify(cluster, &name, watcher).await {
+                    Ok(proof) => println!("{name}: {proof}"),
+                    Err(e) => {
+                        eprintln!("trivet-backup: {name}: {e}");
+                        failed = Some(name);
+                    }
+                }
+            }
+            held.release().await;
+            failed.map_or(Ok(()), |name| {
+                Err(Failure::run(format_args!("the backups in {name} are not proven")))
+            })
+        }
+        Command::Prune => {
+            let held = lease(cluster, "taking old copies away").await?;
+            for name in cluster.names() {
+                let done = prune::prune(cluster, &name, watcher).await.map_err(Failure::run)?;
+                println!("{name}: {done}");
+            }
+            held.release().await;
+            Ok(())
+        }
+        Command::Restore(options) => restored(cluster, options, watcher).await,
+    }
+}
+
+/// One line that changes in a terminal, one line every ten seconds elsewhere.
+async fn show(watcher: Watcher) {
+    let terminal = std::io::stderr().is_terminal();
+    let mut ticks = tokio::time::interval(Duration::from_secs(if terminal { 1 } else { 10 }));
+    ticks.tick().await;
+    loop {
+        ticks.tick().await;
+        let now = watcher.to_string();
+        if now.is_empty() {
+            continue;
+        }
+        if terminal {
+            eprint!("\r\x1b[K{now}");
+            let _ = std::io::stderr().flush();
+        } else {
+            eprintln!("{now}");
+        }
+    }
+}
+
+async fn lease(cluster: &Cluster, work: &str) -> Result<Held, Failure> {
+    match cluster.lease(WORK_LEASE).ask(work).await {
+        Ok(Asked::Held(held)) => Ok(held),
+        Ok(Asked::Other { holder, work }) => Err(Failure::run(format_args!(
+            "{holder} is at it: {work}. Wait until it is done (trivet backup status)"
+        ))),
+        Err(e) => Err(Failure::run(e)),
+    }
+}
+
+async fn now(cluster: &Cluster, watcher: &Watcher) -> Result<(), Failure> {
+    let held = lease(cluster, "a base copy").await?;
+    let mut repositories = Vec::new();
+    let mut failed = None;
+    for name in cluster.names() {
+        match cluster.open_or_create(&name, watcher).await {
+            Ok(repository) => repositories.push(repository),
+            Err(e) => failed = Some(e),
+        }
+    }
+    if repositories.is_empty()
+        && let Some(e) = failed
+    {
+        return Err(Failure::run(e));
+    }
+    let lost = held.lost();
+    let taken = tokio::select! {
+        taken = base::take(&cluster.config, &cluster.access, repositories, watcher) => taken.map_err(Failure::run),
+        () = lost.cancelled() => Err(Failure::run("the lease was lost: another node goes on")),
+    };
+    held.release().await;
+    let (description, copies) = taken?;
+    for copy in copies {
+        println!(
+            "base copy {} of {}, whole at {}: {}, of which {} are new",
+            copy.id,
+            description.donor,
+            description.consistent,
+            bytesize::ByteSize(copy.size),
+            bytesize::ByteSize(copy.added)
+        );
+    }
+    failed.map_or(Ok(()), |e| Err(Failure::run(e)))
+}
+
+async fn list(cluster: &Cluster, json: bool, watcher: &Watcher) -> Result<(), Failure> {
+    let mut all = serde_json::Map::new();
+    for name in cluster.names() {
+        let repository = cluster.open(&name, cluster.keys.clone(), watcher).await.map_err(Failure::run)?;
+        let storage = repository.storage.clone();
+        let copies = tokio::task::spawn_blocking(move || repository.copies(LABEL))
+            .await
+            .map_err(Failure::run)?
+            .map_err(Failure::run)?;
+        let last = catalog::last(&storage).await.map_err(Failure::run)?;
+        if json {
+            let copies: Vec<_> = copies
+                .iter()
+                .map(|c| serde_json::json!({"id": c.id, "size": c.size, "added": c.added, "description": Description::of(c)}))
+                .collect();
+            all.insert(name, serde_json::json!({"base": copies, "log_until": last.map(|l| clock(l.last))}));
+            continue;
+        }
+        println!("{}", storage.place());
+        for copy in &copies {
+            let Some(description) = Description::of(copy) else { continue };
+            println!(
+                "  {}  {}  {:>10}  new {:>10}  of {}",
+                copy.id,
+                description.consistent,
+                bytesize::ByteSize(copy.size).to_string(),
+                bytesize::ByteSize(copy.added).to_string(),
+                description.donor
+            );
+        }
+        match last {
+            Some(last) => println!("  the log reaches to {}", clock(last.last)),
+            None => println!("  there is no log yet"),
+        }
+    }
+    if json {
+        println!("{}", serde_json::Value::Object(all));
+    }
+    Ok(())
+}
+
+async fn restored(cluster: &Cluster, options: Restore, watcher: &Watcher) -> Result<(), Failure> {
+    let name = match &options.repository {
+        Some(name) => name.clone(),
+        None => cluster.names().into_iter().next().unwrap_or_default(),
+    };
+    let keys = match &options.recovery_key {
+        None => cluster.keys.clone(),
+        Some(file) => recovered(cluster, &name, file).await?,
+    };
+    let repository = cluster.open(&name, keys.clone(), watcher).await.map_err(Failure::run)?;
+    let turn = match Turn::take(&cluster.config.state_directory) {
+        Ok(turn) => turn,
+        Err(e @ BaseError::Busy(_)) => return Err(Failure::run(e)),
+        Err(e) => return Err(Failure::run(e)),
+    };
+    let is_scratch = options.into == "scratch";
+    let data = if is_scratch { turn.work.join("restored") } else { PathBuf::from(&options.into) };
+    if !data.is_absolute() {
+        return Err(Failure::run(format_args!("--into {}: give an absolute path, or scratch", options.into)));
+    }
+    let is_ours = !data.exists();
+    let outcome = restore(
+        repository,
+        &keys,
+        &options.to,
+        &data,
+        &turn.work.join("run"),
+        &cluster.config.mysql.programs,
+        watcher,
+    )
+    .await;
+    let (mut scratch, summary) = match outcome {
+        Ok(done) => done,
+        Err(e) => {
+            if is_ours {
+                let _ = std::fs::remove_dir_all(&data);
+            }
+            return Err(Failure::run(e));
+        }
+    };
+    watcher.end();
+    println!("{summary}");
+    if is_scratch {
+        println!(
+            "a server with it is running; Ctrl-C ends it and takes it away:\n  mysql --socket={} --user={}",
+            scratch.socket().display(),
+            scratch.account()
+        );
+        let ended = scratch.ended().await;
+        return Err(Failure::run(format_args!("the scratch server ended: {ended:?}")));
+    }
+    scratch.stop(true).await.map_err(Failure::run)?;
+    println!("the data directory is {}", data.display());
+    Ok(())
+}
+
+/// The cluster's key, by the recovery key.
+async fn recovered(cluster: &Cluster, name: &str, file: &Path) -> Result<Keys, Failure> {
+    let text =
+        std::fs::read_to_string(file).map_err(|e| Failure::run(format_args!("{}: {e}", file.display())))?;
+    let line = text.lines().find(|l| l.trim().starts_with("AGE-SECRET-KEY-1")).unwrap_or_default();
+    let safe =
+        Keys::from_identity(line).map_err(|e| Failure::run(format_args!("{}: {e}", file.display())))?;
+    let sealed = cluster.storage(name).map_err(Failure::run)?.read(RECOVERY).await.map_err(Failure::run)?;
+    safe.recover(&sealed).map_err(|e| Failure::run(format_args!("{}: {e}", file.display())))
+}

@@ -1,0 +1,433 @@
+//! The service: on every member of the database, one of which has the lease and does the work.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use metrics::{counter, gauge};
+use mysql_async::Conn;
+use mysql_async::prelude::Queryable;
+use parking_lot::Mutex;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use trivet_base::config::ConfigError;
+use trivet_base::process::{self, Failure, Shutdown};
+use trivet_base::telemetry::{self, MetricsServer};
+use trivet_keeper_api::gtid::GtidSet;
+use trivet_lease::Asked;
+
+use crate::base::{self, Description, LABEL};
+use crate::cluster::{Cluster, LOG_LEASE, WORK_LEASE};
+use crate::config::Config;
+use crate::files;
+use crate::log::archive::{Archive, Progress};
+use crate::progress::Watcher;
+use crate::prune;
+use crate::verify::{self, Proof};
+
+/// A lease that another has is asked for again after this: with its 30 s, another goes on within a minute.
+const ASK: Duration = Duration::from_secs(5);
+
+/// How often is looked whether there is something to do.
+const LOOK: Duration = Duration::from_secs(20);
+
+/// From a failed piece of work to the next attempt.
+const AGAIN: Duration = Duration::from_mins(5);
+
+/// The primary is asked this often how far it is.
+const SAMPLE: Duration = Duration::from_secs(1);
+
+/// What `/status` and the metrics show.
+#[derive(Default)]
+struct Board {
+    logs: BTreeMap<String, Arc<Progress>>,
+    state: Mutex<State>,
+}
+
+#[derive(Default, Clone, serde::Serialize)]
+struct State {
+    streams: bool,
+    works: bool,
+    repositories: BTreeMap<String, Holding>,
+}
+
+#[derive(Default, Clone, serde::Serialize)]
+struct Holding {
+    last_base: Option<i64>,
+    last_files: Option<i64>,
+    last_verified: Option<i64>,
+    error: Option<String>,
+}
+
+/// Runs until it is told to stop.
+pub async fn run(config: Config) -> Result<(), Failure> {
+    telemetry::init_log(&config.log);
+    let metrics = telemetry::init_metrics("trivet-backup")?;
+    std::fs::create_dir_all(&config.state_directory)
+        .map_err(|e| ConfigError::at(&config.state_directory, "state_directory", e))?;
+    let cluster = Cluster::new(config)?;
+    let metrics_server = MetricsServer::bind(&cluster.config.metrics).await?;
+    let shutdown = Shutdown::on_signals()?;
+    let logs = cluster.names().into_iter().map(|name| (name, Arc::default())).collect();
+    let board = Arc::new(Board { logs, state: Mutex::default() });
+    let watcher = Watcher::default();
+
+    let mut tasks = JoinSet::new();
+    let (shown, doing) = (board.clone(), watcher.clone());
+    tasks.spawn(metrics_server.serve(metrics, Arc::new(move || shown.status(&doing)), shutdown.clone()));
+    let stop = CancellationToken::new();
+    tasks.spawn(sample(cluster.clone(), board.clone(), stop.clone()));
+    tasks.spawn(stream(cluster.clone(), board.clone(), stop.clone()));
+    tasks.spawn(work(cluster.clone(), board.clone(), watcher, stop.clone()));
+    tracing::info!(node = cluster.config.node, repositories = ?cluster.names(), "keeping backups");
+    process::notify_ready();
+    let mut stopping = shutdown;
+    let ended = tokio::select! {
+        () = stopping.wait() => None,
+        ended = tasks.join_next() => ended,
+    };
+    if let Some(ended) = ended.filter(|_| !stopping.is_stopping()) {
+        let why = ended.err().map_or_else(|| "it has ended".to_owned(), |e| e.to_string());
+        return Err(Failure::run(format_args!("a part of the service broke down: {why}")));
+    }
+    stop.cancel();
+    let finish = async { while tasks.join_next().await.is_some() {} };
+    if tokio::time::timeout(cluster.config.shutdown_timeout, finish).await.is_err() {
+        tracing::warn!(
+            "work was still in progress when shutdown_timeout ended; what it leaves is swept at the next start"
+        );
+    }
+    Ok(())
+}
+
+impl Board {
+    fn status(&self, watcher: &Watcher) -> serde_json::Value {
+        let logs: BTreeMap<_, _> =
+            self.logs.iter().map(|(name, progress)| (name, progress.report())).collect();
+        serde_json::json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "state": *self.state.lock(),
+            "log": logs,
+            "doing": watcher.to_string(),
+        })
+    }
+
+    fn holding(&self, name: &str, change: impl FnOnce(&mut Holding)) {
+        let mut state = self.state.lock();
+        let holding = state.repositories.entry(name.into()).or_default();
+        change(holding);
+        #[allow(clippy::cast_precision_loss, reason = "seconds since 1970")]
+        let seconds = |t: Option<i64>| t.map_or(f64::NAN, |t| t as f64);
+        let repository = name.to_owned();
+        gauge!("trivet_backup_last_base_timestamp_seconds", "repository" => repository.clone())
+            .set(seconds(holding.last_base));
+        gauge!("trivet_backup_last_files_timestamp_seconds", "repository" => repository.clone())
+            .set(seconds(holding.last_files));
+        gauge!("trivet_backup_last_verified_timestamp_seconds", "repository" => repository)
+            .set(seconds(holding.last_verified));
+    }
+
+    fn failed(&self, what: &'static str, name: &str, error: impl std::fmt::Display) {
+        let error = error.to_string();
+        tracing::error!(repository = name, what, error, "a backup has failed");
+        counter!("trivet_backup_failures_total", "what" => what, "repository" => name.to_owned())
+            .increment(1);
+        self.holding(name, |h| h.error = Some(format!("{what}: {error}")));
+    }
+}
+
+/// Asks the primary how far it is, so that the log's lag is known.
+async fn sample(cluster: Cluster, board: Arc<Board>, stop: CancellationToken) {
+    let address = cluster.config.mysql.primary;
+    let opts = cluster.access.gateway_opts(&address.ip().to_string(), address.port());
+    let mut conn: Option<Conn> = None;
+    let mut ticks = tokio::time::interval(SAMPLE);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! { _ = ticks.tick() => {}, () = stop.cancelled() => return }
+        // Whoever does not stream knows nothing of the log.
+        let streams = board.state.lock().streams;
+        for (name, progress) in &board.logs {
+            let behind = if streams { progress.report().behind_seconds } else { f64::NAN };
+            gauge!("trivet_backup_log_behind_seconds", "repository" => name.clone()).set(behind);
+        }
+        let asked = tokio::time::timeout(Duration::from_secs(3), async {
+            if conn.is_none() {
+                conn = Some(Conn::new(opts.clone()).await.ok()?);
+            }
+            let executed: Option<String> =
+                conn.as_mut()?.query_first("SELECT @@global.gtid_executed").await.ok()?;
+            executed?.replace('\n', "").parse::<GtidSet>().ok()
+        });
+        match asked.await {
+            Ok(Some(executed)) if streams => {
+                for progress in board.logs.values() {
+                    progress.primary_has(executed.clone());
+                }
+            }
+            Ok(Some(_)) => {}
+            Ok(None) | Err(_) => conn = None,
+        }
+    }
+}
+
+/// Streams the log for as long as the lease is held.
+async fn stream(cluster: Cluster, board: Arc<Board>, stop: CancellationToken) {
+    let lease = cluster.lease(LOG_LEASE);
+    let mut told = String::new();
+    while !stop.is_cancelled() {
+        gauge!("trivet_backup_is_holder", "lease" => LOG_LEASE).set(0.0);
+        match lease.ask("the binary log").await {
+            Ok(Asked::Held(held)) => {
+                tracing::info!(token = held.token(), "this node streams the binary log");
+                gauge!("trivet_backup_is_holder", "lease" => LOG_LEASE).set(1.0);
+                board.state.lock().streams = true;
+                let lost = held.lost();
+                let ends = stop.child_token();
+                let mut tasks = JoinSet::new();
+                for (number, (name, progress)) in board.logs.iter().enumerate() {
+                    tasks.spawn(one_log(
+                        cluster.clone(),
+                        name.clone(),
+                        progress.clone(),
+                        number,
+                        held.token(),
+                        ends.clone(),
+                        lost.clone(),
+                    ));
+                }
+                tokio::select! { () = lost.cancelled() => {}, () = stop.cancelled() => {} }
+                ends.cancel();
+                while tasks.join_next().await.is_some() {}
+                board.state.lock().streams = false;
+                held.release().await;
+            }
+            Ok(Asked::Other { holder, .. }) => {
+                if told != holder {
+                    tracing::info!(holder, "another node streams the binary log");
+                    told = holder;
+                }
+            }
+            Err(e) => tracing::debug!(error = %e, "no lease"),
+        }
+        tokio::select! { () = tokio::time::sleep(ASK) => {}, () = stop.cancelled() => {} }
+    }
+}
+
+async fn one_log(
+    cluster: Cluster,
+    name: String,
+    progress: Arc<Progress>,
+    number: usize,
+    token: u64,
+    stop: CancellationToken,
+    lost: CancellationToken,
+) {
+    let watcher = Watcher::default();
+    let mut told = String::new();
+    // The repository is made, or known as ours, before anything is written there.
+    let storage = loop {
+        match cluster.open_or_create(&name, &watcher).await {
+            Ok(repository) => break repository.storage,
+            Err(e) => {
+                let e = e.to_string();
+                if told != e {
+                    tracing::error!(repository = name, error = e, "the binary log is not archived");
+                    told.clone_from(&e);
+                }
+                counter!("trivet_backup_failures_total", "what" => "log", "repository" => name.clone())
+                    .increment(1);
+            }
+        }
+        tokio::select! { () = tokio::time::sleep(ASK) => {}, () = stop.cancelled() => return, () = lost.cancelled() => return }
+    };
+    // This node first, then the others.
+    let mut members = cluster.config.mysql.members.clone();
+    members.sort_by_key(|m| m.name != cluster.config.node);
+    let node = cluster.config.mysql.members.iter().position(|m| m.name == cluster.config.node).unwrap_or(0);
+    let archive = Archive {
+        repository: name,
+        storage,
+        keys: cluster.keys.clone(),
+        access: cluster.access.clone(),
+        members,
+        limits: cluster.config.stream.clone(),
+        token,
+        number: u32::try_from(node * 64 + number).unwrap_or(0),
+        progress,
+    };
+    archive.run(stop, lost).await;
+}
+
+/// Copies, trial restores and taking away, each when it is due.
+async fn work(cluster: Cluster, board: Arc<Board>, watcher: Watcher, stop: CancellationToken) {
+    let lease = cluster.lease(WORK_LEASE);
+    // Nodes that start together do not ask together.
+    let first = cluster.config.mysql.members.iter().position(|m| m.name == cluster.config.node).unwrap_or(0);
+    let mut pause = Duration::from_secs(5 + 3 * first as u64);
+    loop {
+        tokio::select! { () = tokio::time::sleep(pause) => {}, () = stop.cancelled() => return }
+        pause = LOOK;
+        let mut due = false;
+        for name in cluster.names() {
+            match look(&cluster, &name, &board).await {
+                Ok(()) => due |= is_due(&cluster, &name, &board),
+                Err(e) => board.failed("repository", &name, e),
+            }
+        }
+        for name in cluster.names() {
+            if files_due(&cluster, &name, &board) {
+                match files::take(&cluster, &name, &watcher).await {
+                    Ok(_) => board
+                        .holding(&name, |h| h.last_files = Some(OffsetDateTime::now_utc().unix_timestamp())),
+                    Err(e) => board.failed("files", &name, e),
+                }
+            }
+        }
+        if !due || stop.is_cancelled() {
+            continue;
+        }
+        let held = match lease.ask("copies on schedule").await {
+            Ok(Asked::Held(held)) => held,
+            Ok(Asked::Other { .. }) => continue,
+            Err(e) => {
+                tracing::debug!(error = %e, "no lease");
+                continue;
+            }
+        };
+        gauge!("trivet_backup_is_holder", "lease" => WORK_LEASE).set(1.0);
+        board.state.lock().works = true;
+        let lost = held.lost();
+        let all_well = tokio::select! {
+            well = round(&cluster, &board, &watcher) => well,
+            () = lost.cancelled() => false,
+            () = stop.cancelled() => true,
+        };
+        watcher.end();
+        board.state.lock().works = false;
+        gauge!("trivet_backup_is_holder", "lease" => WORK_LEASE).set(0.0);
+        held.release().await;
+        if !all_well {
+            pause = AGAIN;
+        }
+    }
+}
+
+/// Reads from a repository when what was done last.
+async fn look(cluster: &Cluster, name: &str, board: &Board) -> Result<(), Failure> {
+    let watcher = Watcher::default();
+    let repository = cluster.open_or_create(name, &watcher).await.map_err(Failure::run)?;
+    let storage = repository.storage.clone();
+    let node = cluster.config.node.clone();
+    let (base, files) = tokio::task::spawn_blocking(move || {
+        let base = repository.copies(LABEL)?;
+        let files = repository.copies(files::LABEL)?;
+        let seconds = |time: i128| i64::try_from(time / 1_000_000).unwrap_or(0);
+        Ok::<_, crate::repository::RepositoryError>((
+            base.iter().rev().find(|c| Description::of(c).is_some()).map(|c| seconds(c.time)),
+            files.iter().rev().find(|c| c.host == node).map(|c| seconds(c.time)),
+        ))
+    })
+    .await
+    .map_err(Failure::run)?
+    .map_err(Failure::run)?;
+    let proof = Proof::last(&storage).await.map_err(Failure::run)?;
+    let verified =
+        proof.and_then(|p| OffsetDateTime::parse(&p.at, &Rfc3339).ok()).map(|t| t.unix_timestamp());
+    board.holding(name, |h| {
+        (h.last_base, h.last_files, h.last_verified) = (base, files, verified);
+    });
+    Ok(())
+}
+
+fn is_past(last: Option<i64>, every: Duration) -> bool {
+    let every = i64::try_from(every.as_secs()).unwrap_or(i64::MAX);
+    last.is_none_or(|last| OffsetDateTime::now_utc().unix_timestamp().saturating_sub(last) >= every)
+}
+
+fn base_due(cluster: &Cluster, name: &str, board: &Board) -> bool {
+    let state = board.state.lock();
+    state.repositories.get(name).is_some_and(|h| is_past(h.last_base, cluster.config.base.every))
+}
+
+fn verify_due(cluster: &Cluster, name: &str, board: &Board) -> bool {
+    let state = board.state.lock();
+    state
+        .repositories
+        .get(name)
+        .is_some_and(|h| h.last_base.is_some() && is_past(h.last_verified, cluster.config.verify.every))
+}
+
+fn files_due(cluster: &Cluster, name: &str, board: &Board) -> bool {
+    let state = board.state.lock();
+    !cluster.config.files.paths.is_empty()
+        && state.repositories.get(name).is_some_and(|h| is_past(h.last_files, cluster.config.files.every))
+}
+
+fn is_due(cluster: &Cluster, name: &str, board: &Board) -> bool {
+    base_due(cluster, name, board) || verify_due(cluster, name, board)
+}
+
+/// One round of work under the lease. Whether all went well.
+async fn round(cluster: &Cluster, board: &Board, watcher: &Watcher) -> bool {
+    let mut well = true;
+    // Another may have done it between the look and the lease.
+    let mut repositories = Vec::new();
+    for name in cluster.names() {
+        if look(cluster, &name, board).await.is_ok() && base_due(cluster, &name, board) {
+            match cluster.open_or_create(&name, watcher).await {
+                Ok(repository) => repositories.push(repository),
+                Err(e) => {
+                    board.failed("base", &name, e);
+                    well = false;
+                }
+            }
+        }
+    }
+    if !repositories.is_empty() {
+        let names: Vec<String> = repositories.iter().map(|r| r.name().to_owned()).collect();
+        match base::take(&cluster.config, &cluster.access, repositories, watcher).await {
+            Ok((description, copies)) => {
+                for copy in &copies {
+                    tracing::info!(
+                        id = copy.id,
+                        donor = description.donor,
+                        size = copy.size,
+                        added = copy.added,
+                        "base copy"
+                    );
+                }
+                for name in &names {
+                    board.holding(name, |h| h.error = None);
+                    match prune::prune(cluster, name, watcher).await {
+                        Ok(pruned) => tracing::info!(repository = name, %pruned, "retention"),
+                        Err(e) => board.failed("prune", name, e),
+                    }
+                }
+            }
+            Err(e) => {
+                let e = e.to_string();
+                for name in &names {
+                    board.failed("base", name, &e);
+                }
+                well = false;
+            }
+        }
+    }
+    for name in cluster.names() {
+        let _ = look(cluster, &name, board).await;
+        if verify_due(cluster, &name, board) {
+            match verify::verify(cluster, &name, watcher).await {
+                Ok(proof) => tracing::info!(repository = name, %proof, "a restore was proven"),
+                Err(e) => {
+                    board.failed("verify", &name, e);
+                    well = false;
+                }
+            }
+        }
+    }
+    well
+}
