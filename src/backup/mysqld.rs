@@ -111,7 +111,7 @@ pub struct Scratch {
 
 impl Options {
     fn command(&self, data: &Path) -> Command {
-        let mut command = std::process::Command::new(self.programs.join("mysqld"));
+        let mut command = std::process::Command::new(self.program());
         command.arg("--no-defaults").arg(format!("--datadir={}", data.display()));
         if rustix::process::geteuid().is_root() {
             // mysqld refuses to be root unless it is told so; nobody but root reaches this one.
@@ -124,6 +124,13 @@ impl Options {
         let mut command = Command::from(command);
         command.kill_on_drop(true);
         command
+    }
+
+    /// Where Debian has it, when it is not with the others.
+    fn program(&self) -> PathBuf {
+        let beside = self.programs.join("mysqld");
+        let system = Path::new("/usr/sbin/mysqld");
+        if !beside.exists() && system.exists() { system.into() } else { beside }
     }
 
     /// Makes a new data directory.
@@ -188,7 +195,7 @@ impl Options {
 
     fn spawn(&self, command: &mut Command) -> Result<Child, MysqldError> {
         command.spawn().map_err(|e| MysqldError::Program {
-            program: self.programs.join("mysqld").display().to_string(),
+            program: self.program().display().to_string(),
             reason: e.to_string(),
         })
     }

@@ -249,7 +249,7 @@ impl<'a> Cut<'a> {
 
     /// The transactions of a segment that are to be applied, as a log; `None` when there are none.
     fn take(&mut self, segment: &Segment) -> Result<Option<Vec<u8>>, crate::log::segment::SegmentError> {
-        let mut log = segment.beginning()?.to_vec();
+        let mut log = segment.beginning().to_vec();
         let mut taken = false;
         for entry in segment.entries()? {
             let t = &entry.transaction;

@@ -26,6 +26,8 @@ use crate::files;
 use crate::log::archive::{Archive, Progress};
 use crate::progress::Watcher;
 use crate::prune;
+use crate::repository::RepositoryError;
+use crate::storage::Storage;
 use crate::verify::{self, Proof};
 
 /// A lease that another has is asked for again after this: with its 30 s, another goes on within a minute.
@@ -229,17 +231,16 @@ async fn one_log(
     let watcher = Watcher::default();
     let mut told = String::new();
     // The repository is made, or known as ours, before anything is written there.
-    let storage = loop {
-        match cluster.open_or_create(&name, &watcher).await {
-            Ok(repository) => break repository.storage,
+    let (storage, begin_after) = loop {
+        match begin(&cluster, &name, &watcher).await {
+            Ok(begun) => break begun,
             Err(e) => {
                 let e = e.to_string();
                 if told != e {
                     tracing::error!(repository = name, error = e, "the binary log is not archived");
                     told.clone_from(&e);
                 }
-                counter!("trivet_backup_failures_total", "what" => "log", "repository" => name.clone())
-                    .increment(1);
+                counter!("trivet_backup_failures_total", "what" => "log", "repository" => name.clone()).increment(1);
             }
         }
         tokio::select! { () = tokio::time::sleep(ASK) => {}, () = stop.cancelled() => return, () = lost.cancelled() => return }
@@ -256,10 +257,22 @@ async fn one_log(
         members,
         limits: cluster.config.stream.clone(),
         token,
+        begin_after,
         number: u32::try_from(node * 64 + number).unwrap_or(0),
         progress,
     };
     archive.run(stop, lost).await;
+}
+
+/// A repository's storage, and what its last base copy has.
+async fn begin(cluster: &Cluster, name: &str, watcher: &Watcher) -> Result<(Storage, Option<GtidSet>), RepositoryError> {
+    let repository = cluster.open_or_create(name, watcher).await?;
+    let storage = repository.storage.clone();
+    let place = storage.place().to_owned();
+    let copies = tokio::task::spawn_blocking(move || repository.copies(LABEL))
+        .await
+        .unwrap_or_else(|e| Err(RepositoryError::Failed { place, reason: e.to_string() }))?;
+    Ok((storage, copies.iter().rev().find_map(Description::of).map(|d| d.gtid_executed)))
 }
 
 /// Copies, trial restores and taking away, each when it is due.
@@ -326,7 +339,7 @@ async fn look(cluster: &Cluster, name: &str, board: &Board) -> Result<(), Failur
         let base = repository.copies(LABEL)?;
         let files = repository.copies(files::LABEL)?;
         let seconds = |time: i128| i64::try_from(time / 1_000_000).unwrap_or(0);
-        Ok::<_, crate::repository::RepositoryError>((
+        Ok::<_, RepositoryError>((
             base.iter().rev().find(|c| Description::of(c).is_some()).map(|c| seconds(c.time)),
             files.iter().rev().find(|c| c.host == node).map(|c| seconds(c.time)),
         ))

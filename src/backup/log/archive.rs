@@ -144,6 +144,8 @@ pub struct Archive {
     pub token: u64,
     /// Tells this stream apart from others of the same cluster.
     pub number: u32,
+    /// What the last base copy has: a log that is begun begins there, if a member still has what followed.
+    pub begin_after: Option<GtidSet>,
     /// What is known of it.
     pub progress: Arc<Progress>,
 }
@@ -188,7 +190,16 @@ impl Archive {
         may_finish: &CancellationToken,
     ) -> Result<(), ArchiveError> {
         let archived = self.resume().await?;
-        let source = source::open(&self.access, &self.members, archived.as_ref(), self.number).await?;
+        let wanted = archived.clone().or_else(|| self.begin_after.clone());
+        let opened = source::open(&self.access, &self.members, wanted.as_ref(), self.number).await;
+        let (source, archived) = match (opened, archived) {
+            (Ok(source), _) => (source, wanted),
+            // No log is there, so that no chain breaks: it begins now, and a base copy follows.
+            (Err(SourceError::Purged { .. }), None) => {
+                (source::open(&self.access, &self.members, None, self.number).await?, None)
+            }
+            (Err(e), _) => return Err(e.into()),
+        };
         let from = archived.unwrap_or_else(|| source.executed.clone());
         tracing::info!(repository = self.repository, member = source.member, after = %from, "the binary log is streamed");
         self.progress.archived(from.clone(), 0);

@@ -181,11 +181,9 @@ impl Segment {
         &self.before
     }
 
-    /// Magic and format description: how a log that is made of its transactions has to begin.
-    pub fn beginning(&self) -> Result<&[u8], SegmentError> {
-        let (event, _) = frame::next_event(&self.log[frame::MAGIC.len()..])?
-            .ok_or_else(|| SegmentError::Content("it is empty".into()))?;
-        Ok(&self.log[..frame::MAGIC.len() + event.len()])
+    /// Everything before its first transaction: how a log that is made of its transactions has to begin.
+    pub fn beginning(&self) -> &[u8] {
+        &self.log[..self.head]
     }
 
     /// Its transactions, in their order.
