@@ -15,6 +15,7 @@
     ./app.nix
     ./database.nix
     ./keeper.nix
+    ./backup.nix
     ./failover.nix
     ./firewall.nix
     ./monitoring.nix

@@ -52,6 +52,7 @@ let
           ports.keeperMetrics
           ports.mysqldExporter
         ]
+        ++ lib.optional (has "database" && cfg.backup.enable) ports.backupMetrics
       )
     }"
     # Administrators

@@ -27,7 +27,7 @@ let
       labels.node = n.name;
     }) nodes;
   };
-  rules = import ./rules.nix { inherit cfg; };
+  rules = import ./rules.nix { inherit cfg lib; };
   rulesFile = pkgs.writeText "trivet-rules.json" (builtins.toJSON rules); # JSON is YAML
   exporter = "mysqld-exporter";
   # Prometheus' durations, such as 90s or 1h30m, in milliseconds; null for what is none.
@@ -222,6 +222,7 @@ in
             (job "gateway" ports.gatewayMetrics trivet.apps)
             (job "keeper" ports.keeperMetrics trivet.databases)
             (exporterJob "mysql" ports.mysqldExporter trivet.databases)
+            (job "backup" ports.backupMetrics (lib.optionals cfg.backup.enable trivet.databases))
             {
               job_name = "prometheus";
               static_configs = [

@@ -17,6 +17,7 @@
   appMetrics = 9603;
   keeperMetrics = 9604;
   gatewayMetrics = 9605;
+  backupMetrics = 9606;
   nodeExporter = 9100;
   mysqldExporter = 9104;
   prometheus = 9090;

@@ -1,7 +1,30 @@
 # The alerts: each with what happened, and what to look at. `node` is the node as the cluster names it.
-{ cfg }:
+{ cfg, lib }:
 let
   inherit (cfg) monitoring;
+  # Two intervals, in seconds.
+  seconds =
+    text:
+    let
+      parts = builtins.match "([0-9]+)([a-z]+)" text;
+      unit = lib.elemAt parts 1;
+      length =
+        if lib.hasPrefix "s" unit then
+          1
+        else if lib.hasPrefix "m" unit then
+          60
+        else if lib.hasPrefix "h" unit then
+          3600
+        else if lib.hasPrefix "d" unit then
+          86400
+        else
+          604800;
+    in
+    lib.toIntBase10 (lib.head parts) * length;
+  late = lib.mapAttrs (_: every: 2 * seconds every) {
+    base = cfg.backup.base.every;
+    verify = cfg.backup.verify.every;
+  };
   alert =
     name:
     {
@@ -127,6 +150,30 @@ in
           expr = ''node_filesystem_avail_bytes{fstype!~"tmpfs|ramfs"} / node_filesystem_size_bytes < 0.1'';
           summary = "{{ $labels.mountpoint }} of {{ $labels.node }} is nine tenths full";
           description = "A database with a full disk stops. Look for binary logs and journals first.";
+        })
+      ]
+      ++ lib.optionals cfg.backup.enable [
+        (alert "BackupLogBehind" {
+          severity = "critical";
+          wait = "2m";
+          # Who does not stream says NaN, which is above nothing; when nobody streams there is no other.
+          expr = '''''(max by (repository) (trivet_backup_log_behind_seconds) > 30) or (sum(trivet_backup_is_holder{lease="backup-log"}) == 0)''''';
+          summary = "What is written is not in the backups within 30 s";
+          description = "A `DROP TABLE` now would cost more than that. `trivet backup status` and the log of trivet-backup say why.";
+        })
+        (alert "BackupLate" {
+          severity = "warning";
+          wait = "10m";
+          expr = "time() - max by (repository) (trivet_backup_last_base_timestamp_seconds) > ${toString late.base}";
+          summary = "The last base copy in {{ $labels.repository }} is older than two intervals";
+          description = "Restores take longer and longer. The log of trivet-backup says why there is none.";
+        })
+        (alert "BackupUnproven" {
+          severity = "warning";
+          wait = "10m";
+          expr = "time() - max by (repository) (trivet_backup_last_verified_timestamp_seconds) > ${toString late.verify}";
+          summary = "No restore from {{ $labels.repository }} was proven for two intervals";
+          description = "Run `trivet backup verify` and see what it says.";
         })
       ];
     }

@@ -11,7 +11,8 @@ in
     default = "/var/lib/trivet/secrets";
     description = ''
       Folder on the node with its own secrets, as `trivet secrets init` lays them out: `ca.pem`, `node.pem`, `node.key`,
-      `site.pem`, `site.key`, `ticket.secret`, `replication-password`, `app-password`, `app.env`.
+      `site.pem`, `site.key`, `ticket.secret`, `replication-password`, `app-password`,
+      `backup-password`, `backup.key`, `backup-recovery.pub`, `app.env`.
     '';
   };
 

@@ -8,7 +8,7 @@ use std::process::Command;
 use serde_json::Value;
 
 /// The rooms, each below those that may know it, and whom each may know. This is the one place that says so.
-const ROOMS: [(&str, &[&str]); 12] = [
+const ROOMS: [(&str, &[&str]); 14] = [
     ("trivet-base", &[]),
     ("trivet-tls", &["trivet-base"]),
     ("trivet-http", &["trivet-base", "trivet-tls"]),
@@ -22,6 +22,8 @@ const ROOMS: [(&str, &[&str]); 12] = [
     ("trivet-web", &["trivet-base", "trivet-tls", "trivet-http", "trivet-pool", "trivet-proxy"]),
     ("trivet-app", &["trivet-base", "trivet-tls"]),
     ("trivet-keeper-api", &[]),
+    ("trivet-lease", &[]),
+    ("trivet-backup", &["trivet-base", "trivet-tls", "trivet-keeper-api", "trivet-lease"]),
     ("trivet-keeper", &["trivet-base", "trivet-tls", "trivet-http", "trivet-keeper-api"]),
     (
         "trivet-operator",

@@ -76,6 +76,12 @@ fn the_programs_read_what_the_examples_of_the_modules_become() {
         };
         let (balancer, cluster) = (example.join("balancer.json"), example.join("cluster.json"));
         run("trivet-balancer", &["--check".as_ref(), "--config".as_ref(), balancer.as_ref()]);
+        for program in ["trivet-backup", "trivet-keeper"] {
+            let file = example.join(program.replace("trivet-", "")).with_extension("json");
+            if file.exists() {
+                run(program, &["--check".as_ref(), "--config".as_ref(), file.as_ref()]);
+            }
+        }
         let out = tempfile::tempdir().unwrap();
         let secrets = out.path().join("secrets");
         run(

@@ -23,6 +23,13 @@ let
     builtins.seq evaluated.config.system.build.toplevel.drvPath {
       "balancer.json" = evaluated.config.services.trivet.balancer.settings;
       "cluster.json" = evaluated._module.args.trivet.file;
+    }
+    // lib.optionalAttrs evaluated.config.services.trivet.backup.enable {
+      "backup.json" = evaluated.config.services.trivet.backup.settings;
+      "keeper.json" = evaluated.config.services.trivet.keeper.settings;
     };
 in
-lib.mapAttrs (_: example) { sites = ../example/sites.nix; }
+lib.mapAttrs (_: example) {
+  sites = ../example/sites.nix;
+  backup = ../example/backup.nix;
+}

@@ -204,7 +204,7 @@ async fn keep(
         let mut failed = None;
         // One that fails keeps no other from having its copy.
         for repository in &repositories {
-            match repository.copy(&[data.clone()], LABEL, &cluster, text.clone(), true) {
+            match repository.copy(std::slice::from_ref(&data), LABEL, &cluster, text.clone(), true) {
                 Ok(copy) => copies.push(copy),
                 Err(e) => {
                     tracing::error!(repository = repository.name(), error = %e, "the base copy was not kept here");

@@ -26,7 +26,9 @@ pub async fn run(config: Config, command: Command) -> Result<(), Failure> {
     let shown = tokio::spawn(show(watcher.clone()));
     let mut interrupted = Shutdown::on_signals()?;
     let outcome = tokio::select! {
-        outcome = dispatch(&cluster, command, &watcher) => outcome,
+        // What ends in order by a signal says so itself.
+        biased;
+        outcome = dispatch(&cluster, command, &watcher, interrupted.clone()) => outcome,
         () = interrupted.wait() => Err(Failure::run("interrupted; what was begun is taken away again")),
     };
     watcher.end();
@@ -37,7 +39,12 @@ pub async fn run(config: Config, command: Command) -> Result<(), Failure> {
     outcome
 }
 
-async fn dispatch(cluster: &Cluster, command: Command, watcher: &Watcher) -> Result<(), Failure> {
+async fn dispatch(
+    cluster: &Cluster,
+    command: Command,
+    watcher: &Watcher,
+    interrupted: Shutdown,
+) -> Result<(), Failure> {
     match command {
         Command::Now => now(cluster, watcher).await,
         Command::List { json } => list(cluster, json, watcher).await,
@@ -68,7 +75,7 @@ async fn dispatch(cluster: &Cluster, command: Command, watcher: &Watcher) -> Res
             held.release().await;
             Ok(())
         }
-        Command::Restore(options) => restored(cluster, options, watcher).await,
+        Command::Restore(options) => restored(cluster, options, watcher, interrupted).await,
     }
 }
 
@@ -178,7 +185,12 @@ async fn list(cluster: &Cluster, json: bool, watcher: &Watcher) -> Result<(), Fa
     Ok(())
 }
 
-async fn restored(cluster: &Cluster, options: Restore, watcher: &Watcher) -> Result<(), Failure> {
+async fn restored(
+    cluster: &Cluster,
+    options: Restore,
+    watcher: &Watcher,
+    mut interrupted: Shutdown,
+) -> Result<(), Failure> {
     let name = match &options.repository {
         Some(name) => name.clone(),
         None => cluster.names().into_iter().next().unwrap_or_default(),
@@ -226,8 +238,11 @@ async fn restored(cluster: &Cluster, options: Restore, watcher: &Watcher) -> Res
             scratch.socket().display(),
             scratch.account()
         );
-        let ended = scratch.ended().await;
-        return Err(Failure::run(format_args!("the scratch server ended: {ended:?}")));
+        return tokio::select! {
+            biased;
+            () = interrupted.wait() => Ok(()),
+            ended = scratch.ended() => Err(Failure::run(format_args!("the scratch server ended: {ended:?}: {}", scratch.said()))),
+        };
     }
     scratch.stop(true).await.map_err(Failure::run)?;
     println!("the data directory is {}", data.display());

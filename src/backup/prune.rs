@@ -38,13 +38,16 @@ impl fmt::Display for Pruned {
     }
 }
 
+/// Names the period in which a moment lies.
+type Period = fn(&OffsetDateTime) -> (i32, u32, u32);
+
 /// Which of these moments stay: the last one of each of so many hours, days, weeks and months that have any, in UTC. The newest stays
 /// whatever is asked for.
 pub fn kept(times: &[OffsetDateTime], retention: &Retention) -> BTreeSet<OffsetDateTime> {
     let mut newest_first = times.to_vec();
     newest_first.sort_unstable_by(|a, b| b.cmp(a));
     let mut stay: BTreeSet<OffsetDateTime> = newest_first.first().copied().into_iter().collect();
-    let rules: [(u32, fn(&OffsetDateTime) -> (i32, u32, u32)); 4] = [
+    let rules: [(u32, Period); 4] = [
         (retention.hourly, |t| (t.year(), t.ordinal().into(), t.hour().into())),
         (retention.daily, |t| (t.year(), t.ordinal().into(), 0)),
         (retention.weekly, |t| {

@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use trivet_base::config::ConfigError;
-use trivet_base::process::{self, Failure, Shutdown};
+use trivet_base::process::{self, Failure, Heartbeats, Shutdown};
 use trivet_base::telemetry::{self, MetricsServer};
 use trivet_keeper_api::gtid::GtidSet;
 use trivet_lease::Asked;
@@ -85,7 +85,7 @@ pub async fn run(config: Config) -> Result<(), Failure> {
     tasks.spawn(stream(cluster.clone(), board.clone(), stop.clone()));
     tasks.spawn(work(cluster.clone(), board.clone(), watcher, stop.clone()));
     tracing::info!(node = cluster.config.node, repositories = ?cluster.names(), "keeping backups");
-    process::notify_ready();
+    process::notify_ready_while(Heartbeats::default());
     let mut stopping = shutdown;
     let ended = tokio::select! {
         () = stopping.wait() => None,
@@ -240,7 +240,8 @@ async fn one_log(
                     tracing::error!(repository = name, error = e, "the binary log is not archived");
                     told.clone_from(&e);
                 }
-                counter!("trivet_backup_failures_total", "what" => "log", "repository" => name.clone()).increment(1);
+                counter!("trivet_backup_failures_total", "what" => "log", "repository" => name.clone())
+                    .increment(1);
             }
         }
         tokio::select! { () = tokio::time::sleep(ASK) => {}, () = stop.cancelled() => return, () = lost.cancelled() => return }
@@ -265,7 +266,11 @@ async fn one_log(
 }
 
 /// A repository's storage, and what its last base copy has.
-async fn begin(cluster: &Cluster, name: &str, watcher: &Watcher) -> Result<(Storage, Option<GtidSet>), RepositoryError> {
+async fn begin(
+    cluster: &Cluster,
+    name: &str,
+    watcher: &Watcher,
+) -> Result<(Storage, Option<GtidSet>), RepositoryError> {
     let repository = cluster.open_or_create(name, watcher).await?;
     let storage = repository.storage.clone();
     let place = storage.place().to_owned();
@@ -434,7 +439,12 @@ async fn round(cluster: &Cluster, board: &Board, watcher: &Watcher) -> bool {
         let _ = look(cluster, &name, board).await;
         if verify_due(cluster, &name, board) {
             match verify::verify(cluster, &name, watcher).await {
-                Ok(proof) => tracing::info!(repository = name, %proof, "a restore was proven"),
+                Ok(proof) => {
+                    tracing::info!(repository = name, %proof, "a restore was proven");
+                    board.holding(&name, |h| {
+                        h.last_verified = Some(OffsetDateTime::now_utc().unix_timestamp())
+                    });
+                }
                 Err(e) => {
                     board.failed("verify", &name, e);
                     well = false;

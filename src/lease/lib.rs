@@ -108,7 +108,7 @@ impl Lease {
             Ok(token) => {
                 let lost = CancellationToken::new();
                 let renewing = tokio::spawn(self.clone().renew(work.to_owned(), asked, lost.clone()));
-                Ok(Asked::Held(Held { lease: self.clone(), token, lost, renewing: Some(renewing) }))
+                Ok(Asked::Held(Held { lease: Box::new(self.clone()), token, lost, renewing: Some(renewing) }))
             }
             Err((holder, work)) => Ok(Asked::Other { holder, work }),
         }
@@ -252,7 +252,7 @@ impl Lease {
 /// A lease that is held. Dropped, it ends by itself; [`release`](Self::release) gives it back at once.
 #[derive(Debug)]
 pub struct Held {
-    lease: Lease,
+    lease: Box<Lease>,
     token: u64,
     lost: CancellationToken,
     renewing: Option<JoinHandle<()>>,

@@ -1,5 +1,6 @@
 //! The command line of `trivet`.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -8,7 +9,7 @@ use clap::{Args, Parser, Subcommand};
 
 use super::cluster::{self, Cluster};
 use super::control::{self, Socket};
-use super::{database, failover, route, secrets, status, switchover, top};
+use super::{backup, database, failover, route, secrets, status, switchover, top};
 use trivet_balancer_api::{Command as Order, Target};
 use trivet_base::config;
 use trivet_base::process::{self, Failure};
@@ -59,9 +60,22 @@ enum Command {
     /// This node's member of the database group.
     #[command(subcommand)]
     Database(Database),
+    /// Backups: now, list, status, verify, prune (trivet backup --help).
+    #[command(disable_help_flag = true)]
+    Backup(Passed),
+    /// The database as it was at a moment (trivet restore --help).
+    #[command(disable_help_flag = true)]
+    Restore(Passed),
     /// Certificates and passwords of the cluster.
     #[command(subcommand)]
     Secrets(Secrets),
+}
+
+/// What another program takes.
+#[derive(Debug, Args)]
+struct Passed {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENTS")]
+    arguments: Vec<OsString>,
 }
 
 /// Where commands for balancers go.
@@ -404,6 +418,8 @@ pub fn main() -> ExitCode {
             };
             process::finish("trivet", process::block_on(database::force_bootstrap(&args.keeper, force)))
         }
+        Command::Backup(args) => process::finish("trivet", backup::run(&args.arguments)),
+        Command::Restore(args) => process::finish("trivet", backup::restore(&args.arguments)),
         Command::Secrets(Secrets::Init(args)) => process::finish("trivet", secrets_init(&args)),
     }
 }

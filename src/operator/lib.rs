@@ -1,5 +1,6 @@
 //! The operator's command, `trivet`: secrets before the first start, status and the database's planned work afterwards.
 
+pub mod backup;
 pub mod cli;
 pub mod cluster;
 pub mod control;

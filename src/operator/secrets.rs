@@ -4,7 +4,8 @@
 //! DIR/ca/       ca.pem ca.key
 //! DIR/<node>/   ca.pem node.pem node.key     every node
 //!               site.pem site.key ticket.secret      balancers
-//!               app-password, replication-password   database members
+//!               app-password, replication-password, backup-password,
+//!               backup.key, backup-recovery.pub      database members
 //!               app.env                      nodes with an app
 //! ```
 //!

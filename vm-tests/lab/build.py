@@ -10,7 +10,7 @@ from lab.errors import LabError
 from lab.host import BUILD_TOOLS, install_tools, require_cargo
 from lab.progress import step
 
-PROGRAMS = ["trivet", "trivet-balancer", "trivet-web", "trivet-app", "trivet-keeper"]
+PROGRAMS = ["trivet", "trivet-balancer", "trivet-web", "trivet-app", "trivet-keeper", "trivet-backup"]
 
 
 def target_dir(repository: Path) -> Path:

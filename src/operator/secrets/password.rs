@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use age::secrecy::ExposeSecret;
+use age::x25519::Identity;
 use rand::TryRng;
 use rand::rngs::SysRng;
 use zeroize::Zeroizing;
@@ -42,4 +44,16 @@ pub fn generate_key() -> Result<Zeroizing<String>, SecretsError> {
         let _ = write!(text, "{byte:02x}");
     }
     Ok(text)
+}
+
+/// A new age identity (`AGE-SECRET-KEY-1…`): what backups are sealed with.
+pub fn generate_identity() -> Result<Zeroizing<String>, SecretsError> {
+    Ok(Zeroizing::new(Identity::generate().to_string().expose_secret().to_owned()))
+}
+
+/// The recipient (`age1…`) of an identity.
+pub fn public_half(identity: &str) -> Result<Zeroizing<String>, SecretsError> {
+    let identity: Identity =
+        identity.parse().map_err(|e| SecretsError::Make(format!("no age identity: {e}")))?;
+    Ok(Zeroizing::new(identity.to_public().to_string()))
 }

@@ -14,6 +14,8 @@ pub struct Plan {
     pub files: BTreeMap<PathBuf, Zeroizing<String>>,
     pub kept: usize,
     pub warnings: Vec<String>,
+    /// The secret half of a recovery key that was made now: shown once, and written nowhere.
+    pub recovery: Option<Zeroizing<String>>,
 }
 
 /// Plans for `cluster`; keeps what is in `out` when `missing`, and refuses when something is and not `missing`.
@@ -23,8 +25,11 @@ pub fn make(cluster: &Cluster, out: &Path, missing: bool) -> Result<Plan, Secret
     if !missing && !present.is_empty() {
         return Err(SecretsError::Exists { out: out.display().to_string(), found: few(&present) });
     }
-    let mut maker =
-        Maker { out, cluster, plan: Plan { files: BTreeMap::new(), kept: present.len(), warnings: vec![] } };
+    let mut maker = Maker {
+        out,
+        cluster,
+        plan: Plan { files: BTreeMap::new(), kept: present.len(), warnings: vec![], recovery: None },
+    };
     maker.certificates()?;
     maker.passwords()?;
     Ok(maker.plan)
@@ -41,6 +46,9 @@ fn few(paths: &[&PathBuf]) -> String {
 const REPLICATION: &str = "replication-password";
 const APP: &str = "app-password";
 const TICKETS: &str = "ticket.secret";
+const BACKUP: &str = "backup-password";
+const BACKUP_KEY: &str = "backup.key";
+const RECOVERY: &str = "backup-recovery.pub";
 
 /// Every path that a complete folder has.
 fn wanted(cluster: &Cluster) -> Vec<PathBuf> {
@@ -57,7 +65,7 @@ fn names(node: &Node) -> Vec<&'static str> {
         names.extend(["site.pem", "site.key", TICKETS]);
     }
     if node.is(Role::Database) {
-        names.extend([REPLICATION, APP]);
+        names.extend([REPLICATION, APP, BACKUP, BACKUP_KEY, RECOVERY]);
     }
     if node.is(Role::App) {
         names.push("app.env");
@@ -195,6 +203,9 @@ impl Maker<'_> {
         let replication = self.shared(REPLICATION, Role::Database, password::generate)?;
         let app = self.shared(APP, Role::Database, password::generate)?;
         let tickets = self.shared(TICKETS, Role::Balancer, password::generate_key)?;
+        let backup = self.shared(BACKUP, Role::Database, password::generate)?;
+        let backup_key = self.shared(BACKUP_KEY, Role::Database, password::generate_identity)?;
+        let recovery = self.recovery()?;
         for node in &self.cluster.nodes {
             if node.is(Role::Balancer) {
                 self.add(node, TICKETS, || Ok(tickets.clone()))?;
@@ -202,12 +213,27 @@ impl Maker<'_> {
             if node.is(Role::Database) {
                 self.add(node, REPLICATION, || Ok(replication.clone()))?;
                 self.add(node, APP, || Ok(app.clone()))?;
+                self.add(node, BACKUP, || Ok(backup.clone()))?;
+                self.add(node, BACKUP_KEY, || Ok(backup_key.clone()))?;
+                self.add(node, RECOVERY, || Ok(recovery.clone()))?;
             }
             if node.is(Role::App) {
                 self.add(node, "app.env", || Ok(app_env(&app)))?;
             }
         }
         Ok(())
+    }
+
+    /// The public half of the recovery key: the one in use, or that of a new one, whose secret half goes into the report.
+    fn recovery(&mut self) -> Result<Zeroizing<String>, SecretsError> {
+        let public = self.shared(RECOVERY, Role::Database, || Ok(Zeroizing::new(String::new())))?;
+        if !public.is_empty() || self.cluster.with(Role::Database).next().is_none() {
+            return Ok(public);
+        }
+        let secret = password::generate_identity()?;
+        let public = password::public_half(&secret)?;
+        self.plan.recovery = Some(secret);
+        Ok(public)
     }
 
     /// A secret that is one for all nodes with `role`: the one in use, or a new one.

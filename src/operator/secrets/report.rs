@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use zeroize::Zeroizing;
+
 use super::plan::Plan;
 use crate::cluster::{Cluster, Role};
 
@@ -14,6 +16,7 @@ pub struct Report {
     written: BTreeMap<String, Vec<String>>,
     kept: usize,
     warnings: Vec<String>,
+    recovery: Option<Zeroizing<String>>,
     /// Name and address of every node.
     nodes: Vec<(String, String)>,
     balancers: Vec<String>,
@@ -43,6 +46,7 @@ impl Report {
             written,
             kept: plan.kept,
             warnings,
+            recovery: plan.recovery,
             nodes: cluster.nodes.iter().map(|n| (n.name.clone(), n.address.to_string())).collect(),
             balancers: cluster.with(Role::Balancer).map(|n| n.name.clone()).collect(),
             names: cluster.names().collect::<Vec<_>>().join(", "),
@@ -71,6 +75,18 @@ impl fmt::Display for Report {
                 writeln!(f, "  {:width$}  {}", format!("{folder}/"), files.join("  "))?;
             }
             self.next_steps(f)?;
+        }
+        if let Some(recovery) = &self.recovery {
+            writeln!(
+                f,
+                "\nRecovery key of the backups, shown this once and kept nowhere:\n\n  {}\n",
+                recovery.as_str()
+            )?;
+            writeln!(
+                f,
+                "  Print it and lay it in a safe: with it and the storage everything can be restored when all nodes are gone,"
+            )?;
+            writeln!(f, "  and without it nothing can (docs/backup.md).")?;
         }
         for warning in &self.warnings {
             writeln!(f, "\nWarning: {warning}.")?;

@@ -71,6 +71,9 @@ fn every_node_of_an_all_in_one_cluster_gets_everything_but_the_authority() {
     let per_node = [
         "app-password",
         "app.env",
+        "backup-password",
+        "backup-recovery.pub",
+        "backup.key",
         "ca.pem",
         "node.key",
         "node.pem",
@@ -91,6 +94,7 @@ fn every_node_of_an_all_in_one_cluster_gets_everything_but_the_authority() {
     assert_eq!(folder.read("node1/ticket.secret").len(), 64);
     assert_eq!(folder.read("node1/app-password"), folder.read("node3/app-password"));
     assert_ne!(folder.read("node1/app-password"), folder.read("node1/replication-password"));
+    assert_eq!(folder.read("node1/backup.key"), folder.read("node3/backup.key"));
     assert_ne!(folder.read("node1/node.key"), folder.read("node2/node.key"));
     let password = folder.read("node1/app-password");
     assert_eq!(
@@ -100,6 +104,19 @@ fn every_node_of_an_all_in_one_cluster_gets_everything_but_the_authority() {
              DATABASE_READ_URL=mysql://trivet_app:{password}@127.0.0.1:6447/trivet\n"
         )
     );
+}
+
+#[test]
+fn the_recovery_key_is_shown_once_and_written_nowhere() {
+    let folder = Folder::new();
+    let said = init(&three(), &folder.out, false).unwrap().to_string();
+    let recovery = said.split_whitespace().find(|w| w.starts_with("AGE-SECRET-KEY-1")).unwrap();
+    assert_eq!(folder.read("node2/backup-recovery.pub"), *password::public_half(recovery).unwrap());
+    assert!(folder.all().iter().all(|(_, content)| !content.contains(recovery)));
+    folder.remove("node2/backup-recovery.pub");
+    let again = init(&three(), &folder.out, true).unwrap().to_string();
+    assert!(!again.contains("AGE-SECRET-KEY"), "{again}");
+    assert_eq!(folder.read("node2/backup-recovery.pub"), folder.read("node1/backup-recovery.pub"));
 }
 
 #[test]
@@ -128,6 +145,9 @@ fn a_node_gets_no_secret_that_its_roles_do_not_need() {
             "ca/ca.key",
             "ca/ca.pem",
             "db/app-password",
+            "db/backup-password",
+            "db/backup-recovery.pub",
+            "db/backup.key",
             "db/ca.pem",
             "db/node.key",
             "db/node.pem",
@@ -156,7 +176,7 @@ fn a_second_run_refuses_names_what_is_there_and_changes_nothing() {
     init(&three(), &folder.out, false).unwrap();
     let before = folder.all();
     let e = init(&three(), &folder.out, false).unwrap_err().to_string();
-    assert!(e.contains("already holds ca/ca.pem, ca/ca.key, node1/ca.pem, 26 more"), "{e}");
+    assert!(e.contains("already holds ca/ca.pem, ca/ca.key, node1/ca.pem, 35 more"), "{e}");
     assert!(e.contains("--missing"), "{e}");
     assert_eq!(folder.all(), before);
 }
@@ -195,7 +215,7 @@ fn missing_adds_a_node_that_the_old_ones_accept_and_keeps_every_old_file() {
         ..four.nodes[0].clone()
     });
     let report = init(&four, &folder.out, true).unwrap();
-    assert_eq!(report.written(), 9);
+    assert_eq!(report.written(), 12);
     assert!(folder.all().is_superset(&before));
     for same in
         ["ca.pem", "site.pem", "site.key", "ticket.secret", "app-password", "replication-password", "app.env"]

@@ -1,0 +1,159 @@
+# Backups of a cluster whose primary moves and dies: the log has no gap, and every moment that is asked for comes back exactly. The service is
+# set up by hand, as on a machine without NixOS (docs/backup.md).
+
+import datetime
+import itertools
+
+cluster_up()
+
+keeper_of_backups = others(primary())[0]
+REPOSITORY, KEY = "/srv/backup", "/etc/trivet/backup.key"
+PASSWORD_OF_BACKUP = "a-password-of-the-test"
+
+
+def on_primary(statement):
+    return sql(primary(), statement)
+
+
+def utc(microseconds):
+    moment = datetime.datetime.fromtimestamp(microseconds / 1e6, datetime.timezone.utc)
+    return moment.isoformat().replace("+00:00", "Z")
+
+
+def mark(number):
+    """A row that is acknowledged, and the moment after it, before any other."""
+    on_primary(f"INSERT INTO trivet.marks VALUES ({number}, NOW(6))")
+    time.sleep(0.2)
+    moment = int(on_primary("SELECT CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS UNSIGNED)"))
+    time.sleep(0.2)
+    return moment
+
+
+def backup_status():
+    status, out = keeper_of_backups.execute("curl -fsS http://127.0.0.1:9606/status")
+    return json.loads(out) if status == 0 else {}
+
+
+def start_service():
+    keeper_of_backups.succeed("systemctl reset-failed trivet-backup 2>/dev/null || true; systemd-run --unit=trivet-backup $(command -v trivet-backup)")
+
+
+def archived():
+    """The primary's transactions are in the repository."""
+    executed = on_primary("SELECT @@global.gtid_executed").replace("\\n", "").replace("\n", "")
+    report = backup_status().get("log", {}).get("main", {})
+    if not report.get("archived"):
+        return False
+    return on_primary(f"SELECT GTID_SUBSET('{executed}', '{report['archived']}')") == "1"
+
+
+restores = itertools.count()
+
+
+def restored(to, ask):
+    """What a scratch server with the database of that moment answers."""
+    node, unit = keeper_of_backups, f"restore-{next(restores)}"
+    node.succeed(f"systemd-run --unit={unit} $(command -v trivet) restore --to {to}")
+    client_of = "mysql --socket=/var/lib/trivet-backup/work/run/mysql.sock --user=trivet-restore --batch --skip-column-names"
+
+    def ready():
+        # The words that say so come last.
+        return "a server with it is running" in node.execute(f"journalctl -u {unit} --no-pager -o cat")[1]
+
+    try:
+        poll(ready, f"the database of {to} runs", 90)
+        return node.succeed(f"{client_of} --execute={shlex.quote(ask)}").strip()
+    finally:
+        node.execute(f"systemctl stop {unit}")
+
+
+with subtest("set up"):
+    on_primary(
+        "CREATE DATABASE trivet_cluster; CREATE TABLE trivet_cluster.lease (name VARCHAR(64) NOT NULL PRIMARY KEY, holder VARCHAR(128) NOT NULL, "
+        "token BIGINT UNSIGNED NOT NULL, expires DATETIME(6) NOT NULL, work VARCHAR(255) NOT NULL); "
+        f"CREATE USER 'trivet-backup'@'%' IDENTIFIED BY '{PASSWORD_OF_BACKUP}' REQUIRE SSL; "
+        "GRANT REPLICATION SLAVE, REPLICATION CLIENT, PROCESS, RELOAD, SELECT, SHOW VIEW, TRIGGER, EVENT, LOCK TABLES, BACKUP_ADMIN ON *.* TO 'trivet-backup'@'%'; "
+        "GRANT SELECT, INSERT, UPDATE ON trivet_cluster.lease TO 'trivet-backup'@'%'; "
+        "CREATE TABLE trivet.marks (id INT PRIMARY KEY, at DATETIME(6))"
+    )
+    config = {
+        "node": keeper_of_backups.name,
+        "cluster": sql(node1, "SELECT @@global.group_replication_group_name"),
+        "metrics": {"listen": "127.0.0.1:9606"},
+        "mysql": {
+            "password_file": "/etc/trivet/backup-password",
+            "ca": "/var/lib/trivet/secrets/ca.pem",
+            "members": [{"name": name, "address": f"{address}:3306"} for name, address in sorted(ADDRESSES.items())],
+        },
+        "key": {"identity_file": "/var/lib/trivet/secrets/backup.key", "recovery_file": "/var/lib/trivet/secrets/backup-recovery.pub"},
+        "repositories": {"main": {"folder": REPOSITORY}},
+        "files": {"paths": ["/var/lib/trivet/www"]},
+    }
+    keeper_of_backups.succeed(
+        f"mkdir -p {REPOSITORY}; echo {PASSWORD_OF_BACKUP} > /etc/trivet/backup-password; "
+        f"echo {shlex.quote(json.dumps(config))} > /etc/trivet/backup.json; trivet-backup --check"
+    )
+    start_service()
+
+with subtest("a base copy is made of a replica, a restore is proven, and the log follows"):
+    holding = lambda: backup_status().get("state", {}).get("repositories", {}).get("main", {})
+    poll(lambda: holding().get("last_verified"), "a restore is proven", 120)
+    assert holding()["last_base"] and holding()["last_files"], holding()
+    listed = json.loads(keeper_of_backups.succeed("trivet backup list --json"))["main"]
+    donor = listed["base"][0]["description"]["donor"]
+    assert donor != primary().name, donor
+    poll(archived, "everything is archived", 30)
+
+moments = {}
+with subtest("moments, over a switchover, a crash of the service and the death of the primary"):
+    moments[1] = mark(1)
+    first = primary()
+    target = next(n for n in others(first) if n is not keeper_of_backups)
+    first.succeed(f"trivet switchover {target.name}", timeout=60)
+    poll(lambda: primary() is target, f"{target.name} is primary", 30)
+    moments[2] = mark(2)
+    keeper_of_backups.succeed("systemctl kill --signal=KILL trivet-backup")
+    moments[3] = mark(3)
+    start_service()
+    dead = primary()
+    dead.crash()
+    poll(lambda: primary(others(dead)) is not dead, "another primary", 60)
+    on_primary_of_rest = primary(others(dead))
+    sql(on_primary_of_rest, "INSERT INTO trivet.marks VALUES (4, NOW(6))")
+    time.sleep(0.2)
+    moments[4] = int(sql(on_primary_of_rest, "SELECT CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS UNSIGNED)"))
+    time.sleep(0.2)
+    dead.start()
+    wait_for_members(NODES)
+    on_primary("DROP TABLE trivet.comments")
+    poll(archived, "everything is archived", 90)
+
+with subtest("each moment comes back exactly, and the last one before a DROP TABLE with the table"):
+    for number, moment in sorted(moments.items()):
+        rows = restored(utc(moment), "SELECT GROUP_CONCAT(id ORDER BY id) FROM trivet.marks; SELECT COUNT(*) >= 0 FROM trivet.comments")
+        assert rows.split() == [",".join(str(n) for n in range(1, number + 1)), "1"], (number, rows)
+    tables = restored("latest", "SELECT COUNT(*) FROM information_schema.tables WHERE table_schema = 'trivet' AND table_name = 'comments'")
+    assert tables == "0", tables
+
+with subtest("what was restored is proven once more, over all of it"):
+    said = keeper_of_backups.succeed("trivet backup verify 2>&1", timeout=120)
+    assert "proven" in said, said
+
+with subtest("what cannot be restored is refused, and says why"):
+    for to, why in [
+        ("2001-01-01T00:00:00Z", "is before the first base copy"),
+        ("2101-01-01T00:00:00Z", "is in the future"),
+        ("yesterday", "is no moment"),
+        ("6f0b1e6e-7d0a-4b7e-9f43-0a77a1ab0009:1", "is nowhere in the log"),
+    ]:
+        status, out = keeper_of_backups.execute(f"trivet restore --to {to} --into /var/tmp/refused 2>&1", timeout=120)
+        assert status != 0 and why in out, (to, status, out)
+        assert keeper_of_backups.execute("ls -d /var/tmp/refused")[0] != 0, to
+
+with subtest("a bit that is turned in the log is found"):
+    keeper_of_backups.succeed(
+        f"cd {REPOSITORY}/log/*/ && f=$(ls | tail -n 3 | head -n 1) && printf '\\377' | dd of=$f bs=1 seek=400 conv=notrunc status=none"
+    )
+    status, out = keeper_of_backups.execute("trivet restore --to latest --into /var/tmp/refused 2>&1", timeout=120)
+    assert status != 0 and "damaged" in out, (status, out)
+    assert keeper_of_backups.execute("ls -d /var/tmp/refused")[0] != 0
