@@ -36,6 +36,7 @@ enum Manner {
 const FULL: &[u8] = b"\x17\x00\x00\x00\xff\x10\x04Too many connections";
 
 struct Member {
+    name: &'static str,
     address: SocketAddr,
     stop: CancellationToken,
     manner: watch::Sender<Manner>,
@@ -90,7 +91,7 @@ impl Member {
                 });
             }
         });
-        Self { address, stop, manner, open, asked }
+        Self { name, address, stop, manner, open, asked }
     }
 
     fn is(&self, manner: Manner) {
@@ -578,6 +579,44 @@ async fn before_the_role_moves_connections_end_between_two_statements() {
     assert!(busy.closes_within(Duration::from_secs(20)).await);
     scene.keepers[1].claims(true, false);
     assert_eq!(greeting(&mut waiting).await, "node1");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_ends_reads_between_two_statements_and_none_in_the_middle_of_one() {
+    for order in ["drain", "disable"] {
+        let (config, rest) = Scene::prepare("", "500ms", "127.0.0.1:0").await;
+        let (keepers, members, _authority) = rest;
+        let socket = config.with_file_name("control.sock");
+        let mut text = std::fs::read_to_string(&config).unwrap();
+        text.push_str(&format!("[control]\nsocket = {socket:?}\n"));
+        std::fs::write(&config, text).unwrap();
+        let scene = Scene { keepers, members, gateway: Program::start(&config), _authority };
+        let (mut idle, mut busy) = (scene.read().await, scene.read().await);
+        let (name, other) = (greeting(&mut busy).await, greeting(&mut idle).await);
+        assert_ne!(name, other);
+        let drained = scene.members.iter().find(|m| m.name == name).unwrap();
+        let mut idle_there = scene.read().await;
+        while greeting(&mut idle_there).await != name {
+            idle_there = scene.read().await;
+        }
+        drained.is(Manner::Thinks);
+        busy.send("long statement").await;
+        until("it is being executed", || async { drained.asked() == 1 }).await;
+
+        let target = if order == "drain" { name.clone() } else { format!("database-read/{name}") };
+        let ordered = std::process::Command::new(built("trivet"))
+            .args([order, &target, "--control", socket.to_str().unwrap()])
+            .output()
+            .unwrap();
+        assert!(ordered.status.success(), "{order}: {}", String::from_utf8_lossy(&ordered.stderr));
+        assert!(idle_there.closes_within(Duration::from_secs(20)).await, "nothing was begun there");
+        assert_eq!(greeting(&mut scene.read().await).await, other, "new ones go elsewhere");
+        drained.is(Manner::Greets);
+        assert_eq!(busy.bytes().await.unwrap(), b"long statement", "{order}: what was begun is answered");
+        assert!(busy.closes_within(Duration::from_secs(20)).await);
+        idle.send("select").await;
+        assert_eq!(idle.bytes().await.unwrap(), b"select");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -421,6 +421,23 @@ fn the_example_of_the_document_is_good() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_site_that_no_certificate_is_for_is_refused_with_its_name() {
+    let two = two("", "").await;
+    let text = std::fs::read_to_string(two.authority.path("balancer.toml")).unwrap();
+    for names in ["[\"nowhere.example\"]", "[\"*.nowhere.example\"]"] {
+        let more = format!("[sites.nowhere]\nnames = {names}\n");
+        let config = two.authority.write("nowhere.toml", &format!("{text}\n{more}"));
+        let (code, said) = call(&["--config", config.to_str().unwrap(), "--check-files"]);
+        assert_eq!(code, 64, "{said}");
+        assert!(said.contains("sites.nowhere.names: no certificate is for"), "{said}");
+        let (code, said) = call(&["--config", config.to_str().unwrap(), "--check"]);
+        assert_eq!(code, 0, "without the files nobody knows: {said}");
+    }
+    let config = two.authority.path("balancer.toml");
+    assert_eq!(call(&["--config", config.to_str().unwrap(), "--check-files"]).0, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_no_file_is_not_waited_for() {
     let two = two("", "").await;
     let pipe = two.authority.path("pipe");
@@ -440,6 +457,7 @@ async fn a_site_shows_its_own_error_pages_also_when_no_back_end_is_there() {
     write("503.html", "<h1>Back soon</h1>");
     write("503.json", "{\"back\": \"soon\"}");
     write("403.html", "<h1>Not yours</h1>");
+    write("413.html", "<h1>Too much</h1>");
     write("logo.svg", "left alone");
     let top = format!("error_pages = {:?}", folder.path());
     let two =
@@ -453,6 +471,14 @@ async fn a_site_shows_its_own_error_pages_also_when_no_back_end_is_there() {
         ours.status == 404 && ours.body.contains("cannot be served"),
         "what has none has ours: {}",
         ours.body
+    );
+    let large =
+        format!("POST / HTTP/1.1\nHost: {}:443\nContent-Length: 999999999999\n\n", SITE.to_uppercase());
+    let refused = two.ask(SITE, &large).await;
+    assert_eq!(
+        (refused.status, &*refused.body),
+        (413, "<h1>Too much</h1>"),
+        "refused before its site was looked up"
     );
     two.main.is_well(false);
     two.shop.is_well(false);

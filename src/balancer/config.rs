@@ -484,7 +484,13 @@ impl Validate for Config {
         if let Some(https) = &self.https {
             let certificates = self.certificates();
             SiteCertificates::check_new(&certificates)?;
-            SiteCertificates::load_beside(&certificates, self.authority())?.server_config(&https.tls)?;
+            let table = SiteCertificates::load_beside(&certificates, self.authority())?;
+            table.server_config(&https.tls)?;
+            for site in self.all_sites() {
+                if let Some(reason) = site.without_certificate(&table) {
+                    return Err(ConfigError::at("", format!("{}names", site.key), reason));
+                }
+            }
         }
         // Those to other nodes are read at a start alone, and what a start would refuse is better known before.
         let pools = self.all_pools().filter_map(|(_, _, pool)| pool.tls.as_ref());

@@ -37,8 +37,8 @@ pub fn init_log(log: &Log) {
         level.push_str(",pingora_core=off,pingora_core::server=warn,pingora_core::services=warn");
     }
     if !level.contains("rustic") {
-        // It tells of every step of every command.
-        level.push_str(",rustic_core=warn");
+        // One tells of every step of every command, the other of every attempt; what comes of it is in our own lines.
+        level.push_str(",rustic_core=warn,opendal=error");
     }
     let filter = level.parse::<tracing_subscriber::EnvFilter>().unwrap_or_else(|_| "info".into());
     let base = tracing_subscriber::fmt().with_env_filter(filter).with_writer(ProgramLog);

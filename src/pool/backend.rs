@@ -249,6 +249,12 @@ impl<T> Backend<T> {
         [Usable, Ejected, Fallback, Silent].into_iter().find(|s| *s as u8 == now)
     }
 
+    /// Whether its checks are good, whatever an operator has ordered.
+    pub fn is_up(&self) -> bool {
+        let state = self.state.lock();
+        state.health == Health::Up && !state.retired
+    }
+
     /// Whether its checks are good and requests come to something, drained or not.
     pub(super) fn is_well(&self) -> bool {
         self.well.load(Ordering::Acquire)

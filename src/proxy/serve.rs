@@ -20,6 +20,7 @@ use trivet_http::pump::{Pump, PumpError, Side, Source};
 use trivet_http::refusal::Refusal;
 use trivet_http::request::Request;
 use trivet_http::steps::{self, Admitted, Peer};
+use trivet_http::strict;
 
 /// The steps of one request.
 pub(super) async fn serve<S: Service>(client: &mut impl Downstream<S>, request: &Request) -> After {
@@ -135,8 +136,12 @@ fn error_page(
     status: StatusCode,
     accept: Option<&[u8]>,
 ) -> Answer {
-    let host = exchange.admitted.as_ref().map(|admitted| admitted.host.as_str());
-    let own = host.and_then(|host| service.error_page(status, host, accept));
+    let own = match &exchange.admitted {
+        Some(admitted) => service.error_page(status, &admitted.host, accept),
+        // What is refused before it is admitted may have named a site all the same.
+        None => strict::host_and_port(&exchange.host)
+            .and_then(|(host, _)| service.error_page(status, &host, accept)),
+    };
     answer::error(status, exchange.id(), accept, own)
 }
 

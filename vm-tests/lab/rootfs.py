@@ -17,7 +17,7 @@ SUITE = "sid"  # the only suite with mysql-server
 
 # The programs that NixOS' configuration names (lab/farms.py maps them), what a scenario uses in a node, and what Trivet is
 # measured and compared with (`./lab bench`, `./lab differential`, the TLS scan); testssl.sh needs hexdump and a resolver.
-# Python and PyMySQL carry the ledger (apps/ledger.py), libfaketime a node's own clock (`./lab chaos`). The last line are
+# Python and PyMySQL carry the ledger (apps/ledger.py), libfaketime a node's own clock (`./lab chaos`), OpenSSH backups. The last line are
 # applications' servers, each with its own way with a body that nobody reads (`./lab unread-bodies`).
 PACKAGES = [
     "systemd", "systemd-sysv", "dbus", "libnss-systemd", "util-linux", "kmod", "procps", "hostname", "tzdata",
@@ -26,6 +26,7 @@ PACKAGES = [
     "curl", "jq", "gawk", "netbase", "iputils-ping", "iputils-arping", "netcat-openbsd",
     "haproxy", "nginx-light", "nghttp2-client", "wrk", "testssl.sh", "bsdextrautils", "bind9-host",
     "python3", "python3-pymysql", "libfaketime",
+    "openssh-client", "openssh-server",
     "gunicorn", "python3-waitress", "nodejs", "ruby", "ruby-webrick", "libhttp-daemon-perl",
 ]
 # Manuals and translations are of no use in a machine that lives for minutes.

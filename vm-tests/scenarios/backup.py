@@ -6,7 +6,8 @@ import itertools
 
 cluster_up()
 
-keeper_of_backups = others(primary())[0]
+vault = primary()
+keeper_of_backups, successor = others(vault)[0], others(vault)[1]
 REPOSITORY, KEY = "/srv/backup", "/etc/trivet/backup.key"
 PASSWORD_OF_BACKUP = "a-password-of-the-test"
 
@@ -16,7 +17,7 @@ def on_primary(statement):
 
 
 def utc(microseconds):
-    moment = datetime.datetime.fromtimestamp(microseconds / 1e6, datetime.timezone.utc)
+    moment = datetime.datetime.fromtimestamp(microseconds / 1e6, datetime.UTC)
     return moment.isoformat().replace("+00:00", "Z")
 
 
@@ -34,26 +35,30 @@ def backup_status():
     return json.loads(out) if status == 0 else {}
 
 
+def holding(repository="main"):
+    return backup_status().get("state", {}).get("repositories", {}).get(repository, {})
+
+
 def start_service():
-    keeper_of_backups.succeed("systemctl reset-failed trivet-backup 2>/dev/null || true; systemd-run --unit=trivet-backup $(command -v trivet-backup)")
+    keeper_of_backups.execute("systemctl reset-failed trivet-backup 2>/dev/null")
+    keeper_of_backups.succeed("systemd-run --unit=trivet-backup $(command -v trivet-backup)")
 
 
 def archived():
     """The primary's transactions are in the repository."""
     executed = on_primary("SELECT @@global.gtid_executed").replace("\\n", "").replace("\n", "")
-    report = backup_status().get("log", {}).get("main", {})
-    if not report.get("archived"):
-        return False
-    return on_primary(f"SELECT GTID_SUBSET('{executed}', '{report['archived']}')") == "1"
+    reports = backup_status().get("log", {}).values()
+    sets = [report["archived"] for report in reports if report["archived"]]
+    return len(sets) == 2 and all(on_primary(f"SELECT GTID_SUBSET('{executed}', '{s}')") == "1" for s in sets)
 
 
 restores = itertools.count()
 
 
-def restored(to, ask):
+def restored(to, ask, repository="main"):
     """What a scratch server with the database of that moment answers."""
     node, unit = keeper_of_backups, f"restore-{next(restores)}"
-    node.succeed(f"systemd-run --unit={unit} $(command -v trivet) restore --to {to}")
+    node.succeed(f"systemd-run --unit={unit} $(command -v trivet) restore --to {to} --repository {repository}")
     client_of = "mysql --socket=/var/lib/trivet-backup/work/run/mysql.sock --user=trivet-restore --batch --skip-column-names"
 
     def ready():
@@ -72,9 +77,24 @@ with subtest("set up"):
         "CREATE DATABASE trivet_cluster; CREATE TABLE trivet_cluster.lease (name VARCHAR(64) NOT NULL PRIMARY KEY, holder VARCHAR(128) NOT NULL, "
         "token BIGINT UNSIGNED NOT NULL, expires DATETIME(6) NOT NULL, work VARCHAR(255) NOT NULL); "
         f"CREATE USER 'trivet-backup'@'%' IDENTIFIED BY '{PASSWORD_OF_BACKUP}' REQUIRE SSL; "
-        "GRANT REPLICATION SLAVE, REPLICATION CLIENT, PROCESS, RELOAD, SELECT, SHOW VIEW, TRIGGER, EVENT, LOCK TABLES, BACKUP_ADMIN ON *.* TO 'trivet-backup'@'%'; "
+        "GRANT REPLICATION SLAVE, REPLICATION CLIENT, PROCESS, RELOAD, SELECT, SHOW VIEW, TRIGGER, EVENT, LOCK TABLES, BACKUP_ADMIN "
+        "ON *.* TO 'trivet-backup'@'%'; "
         "GRANT SELECT, INSERT, UPDATE ON trivet_cluster.lease TO 'trivet-backup'@'%'; "
         "CREATE TABLE trivet.marks (id INT PRIMARY KEY, at DATETIME(6))"
+    )
+    # A second place: another node, over SFTP.
+    vault.succeed(
+        "install -d -m 0700 /root/.ssh /srv/vault; ssh-keygen -q -t ed25519 -N '' -f /root/.ssh/vault; "
+        "cat /root/.ssh/vault.pub >> /root/.ssh/authorized_keys; systemctl start ssh; "
+        # Administrators alone may sign in; this node is one for the moment.
+        f"nft insert rule inet trivet input ip saddr {ADDRESSES[keeper_of_backups.name]} tcp dport 22 accept"
+    )
+    key = vault.succeed("cat /root/.ssh/vault").strip()
+    host_key = vault.succeed("cat /etc/ssh/ssh_host_ed25519_key.pub").split()
+    address = ADDRESSES[vault.name]
+    keeper_of_backups.succeed(
+        f"umask 077; echo {shlex.quote(key)} > /etc/trivet/vault.key; umask 022; "
+        f"echo {address} {host_key[0]} {host_key[1]} >> /etc/ssh/ssh_known_hosts"
     )
     config = {
         "node": keeper_of_backups.name,
@@ -86,7 +106,10 @@ with subtest("set up"):
             "members": [{"name": name, "address": f"{address}:3306"} for name, address in sorted(ADDRESSES.items())],
         },
         "key": {"identity_file": "/var/lib/trivet/secrets/backup.key", "recovery_file": "/var/lib/trivet/secrets/backup-recovery.pub"},
-        "repositories": {"main": {"folder": REPOSITORY}},
+        "repositories": {
+            "main": {"folder": REPOSITORY},
+            "vault": {"sftp": {"host": address, "user": "root", "path": "/srv/vault", "key_file": "/etc/trivet/vault.key"}},
+        },
         "files": {"paths": ["/var/lib/trivet/www"]},
     }
     keeper_of_backups.succeed(
@@ -96,8 +119,7 @@ with subtest("set up"):
     start_service()
 
 with subtest("a base copy is made of a replica, a restore is proven, and the log follows"):
-    holding = lambda: backup_status().get("state", {}).get("repositories", {}).get("main", {})
-    poll(lambda: holding().get("last_verified"), "a restore is proven", 120)
+    poll(lambda: holding().get("last_verified") and holding("vault").get("last_verified"), "restores are proven", 120)
     assert holding()["last_base"] and holding()["last_files"], holding()
     listed = json.loads(keeper_of_backups.succeed("trivet backup list --json"))["main"]
     donor = listed["base"][0]["description"]["donor"]
@@ -107,10 +129,8 @@ with subtest("a base copy is made of a replica, a restore is proven, and the log
 moments = {}
 with subtest("moments, over a switchover, a crash of the service and the death of the primary"):
     moments[1] = mark(1)
-    first = primary()
-    target = next(n for n in others(first) if n is not keeper_of_backups)
-    first.succeed(f"trivet switchover {target.name}", timeout=60)
-    poll(lambda: primary() is target, f"{target.name} is primary", 30)
+    vault.succeed(f"trivet switchover {successor.name}", timeout=60)
+    poll(lambda: primary() is successor, f"{successor.name} is primary", 30)
     moments[2] = mark(2)
     keeper_of_backups.succeed("systemctl kill --signal=KILL trivet-backup")
     moments[3] = mark(3)
@@ -132,6 +152,9 @@ with subtest("each moment comes back exactly, and the last one before a DROP TAB
     for number, moment in sorted(moments.items()):
         rows = restored(utc(moment), "SELECT GROUP_CONCAT(id ORDER BY id) FROM trivet.marks; SELECT COUNT(*) >= 0 FROM trivet.comments")
         assert rows.split() == [",".join(str(n) for n in range(1, number + 1)), "1"], (number, rows)
+    last = max(moments)
+    rows = restored(utc(moments[last]), "SELECT COUNT(*) FROM trivet.marks", "vault")
+    assert rows == str(last), rows
     tables = restored("latest", "SELECT COUNT(*) FROM information_schema.tables WHERE table_schema = 'trivet' AND table_name = 'comments'")
     assert tables == "0", tables
 

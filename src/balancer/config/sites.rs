@@ -24,6 +24,7 @@ use trivet_http::strict;
 use trivet_proxy::Terms;
 use trivet_proxy::exchange::RouteMeter;
 use trivet_tls::options::CertificateFiles;
+use trivet_tls::site::SiteCertificates;
 
 /// `[sites.NAME]`: a site beside the one of `domain`.
 #[derive(Debug, Clone, Deserialize)]
@@ -484,6 +485,16 @@ fn parse(when: &Condition, text: &str) -> Result<Template, String> {
 }
 
 impl AnySite<'_> {
+    /// What is wrong when no certificate is for any name of the site. One name of several without is a warning.
+    pub fn without_certificate(&self, table: &SiteCertificates) -> Option<String> {
+        let names: Vec<&String> = self.names.iter().collect();
+        let is_covered = |name: &&&String| table.covers(&name.replacen('*', "any", 1));
+        (!names.is_empty() && !names.iter().any(|name| is_covered(&name))).then(|| {
+            let names = names.iter().map(|name| name.as_str()).collect::<Vec<_>>().join(", ");
+            format!("no certificate is for {names}: every visitor would be warned off; add one to the site's certificates or to https")
+        })
+    }
+
     /// What changes with every request of the site.
     pub fn changes(&self) -> Result<Changed, Invalid> {
         let parse = |text: &str| Template::parse(text, None, false);

@@ -39,6 +39,8 @@ pub(super) enum End {
     RoleLost(String),
     /// The member is about to lose the role, and nothing was in progress.
     Drained(String),
+    /// An operator has ordered that this member gets nothing new.
+    TakenOut(String),
     /// The gateway is stopping.
     Stopping,
 }
@@ -50,7 +52,7 @@ impl End {
             Self::ClientLeft => "client_left",
             Self::NoMember => "no_member",
             Self::RoleLost(_) => "role_lost",
-            Self::Drained(_) => "drained",
+            Self::Drained(_) | Self::TakenOut(_) => "drained",
             Self::Stopping => "stopping",
         };
         counter!("trivet_gateway_closed_total", "listener" => role.name(), "reason" => reason).increment(1);
@@ -63,6 +65,9 @@ impl End {
             }
             Self::Drained(member) => {
                 tracing::info!(listener = role.name(), %member, "connection closed: the member is about to give its role away");
+            }
+            Self::TakenOut(member) => {
+                tracing::info!(listener = role.name(), %member, "connection closed between two statements: the member was taken out of use");
             }
             Self::Closed | Self::ClientLeft | Self::Stopping => {}
         }

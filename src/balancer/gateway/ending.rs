@@ -27,7 +27,7 @@ struct Patience {
 
 /// The role is about to move: everybody's writes wait until the last connection has ended.
 const MOVE: Patience = Patience { quiet: Duration::from_millis(50), hold_after: Duration::from_millis(300) };
-/// The gateway drains: nobody waits, since new connections are served.
+/// The gateway drains, or an operator has taken the member out: nobody waits, since new connections are served.
 const STOP: Patience = Patience { quiet: Duration::from_millis(250), hold_after: Duration::MAX };
 /// The gateway has done what it could.
 const LAST: Patience = Patience { quiet: Duration::from_millis(20), hold_after: Duration::ZERO };
@@ -60,6 +60,7 @@ async fn between_statements(gateway: &Gateway, choice: &Choice, flow: &Flow) -> 
                 return Some(End::RoleLost(name()));
             }
             Standing::Draining => (MOVE, End::Drained(name())),
+            Standing::TakenOut => (STOP, End::TakenOut(name())),
             Standing::Kept if gateway.gate.ending.is_cancelled() => (LAST, End::Stopping),
             Standing::Kept if gateway.draining.is_cancelled() => (STOP, End::Stopping),
             // The role stays after all.

@@ -58,6 +58,8 @@ pub(super) enum Standing {
     Kept,
     /// It is about to give it away on purpose, and says so: what was begun may be finished.
     Draining,
+    /// It has it, and an operator has ordered that it gets nothing new: what was begun is finished, however long it takes.
+    TakenOut,
     /// It no longer has it.
     Lost,
 }
@@ -100,6 +102,8 @@ impl Gateway {
         };
         if kept {
             Standing::Kept
+        } else if !choice.as_primary && choice.member.is_up() {
+            Standing::TakenOut
         } else if !other && choice.member.detail()["draining"] == true {
             Standing::Draining
         } else {
