@@ -162,20 +162,21 @@ impl Lease {
         connection: &mut MySqlConnection,
         work: &str,
     ) -> Result<Result<u64, (String, String)>, sqlx::Error> {
-        let mut transaction = connection.begin().await?;
         // Whether it is there is looked up first: an INSERT IGNORE of each who asks would be a transaction of the group each time.
+        // By itself, as all who insert at once and then update would wait for one another.
         let there: Option<i64> = sqlx::query_scalar("SELECT 1 FROM trivet_cluster.lease WHERE name = ?")
             .bind(&self.name)
-            .fetch_optional(&mut *transaction)
+            .fetch_optional(&mut *connection)
             .await?;
         if there.is_none() {
             sqlx::query(
                 "INSERT IGNORE INTO trivet_cluster.lease (name, holder, token, expires, work) VALUES (?, '', 0, '2000-01-01', '')",
             )
             .bind(&self.name)
-            .execute(&mut *transaction)
+            .execute(&mut *connection)
             .await?;
         }
+        let mut transaction = connection.begin().await?;
         // MySQL assigns from left to right, so that the first looks at who had it.
         let micros = i64::try_from(self.ttl.as_micros()).unwrap_or(i64::MAX);
         let updated = sqlx::query(
@@ -192,9 +193,8 @@ impl Lease {
         .bind(&self.holder)
         .execute(&mut *transaction)
         .await?;
-        // FOR SHARE reads what is there now. Otherwise a row that another has made since the first look would not be seen.
         let (token, holder, work): (u64, String, String) =
-            sqlx::query_as("SELECT token, holder, work FROM trivet_cluster.lease WHERE name = ? FOR SHARE")
+            sqlx::query_as("SELECT token, holder, work FROM trivet_cluster.lease WHERE name = ?")
                 .bind(&self.name)
                 .fetch_one(&mut *transaction)
                 .await?;
