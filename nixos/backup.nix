@@ -15,6 +15,7 @@ let
   service = import ./service.nix { inherit lib pkgs; };
   onNode = import ./on-node.nix { inherit lib; };
   unit = "trivet-backup";
+  staticRoot = "${cfg.web.root}";
   file = settings.generate "backup.json" backup.settings;
   duration = lib.types.strMatching "[0-9]+(s|m|h|d|w|days?|weeks?|hours?|min)";
 
@@ -168,7 +169,9 @@ in
       every = every "1h" "copy of the site's files";
       paths = lib.mkOption {
         type = lib.types.listOf onNode.type;
-        default = [ ];
+        # A package is in the configuration already.
+        default = lib.optional (trivet.has "app" && !onNode.inStore staticRoot) staticRoot;
+        defaultText = lib.literalMD "on app nodes, `services.trivet.web.root` if it is no package";
         example = [ "/var/lib/trivet/www" ];
         description = "Folders and files on the node that are copied, each node's own. The unit must be able to read them.";
       };

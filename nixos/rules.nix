@@ -25,6 +25,13 @@ let
     base = cfg.backup.base.every;
     verify = cfg.backup.verify.every;
   };
+  # Only NaN is not what it is.
+  never =
+    what:
+    let
+      last = "max by (repository) (trivet_backup_last_${what}_timestamp_seconds)";
+    in
+    "${last} != ${last}";
   alert =
     name:
     {
@@ -157,7 +164,7 @@ in
           severity = "critical";
           wait = "2m";
           # Who does not stream says NaN, which is above nothing; when nobody streams there is no other.
-          expr = '''''(max by (repository) (trivet_backup_log_behind_seconds) > 30) or (sum(trivet_backup_is_holder{lease="backup-log"}) == 0)''''';
+          expr = ''(max by (repository) (trivet_backup_log_behind_seconds) > 30) or (sum(trivet_backup_is_holder{lease="backup-log"}) == 0)'';
           summary = "What is written is not in the backups within 30 s";
           description = "A `DROP TABLE` now would cost more than that. `trivet backup status` and the log of trivet-backup say why.";
         })
@@ -167,6 +174,21 @@ in
           expr = "time() - max by (repository) (trivet_backup_last_base_timestamp_seconds) > ${toString late.base}";
           summary = "The last base copy in {{ $labels.repository }} is older than two intervals";
           description = "Restores take longer and longer. The log of trivet-backup says why there is none.";
+        })
+        # NaN, which is never above anything, where nothing was made or proven yet.
+        (alert "BackupNone" {
+          severity = "critical";
+          wait = "${toString late.base}s";
+          expr = never "base";
+          summary = "There is no base copy in {{ $labels.repository }}";
+          description = "Nothing can be restored from there. `trivet backup status` and the log of trivet-backup say why; `trivet backup now` makes one.";
+        })
+        (alert "BackupNeverProven" {
+          severity = "warning";
+          wait = "${toString late.verify}s";
+          expr = never "verified";
+          summary = "No restore from {{ $labels.repository }} was ever proven";
+          description = "Run `trivet backup verify` and see what it says.";
         })
         (alert "BackupUnproven" {
           severity = "warning";

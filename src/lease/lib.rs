@@ -25,6 +25,9 @@ pub const TABLE: &str = "trivet_cluster.lease";
 /// Long enough for a change of the primary (7 s), short enough that another goes on within a minute.
 pub const TTL: Duration = Duration::from_secs(30);
 
+/// Between two tries to renew.
+const RETRY: Duration = Duration::from_millis(500);
+
 /// Why nobody could be asked.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum LeaseError {
@@ -104,10 +107,14 @@ impl Lease {
     /// Asks for it once. `work` is told to others who ask.
     pub async fn ask(&self, work: &str) -> Result<Asked, LeaseError> {
         let asked = Instant::now();
-        match self.within(self.ttl / 3, self.take(work)).await? {
+        let work: String = work.chars().take(255).collect();
+        match self.within(self.ttl / 3, self.take(&work)).await? {
             Ok(token) => {
                 let lost = CancellationToken::new();
-                let renewing = tokio::spawn(self.clone().renew(work.to_owned(), asked, lost.clone()));
+                let (lease, until) = (self.clone(), lost.clone());
+                let renewing = tokio::spawn(async move {
+                    keep(&lease.name, lease.ttl, asked, &until, || lease.extend(token)).await
+                });
                 Ok(Asked::Held(Held { lease: Box::new(self.clone()), token, lost, renewing: Some(renewing) }))
             }
             Err((holder, work)) => Ok(Asked::Other { holder, work }),
@@ -155,20 +162,21 @@ impl Lease {
         connection: &mut MySqlConnection,
         work: &str,
     ) -> Result<Result<u64, (String, String)>, sqlx::Error> {
-        let mut transaction = connection.begin().await?;
         // Whether it is there is looked up first: an INSERT IGNORE of each who asks would be a transaction of the group each time.
+        // By itself, as all who insert at once and then update would wait for one another.
         let there: Option<i64> = sqlx::query_scalar("SELECT 1 FROM trivet_cluster.lease WHERE name = ?")
             .bind(&self.name)
-            .fetch_optional(&mut *transaction)
+            .fetch_optional(&mut *connection)
             .await?;
         if there.is_none() {
             sqlx::query(
                 "INSERT IGNORE INTO trivet_cluster.lease (name, holder, token, expires, work) VALUES (?, '', 0, '2000-01-01', '')",
             )
             .bind(&self.name)
-            .execute(&mut *transaction)
+            .execute(&mut *connection)
             .await?;
         }
+        let mut transaction = connection.begin().await?;
         // MySQL assigns from left to right, so that the first looks at who had it.
         let micros = i64::try_from(self.ttl.as_micros()).unwrap_or(i64::MAX);
         let updated = sqlx::query(
@@ -194,58 +202,88 @@ impl Lease {
         Ok(if updated.rows_affected() == 1 { Ok(token) } else { Err((holder, work)) })
     }
 
-    /// Keeps it until it cannot be kept.
-    async fn renew(self, work: String, mut since: Instant, lost: CancellationToken) {
-        loop {
-            // A sixth is for clocks that run at different speeds, and for whoever has to stop.
-            let ends = since + self.ttl - self.ttl / 6;
-            tokio::select! {
-                () = lost.cancelled() => return,
-                () = tokio::time::sleep_until((since + self.ttl / 3).min(ends)) => {}
-            }
-            loop {
-                let asked = Instant::now();
-                match tokio::time::timeout_at(ends, self.take(&work)).await {
-                    Ok(Ok(Ok(_))) => {
-                        since = asked;
-                        break;
-                    }
-                    Ok(Ok(Err((holder, _)))) => {
-                        tracing::warn!(lease = self.name, holder, "the lease is another's");
-                        lost.cancel();
-                        return;
-                    }
-                    Ok(Err(e)) if asked < ends => {
-                        tracing::debug!(lease = self.name, error = %e, "the lease is not renewed yet");
-                        tokio::select! {
-                            () = lost.cancelled() => return,
-                            () = tokio::time::sleep(Duration::from_millis(500)) => {}
-                        }
-                    }
-                    Ok(Err(_)) | Err(_) => {
-                        tracing::warn!(lease = self.name, "the lease could not be renewed in time");
-                        lost.cancel();
-                        return;
-                    }
-                }
-            }
-        }
+    /// Moves the end of the lease that `token` is for. `false`: it has become another's since, even if that one has given it back.
+    async fn extend(&self, token: u64) -> Result<bool, sqlx::Error> {
+        let mut connection = self.options.connect().await?;
+        let micros = i64::try_from(self.ttl.as_micros()).unwrap_or(i64::MAX);
+        let extended = sqlx::query(
+            "UPDATE trivet_cluster.lease SET expires = UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND \
+             WHERE name = ? AND holder = ? AND token = ?",
+        )
+        .bind(micros)
+        .bind(&self.name)
+        .bind(&self.holder)
+        .bind(token)
+        .execute(&mut connection)
+        .await;
+        let _ = connection.close().await;
+        Ok(extended?.rows_affected() == 1)
     }
 
-    async fn give_back(&self) {
+    /// Without a holder nothing that is late can extend it.
+    async fn give_back(&self, token: u64) {
         let give = async {
             let mut connection = self.options.connect().await?;
             sqlx::query(
-                "UPDATE trivet_cluster.lease SET expires = UTC_TIMESTAMP(6) WHERE name = ? AND holder = ?",
+                "UPDATE trivet_cluster.lease SET holder = '', expires = UTC_TIMESTAMP(6) \
+                 WHERE name = ? AND holder = ? AND token = ?",
             )
             .bind(&self.name)
             .bind(&self.holder)
+            .bind(token)
             .execute(&mut connection)
             .await?;
             connection.close().await
         };
         // Otherwise it ends by itself.
         let _ = tokio::time::timeout(Duration::from_secs(3), give).await;
+    }
+}
+
+/// Extends a lease that was asked for at `since`, a third of `ttl` after each time, until `lost` is cancelled. Cancels `lost` itself when
+/// the lease is another's, and before another may have it when nobody answers.
+async fn keep<E: std::fmt::Display, F: Future<Output = Result<bool, E>>>(
+    name: &str,
+    ttl: Duration,
+    mut since: Instant,
+    lost: &CancellationToken,
+    extend: impl Fn() -> F,
+) {
+    loop {
+        // A sixth is for clocks that run at different speeds, and for whoever has to stop.
+        let ends = since + ttl - ttl / 6;
+        tokio::select! {
+            () = lost.cancelled() => return,
+            () = tokio::time::sleep_until(since + ttl / 3) => {}
+        }
+        loop {
+            let asked = Instant::now();
+            // An answer that is there already would be taken whatever the time.
+            let answer = if asked < ends { tokio::time::timeout_at(ends, extend()).await.ok() } else { None };
+            match answer {
+                Some(Ok(true)) => {
+                    since = asked;
+                    break;
+                }
+                Some(Ok(false)) => {
+                    tracing::warn!(lease = name, "the lease is another's");
+                    lost.cancel();
+                    return;
+                }
+                Some(Err(e)) => {
+                    tracing::debug!(lease = name, error = %e, "the lease is not renewed yet");
+                    tokio::select! {
+                        () = lost.cancelled() => return,
+                        () = tokio::time::sleep_until(ends.min(asked + RETRY)) => {}
+                    }
+                }
+                None => {
+                    tracing::warn!(lease = name, "the lease could not be renewed in time");
+                    lost.cancel();
+                    return;
+                }
+            }
+        }
     }
 }
 
@@ -277,7 +315,7 @@ impl Held {
             let _ = renewing.await;
         }
         if was_held {
-            self.lease.give_back().await;
+            self.lease.give_back(self.token).await;
         }
     }
 }
