@@ -18,6 +18,48 @@ with subtest("the killed balancer runs again, and does not take the address back
     client.sleep(2)
     assert holder() is second, f"{holder().name} holds the address, not {second.name}"
 
+
+
+def comes_to_rest(seconds):
+    """Who has the address over this time, as a list of changes."""
+    changes: list[list[str]] = []
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        now = sorted(n.name for n in holders(NODES))
+        if not changes or changes[-1] != now:
+            changes.append(now)
+        time.sleep(0.1)
+    return changes
+
+
+with subtest("the active balancer hangs: the address goes to another, once"):
+    hung = holder()
+    start_probe("hang", reads=40)
+    hung.succeed("systemctl kill --kill-whom=main --signal=STOP trivet-balancer")
+    successor = poll(lambda: one(holders(others(hung))), "another node takes the address")
+    served_since("hang")
+    changes = comes_to_rest(5)
+    assert changes == [[successor.name]], changes
+    hung.succeed("systemctl kill --kill-whom=main --signal=CONT trivet-balancer")
+    changes = comes_to_rest(3)
+    assert changes == [[successor.name]], changes
+    measured("balancer hangs", stop_probe("hang"))
+    hung.wait_for_unit("trivet-balancer", timeout=RECOVERY)
+
+with subtest("the active balancer is starved: the address goes at most once, and the site answers"):
+    starved = holder()
+    start_probe("starved", reads=40, keepalive=4)
+    # A hundredth of a core: less than what the probe asks of it.
+    starved.succeed("systemctl set-property --runtime trivet-balancer.service CPUQuota=1%")
+    changes = comes_to_rest(12)
+    assert len([names for names in changes if len(names) == 1]) <= 2, changes
+    served_since("starved")
+    starved.succeed("systemctl set-property --runtime trivet-balancer.service CPUQuota=")
+    changes = comes_to_rest(3)
+    assert len(changes) == 1, changes
+    measured("balancer starved", stop_probe("starved"))
+    second = holder()
+
 with subtest("the active node loses power"):
     start_probe("power", reads=40)
     second.crash()

@@ -66,6 +66,26 @@ with subtest("a reload with a certificate that cannot be used fails and changes 
     client.succeed(f"curl -fsS -o /dev/null {SITE}/")
     poll(lambda: "is not used" not in node.execute("trivet status")[1], "status has nothing to tell any more", 20)
 
+with subtest("a renewed certificate is served after a reload"):
+    node, secrets = NODES[0], "/var/lib/trivet/secrets"
+    domain = SITE.removeprefix("https://")
+    node.succeed(
+        f"cd {secrets} && cp -a site.pem site.pem.before && cp -a site.key site.key.before && "
+        "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 30 "
+        f"-subj /CN={domain} -addext subjectAltName=DNS:{domain} -keyout new.key -out new.pem 2>/dev/null && "
+        "mv new.key site.key && mv new.pem site.pem"
+    )
+    node.succeed("systemctl reload trivet-balancer")
+    wanted = node.succeed(f"openssl x509 -in {secrets}/site.pem -noout -fingerprint -sha256").strip()
+
+    def shown():
+        connect = f"openssl s_client -connect {ADDRESSES[node.name]}:443 -servername {domain} </dev/null 2>/dev/null"
+        return client.execute(f"{connect} | openssl x509 -noout -fingerprint -sha256")[1].strip()
+
+    assert shown() == wanted, (shown(), wanted)
+    node.succeed(f"cd {secrets} && mv site.pem.before site.pem && mv site.key.before site.key && systemctl reload trivet-balancer")
+    assert shown() != wanted
+
 with subtest("steady state, as the client sees it"):
     start_probe("steady", reads=20, keepalive=4, writes=5)
     client.sleep(5)
