@@ -17,6 +17,7 @@ let
     else
       throw "${name}:\n${lib.concatStringsSep "\n" failures}";
   node1 = (evaluate.node "node1" { }).config;
+  withBackup = (evaluate.node "node1" ../example/backup.nix).config;
 in
 {
   bad-clusters = expect "bad-clusters" (import ./bad-clusters.nix { inherit lib evaluate; });
@@ -31,6 +32,9 @@ in
   inherit (node1.services.trivet.checks) configuration rules;
   # The example of several sites, read by the program.
   sites-configuration = (evaluate.node "node1" ../example/sites.nix).config.services.trivet.checks.configuration;
+  # What only a cluster with backups has.
+  backup-configuration = withBackup.services.trivet.checks.configuration;
+  backup-rules = withBackup.services.trivet.checks.rules;
   alerts = pkgs.runCommand "trivet-alerts-check" { nativeBuildInputs = [ pkgs.prometheus.cli ]; } ''
     promtool test rules ${
       pkgs.writeText "alerts.json" (

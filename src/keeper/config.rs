@@ -280,6 +280,12 @@ impl Mysql {
         {
             return Invalid::err("mysql.app_database", "is one of MySQL's own schemas");
         }
+        if self.app_database == "trivet_cluster" {
+            return Invalid::err(
+                "mysql.app_database",
+                "is the database of Trivet's own leases; name another",
+            );
+        }
         Ok(())
     }
 }

@@ -72,6 +72,11 @@ fn every_mistake_is_named_with_its_key() {
         ("/mysql/app_user", json!(long), "mysql.app_user:"),
         ("/mysql/app_user", json!("trivet_replication"), "mysql: \"trivet_replication\" stands here twice"),
         ("/mysql/app_database", json!("mysql"), "mysql.app_database: is one of MySQL's own"),
+        (
+            "/mysql/app_database",
+            json!("trivet_cluster"),
+            "mysql.app_database: is the database of Trivet's own",
+        ),
         ("/mysql/app_password", json!("secret"), "mysql.app_password"),
         ("/timing", json!({"stale": "300ms"}), "timing.stale: must be at least twice"),
         ("/timing", json!({"observe": "0s"}), "timing.observe: must be longer"),
