@@ -141,6 +141,8 @@ impl Storage {
                 }
             })
         };
+        // The HTTP client of all services that speak HTTP; once is enough, and more do no harm.
+        opendal::install_default();
         let service = services::S3::default()
             .bucket(&s3.bucket)
             .endpoint(&s3.endpoint)

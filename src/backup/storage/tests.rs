@@ -43,3 +43,47 @@ async fn a_place_without_rights_or_room_is_told_as_that() {
     let said = Storage::in_memory("m").error("x", &denied).to_string();
     assert!(said.contains("refused (SignatureDoesNotMatch)"), "{said}");
 }
+
+/// Runs against a server that speaks S3, when there is one: `TRIVET_TEST_S3=http://127.0.0.1:5000/bucket`, with the access key `key` and
+/// the secret `secret`.
+#[tokio::test]
+async fn a_bucket_is_a_storage_like_any_other() {
+    trivet_tls::install_provider();
+    let Ok(place) = std::env::var("TRIVET_TEST_S3") else {
+        println!("SKIPPED: TRIVET_TEST_S3 names no server");
+        return;
+    };
+    let (endpoint, bucket) = place.rsplit_once('/').unwrap();
+    let at = tempfile::tempdir().unwrap();
+    let (access, secret) = (at.path().join("access"), at.path().join("secret"));
+    std::fs::write(&access, "key\n").unwrap();
+    std::fs::write(&secret, "secret\n").unwrap();
+    let s3 = |bucket: &str, endpoint: &str| S3 {
+        bucket: bucket.into(),
+        endpoint: endpoint.into(),
+        region: "us-east-1".into(),
+        prefix: "site/".into(),
+        access_key_file: access.clone(),
+        secret_key_file: secret.clone(),
+    };
+    let storage = Storage::s3("main", &s3(bucket, endpoint)).unwrap();
+    storage.write("log/20260102/a.age", Bytes::from(vec![7; 9_000_000])).await.unwrap();
+    storage.write("log/20260103/b.age", Bytes::from_static(b"x")).await.unwrap();
+    assert_eq!(storage.read("log/20260102/a.age").await.unwrap().len(), 9_000_000);
+    assert_eq!(storage.read_range("log/20260102/a.age", 8_999_998, 2).await.unwrap().len(), 2);
+    assert_eq!(storage.folders("log/").await.unwrap(), ["20260102", "20260103"]);
+    let listed = storage.list("log/").await.unwrap();
+    assert_eq!(listed.iter().map(|o| o.size).collect::<Vec<_>>(), [9_000_000, 1]);
+    storage.delete("log/20260102/a.age").await.unwrap();
+    assert!(storage.read("log/20260102/a.age").await.unwrap_err().is_no_object());
+    assert!(!storage.exists("log/20260102/a.age").await.unwrap());
+
+    let absent = Storage::s3("main", &s3("no-such-bucket", endpoint)).unwrap();
+    let said = absent.write("x", Bytes::from_static(b"x")).await.unwrap_err().to_string();
+    println!("no bucket: {said}");
+    assert!(said.contains("bucket"), "{said}");
+    let nobody = Storage::s3("main", &s3(bucket, "http://127.0.0.1:1")).unwrap();
+    let said = nobody.read("x").await.unwrap_err().to_string();
+    println!("nobody there: {said}");
+    assert!(said.contains("repository main in bucket"), "{said}");
+}
