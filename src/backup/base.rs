@@ -1,5 +1,8 @@
 //! A base copy: all data of a replica, cloned into a directory of ours by MySQL itself, and from there into the repositories.
 
+#[cfg(test)]
+mod tests;
+
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -125,7 +128,7 @@ struct Seen {
     is_primary: bool,
 }
 
-/// The members that can be copied, the best first: replicas before the primary, this node before others.
+/// The members that can be copied, the best first: replicas, this node's own before others; the primary when there is no replica.
 pub async fn donors(config: &Config, access: &Access) -> Result<Vec<Member>, BaseError> {
     let mut seen = Vec::new();
     let mut refused = Vec::new();
@@ -140,8 +143,16 @@ pub async fn donors(config: &Config, access: &Access) -> Result<Vec<Member>, Bas
     if seen.is_empty() {
         return Err(BaseError::NoDonor(refused.join("; ")));
     }
-    seen.sort_by_key(|s| (s.is_primary, s.member.name != config.node));
-    Ok(seen.into_iter().map(|s| s.member).collect())
+    Ok(in_order(seen, &config.node))
+}
+
+/// A replica that cannot be copied now is no reason to burden the primary: the next attempt is near.
+fn in_order(mut seen: Vec<Seen>, node: &str) -> Vec<Member> {
+    if seen.iter().any(|s| !s.is_primary) {
+        seen.retain(|s| !s.is_primary);
+    }
+    seen.sort_by_key(|s| s.member.name != node);
+    seen.into_iter().map(|s| s.member).collect()
 }
 
 async fn look(access: &Access, member: &Member) -> Result<Result<bool, String>, mysql_async::Error> {
