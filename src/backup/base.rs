@@ -188,7 +188,7 @@ pub async fn take(
                     started: started.format(&Rfc3339).unwrap_or_default(),
                     consistent: OffsetDateTime::now_utc().format(&Rfc3339).unwrap_or_default(),
                 };
-                let copies = keep(config, data, &description, repositories).await?;
+                let copies = keep(config, turn, data, &description, repositories).await?;
                 return Ok((description, copies));
             }
             // A member that is just being cloned by another takes one at a time; so may the next.
@@ -204,6 +204,7 @@ pub async fn take(
 
 async fn keep(
     config: &Config,
+    turn: Turn,
     data: PathBuf,
     description: &Description,
     repositories: Vec<Repository>,
@@ -211,6 +212,9 @@ async fn keep(
     let text = serde_json::to_string(description).unwrap_or_default();
     let cluster = config.cluster.clone();
     tokio::task::spawn_blocking(move || {
+        // A caller that gives up, as when the lease is lost, does not end this thread. rustic passes over files that vanish beneath it:
+        // the folder stays until it has read them all.
+        let _turn = turn;
         let mut copies = Vec::new();
         let mut failed = None;
         // One that fails keeps no other from having its copy.
