@@ -1,5 +1,8 @@
 //! A base copy: all data of a replica, cloned into a directory of ours by MySQL itself, and from there into the repositories.
 
+#[cfg(test)]
+mod tests;
+
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -125,7 +128,7 @@ struct Seen {
     is_primary: bool,
 }
 
-/// The members that can be copied, the best first: replicas before the primary, this node before others.
+/// The members that can be copied, the best first: replicas, this node's own before others; the primary when there is no replica.
 pub async fn donors(config: &Config, access: &Access) -> Result<Vec<Member>, BaseError> {
     let mut seen = Vec::new();
     let mut refused = Vec::new();
@@ -140,8 +143,16 @@ pub async fn donors(config: &Config, access: &Access) -> Result<Vec<Member>, Bas
     if seen.is_empty() {
         return Err(BaseError::NoDonor(refused.join("; ")));
     }
-    seen.sort_by_key(|s| (s.is_primary, s.member.name != config.node));
-    Ok(seen.into_iter().map(|s| s.member).collect())
+    Ok(in_order(seen, &config.node))
+}
+
+/// A replica that cannot be copied now is no reason to burden the primary: the next attempt is near.
+fn in_order(mut seen: Vec<Seen>, node: &str) -> Vec<Member> {
+    if seen.iter().any(|s| !s.is_primary) {
+        seen.retain(|s| !s.is_primary);
+    }
+    seen.sort_by_key(|s| s.member.name != node);
+    seen.into_iter().map(|s| s.member).collect()
 }
 
 async fn look(access: &Access, member: &Member) -> Result<Result<bool, String>, mysql_async::Error> {
@@ -177,7 +188,7 @@ pub async fn take(
                     started: started.format(&Rfc3339).unwrap_or_default(),
                     consistent: OffsetDateTime::now_utc().format(&Rfc3339).unwrap_or_default(),
                 };
-                let copies = keep(config, data, &description, repositories).await?;
+                let copies = keep(config, turn, data, &description, repositories).await?;
                 return Ok((description, copies));
             }
             // A member that is just being cloned by another takes one at a time; so may the next.
@@ -193,6 +204,7 @@ pub async fn take(
 
 async fn keep(
     config: &Config,
+    turn: Turn,
     data: PathBuf,
     description: &Description,
     repositories: Vec<Repository>,
@@ -200,6 +212,9 @@ async fn keep(
     let text = serde_json::to_string(description).unwrap_or_default();
     let cluster = config.cluster.clone();
     tokio::task::spawn_blocking(move || {
+        // A caller that gives up, as when the lease is lost, does not end this thread. rustic passes over files that vanish beneath it:
+        // the folder stays until it has read them all.
+        let _turn = turn;
         let mut copies = Vec::new();
         let mut failed = None;
         // One that fails keeps no other from having its copy.

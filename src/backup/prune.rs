@@ -16,6 +16,7 @@ use crate::files;
 use crate::log::catalog;
 use crate::progress::Watcher;
 use crate::repository::{Copy, RepositoryError};
+use crate::verify::Proof;
 
 /// What was taken away.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -42,11 +43,16 @@ impl fmt::Display for Pruned {
 type Period = fn(&OffsetDateTime) -> (i32, u32, u32);
 
 /// Which of these moments stay: the last one of each of so many hours, days, weeks and months that have any, in UTC. The newest stays
-/// whatever is asked for.
-pub fn kept(times: &[OffsetDateTime], retention: &Retention) -> BTreeSet<OffsetDateTime> {
+/// whatever is asked for, and so does the one that was `proven` last: a newer one may turn out to be of no use.
+pub fn kept(
+    times: &[OffsetDateTime],
+    proven: Option<OffsetDateTime>,
+    retention: &Retention,
+) -> BTreeSet<OffsetDateTime> {
     let mut newest_first = times.to_vec();
     newest_first.sort_unstable_by(|a, b| b.cmp(a));
     let mut stay: BTreeSet<OffsetDateTime> = newest_first.first().copied().into_iter().collect();
+    stay.extend(proven.filter(|p| times.contains(p)));
     let rules: [(u32, Period); 4] = [
         (retention.hourly, |t| (t.year(), t.ordinal().into(), t.hour().into())),
         (retention.daily, |t| (t.year(), t.ordinal().into(), 0)),
@@ -81,13 +87,15 @@ pub async fn prune(cluster: &Cluster, name: &str, watcher: &Watcher) -> Result<P
     let storage = repository.storage.clone();
     let retention = cluster.config.retention;
     let place = storage.place().to_owned();
+    let proof = Proof::last(&storage).await?;
     let (copies, oldest) = tokio::task::spawn_blocking(move || {
         let mut bases = repository.copies(LABEL)?;
         // What cannot be read is left alone: a later version may have written it.
         bases.retain(|c| Description::of(c).is_some());
         let mut away = Vec::new();
         let times: Vec<_> = bases.iter().map(begun).collect();
-        let stay = kept(&times, &retention);
+        let proven = bases.iter().find(|c| proof.as_ref().is_some_and(|p| p.base == c.id)).map(begun);
+        let stay = kept(&times, proven, &retention);
         let (staying, going): (Vec<Copy>, Vec<Copy>) =
             bases.into_iter().partition(|c| stay.contains(&begun(c)));
         away.extend(going);
@@ -95,7 +103,7 @@ pub async fn prune(cluster: &Cluster, name: &str, watcher: &Watcher) -> Result<P
         let hosts: BTreeSet<String> = of_files.iter().map(|c| c.host.clone()).collect();
         for host in hosts {
             let of_host: Vec<&Copy> = of_files.iter().filter(|c| c.host == host).collect();
-            let stay = kept(&of_host.iter().map(|c| begun(c)).collect::<Vec<_>>(), &retention);
+            let stay = kept(&of_host.iter().map(|c| begun(c)).collect::<Vec<_>>(), None, &retention);
             away.extend(of_host.into_iter().filter(|c| !stay.contains(&begun(c))).cloned());
         }
         let count = away.len();
