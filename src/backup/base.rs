@@ -166,13 +166,16 @@ async fn look(access: &Access, member: &Member) -> Result<Result<bool, String>, 
     Ok(if state == "ONLINE" { Ok(role == "PRIMARY") } else { Err(state) })
 }
 
+/// What became of a copy in each repository, by its name.
+pub type Kept = Vec<(String, Result<Copy, RepositoryError>)>;
+
 /// Takes a base copy into every repository, and says what it holds.
 pub async fn take(
     config: &Config,
     access: &Access,
     repositories: Vec<Repository>,
     watcher: &Watcher,
-) -> Result<(Description, Vec<Copy>), BaseError> {
+) -> Result<(Description, Kept), BaseError> {
     let turn = Turn::take(&config.state_directory)?;
     let started = OffsetDateTime::now_utc();
     let candidates = donors(config, access).await?;
@@ -208,32 +211,19 @@ async fn keep(
     data: PathBuf,
     description: &Description,
     repositories: Vec<Repository>,
-) -> Result<Vec<Copy>, BaseError> {
+) -> Result<Kept, BaseError> {
     let text = serde_json::to_string(description).unwrap_or_default();
     let cluster = config.cluster.clone();
     tokio::task::spawn_blocking(move || {
         // A caller that gives up, as when the lease is lost, does not end this thread. rustic passes over files that vanish beneath it:
         // the folder stays until it has read them all.
         let _turn = turn;
-        let mut copies = Vec::new();
-        let mut failed = None;
         // One that fails keeps no other from having its copy.
-        for repository in &repositories {
-            match repository.copy(std::slice::from_ref(&data), LABEL, &cluster, text.clone(), true) {
-                Ok(copy) => copies.push(copy),
-                Err(e) => {
-                    tracing::error!(repository = repository.name(), error = %e, "the base copy was not kept here");
-                    failed = Some(e);
-                }
-            }
-        }
-        match failed {
-            Some(e) => Err(e.into()),
-            None => Ok(copies),
-        }
+        let copy = |r: &Repository| r.copy(std::slice::from_ref(&data), LABEL, &cluster, text.clone(), true);
+        repositories.iter().map(|r| (r.name().to_owned(), copy(r))).collect()
     })
     .await
-    .map_err(|e| BaseError::Files(e.to_string()))?
+    .map_err(|e| BaseError::Files(e.to_string()))
 }
 
 /// Clones a member into `work`: its shape, what it had executed, and the directory.

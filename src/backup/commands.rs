@@ -130,16 +130,22 @@ async fn now(cluster: &Cluster, watcher: &Watcher) -> Result<(), Failure> {
         () = lost.cancelled() => Err(Failure::run("the lease was lost: another node goes on")),
     };
     held.release().await;
-    let (description, copies) = taken?;
-    for copy in copies {
-        println!(
-            "base copy {} of {}, whole at {}: {}, of which {} are new",
-            copy.id,
-            description.donor,
-            description.consistent,
-            bytesize::ByteSize(copy.size),
-            bytesize::ByteSize(copy.added)
-        );
+    let (description, kept) = taken?;
+    for (name, copy) in kept {
+        match copy {
+            Ok(copy) => println!(
+                "{name}: base copy {} of {}, whole at {}: {}, of which {} are new",
+                copy.id,
+                description.donor,
+                description.consistent,
+                bytesize::ByteSize(copy.size),
+                bytesize::ByteSize(copy.added)
+            ),
+            Err(e) => {
+                eprintln!("trivet-backup: {e}");
+                failed = Some(e);
+            }
+        }
     }
     failed.map_or(Ok(()), |e| Err(Failure::run(e)))
 }

@@ -107,9 +107,8 @@ pub async fn prune(cluster: &Cluster, name: &str, watcher: &Watcher) -> Result<P
             away.extend(of_host.into_iter().filter(|c| !stay.contains(&begun(c))).cloned());
         }
         let count = away.len();
-        if count > 0 {
-            repository.forget(&away)?;
-        }
+        // Also with none: what an earlier run found unused is deleted by a later one.
+        repository.forget(&away)?;
         Ok::<_, RepositoryError>((count, staying.first().and_then(Description::of)))
     })
     .await

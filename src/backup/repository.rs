@@ -337,7 +337,31 @@ impl Repository {
             options = options.as_path(PathBuf::from("/"));
         }
         let source = PathList::from_iter(paths.iter().cloned());
-        Ok(open.backup(&options, &source, snapshot).map_err(wrong)?.into())
+        let copy: Copy = open.backup(&options, &source, snapshot).map_err(wrong)?.into();
+        // rustic passes over what it cannot read, with a line in its log. Of a living folder that may be; a database has to be whole.
+        if as_root {
+            let there =
+                paths.iter().try_fold((0, 0), |sum, path| measured(path).map(|m| (sum.0 + m.0, sum.1 + m.1)));
+            let there =
+                there.map_err(|e| self.failed(format!("what was copied cannot be looked at: {e}")))?;
+            let copied = copy
+                .snapshot
+                .summary
+                .as_ref()
+                .map_or((0, 0), |s| (s.total_files_processed, s.total_bytes_processed));
+            if copied != there {
+                self.open.delete_snapshots(&[copy.snapshot.id]).map_err(wrong)?;
+                return Err(self.failed(format!(
+                    "the copy has {} files and {} octets of {} and {}: not all could be read, and it was taken away again",
+                    copied.0, copied.1, there.0, there.1
+                )));
+            }
+        }
+        Ok(copy)
+    }
+
+    fn failed(&self, reason: String) -> RepositoryError {
+        RepositoryError::Failed { place: self.storage.place().into(), reason }
     }
 
     /// All copies with this label, the oldest first.
@@ -399,6 +423,22 @@ impl Repository {
         let plan = self.open.prune_plan(&options).map_err(wrong)?;
         self.open.prune(&options, plan).map_err(wrong)
     }
+}
+
+/// How many files are in a folder and below, and their octets.
+fn measured(folder: &Path) -> std::io::Result<(u64, u64)> {
+    let mut sum = (0, 0);
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        let seen = entry.metadata()?;
+        if seen.is_dir() {
+            let inner = measured(&entry.path())?;
+            sum = (sum.0 + inner.0, sum.1 + inner.1);
+        } else if seen.is_file() {
+            sum = (sum.0 + 1, sum.1 + seen.len());
+        }
+    }
+    Ok(sum)
 }
 
 /// Octets free below a path, for those who are not root.

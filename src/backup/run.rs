@@ -408,21 +408,28 @@ async fn round(cluster: &Cluster, board: &Board, watcher: &Watcher) -> bool {
     if !repositories.is_empty() {
         let names: Vec<String> = repositories.iter().map(|r| r.name().to_owned()).collect();
         match base::take(&cluster.config, &cluster.access, repositories, watcher).await {
-            Ok((description, copies)) => {
-                for copy in &copies {
-                    tracing::info!(
-                        id = copy.id,
-                        donor = description.donor,
-                        size = copy.size,
-                        added = copy.added,
-                        "base copy"
-                    );
-                }
-                for name in &names {
-                    board.holding(name, |h| h.error = None);
-                    match prune::prune(cluster, name, watcher).await {
-                        Ok(pruned) => tracing::info!(repository = name, %pruned, "retention"),
-                        Err(e) => board.failed("prune", name, e),
+            Ok((description, kept)) => {
+                for (name, copy) in kept {
+                    match copy {
+                        Ok(copy) => {
+                            tracing::info!(
+                                repository = name,
+                                id = copy.id,
+                                donor = description.donor,
+                                size = copy.size,
+                                added = copy.added,
+                                "base copy"
+                            );
+                            board.holding(&name, |h| h.error = None);
+                            match prune::prune(cluster, &name, watcher).await {
+                                Ok(pruned) => tracing::info!(repository = name, %pruned, "retention"),
+                                Err(e) => board.failed("prune", &name, e),
+                            }
+                        }
+                        Err(e) => {
+                            board.failed("base", &name, e);
+                            well = false;
+                        }
                     }
                 }
             }

@@ -205,3 +205,27 @@ fn the_recovery_key_leads_to_the_password() {
         place.open(&recovered, OURS, Open::Existing).unwrap();
     });
 }
+
+#[test]
+fn a_copy_that_could_not_read_everything_is_none() {
+    with_runtime(|| {
+        let place = Place::new();
+        let repository = place.made();
+        let table = place.data.path().join("trivet/articles.ibd");
+        let whole = measured(place.data.path()).unwrap();
+        assert_eq!(whole, (2, 12_100_000));
+        place.copied(&repository);
+        if rustix::process::geteuid().is_root() {
+            println!(
+                "SKIPPED: root can read every file, and another user is needed to have one that cannot be read"
+            );
+        } else {
+            use std::os::unix::fs::PermissionsExt;
+            fs::set_permissions(&table, fs::Permissions::from_mode(0o000)).unwrap();
+            let refused =
+                repository.copy(&[place.data.path().into()], "base", OURS, "{}".into(), true).unwrap_err();
+            assert!(refused.to_string().contains("not all could be read"), "{refused}");
+            assert_eq!(repository.copies("base").unwrap().len(), 1);
+        }
+    });
+}
