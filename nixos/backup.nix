@@ -237,6 +237,7 @@ in
       }
     ];
     services.trivet.users = [ unit ];
+    users.users.${unit}.home = "/var/lib/${unit}"; # ssh keeps its sockets there
     environment.etc."trivet/backup.json".source = file;
     systemd.tmpfiles.rules = map (folder: "d ${folder} 0700 ${unit} ${unit} - -") folders;
 
@@ -256,6 +257,8 @@ in
         Nice = 10;
         CPUWeight = 20;
         IOWeight = 20;
+        # Of the two, mysqld is to live.
+        OOMScoreAdjust = 500;
         # auth_socket of its scratch servers asks who they are.
         PrivateUsers = false;
       };

@@ -175,6 +175,13 @@ in
           summary = "The last base copy in {{ $labels.repository }} is older than two intervals";
           description = "Restores take longer and longer. The log of trivet-backup says why there is none.";
         })
+        (alert "BackupFailed" {
+          severity = "critical";
+          wait = "0s";
+          expr = ''increase(trivet_backup_failures_total{what=~"verify|base"}[1h]) > 0'';
+          summary = "A {{ $labels.what }} of the backups in {{ $labels.repository }} has failed on {{ $labels.node }}";
+          description = "The log of trivet-backup there says why. A trial restore that differs from the living tables is the worst of news: take a base copy and look for the cause.";
+        })
         # NaN, which is never above anything, where nothing was made or proven yet.
         (alert "BackupNone" {
           severity = "critical";

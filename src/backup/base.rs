@@ -110,7 +110,15 @@ impl Turn {
             return Err(BaseError::Busy(state_directory.display().to_string()));
         }
         let work = state_directory.join("work");
-        let _ = std::fs::remove_dir_all(&work);
+        match std::fs::remove_dir_all(&work) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                let place = work.display();
+                return Err(BaseError::Files(format!(
+                    "{place}: what an interrupted run has left cannot be taken away ({e}); remove it as root: rm -r {place}"
+                )));
+            }
+            _ => {}
+        }
         std::fs::create_dir_all(&work).map_err(files)?;
         Ok(Self { _lock: lock, work })
     }
@@ -189,7 +197,7 @@ pub async fn take(
                     donor: donor.name.clone(),
                     node: config.node.clone(),
                     started: started.format(&Rfc3339).unwrap_or_default(),
-                    consistent: OffsetDateTime::now_utc().format(&Rfc3339).unwrap_or_default(),
+                    consistent: latest_clock(config, access).await.format(&Rfc3339).unwrap_or_default(),
                 };
                 let copies = keep(config, turn, data, &description, repositories).await?;
                 return Ok((description, copies));
@@ -203,6 +211,20 @@ pub async fn take(
         }
     }
     Err(last.unwrap_or_else(|| BaseError::NoDonor("there is no member".into())))
+}
+
+/// Now, by this node's clock or the primary's, whichever is later: no commit in the copy says that it was later than that.
+async fn latest_clock(config: &Config, access: &Access) -> OffsetDateTime {
+    let address = config.mysql.primary;
+    let asked = tokio::time::timeout(DEADLINE, async {
+        let mut conn =
+            Conn::new(access.gateway_opts(&address.ip().to_string(), address.port())).await.ok()?;
+        conn.query_first::<i64, _>("SELECT CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS SIGNED)").await.ok()?
+    });
+    let theirs = asked.await.ok().flatten();
+    let theirs =
+        theirs.and_then(|micros| OffsetDateTime::from_unix_timestamp_nanos(i128::from(micros) * 1000).ok());
+    OffsetDateTime::now_utc().max(theirs.unwrap_or(OffsetDateTime::UNIX_EPOCH))
 }
 
 async fn keep(

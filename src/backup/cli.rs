@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::restore::Target;
+use crate::tables::Table;
 
 /// Backups of the cluster: base copies and the binary log as it is written, proven by restoring them.
 #[derive(Debug, Parser)]
@@ -55,6 +56,10 @@ pub struct Restore {
     /// Where: a directory that is new; `scratch` runs a server beside the cluster until it is interrupted.
     #[arg(long, default_value = "scratch")]
     pub into: String,
+    /// Single tables (DATABASE.TABLE, several with commas), which come back beside the living ones: into a database of their own on the
+    /// primary, trivet_restored_….
+    #[arg(long, value_delimiter = ',', conflicts_with = "into")]
+    pub tables: Vec<Table>,
     /// Which repository; the first that is configured when none is named.
     #[arg(long)]
     pub repository: Option<String>,

@@ -2,6 +2,7 @@
 
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use trivet_base::process::{Failure, Shutdown};
@@ -16,7 +17,8 @@ use crate::log::catalog;
 use crate::progress::Watcher;
 use crate::prune;
 use crate::repository::RECOVERY;
-use crate::restore::{clock, restore};
+use crate::restore::{Wanted, clock, restore};
+use crate::tables;
 use crate::verify;
 
 /// Runs a command.
@@ -207,7 +209,7 @@ async fn restored(
     };
     let repository = cluster.open(&name, keys.clone(), watcher).await.map_err(Failure::run)?;
     let turn = match Turn::take(&cluster.config.state_directory) {
-        Ok(turn) => turn,
+        Ok(turn) => Arc::new(turn),
         Err(e @ BaseError::Busy(_)) => return Err(Failure::run(e)),
         Err(e) => return Err(Failure::run(e)),
     };
@@ -217,16 +219,14 @@ async fn restored(
         return Err(Failure::run(format_args!("--into {}: give an absolute path, or scratch", options.into)));
     }
     let is_ours = !data.exists();
-    let outcome = restore(
-        repository,
-        &keys,
-        &options.to,
-        &data,
-        &turn.work.join("run"),
-        &cluster.config.mysql.programs,
-        watcher,
-    )
-    .await;
+    let wanted = Wanted {
+        target: &options.to,
+        skip: 0,
+        data: &data,
+        turn: &turn,
+        programs: &cluster.config.mysql.programs,
+    };
+    let outcome = restore(repository, &keys, &wanted, watcher).await;
     let (mut scratch, summary) = match outcome {
         Ok(done) => done,
         Err(e) => {
@@ -238,6 +238,16 @@ async fn restored(
     };
     watcher.end();
     println!("{summary}");
+    if !options.tables.is_empty() {
+        let database = tables::database_for(&summary.restored_to);
+        let brought = tables::bring_back(cluster, &scratch, &options.tables, &database, watcher)
+            .await
+            .map_err(Failure::run)?;
+        for (table, rows) in brought {
+            println!("{table} is back as {database}.{}, {rows} rows", table.name);
+        }
+        return Ok(());
+    }
     if is_scratch {
         println!(
             "a server with it is running; Ctrl-C ends it and takes it away:\n  mysql --socket={} --user={}",

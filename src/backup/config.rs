@@ -236,7 +236,7 @@ impl Default for Retention {
 }
 
 fn default_metrics() -> Metrics {
-    Metrics { listen: (Ipv4Addr::LOCALHOST, 9605).into() }
+    Metrics { listen: (Ipv4Addr::LOCALHOST, 9606).into() }
 }
 
 fn default_state_directory() -> PathBuf {

@@ -99,17 +99,29 @@ impl Keys {
 
     /// What was sealed. It is authentic when this returns.
     pub fn open(&self, sealed: &[u8]) -> Result<Vec<u8>, SealError> {
-        let damaged = |e: &dyn std::fmt::Display| SealError::Damaged(e.to_string());
-        let decryptor = age::Decryptor::new_buffered(sealed).map_err(|e| damaged(&e))?;
+        let damaged = |e: std::io::Error| SealError::Damaged(e.to_string());
+        let decryptor = age::Decryptor::new_buffered(sealed).map_err(told)?;
         let identities = std::iter::once(&self.identity as &dyn age::Identity);
-        let mut reader = decryptor.decrypt(identities).map_err(|e| match e {
-            age::DecryptError::NoMatchingKeys => SealError::OtherKey,
-            e => damaged(&e),
-        })?;
+        let mut reader = decryptor.decrypt(identities).map_err(told)?;
         let mut content = Vec::new();
-        reader.read_to_end(&mut content).map_err(|e| damaged(&e))?;
+        reader.read_to_end(&mut content).map_err(damaged)?;
         Ok(content)
     }
+}
+
+/// In our own words: age looks its own up in files that are where it was built, and panics without them.
+fn told(e: age::DecryptError) -> SealError {
+    let words = match e {
+        age::DecryptError::NoMatchingKeys => return SealError::OtherKey,
+        age::DecryptError::Io(e) => return SealError::Damaged(e.to_string()),
+        age::DecryptError::InvalidHeader => "its head makes no sense",
+        age::DecryptError::InvalidMac
+        | age::DecryptError::DecryptionFailed
+        | age::DecryptError::KeyDecryptionFailed => "its head is not the one that was written",
+        age::DecryptError::UnknownFormat => "it is in a form that is not known",
+        _ => "it cannot be opened",
+    };
+    SealError::Damaged(words.into())
 }
 
 fn seal_for(recipients: &[&Recipient], content: &[u8]) -> Bytes {

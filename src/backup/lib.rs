@@ -19,4 +19,5 @@ pub mod restore;
 pub mod run;
 pub mod status;
 pub mod storage;
+pub mod tables;
 pub mod verify;

@@ -8,3 +8,5 @@ pub mod catalog;
 pub mod frame;
 pub mod segment;
 pub mod source;
+#[cfg(test)]
+pub mod tests;

@@ -397,7 +397,10 @@ impl Repository {
                 bytesize::ByteSize(free)
             )));
         }
-        open.restore(plan, &options, ls, &destination).map_err(wrong)
+        open.restore(plan, &options, ls, &destination).map_err(wrong)?;
+        // As mysqld has it: data is for whoever runs the server.
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o750);
+        std::fs::set_permissions(into, mode).map_err(|e| failed(format!("{}: {e}", into.display())))
     }
 
     /// Reads everything that is there, and compares it with its checksums.

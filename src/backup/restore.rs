@@ -10,6 +10,7 @@ use std::fmt;
 use std::io::Write;
 use std::path::Path;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use mysql_async::prelude::Queryable;
@@ -18,7 +19,7 @@ use time::format_description::well_known::Rfc3339;
 
 use trivet_keeper_api::gtid::GtidSet;
 
-use crate::base::{Description, LABEL};
+use crate::base::{Description, LABEL, Turn};
 use crate::keys::Keys;
 use crate::log::catalog::{self, LogError, Walk};
 use crate::log::segment::Segment;
@@ -173,6 +174,8 @@ pub struct Summary {
     pub gtid_executed: GtidSet,
     /// Transactions that the log has beyond it: they are lost to whoever goes on with what was restored.
     pub not_restored: u64,
+    /// The log ends before the moment that was asked for: what was committed in between, if anything was, is not in it.
+    pub ends_early: bool,
     /// The first and the last of their commits, RFC 3339.
     pub not_restored_times: Option<(String, String)>,
 }
@@ -182,6 +185,12 @@ impl fmt::Display for Summary {
         writeln!(f, "base copy     {} (whole at {})", self.base, self.base_time)?;
         writeln!(f, "from the log  {} transactions", self.replayed)?;
         writeln!(f, "restored to   {}", self.restored_to)?;
+        if self.ends_early {
+            writeln!(
+                f,
+                "WARNING       the log ends there, long before the moment that was asked for: later writes are not in it"
+            )?;
+        }
         match &self.not_restored_times {
             Some((first, last)) => {
                 write!(
@@ -195,12 +204,13 @@ impl fmt::Display for Summary {
     }
 }
 
-/// The newest base copy that has nothing later than the target.
+/// The newest base copy that has nothing later than the target; with `skip`, so many newer ones are passed over while there are older ones.
 pub fn choose(
     place: &str,
     copies: &[Copy],
     target: &Target,
     now: u64,
+    skip: usize,
 ) -> Result<(Copy, Description), RestoreError> {
     if let Target::Time(wanted) = target
         && *wanted > now
@@ -217,9 +227,11 @@ pub fn choose(
         Target::Set(set) => description.gtid_executed.is_subset(set),
         Target::Latest => true,
     };
+    let skip = skip.min(known.len() - 1);
     known
         .into_iter()
         .rev()
+        .skip(skip)
         .find(|(_, description)| fits(description))
         .map(|(copy, description)| (copy.clone(), description))
         .ok_or_else(|| RestoreError::TooEarly { target: target.to_string(), place: place.into(), first })
@@ -281,23 +293,39 @@ impl<'a> Cut<'a> {
     }
 }
 
-/// Restores into `data`, a directory that is not there or empty, and leaves a server running on it. Its own files are in `work`.
+/// What is restored, where, and with what.
+#[derive(Clone, Copy)]
+pub struct Wanted<'a> {
+    /// The moment.
+    pub target: &'a Target,
+    /// How many of the newest base copies are passed over.
+    pub skip: usize,
+    /// A directory that is not there, or empty.
+    pub data: &'a Path,
+    /// In whose folder the server keeps its own files.
+    pub turn: &'a Arc<Turn>,
+    /// The folder with `mysqld`.
+    pub programs: &'a Path,
+}
+
+/// Restores from the base copy that [`choose`] chooses into a directory, and leaves a server running on it.
 pub async fn restore(
     repository: Repository,
     keys: &Keys,
-    target: &Target,
-    data: &Path,
-    work: &Path,
-    programs: &Path,
+    wanted: &Wanted<'_>,
     watcher: &Watcher,
 ) -> Result<(Scratch, Summary), RestoreError> {
+    let Wanted { target, skip, data, turn, programs } = *wanted;
     let storage = repository.storage.clone();
     let now = u64::try_from(OffsetDateTime::now_utc().unix_timestamp_nanos() / 1000).unwrap_or(u64::MAX);
-    let wanted = target.clone();
+    let moment = target.clone();
     let into = data.to_owned();
+    let held = turn.clone();
     let (copy, description) = tokio::task::spawn_blocking(move || {
+        // A caller that gives up does not end this thread, which writes below the turn's folder.
+        let _held = held;
         let copies = repository.copies(LABEL)?;
-        let (copy, description) = choose(repository.storage.place(), &copies, &wanted, now)?;
+        let (copy, description) = choose(repository.storage.place(), &copies, &moment, now, skip)?;
         repository.fetch(&copy, &into)?;
         Ok::<_, RestoreError>((copy, description))
     })
@@ -313,15 +341,17 @@ pub async fn restore(
     // The day before: clocks differ, and a segment lies under the day on which it was sent.
     let names = catalog::list(&storage, catalog::day(begin - time::Duration::days(1))).await?;
     watcher.begin("reading the log", names.len() as u64, false);
-    let mut walk = Walk::new(&storage, keys, names, description.gtid_executed.clone());
+    // A minute for clocks that differ.
+    let covered = micros(&description.started).unwrap_or(0).saturating_sub(60_000_000);
+    let mut walk = Walk::new(&storage, keys, names, description.gtid_executed.clone(), covered);
     let total = walk.left();
     let mut cut = Cut::new(target, description.gtid_executed.clone());
     let mut index = String::new();
     let mut number = 0;
     loop {
         let next = match walk.next().await {
-            // Beyond the target a gap harms nobody.
-            Err(LogError::Gap { .. }) if cut.is_past => None,
+            // Beyond the target nothing of it is needed.
+            Err(LogError::Gap { .. } | LogError::Segment { .. }) if cut.is_past => None,
             next => next?,
         };
         let Some((name, segment)) = next else { break };
@@ -358,7 +388,7 @@ pub async fn restore(
         more: vec!["--replica-parallel-workers=4".into(), "--relay-log-purge=ON".into()],
     };
     watcher.begin("starting the restored database", 0, false);
-    let scratch = options.start(data, work).await?;
+    let scratch = options.start(data, &turn.work.join("run")).await?;
     if cut.replayed > 0 {
         apply(&scratch, &description.gtid_executed, &cut.have, watcher).await?;
     }
@@ -370,6 +400,8 @@ pub async fn restore(
         restored_to: cut.last.map_or(description.consistent, clock),
         gtid_executed: cut.have,
         not_restored: cut.beyond,
+        // The lease alone writes every ten seconds.
+        ends_early: matches!(target, Target::Time(wanted) if !cut.is_past && cut.last.unwrap_or(covered) + 60_000_000 < *wanted),
         not_restored_times: cut.beyond_times.map(|(first, last)| (clock(first), clock(last))),
     };
     Ok((scratch, summary))

@@ -230,10 +230,29 @@ async fn one_log(
 ) {
     let watcher = Watcher::default();
     let mut told = String::new();
-    // The repository is made, or known as ours, before anything is written there.
-    let (storage, begin_after) = loop {
+    // This node first, then the others.
+    let mut members = cluster.config.mysql.members.clone();
+    members.sort_by_key(|m| m.name != cluster.config.node);
+    let node = cluster.config.mysql.members.iter().position(|m| m.name == cluster.config.node).unwrap_or(0);
+    while !stop.is_cancelled() && !lost.is_cancelled() {
+        // The repository is made, or known as ours, before anything is written there.
         match begin(&cluster, &name, &watcher).await {
-            Ok(begun) => break begun,
+            Ok((storage, begin_after)) => {
+                told.clear();
+                let archive = Archive {
+                    repository: name.clone(),
+                    storage,
+                    keys: cluster.keys.clone(),
+                    access: cluster.access.clone(),
+                    members: members.clone(),
+                    limits: cluster.config.stream.clone(),
+                    token,
+                    begin_after,
+                    number: u32::try_from(node * 64 + number).unwrap_or(0),
+                    progress: progress.clone(),
+                };
+                archive.run(stop.clone(), lost.clone()).await;
+            }
             Err(e) => {
                 let e = e.to_string();
                 if told != e {
@@ -244,25 +263,8 @@ async fn one_log(
                     .increment(1);
             }
         }
-        tokio::select! { () = tokio::time::sleep(ASK) => {}, () = stop.cancelled() => return, () = lost.cancelled() => return }
-    };
-    // This node first, then the others.
-    let mut members = cluster.config.mysql.members.clone();
-    members.sort_by_key(|m| m.name != cluster.config.node);
-    let node = cluster.config.mysql.members.iter().position(|m| m.name == cluster.config.node).unwrap_or(0);
-    let archive = Archive {
-        repository: name,
-        storage,
-        keys: cluster.keys.clone(),
-        access: cluster.access.clone(),
-        members,
-        limits: cluster.config.stream.clone(),
-        token,
-        begin_after,
-        number: u32::try_from(node * 64 + number).unwrap_or(0),
-        progress,
-    };
-    archive.run(stop, lost).await;
+        tokio::select! { () = tokio::time::sleep(ASK) => {}, () = stop.cancelled() => {}, () = lost.cancelled() => {} }
+    }
 }
 
 /// A repository's storage, and what its last base copy has.
@@ -368,7 +370,11 @@ fn is_past(last: Option<i64>, every: Duration) -> bool {
 
 fn base_due(cluster: &Cluster, name: &str, board: &Board) -> bool {
     let state = board.state.lock();
-    state.repositories.get(name).is_some_and(|h| is_past(h.last_base, cluster.config.base.every))
+    // A log with a gap goes on after a base copy that is newer than that.
+    let gap = board.logs.get(name).and_then(|log| log.purged_at());
+    state.repositories.get(name).is_some_and(|h| {
+        is_past(h.last_base, cluster.config.base.every) || gap.is_some_and(|gap| h.last_base < Some(gap))
+    })
 }
 
 fn verify_due(cluster: &Cluster, name: &str, board: &Board) -> bool {

@@ -6,7 +6,10 @@
 #[cfg(test)]
 mod tests;
 
+use std::io::Write;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -98,6 +101,8 @@ pub struct Storage {
     operator: Operator,
     place: String,
     folder: Option<PathBuf>,
+    /// A key that had to be copied, as long as it is used.
+    _key: Option<Arc<tempfile::TempPath>>,
     /// Without this, a written object is whole by itself (S3).
     renames: bool,
 }
@@ -163,9 +168,15 @@ impl Storage {
             .endpoint(&format!("ssh://{host}:{}", sftp.port))
             .user(&sftp.user)
             .root(&sftp.path)
-            .key(&sftp.key_file.to_string_lossy())
             .known_hosts_strategy("strict");
-        Self::build(place, None, true, Operator::new(service))
+        let copied = private_key(&sftp.key_file).map_err(|e| StorageError::Absent {
+            place: place.clone(),
+            reason: format!("{}: cannot be read: {e}", sftp.key_file.display()),
+        })?;
+        let key = copied.as_deref().unwrap_or(&sftp.key_file);
+        let service = service.key(&key.to_string_lossy());
+        let storage = Self::build(place, None, true, Operator::new(service))?;
+        Ok(Self { _key: copied.map(Arc::new), ..storage })
     }
 
     fn build(
@@ -179,7 +190,7 @@ impl Storage {
         let operator = operator
             .layer(TimeoutLayer::new().with_timeout(STEP).with_io_timeout(STEP))
             .layer(RetryLayer::new().with_max_times(RETRIES).with_jitter());
-        Ok(Self { operator, place, folder, renames })
+        Ok(Self { operator, place, folder, _key: None, renames })
     }
 
     /// For tests, and for nothing that should last.
@@ -328,6 +339,17 @@ impl Storage {
             _ => StorageError::Failed { place, reason: said },
         }
     }
+}
+
+/// ssh takes no key that others can read when it is one's own file, and a credential of a service is root's and its group's: a copy, then.
+fn private_key(file: &Path) -> std::io::Result<Option<tempfile::TempPath>> {
+    let seen = std::fs::metadata(file)?;
+    if seen.uid() != rustix::process::geteuid().as_raw() || seen.mode() & 0o077 == 0 {
+        return Ok(None);
+    }
+    let mut copy = tempfile::NamedTempFile::new()?;
+    copy.write_all(&std::fs::read(file)?)?;
+    Ok(Some(copy.into_temp_path()))
 }
 
 /// ENOSPC and EDQUOT in the words of the C library, of sftp-server and of S3.

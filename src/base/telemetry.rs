@@ -38,7 +38,7 @@ pub fn init_log(log: &Log) {
     }
     if !level.contains("rustic") {
         // One tells of every step of every command, the other of every attempt; what comes of it is in our own lines.
-        level.push_str(",rustic_core=warn,opendal=error");
+        level.push_str(",rustic_core=warn,opendal=error,openssh=warn,openssh_sftp_client=warn");
     }
     let filter = level.parse::<tracing_subscriber::EnvFilter>().unwrap_or_else(|_| "info".into());
     let base = tracing_subscriber::fmt().with_env_filter(filter).with_writer(ProgramLog);

@@ -177,15 +177,13 @@ impl Lease {
             .await?;
         }
         let mut transaction = connection.begin().await?;
-        // MySQL assigns from left to right, so that the first looks at who had it.
         let micros = i64::try_from(self.ttl.as_micros()).unwrap_or(i64::MAX);
         let updated = sqlx::query(
             "UPDATE trivet_cluster.lease \
-             SET token = token + IF(holder = ? AND expires > UTC_TIMESTAMP(6), 0, 1), holder = ?, work = ?, \
+             SET token = token + 1, holder = ?, work = ?, \
                  expires = UTC_TIMESTAMP(6) + INTERVAL ? MICROSECOND \
              WHERE name = ? AND (holder = ? OR expires <= UTC_TIMESTAMP(6))",
         )
-        .bind(&self.holder)
         .bind(&self.holder)
         .bind(work)
         .bind(micros)

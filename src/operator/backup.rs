@@ -21,9 +21,13 @@ pub fn run(arguments: &[OsString]) -> Result<(), Failure> {
         command.arg("--help");
     }
     if rustix::process::geteuid().is_root()
-        && let Some((user, group)) = ids(&std::fs::read_to_string("/etc/passwd").unwrap_or_default(), USER)
+        && let Some(service) = account(&std::fs::read_to_string("/etc/passwd").unwrap_or_default(), USER)
     {
-        command.uid(user).gid(group);
+        // ssh keeps its sockets below the home, and root's is closed to others.
+        command.uid(service.user).gid(service.group).env("HOME", service.home).current_dir("/");
+        for variable in ["XDG_STATE_HOME", "XDG_RUNTIME_DIR", "XDG_CACHE_HOME", "TMPDIR"] {
+            command.env_remove(variable);
+        }
     }
     become_it(&mut command)
 }
@@ -47,12 +51,21 @@ fn program() -> PathBuf {
         .unwrap_or_else(|| PROGRAM.into())
 }
 
-/// User and group of a name in passwd(5).
-fn ids(passwd: &str, name: &str) -> Option<(u32, u32)> {
+#[derive(Debug, PartialEq, Eq)]
+struct Account {
+    user: u32,
+    group: u32,
+    home: String,
+}
+
+/// A line of passwd(5).
+fn account(passwd: &str, name: &str) -> Option<Account> {
     passwd.lines().find_map(|line| {
         let fields: Vec<&str> = line.split(':').collect();
         match fields[..] {
-            [found, _, user, group, ..] if found == name => Some((user.parse().ok()?, group.parse().ok()?)),
+            [found, _, user, group, _, home, ..] if found == name => {
+                Some(Account { user: user.parse().ok()?, group: group.parse().ok()?, home: home.into() })
+            }
             _ => None,
         }
     })
@@ -64,9 +77,8 @@ mod tests {
 
     #[test]
     fn the_user_is_found_by_its_whole_name() {
-        let passwd =
-            "root:x:0:0:root:/root:/bin/sh\ntrivet-backup2:x:7:7::/:/\ntrivet-backup:x:991:990::/:/\n";
-        assert_eq!(ids(passwd, USER), Some((991, 990)));
-        assert_eq!(ids(passwd, "nobody"), None);
+        let passwd = "root:x:0:0:root:/root:/bin/sh\ntrivet-backup2:x:7:7::/:/\ntrivet-backup:x:991:990::/var/lib/b:/\n";
+        assert_eq!(account(passwd, USER), Some(Account { user: 991, group: 990, home: "/var/lib/b".into() }));
+        assert_eq!(account(passwd, "nobody"), None);
     }
 }

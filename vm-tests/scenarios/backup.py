@@ -3,12 +3,13 @@
 
 import datetime
 import itertools
+import re
 
 cluster_up()
 
 vault = primary()
 keeper_of_backups, successor = others(vault)[0], others(vault)[1]
-REPOSITORY, KEY = "/srv/backup", "/etc/trivet/backup.key"
+REPOSITORY, CREDENTIALS = "/srv/backup", "/run/credentials/trivet-backup.service"
 PASSWORD_OF_BACKUP = "a-password-of-the-test"
 
 
@@ -39,9 +40,25 @@ def holding(repository="main"):
     return backup_status().get("state", {}).get("repositories", {}).get(repository, {})
 
 
+# What NixOS denies every unit of Trivet, as the keeper's unit has it; auth_socket of scratch servers asks who they are.
+SANDBOX = [
+    line
+    for line in keeper_of_backups.succeed("systemctl cat trivet-keeper").splitlines()
+    if re.match(r"(Capability|Device|Lock|Memory|NoNew|PrivateDevices|PrivateTmp|Proc|Protect|RemoveIPC|Restrict|SystemCall|UMask)", line)
+]
+assert len(SANDBOX) > 20, SANDBOX
+SECRETS = ("ca.pem", "backup.key", "backup-recovery.pub", "backup-password", "vault.key")
+
+
 def start_service():
+    """As nixos/backup.nix has it: a user of its own, its secrets as credentials, the sandbox."""
+    properties = [
+        *SANDBOX, "Type=notify", "User=trivet-backup", "Group=trivet-backup", "StateDirectory=trivet-backup", "StateDirectoryMode=0700",
+        f"ReadWritePaths={REPOSITORY}", "Nice=10", *(f"LoadCredential={name}:/var/lib/trivet/secrets/{name}" for name in SECRETS),
+    ]
+    options = " ".join(f"--property={shlex.quote(p)}" for p in properties)
     keeper_of_backups.execute("systemctl reset-failed trivet-backup 2>/dev/null")
-    keeper_of_backups.succeed("systemd-run --unit=trivet-backup $(command -v trivet-backup)")
+    keeper_of_backups.succeed(f"systemd-run --unit=trivet-backup {options} $(readlink -f $(command -v trivet-backup))")
 
 
 def archived():
@@ -80,6 +97,7 @@ with subtest("set up"):
         "GRANT REPLICATION SLAVE, REPLICATION CLIENT, PROCESS, RELOAD, SELECT, SHOW VIEW, TRIGGER, EVENT, LOCK TABLES, BACKUP_ADMIN "
         "ON *.* TO 'trivet-backup'@'%'; "
         "GRANT SELECT, INSERT, UPDATE ON trivet_cluster.lease TO 'trivet-backup'@'%'; "
+        "GRANT ALL PRIVILEGES ON `trivet\\_restored\\_%`.* TO 'trivet-backup'@'%'; "
         "CREATE TABLE trivet.marks (id INT PRIMARY KEY, at DATETIME(6))"
     )
     # A second place: another node, over SFTP.
@@ -93,7 +111,9 @@ with subtest("set up"):
     host_key = vault.succeed("cat /etc/ssh/ssh_host_ed25519_key.pub").split()
     address = ADDRESSES[vault.name]
     keeper_of_backups.succeed(
-        f"umask 077; echo {shlex.quote(key)} > /etc/trivet/vault.key; umask 022; "
+        f"umask 077; echo {shlex.quote(key)} > /var/lib/trivet/secrets/vault.key; "
+        f"echo {PASSWORD_OF_BACKUP} > /var/lib/trivet/secrets/backup-password; umask 022; "
+        "useradd --system --home-dir /var/lib/trivet-backup trivet-backup; "
         f"echo {address} {host_key[0]} {host_key[1]} >> /etc/ssh/ssh_known_hosts"
     )
     config = {
@@ -101,19 +121,19 @@ with subtest("set up"):
         "cluster": sql(node1, "SELECT @@global.group_replication_group_name"),
         "metrics": {"listen": "127.0.0.1:9606"},
         "mysql": {
-            "password_file": "/etc/trivet/backup-password",
-            "ca": "/var/lib/trivet/secrets/ca.pem",
+            "password_file": f"{CREDENTIALS}/backup-password",
+            "ca": f"{CREDENTIALS}/ca.pem",
             "members": [{"name": name, "address": f"{address}:3306"} for name, address in sorted(ADDRESSES.items())],
         },
-        "key": {"identity_file": "/var/lib/trivet/secrets/backup.key", "recovery_file": "/var/lib/trivet/secrets/backup-recovery.pub"},
+        "key": {"identity_file": f"{CREDENTIALS}/backup.key", "recovery_file": f"{CREDENTIALS}/backup-recovery.pub"},
         "repositories": {
             "main": {"folder": REPOSITORY},
-            "vault": {"sftp": {"host": address, "user": "root", "path": "/srv/vault", "key_file": "/etc/trivet/vault.key"}},
+            "vault": {"sftp": {"host": address, "user": "root", "path": "/srv/vault", "key_file": f"{CREDENTIALS}/vault.key"}},
         },
         "files": {"paths": ["/var/lib/trivet/www"]},
     }
     keeper_of_backups.succeed(
-        f"mkdir -p {REPOSITORY}; echo {PASSWORD_OF_BACKUP} > /etc/trivet/backup-password; "
+        f"install -d -m 0700 -o trivet-backup {REPOSITORY}; "
         f"echo {shlex.quote(json.dumps(config))} > /etc/trivet/backup.json; trivet-backup --check"
     )
     start_service()
@@ -157,6 +177,20 @@ with subtest("each moment comes back exactly, and the last one before a DROP TAB
     assert rows == str(last), rows
     tables = restored("latest", "SELECT COUNT(*) FROM information_schema.tables WHERE table_schema = 'trivet' AND table_name = 'comments'")
     assert tables == "0", tables
+
+with subtest("a table that was dropped comes back beside the living ones, on all members"):
+    at = utc(moments[max(moments)])
+    said = keeper_of_backups.succeed(f"trivet restore --to {at} --tables trivet.comments,trivet.marks", timeout=120)
+    assert "trivet.marks is back as trivet_restored_" in said, said
+    database = on_primary("SELECT schema_name FROM information_schema.schemata WHERE schema_name LIKE 'trivet\\_restored\\_%'")
+    for node in NODES:
+        rows = poll(lambda node=node: try_sql(node, f"SELECT COUNT(*) FROM {database}.marks"), f"{node.name} has it", 20)
+        assert rows == str(max(moments)), (node.name, rows)
+        assert try_sql(node, f"SELECT COUNT(*) >= 0 FROM {database}.comments") == "1", node.name
+    status, out = keeper_of_backups.execute(f"trivet restore --to {at} --tables trivet.marks 2>&1", timeout=120)
+    assert status != 0 and "is there already" in out, (status, out)
+    status, out = keeper_of_backups.execute(f"trivet restore --to {at} --tables trivet.nothing 2>&1", timeout=120)
+    assert status != 0 and "there is no table trivet.nothing" in out and "marks" in out, (status, out)
 
 with subtest("what was restored is proven once more, over all of it"):
     said = keeper_of_backups.succeed("trivet backup verify 2>&1", timeout=120)

@@ -27,6 +27,9 @@ use crate::storage::{Storage, StorageError};
 /// After a failure, and then twice as long each time up to the second.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
 
+/// So many segments may be damaged at the end of the log: more is no accident of one write.
+const MOST_DAMAGED: usize = 8;
+
 /// The heartbeat of MySQL 8.0.26 and later, which mysql_common has no name for.
 const HEARTBEAT_V2: u8 = 41;
 
@@ -42,6 +45,17 @@ pub enum ArchiveError {
     /// The repository.
     #[error(transparent)]
     Storage(#[from] StorageError),
+    /// Somebody else's turn.
+    #[error(
+        "the log was written under the lease {theirs}, and this is {ours}: another node streams, or the lease's table was made anew (set its \
+         token above {theirs})"
+    )]
+    Fenced {
+        /// The highest number in the repository.
+        theirs: u64,
+        /// Of this lease.
+        ours: u64,
+    },
     /// What came is not what a member sends.
     #[error("{member}: {reason}")]
     Stream {
@@ -64,6 +78,8 @@ struct State {
     last_commit: u64,
     member: Option<String>,
     error: Option<String>,
+    /// When it was found that nobody has what follows the archive, in seconds since 1970.
+    purged_at: Option<i64>,
     /// What the primary had when, as long as it is not archived.
     seen: VecDeque<(Instant, GtidSet)>,
 }
@@ -119,8 +135,16 @@ impl Progress {
         state.last_commit = state.last_commit.max(last_commit);
     }
 
+    /// When it was found that nobody has what follows the archive, in seconds since 1970; `None` while the log goes on.
+    pub fn purged_at(&self) -> Option<i64> {
+        self.state.lock().purged_at
+    }
+
     fn streams_from(&self, member: Option<&str>, error: Option<String>) {
         let mut state = self.state.lock();
+        if member.is_some() {
+            state.purged_at = None;
+        }
         state.member = member.map(str::to_owned);
         state.error = error;
     }
@@ -152,7 +176,8 @@ pub struct Archive {
 
 impl Archive {
     /// Streams until `stop`. Every trouble is told once, and tried again. On a stop what has come is still sent, when `may_finish`
-    /// is not cancelled as well: a lease that is lost lets nobody write.
+    /// is not cancelled as well: a lease that is lost lets nobody write. Returns before that when all members have purged what follows the
+    /// archive: it can go on after a base copy, of which there may be a newer one than `begin_after`.
     pub async fn run(mut self, stop: CancellationToken, may_finish: CancellationToken) {
         let mut pause = PAUSE.0;
         let mut told = String::new();
@@ -160,6 +185,7 @@ impl Archive {
         while !stop.is_cancelled() {
             let began = Instant::now();
             let Err(error) = self.stream(&mut number, &stop, &may_finish).await else { return };
+            let is_purged = matches!(error, ArchiveError::Source(SourceError::Purged { .. }));
             let error = error.to_string();
             counter!("trivet_backup_failures_total", "what" => "log", "repository" => self.repository.clone()).increment(1);
             if error == told {
@@ -173,6 +199,14 @@ impl Archive {
                 told.clone_from(&error);
             }
             self.progress.streams_from(None, Some(error));
+            if is_purged {
+                self.progress
+                    .state
+                    .lock()
+                    .purged_at
+                    .get_or_insert_with(|| OffsetDateTime::now_utc().unix_timestamp());
+                return;
+            }
             // The next one is asked first: this one may be in trouble that it does not know of.
             self.members.rotate_left(1);
             if began.elapsed() > PAUSE.1 {
@@ -189,16 +223,21 @@ impl Archive {
         stop: &CancellationToken,
         may_finish: &CancellationToken,
     ) -> Result<(), ArchiveError> {
-        let archived = self.resume().await?;
-        let wanted = archived.clone().or_else(|| self.begin_after.clone());
-        let opened = source::open(&self.access, &self.members, wanted.as_ref(), self.number).await;
-        let (source, archived) = match (opened, archived) {
-            (Ok(source), _) => (source, wanted),
-            // No log is there, so that no chain breaks: it begins now, and a base copy follows.
-            (Err(SourceError::Purged { .. }), None) => {
-                (source::open(&self.access, &self.members, None, self.number).await?, None)
+        let archived = self.resume(number).await?;
+        let open = |after| source::open(&self.access, &self.members, after, self.number);
+        let base = self.begin_after.as_ref();
+        let (source, archived) = match (open(archived.as_ref().or(base)).await, &archived, base) {
+            (Ok(source), _, _) => (source, archived.or_else(|| self.begin_after.clone())),
+            // What is between the archive and the base copy is lost to the log: restores begin with the copy.
+            (Err(SourceError::Purged { missing }), Some(had), Some(base))
+                if had != base && had.is_subset(base) =>
+            {
+                tracing::error!(repository = self.repository, %missing, "the binary log has a gap; it goes on after the last base copy");
+                (open(Some(base)).await?, Some(base.clone()))
             }
-            (Err(e), _) => return Err(e.into()),
+            // No log is there, so that no chain breaks: it begins now, and the next base copy is the first with a log.
+            (Err(SourceError::Purged { .. }), None, _) => (open(None).await?, None),
+            (Err(e), _, _) => return Err(e.into()),
         };
         let from = archived.unwrap_or_else(|| source.executed.clone());
         tracing::info!(repository = self.repository, member = source.member, after = %from, "the binary log is streamed");
@@ -219,16 +258,33 @@ impl Archive {
         .await
     }
 
-    /// All transactions that are in the repository; `None` when there is no log yet.
-    async fn resume(&self) -> Result<Option<GtidSet>, ArchiveError> {
-        let Some(name) = catalog::last(&self.storage).await? else { return Ok(None) };
-        let segment = catalog::read(&self.storage, &self.keys, &name).await?;
-        let after = segment.after().map_err(|error| LogError::Segment {
-            place: self.storage.place().into(),
-            object: name.to_string(),
-            error,
-        })?;
-        Ok(Some(after))
+    /// All transactions that are in the repository; `None` when there is no log yet. `number` is set to that of the last segment under
+    /// this lease.
+    async fn resume(&self, number: &mut u64) -> Result<Option<GtidSet>, ArchiveError> {
+        let newest_first = catalog::newest(&self.storage).await?;
+        let Some(last) = newest_first.first() else { return Ok(None) };
+        if last.token > self.token {
+            return Err(ArchiveError::Fenced { theirs: last.token, ours: self.token });
+        }
+        if last.token == self.token {
+            *number = (*number).max(last.number);
+        }
+        let mut damaged = None;
+        for name in newest_first.iter().take(MOST_DAMAGED) {
+            let read = catalog::read(&self.storage, &self.keys, name).await;
+            match read
+                .and_then(|segment| segment.after().map_err(|e| catalog::damaged(&self.storage, name, e)))
+            {
+                Ok(after) => return Ok(Some(after)),
+                // Members still have what was in it: it is streamed once more.
+                Err(error @ LogError::Segment { .. }) => {
+                    tracing::error!(repository = self.repository, %error, "a segment cannot be read; the log goes on before it");
+                    damaged.get_or_insert(error);
+                }
+                Err(e) => return Err(e.into()),
+            }
+        }
+        Err(damaged.map_or_else(|| ArchiveError::Fenced { theirs: last.token, ours: self.token }, Into::into))
     }
 }
 

@@ -109,15 +109,26 @@ pub async fn list(storage: &Storage, from: u32) -> Result<Vec<Name>, StorageErro
     Ok(names)
 }
 
-/// The last segment, if there is any: where whoever goes on has to begin.
-pub async fn last(storage: &Storage) -> Result<Option<Name>, StorageError> {
-    let mut found: Option<Name> = None;
-    // Clocks differ, so that a later segment may lie in an earlier day's folder: the one before the last is looked at, too.
+/// The last segments, the newest first: where whoever goes on has to begin. Of the last two days on which there are any: clocks differ, so
+/// that a later segment may lie in an earlier day's folder.
+pub async fn newest(storage: &Storage) -> Result<Vec<Name>, StorageError> {
+    let mut found = Vec::new();
     for folder in storage.folders(FOLDER).await?.iter().rev().take(2) {
         let objects = storage.list(&format!("{FOLDER}{folder}/")).await?;
-        found = found.max(objects.iter().filter_map(|o| Name::parse(&o.path)).max());
+        found.extend(objects.iter().filter_map(|o| Name::parse(&o.path)));
     }
+    found.sort_unstable_by(|a, b| b.cmp(a));
     Ok(found)
+}
+
+/// The last segment, if there is any.
+pub async fn last(storage: &Storage) -> Result<Option<Name>, StorageError> {
+    Ok(newest(storage).await?.first().copied())
+}
+
+/// That a segment is not as it was written.
+pub fn damaged(storage: &Storage, name: &Name, error: SegmentError) -> LogError {
+    LogError::Segment { place: storage.place().into(), object: name.to_string(), error }
 }
 
 /// Reads one segment.
@@ -129,44 +140,86 @@ pub async fn read(storage: &Storage, keys: &Keys, name: &Name) -> Result<Segment
 }
 
 /// Walks over the log from what `have` holds, and says of each segment what it adds.
+///
+/// Segments overlap where a holder of the lease went on while another began, and need not stand in the order in which they follow one
+/// another. So one that does not connect yet is set aside, and so is one that cannot be read: it is missed only when nothing else has
+/// what was in it.
 pub struct Walk<'a> {
     storage: &'a Storage,
     keys: &'a Keys,
     names: std::vec::IntoIter<Name>,
-    /// All transactions up to where the walk is.
+    /// What is older is in `have` as a whole, microseconds since 1970.
+    covered: u64,
+    aside: Vec<Aside>,
+    unreadable: Option<LogError>,
+    /// All transactions up to where the walk is. Whoever walks adds those of each segment.
     pub have: GtidSet,
 }
 
+struct Aside {
+    name: Name,
+    before: GtidSet,
+    after: GtidSet,
+}
+
 impl<'a> Walk<'a> {
-    /// `names` in order; those whose transactions are all in `have` are passed over.
-    pub fn new(storage: &'a Storage, keys: &'a Keys, names: Vec<Name>, have: GtidSet) -> Self {
-        Self { storage, keys, names: names.into_iter(), have }
+    /// `names` in order; those whose transactions are all in `have` are passed over. Everything that was committed before `covered` is in
+    /// `have`.
+    pub fn new(storage: &'a Storage, keys: &'a Keys, names: Vec<Name>, have: GtidSet, covered: u64) -> Self {
+        Self { storage, keys, names: names.into_iter(), covered, aside: Vec::new(), unreadable: None, have }
     }
 
-    /// The next segment that has something new, and its name. A gap before it is an error.
+    /// The next segment that has something new, and its name. At the end: what could not be read, or a gap, is an error.
     pub async fn next(&mut self) -> Result<Option<(Name, Segment)>, LogError> {
-        for name in self.names.by_ref() {
-            let segment = read(self.storage, self.keys, &name).await?;
-            let wrong = |error| LogError::Segment {
-                place: self.storage.place().into(),
-                object: name.to_string(),
-                error,
+        loop {
+            self.aside.retain(|aside| !aside.after.is_subset(&self.have));
+            if let Some(at) = self.aside.iter().position(|aside| aside.before.is_subset(&self.have)) {
+                let name = self.aside.remove(at).name;
+                return Ok(Some((name, read(self.storage, self.keys, &name).await?)));
+            }
+            let Some(name) = self.names.next() else { break };
+            let segment = match read(self.storage, self.keys, &name).await {
+                Ok(segment) => segment,
+                Err(error @ LogError::Segment { .. }) => {
+                    self.miss(&name, error);
+                    continue;
+                }
+                // Taken away since it was listed, because it is not needed.
+                Err(LogError::Storage(e)) if e.is_no_object() => continue,
+                Err(e) => return Err(e),
             };
-            let after = segment.after().map_err(wrong)?;
+            let (before, after) = match segment.after() {
+                Ok(after) => (segment.before().clone(), after),
+                Err(error) => {
+                    self.miss(&name, damaged(self.storage, &name, error));
+                    continue;
+                }
+            };
             if after.is_subset(&self.have) {
                 continue;
             }
-            let missing = segment.before().subtract(&self.have);
-            if !missing.is_empty() {
-                return Err(LogError::Gap {
-                    place: self.storage.place().into(),
-                    object: name.to_string(),
-                    missing,
-                });
+            if before.is_subset(&self.have) {
+                return Ok(Some((name, segment)));
             }
-            return Ok(Some((name, segment)));
+            self.aside.push(Aside { name, before, after });
         }
-        Ok(None)
+        if let Some(error) = self.unreadable.take() {
+            return Err(error);
+        }
+        match self.aside.first() {
+            None => Ok(None),
+            Some(Aside { name, before, .. }) => Err(LogError::Gap {
+                place: self.storage.place().into(),
+                object: name.to_string(),
+                missing: before.subtract(&self.have),
+            }),
+        }
+    }
+
+    fn miss(&mut self, name: &Name, error: LogError) {
+        if name.last >= self.covered {
+            self.unreadable.get_or_insert(error);
+        }
     }
 
     /// How many segments are left, at most.

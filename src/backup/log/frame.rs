@@ -108,6 +108,8 @@ pub fn previous_gtids(format: &FormatDescriptionEvent<'_>, event: &[u8]) -> io::
         return Err(bad("a segment must tell what came before it"));
     }
     let event = Event::read(format, event)?;
+    lengths_fit(event.data())
+        .ok_or_else(|| bad("the transactions before a segment are told in a form that is none"))?;
     let previous: PreviousGtidsEvent<'_> = event.read_event()?;
     let mut text = Vec::new();
     for sid in previous.sids() {
@@ -117,6 +119,34 @@ pub fn previous_gtids(format: &FormatDescriptionEvent<'_>, event: &[u8]) -> io::
         text.push(format!("{}{tag}{intervals}", uuid_text(sid.uuid())));
     }
     text.join(",").parse().map_err(bad)
+}
+
+/// Whether the counts in a previous-GTIDs event are those of what is there: mysql_common makes room for as many as they say. The form is
+/// that of mysql_common's `PreviousGtidsEvent`: how many sources, and of each its UUID, its tag, and how many intervals of two numbers.
+fn lengths_fit(content: &[u8]) -> Option<()> {
+    let number = |octets: &[u8]| Some(u64::from_le_bytes(octets.try_into().ok()?));
+    let (head, mut rest) = content.split_at_checked(8)?;
+    let head = number(head)?;
+    let is_tagged = head >> 56 != 0;
+    let sources = if is_tagged { (head >> 8) & ((1 << 48) - 1) } else { head & ((1 << 56) - 1) };
+    if sources > content.len() as u64 / 24 {
+        return None;
+    }
+    for _ in 0..sources {
+        rest = rest.get(16..)?;
+        if is_tagged {
+            // A tag has at most 32 characters, so that its length is one octet, doubled.
+            let (length, after) = rest.split_first()?;
+            if length & 1 != 0 {
+                return None;
+            }
+            rest = after.get(usize::from(length >> 1)..)?;
+        }
+        let (intervals, after) = rest.split_at_checked(8)?;
+        let length = number(intervals)?.checked_mul(16)?;
+        rest = after.get(usize::try_from(length).ok()?..)?;
+    }
+    Some(())
 }
 
 /// A previous-GTIDs event for the head of a segment, with a checksum when the log has them.

@@ -119,7 +119,8 @@ impl Builder {
         log.extend_from_slice(&frame::MAGIC);
         log.extend_from_slice(&self.format);
         log.extend_from_slice(&previous);
-        log.append(&mut self.content);
+        // Its room goes with it: one large transaction is no reason to keep as much for ever.
+        log.append(&mut std::mem::take(&mut self.content));
         let finished = Finished {
             after: self.after.clone(),
             times: (self.first, self.last),
@@ -161,7 +162,9 @@ impl Segment {
     /// Unseals and unpacks an object.
     pub fn open(sealed: &[u8], keys: &Keys) -> Result<Self, SegmentError> {
         let packed = keys.open(sealed)?;
-        let log = zstd::stream::decode_all(io::Read::take(&packed[..], LARGEST as u64))?;
+        let mut log = Vec::new();
+        let unpacked = zstd::stream::read::Decoder::new(&packed[..])?;
+        io::Read::read_to_end(&mut io::Read::take(unpacked, LARGEST as u64), &mut log)?;
         Self::parse(log)
     }
 

@@ -16,8 +16,8 @@ const DEADLINE: Duration = Duration::from_secs(5);
 /// A member says that it is alive so often, when it has nothing else to say.
 const HEARTBEAT: Duration = Duration::from_secs(1);
 
-/// A member that is silent for so long is left for another: five heartbeats.
-pub const SILENCE: Duration = Duration::from_secs(5);
+/// A member of which no event came to its end for so long is left for another. A large one takes its time on the way.
+pub const SILENCE: Duration = Duration::from_secs(30);
 
 /// What a streaming client calls itself, far above the `server_id` of any member.
 const FIRST_SERVER_ID: u32 = 4_000_000_000;
@@ -65,6 +65,17 @@ impl Access {
         )
     }
 
+    /// An option file (`--defaults-file`) for MySQL's own clients towards the gateway, the password in it.
+    pub fn client_options(&self) -> String {
+        let option = |text: &str| text.replace('\\', "\\\\").replace('"', "\\\"");
+        format!(
+            "[client]\nuser=\"{}\"\npassword=\"{}\"\nssl-mode=VERIFY_CA\nssl-ca=\"{}\"\n",
+            option(&self.user),
+            option(&self.password),
+            option(&self.ca.display().to_string())
+        )
+    }
+
     /// Options for one member, over TLS that is verified with the cluster's CA.
     pub fn opts(&self, host: &str, port: u16) -> Opts {
         self.opts_with(host, port, self.tls())
@@ -87,6 +98,8 @@ impl Access {
             .pass(Some(self.password.clone()))
             .ssl_opts(tls)
             .prefer_socket(false)
+            // A member sends events of up to a gigabyte, whatever its own max_allowed_packet is.
+            .max_allowed_packet(Some(1 << 30))
             .into()
     }
 }
@@ -209,7 +222,8 @@ async fn look(conn: &mut Conn) -> Result<Seen, Unfit> {
     Ok(Seen { executed: parse(executed)?, purged: parse(purged)? })
 }
 
-/// As the request takes them. It cannot name tags: what carries one comes again, and is known by its number.
+/// As the request takes them. It cannot name tags (mysql_common writes none, and would so claim others): what carries one comes again, and
+/// is known by its number.
 fn sids(set: &GtidSet) -> Result<Vec<Sid<'static>>, Unfit> {
     let mut sids = Vec::new();
     for (uuid, tag, intervals) in set.sources() {

@@ -87,3 +87,18 @@ async fn a_bucket_is_a_storage_like_any_other() {
     println!("nobody there: {said}");
     assert!(said.contains("repository main in bucket"), "{said}");
 }
+
+#[test]
+fn a_key_that_ssh_would_refuse_is_copied_for_it_and_the_copy_goes_with_its_user() {
+    use std::os::unix::fs::PermissionsExt;
+    let key = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(key.path(), "a key").unwrap();
+    assert!(private_key(key.path()).unwrap().is_none(), "0600 is as ssh wants it");
+    std::fs::set_permissions(key.path(), std::fs::Permissions::from_mode(0o440)).unwrap();
+    let copy = private_key(key.path()).unwrap().unwrap();
+    let path = copy.to_path_buf();
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "a key");
+    assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+    drop(copy);
+    assert!(!path.exists());
+}
