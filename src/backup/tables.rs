@@ -74,7 +74,7 @@ impl std::fmt::Display for Table {
     }
 }
 
-/// The database for tables of this moment, `trivet_restored_20260102t150405z`. Not longer than MySQL's 64 characters.
+/// The database for tables of this moment, `trivet_restored_20260102t150405`. Not longer than MySQL's 64 characters.
 pub fn database_for(moment: &str) -> String {
     let plain: String =
         moment.split('.').next().unwrap_or(moment).chars().filter(char::is_ascii_alphanumeric).collect();
