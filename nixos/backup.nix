@@ -33,6 +33,12 @@ let
       inherit default;
       description = "Of how many ${what} the last copy is kept.";
     };
+  text =
+    description:
+    lib.mkOption {
+      type = lib.types.str;
+      inherit description;
+    };
   secret =
     what:
     lib.mkOption {
@@ -42,10 +48,7 @@ let
 
   s3 = lib.types.submodule {
     options = {
-      bucket = lib.mkOption {
-        type = lib.types.str;
-        description = "The bucket, which exists.";
-      };
+      bucket = text "The bucket, which exists.";
       endpoint = lib.mkOption {
         type = lib.types.str;
         example = "https://s3.eu-central-1.amazonaws.com";
@@ -67,23 +70,14 @@ let
   };
   sftp = lib.types.submodule {
     options = {
-      host = lib.mkOption {
-        type = lib.types.str;
-        description = "Name or address of the other machine. Its host key belongs into `programs.ssh.knownHosts`.";
-      };
+      host = text "Name or address of the other machine. Its host key belongs into `programs.ssh.knownHosts`.";
       port = lib.mkOption {
         type = lib.types.port;
         default = 22;
         description = "Its port.";
       };
-      user = lib.mkOption {
-        type = lib.types.str;
-        description = "The user to sign in as.";
-      };
-      path = lib.mkOption {
-        type = lib.types.str;
-        description = "The folder there.";
-      };
+      user = text "The user to sign in as.";
+      path = text "The folder there.";
       keyFile = secret "the private key to sign in with";
     };
   };

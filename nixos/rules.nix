@@ -2,25 +2,14 @@
 { cfg, lib }:
 let
   inherit (cfg) monitoring;
-  # Two intervals, in seconds.
+  # Of an interval of the backups, whose unit may be a word: its first letter is Prometheus' unit.
   seconds =
     text:
     let
-      parts = builtins.match "([0-9]+)([a-z]+)" text;
-      unit = lib.elemAt parts 1;
-      length =
-        if lib.hasPrefix "s" unit then
-          1
-        else if lib.hasPrefix "m" unit then
-          60
-        else if lib.hasPrefix "h" unit then
-          3600
-        else if lib.hasPrefix "d" unit then
-          86400
-        else
-          604800;
+      parts = builtins.match "([0-9]+)([a-z])[a-z]*" text;
     in
-    lib.toIntBase10 (lib.head parts) * length;
+    import ./milliseconds.nix { inherit lib; } (lib.concatStrings parts) / 1000;
+  # Two intervals.
   late = lib.mapAttrs (_: every: 2 * seconds every) {
     base = cfg.backup.base.every;
     verify = cfg.backup.verify.every;

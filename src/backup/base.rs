@@ -7,24 +7,22 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use trivet_base::disk::Space;
 use trivet_keeper_api::gtid::GtidSet;
 
 use crate::config::{Config, Member};
-use crate::log::source::Access;
 use crate::mysqld::{MysqldError, Options, Shape};
 use crate::progress::Watcher;
-use crate::repository::{Copy, Repository, RepositoryError, free};
+use crate::repository::{Copy, Repository, RepositoryError};
+use crate::sql::{self, Access, DEADLINE};
 
 /// The label of base copies.
 pub const LABEL: &str = "base";
-
-const DEADLINE: Duration = Duration::from_secs(5);
 
 /// Why there is no base copy. The members were not changed, and nothing stays of it.
 #[derive(Debug, thiserror::Error)]
@@ -164,14 +162,7 @@ fn in_order(mut seen: Vec<Seen>, node: &str) -> Vec<Member> {
 }
 
 async fn look(access: &Access, member: &Member) -> Result<Result<bool, String>, mysql_async::Error> {
-    let mut conn = Conn::new(access.opts(&member.address.ip().to_string(), member.address.port())).await?;
-    let row: Option<(String, String)> = conn
-        .query_first(
-            "SELECT member_state, member_role FROM performance_schema.replication_group_members WHERE member_id = @@global.server_uuid",
-        )
-        .await?;
-    let (state, role) = row.unwrap_or_else(|| ("in no group".into(), String::new()));
-    Ok(if state == "ONLINE" { Ok(role == "PRIMARY") } else { Err(state) })
+    sql::role(&mut access.member(member).await?).await
 }
 
 /// What became of a copy in each repository, by its name.
@@ -197,7 +188,7 @@ pub async fn take(
                     donor: donor.name.clone(),
                     node: config.node.clone(),
                     started: started.format(&Rfc3339).unwrap_or_default(),
-                    consistent: latest_clock(config, access).await.format(&Rfc3339).unwrap_or_default(),
+                    consistent: latest_clock(access).await.format(&Rfc3339).unwrap_or_default(),
                 };
                 let copies = keep(config, turn, data, &description, repositories).await?;
                 return Ok((description, copies));
@@ -214,11 +205,9 @@ pub async fn take(
 }
 
 /// Now, by this node's clock or the primary's, whichever is later: no commit in the copy says that it was later than that.
-async fn latest_clock(config: &Config, access: &Access) -> OffsetDateTime {
-    let address = config.mysql.primary;
+async fn latest_clock(access: &Access) -> OffsetDateTime {
     let asked = tokio::time::timeout(DEADLINE, async {
-        let mut conn =
-            Conn::new(access.gateway_opts(&address.ip().to_string(), address.port())).await.ok()?;
+        let mut conn = access.primary().await.ok()?;
         conn.query_first::<i64, _>("SELECT CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS SIGNED)").await.ok()?
     });
     let theirs = asked.await.ok().flatten();
@@ -257,16 +246,14 @@ async fn clone(
     watcher: &Watcher,
 ) -> Result<(Shape, GtidSet, PathBuf), BaseError> {
     let failed = |reason: String| BaseError::Clone { donor: donor.name.clone(), reason };
-    let mut conn = Conn::new(access.opts(&donor.address.ip().to_string(), donor.address.port()))
-        .await
-        .map_err(|e| failed(e.to_string()))?;
+    let mut conn = access.member(donor).await.map_err(|e| failed(e.to_string()))?;
     let shape = Shape::of(&mut conn).await.map_err(|e| failed(e.to_string()))?;
     let size: Option<u64> = conn
         .query_first("SELECT CAST(SUM(file_size) AS UNSIGNED) FROM information_schema.innodb_tablespaces")
         .await
         .map_err(|e| failed(e.to_string()))?;
     let needed = size.unwrap_or(0);
-    if let Some(free) = free(work).filter(|free| *free < needed + needed / 20) {
+    if let Some(Space { free, .. }) = Space::of(work).ok().filter(|space| space.free < needed + needed / 20) {
         return Err(BaseError::Room {
             directory: work.display().to_string(),
             needed: bytesize::ByteSize(needed),
@@ -326,20 +313,16 @@ async fn clone(
     scratch.stop(false).await?;
     let _ = std::fs::remove_dir_all(&empty);
     let gtids = match gtids.flatten().filter(|g| !g.is_empty()) {
-        Some(gtids) => gtids,
+        Some(gtids) => gtids.parse().map_err(|e| failed(format!("{e}")))?,
         None => {
             // The copy knows it itself.
             watcher.begin("reading what the copy has", 0, false);
             let options = Options { more: Vec::new(), ..options };
             let scratch = options.start(&data, &work.join("run")).await?;
-            let mut conn = scratch.connect().await?;
-            let gtids: Option<String> =
-                conn.query_first("SELECT @@global.gtid_executed").await.map_err(MysqldError::from)?;
-            drop(conn);
+            let gtids = sql::executed(&mut scratch.connect().await?).await.map_err(MysqldError::from)?;
             scratch.stop(true).await?;
-            gtids.unwrap_or_default()
+            gtids
         }
     };
-    let gtids = gtids.replace('\n', "").parse().map_err(|e| failed(format!("{e}")))?;
     Ok((shape, gtids, data))
 }

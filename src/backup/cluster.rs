@@ -6,12 +6,13 @@ use time::OffsetDateTime;
 
 use trivet_base::config::ConfigError;
 use trivet_lease::{Lease, Primary};
+use trivet_tls::private;
 
 use crate::config::Config;
 use crate::keys::Keys;
-use crate::log::source::Access;
 use crate::progress::Watcher;
-use crate::repository::{Memory, Open, Repository, RepositoryError};
+use crate::repository::{Memory, Open, Repository, RepositoryError, blocking};
+use crate::sql::Access;
 use crate::storage::Storage;
 
 /// The lease of whoever streams the log.
@@ -36,10 +37,7 @@ impl Cluster {
     /// Reads the files.
     pub fn new(config: Config) -> Result<Self, ConfigError> {
         let keys = Keys::read(&config.key)?;
-        let file = &config.mysql.password_file;
-        let password = std::fs::read_to_string(file)
-            .map_err(|e| ConfigError::at(file, "mysql.password_file", format_args!("cannot be read: {e}")))?;
-        let password = password.trim_end_matches(['\n', '\r']).to_owned();
+        let password = private::password(&config.mysql.password_file)?;
         let access = Access::new(&config.mysql, password.clone());
         Ok(Self { config: Arc::new(config), keys, access, password })
     }
@@ -98,12 +96,11 @@ impl Cluster {
         let storage = self.storage(name)?;
         let (name, config, watcher) = (name.to_owned(), self.config.clone(), watcher.clone());
         let place = storage.place().to_owned();
-        tokio::task::spawn_blocking(move || {
+        blocking(&place, move || {
             let memory = Memory::new(&config.state_directory);
             let memory = matches!(how, Open::OrCreate { .. }).then_some(&memory);
             Repository::open(&name, storage, &keys, Some(&config.cluster), memory, how, watcher)
         })
         .await
-        .unwrap_or_else(|e| Err(RepositoryError::Failed { place, reason: e.to_string() }))
     }
 }

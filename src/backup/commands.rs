@@ -8,7 +8,7 @@ use std::time::Duration;
 use trivet_base::process::{Failure, Shutdown};
 use trivet_lease::{Asked, Held};
 
-use crate::base::{self, BaseError, Description, LABEL, Turn};
+use crate::base::{self, Description, LABEL, Turn};
 use crate::cli::{Command, Restore};
 use crate::cluster::{Cluster, WORK_LEASE};
 use crate::config::Config;
@@ -156,11 +156,7 @@ async fn list(cluster: &Cluster, json: bool, watcher: &Watcher) -> Result<(), Fa
     let mut all = serde_json::Map::new();
     for name in cluster.names() {
         let repository = cluster.open(&name, cluster.keys.clone(), watcher).await.map_err(Failure::run)?;
-        let storage = repository.storage.clone();
-        let copies = tokio::task::spawn_blocking(move || repository.copies(LABEL))
-            .await
-            .map_err(Failure::run)?
-            .map_err(Failure::run)?;
+        let (storage, copies) = repository.into_copies(LABEL).await.map_err(Failure::run)?;
         let last = catalog::last(&storage).await.map_err(Failure::run)?;
         if json {
             let copies: Vec<_> = copies
@@ -208,11 +204,7 @@ async fn restored(
         Some(file) => recovered(cluster, &name, file).await?,
     };
     let repository = cluster.open(&name, keys.clone(), watcher).await.map_err(Failure::run)?;
-    let turn = match Turn::take(&cluster.config.state_directory) {
-        Ok(turn) => Arc::new(turn),
-        Err(e @ BaseError::Busy(_)) => return Err(Failure::run(e)),
-        Err(e) => return Err(Failure::run(e)),
-    };
+    let turn = Arc::new(Turn::take(&cluster.config.state_directory).map_err(Failure::run)?);
     let is_scratch = options.into == "scratch";
     let data = if is_scratch { turn.work.join("restored") } else { PathBuf::from(&options.into) };
     if !data.is_absolute() {

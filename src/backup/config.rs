@@ -270,7 +270,7 @@ impl Validate for Config {
         if !self.mysql.members.iter().any(|m| m.name == self.node) {
             return Invalid::err("node", format_args!("{} is none of mysql.members", self.node));
         }
-        if !is_uuid(&self.cluster) {
+        if !config::is_uuid(&self.cluster) {
             return Invalid::err(
                 "cluster",
                 "must be the group's name, a UUID such as 6f0b1e6e-7d0a-4b7e-9f43-0a77a1ab0001",
@@ -349,12 +349,4 @@ impl Repository {
             _ => Invalid::err(key, "has more than one of folder, s3 and sftp: a repository is in one place"),
         }
     }
-}
-
-fn is_uuid(text: &str) -> bool {
-    text.len() == 36
-        && text.bytes().enumerate().all(|(i, b)| match i {
-            8 | 13 | 18 | 23 => b == b'-',
-            _ => b.is_ascii_hexdigit(),
-        })
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use crate::cluster::Cluster;
 use crate::progress::Watcher;
-use crate::repository::{Copy, RepositoryError};
+use crate::repository::{Copy, RepositoryError, blocking};
 
 /// The label of copies of files.
 pub const LABEL: &str = "files";
@@ -22,8 +22,5 @@ pub async fn take(cluster: &Cluster, name: &str, watcher: &Watcher) -> Result<Op
     let repository = cluster.open_or_create(name, watcher).await?;
     let place = repository.storage.place().to_owned();
     let node = cluster.config.node.clone();
-    tokio::task::spawn_blocking(move || repository.copy(&there, LABEL, &node, String::new(), false))
-        .await
-        .unwrap_or_else(|e| Err(RepositoryError::Failed { place, reason: e.to_string() }))
-        .map(Some)
+    blocking(&place, move || repository.copy(&there, LABEL, &node, String::new(), false)).await.map(Some)
 }

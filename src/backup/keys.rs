@@ -64,7 +64,8 @@ impl Keys {
         Ok(Self { identity, recovery: None })
     }
 
-    /// A new pair, for tests and for a first start.
+    /// A new pair.
+    #[cfg(test)]
     pub fn generate() -> Self {
         Self { identity: Identity::generate(), recovery: Some(Identity::generate().to_public()) }
     }

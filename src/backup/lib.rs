@@ -17,6 +17,7 @@ pub mod prune;
 pub mod repository;
 pub mod restore;
 pub mod run;
+pub mod sql;
 pub mod status;
 pub mod storage;
 pub mod tables;

@@ -11,6 +11,8 @@ use mysql_async::{Conn, OptsBuilder};
 use tokio::process::{Child, Command};
 use tokio::time::Instant;
 
+use trivet_base::passwd;
+
 /// The account that a scratch server's owner uses: the unix user that runs it, by auth_socket.
 const ACCOUNT: &str = "trivet-restore";
 
@@ -109,9 +111,19 @@ pub struct Scratch {
     log: PathBuf,
 }
 
+/// A program of MySQL's: in this folder, or where Debian has it.
+pub fn program(folder: &Path, name: &str) -> PathBuf {
+    let beside = folder.join(name);
+    let system = ["/usr/sbin", "/usr/bin"].map(|folder| Path::new(folder).join(name));
+    match system.into_iter().find(|path| path.exists()) {
+        Some(system) if !beside.exists() => system,
+        _ => beside,
+    }
+}
+
 impl Options {
     fn command(&self, data: &Path) -> Command {
-        let mut command = std::process::Command::new(self.program());
+        let mut command = std::process::Command::new(program(&self.programs, "mysqld"));
         command.arg("--no-defaults").arg(format!("--datadir={}", data.display()));
         if rustix::process::geteuid().is_root() {
             // mysqld refuses to be root unless it is told so; nobody but root reaches this one.
@@ -124,13 +136,6 @@ impl Options {
         let mut command = Command::from(command);
         command.kill_on_drop(true);
         command
-    }
-
-    /// Where Debian has it, when it is not with the others.
-    fn program(&self) -> PathBuf {
-        let beside = self.programs.join("mysqld");
-        let system = Path::new("/usr/sbin/mysqld");
-        if !beside.exists() && system.exists() { system.into() } else { beside }
     }
 
     /// Makes a new data directory.
@@ -195,7 +200,7 @@ impl Options {
 
     fn spawn(&self, command: &mut Command) -> Result<Child, MysqldError> {
         command.spawn().map_err(|e| MysqldError::Program {
-            program: self.program().display().to_string(),
+            program: program(&self.programs, "mysqld").display().to_string(),
             reason: e.to_string(),
         })
     }
@@ -220,13 +225,9 @@ fn account_statements() -> String {
 /// The name of the unix user, as auth_socket sees it.
 fn whoami() -> String {
     let id = rustix::process::geteuid().as_raw();
-    let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
-    let found = passwd.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        let name = fields.next()?;
-        (fields.nth(1)? == id.to_string()).then(|| name.to_owned())
-    });
-    found.unwrap_or_else(|| std::env::var("USER").unwrap_or_else(|_| "root".into()))
+    passwd::find(|account| account.user == id)
+        .map(|account| account.name)
+        .unwrap_or_else(|| std::env::var("USER").unwrap_or_else(|_| "root".into()))
 }
 
 impl Scratch {

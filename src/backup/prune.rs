@@ -15,7 +15,7 @@ use crate::config::Retention;
 use crate::files;
 use crate::log::catalog;
 use crate::progress::Watcher;
-use crate::repository::{Copy, RepositoryError};
+use crate::repository::{Copy, RepositoryError, blocking};
 use crate::verify::Proof;
 
 /// What was taken away.
@@ -74,10 +74,6 @@ pub fn kept(
     stay
 }
 
-fn begun(copy: &Copy) -> OffsetDateTime {
-    OffsetDateTime::from_unix_timestamp_nanos(copy.time * 1000).unwrap_or(OffsetDateTime::UNIX_EPOCH)
-}
-
 /// Takes away from one repository what the retention no longer keeps.
 pub async fn prune(cluster: &Cluster, name: &str, watcher: &Watcher) -> Result<Pruned, RepositoryError> {
     if cluster.config.repositories.get(name).is_some_and(|r| r.append_only) {
@@ -86,33 +82,31 @@ pub async fn prune(cluster: &Cluster, name: &str, watcher: &Watcher) -> Result<P
     let repository = cluster.open(name, cluster.keys.clone(), watcher).await?;
     let storage = repository.storage.clone();
     let retention = cluster.config.retention;
-    let place = storage.place().to_owned();
     let proof = Proof::last(&storage).await?;
-    let (copies, oldest) = tokio::task::spawn_blocking(move || {
+    let (copies, oldest) = blocking(storage.place(), move || {
         let mut bases = repository.copies(LABEL)?;
         // What cannot be read is left alone: a later version may have written it.
         bases.retain(|c| Description::of(c).is_some());
         let mut away = Vec::new();
-        let times: Vec<_> = bases.iter().map(begun).collect();
-        let proven = bases.iter().find(|c| proof.as_ref().is_some_and(|p| p.base == c.id)).map(begun);
+        let times: Vec<_> = bases.iter().map(|c| c.time).collect();
+        let proven = bases.iter().find(|c| proof.as_ref().is_some_and(|p| p.base == c.id)).map(|c| c.time);
         let stay = kept(&times, proven, &retention);
         let (staying, going): (Vec<Copy>, Vec<Copy>) =
-            bases.into_iter().partition(|c| stay.contains(&begun(c)));
+            bases.into_iter().partition(|c| stay.contains(&c.time));
         away.extend(going);
         let of_files = repository.copies(files::LABEL)?;
         let hosts: BTreeSet<String> = of_files.iter().map(|c| c.host.clone()).collect();
         for host in hosts {
             let of_host: Vec<&Copy> = of_files.iter().filter(|c| c.host == host).collect();
-            let stay = kept(&of_host.iter().map(|c| begun(c)).collect::<Vec<_>>(), None, &retention);
-            away.extend(of_host.into_iter().filter(|c| !stay.contains(&begun(c))).cloned());
+            let stay = kept(&of_host.iter().map(|c| c.time).collect::<Vec<_>>(), None, &retention);
+            away.extend(of_host.into_iter().filter(|c| !stay.contains(&c.time)).cloned());
         }
         let count = away.len();
         // Also with none: what an earlier run found unused is deleted by a later one.
         repository.forget(&away)?;
         Ok::<_, RepositoryError>((count, staying.first().and_then(Description::of)))
     })
-    .await
-    .map_err(|e| RepositoryError::Failed { place, reason: e.to_string() })??;
+    .await?;
 
     let mut segments = 0;
     // Without a base copy no log is of use, and none is taken away: the first copy may be under way.

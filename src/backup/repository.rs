@@ -25,7 +25,10 @@ use rustic_core::{
     RusticError, SnapshotOptions,
 };
 use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
 use tokio::runtime::Handle;
+
+use trivet_base::disk::Space;
 
 use crate::keys::Keys;
 use crate::progress::{Bars, Watcher};
@@ -167,8 +170,8 @@ impl Memory {
 pub struct Copy {
     /// The first digits of its id, as restic shows it.
     pub id: String,
-    /// Microseconds since 1970 at which it was begun.
-    pub time: i128,
+    /// When it was begun.
+    pub time: OffsetDateTime,
     /// `base`, `files`.
     pub label: String,
     /// The node or cluster it is of.
@@ -187,7 +190,8 @@ impl From<SnapshotFile> for Copy {
         let summary = snapshot.summary.as_ref();
         Self {
             id: snapshot.id.to_string(),
-            time: snapshot.time.timestamp().as_microsecond().into(),
+            time: OffsetDateTime::from_unix_timestamp_nanos(snapshot.time.timestamp().as_nanosecond())
+                .unwrap_or(OffsetDateTime::UNIX_EPOCH),
             label: snapshot.label.clone(),
             host: snapshot.hostname.clone(),
             description: snapshot.description.clone(),
@@ -372,11 +376,17 @@ impl Repository {
         Ok(snapshots.into_iter().map(Copy::from).collect())
     }
 
+    /// The storage, and all copies with this label, the oldest first.
+    pub async fn into_copies(self, label: &'static str) -> Result<(Storage, Vec<Copy>), RepositoryError> {
+        let storage = self.storage.clone();
+        let copies = blocking(storage.place(), move || self.copies(label)).await?;
+        Ok((storage, copies))
+    }
+
     /// Brings a copy's files into a directory, which is made when it is not there, and must be empty. Owners are those who restore.
     pub fn fetch(&self, copy: &Copy, into: &Path) -> Result<(), RepositoryError> {
-        let failed = |reason: String| RepositoryError::Failed { place: self.storage.place().into(), reason };
         if std::fs::read_dir(into).is_ok_and(|mut entries| entries.next().is_some()) {
-            return Err(failed(format!(
+            return Err(self.failed(format!(
                 "{}: is not empty; nothing was restored. Give a directory that is new",
                 into.display()
             )));
@@ -389,8 +399,9 @@ impl Repository {
             LocalDestination::new(&format!("{}/", into.display()), true, false).map_err(wrong)?;
         let options = RestoreOptions::default().no_ownership(true);
         let plan = open.prepare_restore(&options, ls.clone(), &destination, false).map_err(wrong)?;
-        if let Some(free) = free(into).filter(|free| *free < plan.restore_size) {
-            return Err(failed(format!(
+        if let Some(Space { free, .. }) = Space::of(into).ok().filter(|space| space.free < plan.restore_size)
+        {
+            return Err(self.failed(format!(
                 "{}: {} are needed and {} are free; nothing was restored. Give a directory with more room",
                 into.display(),
                 bytesize::ByteSize(plan.restore_size),
@@ -400,7 +411,7 @@ impl Repository {
         open.restore(plan, &options, ls, &destination).map_err(wrong)?;
         // As mysqld has it: data is for whoever runs the server.
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o750);
-        std::fs::set_permissions(into, mode).map_err(|e| failed(format!("{}: {e}", into.display())))
+        std::fs::set_permissions(into, mode).map_err(|e| self.failed(format!("{}: {e}", into.display())))
     }
 
     /// Reads everything that is there, and compares it with its checksums.
@@ -444,10 +455,16 @@ fn measured(folder: &Path) -> std::io::Result<(u64, u64)> {
     Ok(sum)
 }
 
-/// Octets free below a path, for those who are not root.
-pub fn free(path: &Path) -> Option<u64> {
-    let seen = rustix::fs::statvfs(path).ok()?;
-    Some(seen.f_bavail * seen.f_frsize)
+/// Waits for work with rustic on a thread that may wait.
+pub async fn blocking<T, E>(place: &str, work: impl FnOnce() -> Result<T, E> + Send + 'static) -> Result<T, E>
+where
+    T: Send + 'static,
+    E: From<RepositoryError> + Send + 'static,
+{
+    let place = place.to_owned();
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|e| Err(RepositoryError::Failed { place, reason: e.to_string() }.into()))
 }
 
 fn unopened(

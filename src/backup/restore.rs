@@ -25,7 +25,8 @@ use crate::log::catalog::{self, LogError, Walk};
 use crate::log::segment::Segment;
 use crate::mysqld::{MysqldError, Options, Scratch};
 use crate::progress::Watcher;
-use crate::repository::{Copy, Repository, RepositoryError};
+use crate::repository::{Copy, Repository, RepositoryError, blocking};
+use crate::sql;
 use crate::storage::StorageError;
 
 /// An applier that has done nothing for so long, and still has something to do, is stuck.
@@ -321,7 +322,7 @@ pub async fn restore(
     let moment = target.clone();
     let into = data.to_owned();
     let held = turn.clone();
-    let (copy, description) = tokio::task::spawn_blocking(move || {
+    let (copy, description) = blocking(storage.place(), move || {
         // A caller that gives up does not end this thread, which writes below the turn's folder.
         let _held = held;
         let copies = repository.copies(LABEL)?;
@@ -329,8 +330,7 @@ pub async fn restore(
         repository.fetch(&copy, &into)?;
         Ok::<_, RestoreError>((copy, description))
     })
-    .await
-    .map_err(|e| RestoreError::Files(e.to_string()))??;
+    .await?;
 
     let files = |e: std::io::Error| RestoreError::Files(format!("{}: {e}", data.display()));
     // Two servers must not be one.
@@ -356,9 +356,6 @@ pub async fn restore(
         };
         let Some((name, segment)) = next else { break };
         watcher.set((total - walk.left()) as u64);
-        let wrong =
-            |error| LogError::Segment { place: storage.place().into(), object: name.to_string(), error };
-        walk.have = walk.have.union(&segment.after().map_err(wrong)?);
         let wrong =
             |error| LogError::Segment { place: storage.place().into(), object: name.to_string(), error };
         if let Some(log) = cut.take(&segment).map_err(wrong)? {
@@ -414,7 +411,7 @@ async fn apply(
     wanted: &GtidSet,
     watcher: &Watcher,
 ) -> Result<(), RestoreError> {
-    let sql = |e: mysql_async::Error| RestoreError::Mysqld(e.into());
+    let failed = |e: mysql_async::Error| RestoreError::Mysqld(e.into());
     let mut conn = scratch.connect().await?;
     // Nobody of that name is ever asked: only the applier runs.
     conn.query_drop(
@@ -422,18 +419,15 @@ async fn apply(
          RELAY_LOG_FILE = 'relay.000001', RELAY_LOG_POS = 4 FOR CHANNEL ''",
     )
     .await
-    .map_err(sql)?;
-    conn.query_drop("START REPLICA SQL_THREAD FOR CHANNEL ''").await.map_err(sql)?;
+    .map_err(failed)?;
+    conn.query_drop("START REPLICA SQL_THREAD FOR CHANNEL ''").await.map_err(failed)?;
     let total = wanted.subtract(from).count();
     watcher.begin("applying the log", total, false);
     let mut left = total;
     let mut moved = tokio::time::Instant::now();
     loop {
         tokio::time::sleep(Duration::from_millis(200)).await;
-        let executed: String =
-            conn.query_first("SELECT @@global.gtid_executed").await.map_err(sql)?.unwrap_or_default();
-        let executed: GtidSet =
-            executed.replace('\n', "").parse().map_err(|e| RestoreError::Apply(format!("{e}")))?;
+        let executed = sql::executed(&mut conn).await.map_err(failed)?;
         let now_left = wanted.subtract(&executed).count();
         watcher.set(total - now_left);
         if now_left == 0 {
@@ -450,7 +444,7 @@ async fn apply(
                  WHERE channel_name = '' AND last_error_number <> 0",
             )
             .await
-            .map_err(sql)?;
+            .map_err(failed)?;
         if !errors.is_empty() {
             return Err(RestoreError::Apply(errors.join("; ")));
         }
@@ -461,7 +455,7 @@ async fn apply(
             )));
         }
     }
-    conn.query_drop("STOP REPLICA FOR CHANNEL ''").await.map_err(sql)?;
-    conn.query_drop("RESET REPLICA ALL FOR CHANNEL ''").await.map_err(sql)?;
+    conn.query_drop("STOP REPLICA FOR CHANNEL ''").await.map_err(failed)?;
+    conn.query_drop("RESET REPLICA ALL FOR CHANNEL ''").await.map_err(failed)?;
     Ok(())
 }

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use metrics::{counter, gauge};
 use mysql_async::Conn;
-use mysql_async::prelude::Queryable;
 use parking_lot::Mutex;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -26,7 +25,8 @@ use crate::files;
 use crate::log::archive::{Archive, Progress};
 use crate::progress::Watcher;
 use crate::prune;
-use crate::repository::RepositoryError;
+use crate::repository::{RepositoryError, blocking};
+use crate::sql;
 use crate::storage::Storage;
 use crate::verify::{self, Proof};
 
@@ -41,6 +41,9 @@ const AGAIN: Duration = Duration::from_mins(5);
 
 /// The primary is asked this often how far it is.
 const SAMPLE: Duration = Duration::from_secs(1);
+
+/// Of libraries: one tells of every step of every command, the others of every attempt; what comes of it is in our own lines.
+const QUIET: &str = ",rustic_core=warn,opendal=error,openssh=warn,openssh_sftp_client=warn";
 
 /// What `/status` and the metrics show.
 #[derive(Default)]
@@ -66,7 +69,11 @@ struct Holding {
 
 /// Runs until it is told to stop.
 pub async fn run(config: Config) -> Result<(), Failure> {
-    telemetry::init_log(&config.log);
+    let mut log = config.log.clone();
+    if !log.level.contains("rustic") {
+        log.level.push_str(QUIET);
+    }
+    telemetry::init_log(&log);
     let metrics = telemetry::init_metrics("trivet-backup")?;
     std::fs::create_dir_all(&config.state_directory)
         .map_err(|e| ConfigError::at(&config.state_directory, "state_directory", e))?;
@@ -86,18 +93,9 @@ pub async fn run(config: Config) -> Result<(), Failure> {
     tasks.spawn(work(cluster.clone(), board.clone(), watcher, stop.clone()));
     tracing::info!(node = cluster.config.node, repositories = ?cluster.names(), "keeping backups");
     process::notify_ready_while(Heartbeats::default());
-    let mut stopping = shutdown;
-    let ended = tokio::select! {
-        () = stopping.wait() => None,
-        ended = tasks.join_next() => ended,
-    };
-    if let Some(ended) = ended.filter(|_| !stopping.is_stopping()) {
-        let why = ended.err().map_or_else(|| "it has ended".to_owned(), |e| e.to_string());
-        return Err(Failure::run(format_args!("a part of the service broke down: {why}")));
-    }
+    process::until_stopped("service", &mut tasks, shutdown).await?;
     stop.cancel();
-    let finish = async { while tasks.join_next().await.is_some() {} };
-    if tokio::time::timeout(cluster.config.shutdown_timeout, finish).await.is_err() {
+    if !process::all_end_within(cluster.config.shutdown_timeout, &mut tasks).await {
         tracing::warn!(
             "work was still in progress when shutdown_timeout ended; what it leaves is swept at the next start"
         );
@@ -143,8 +141,6 @@ impl Board {
 
 /// Asks the primary how far it is, so that the log's lag is known.
 async fn sample(cluster: Cluster, board: Arc<Board>, stop: CancellationToken) {
-    let address = cluster.config.mysql.primary;
-    let opts = cluster.access.gateway_opts(&address.ip().to_string(), address.port());
     let mut conn: Option<Conn> = None;
     let mut ticks = tokio::time::interval(SAMPLE);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -158,11 +154,9 @@ async fn sample(cluster: Cluster, board: Arc<Board>, stop: CancellationToken) {
         }
         let asked = tokio::time::timeout(Duration::from_secs(3), async {
             if conn.is_none() {
-                conn = Some(Conn::new(opts.clone()).await.ok()?);
+                conn = Some(cluster.access.primary().await.ok()?);
             }
-            let executed: Option<String> =
-                conn.as_mut()?.query_first("SELECT @@global.gtid_executed").await.ok()?;
-            executed?.replace('\n', "").parse::<GtidSet>().ok()
+            sql::executed(conn.as_mut()?).await.ok()
         });
         match asked.await {
             Ok(Some(executed)) if streams => {
@@ -273,12 +267,7 @@ async fn begin(
     name: &str,
     watcher: &Watcher,
 ) -> Result<(Storage, Option<GtidSet>), RepositoryError> {
-    let repository = cluster.open_or_create(name, watcher).await?;
-    let storage = repository.storage.clone();
-    let place = storage.place().to_owned();
-    let copies = tokio::task::spawn_blocking(move || repository.copies(LABEL))
-        .await
-        .unwrap_or_else(|e| Err(RepositoryError::Failed { place, reason: e.to_string() }))?;
+    let (storage, copies) = cluster.open_or_create(name, watcher).await?.into_copies(LABEL).await?;
     Ok((storage, copies.iter().rev().find_map(Description::of).map(|d| d.gtid_executed)))
 }
 
@@ -342,17 +331,15 @@ async fn look(cluster: &Cluster, name: &str, board: &Board) -> Result<(), Failur
     let repository = cluster.open_or_create(name, &watcher).await.map_err(Failure::run)?;
     let storage = repository.storage.clone();
     let node = cluster.config.node.clone();
-    let (base, files) = tokio::task::spawn_blocking(move || {
+    let (base, files) = blocking(storage.place(), move || {
         let base = repository.copies(LABEL)?;
         let files = repository.copies(files::LABEL)?;
-        let seconds = |time: i128| i64::try_from(time / 1_000_000).unwrap_or(0);
         Ok::<_, RepositoryError>((
-            base.iter().rev().find(|c| Description::of(c).is_some()).map(|c| seconds(c.time)),
-            files.iter().rev().find(|c| c.host == node).map(|c| seconds(c.time)),
+            base.iter().rev().find(|c| Description::of(c).is_some()).map(|c| c.time.unix_timestamp()),
+            files.iter().rev().find(|c| c.host == node).map(|c| c.time.unix_timestamp()),
         ))
     })
     .await
-    .map_err(Failure::run)?
     .map_err(Failure::run)?;
     let proof = Proof::last(&storage).await.map_err(Failure::run)?;
     let verified =

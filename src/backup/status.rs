@@ -28,11 +28,7 @@ pub struct Holding {
 /// Looks into a repository.
 pub async fn look(cluster: &Cluster, name: &str, watcher: &Watcher) -> Result<Holding, Failure> {
     let repository = cluster.open(name, cluster.keys.clone(), watcher).await.map_err(Failure::run)?;
-    let storage = repository.storage.clone();
-    let copies = tokio::task::spawn_blocking(move || repository.copies(LABEL))
-        .await
-        .map_err(Failure::run)?
-        .map_err(Failure::run)?;
+    let (storage, copies) = repository.into_copies(LABEL).await.map_err(Failure::run)?;
     Ok(Holding {
         copies: copies.len(),
         last_base: copies.last().and_then(Description::of).map(|d| d.consistent),

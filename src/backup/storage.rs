@@ -18,6 +18,8 @@ use opendal::layers::{RetryLayer, TimeoutLayer};
 use opendal::options::ReadOptions;
 use opendal::{ErrorKind, Operator, services};
 
+use trivet_tls::private;
+
 use crate::config::{Repository, S3, Sftp};
 
 /// One step at the storage takes no longer; a file is sent in many.
@@ -139,12 +141,8 @@ impl Storage {
     fn s3(name: &str, s3: &S3) -> Result<Self, StorageError> {
         let place = format!("repository {name} in bucket {} at {}", s3.bucket, s3.endpoint);
         let secret = |file: &Path| {
-            std::fs::read_to_string(file).map(|text| text.trim().to_owned()).map_err(|e| {
-                StorageError::Absent {
-                    place: place.clone(),
-                    reason: format!("{}: cannot be read: {e}", file.display()),
-                }
-            })
+            let text = private::password(file);
+            text.map_err(|e| StorageError::Absent { place: place.clone(), reason: e.to_string() })
         };
         // The HTTP client of all services that speak HTTP; once is enough, and more do no harm.
         opendal::install_default();
@@ -193,7 +191,8 @@ impl Storage {
         Ok(Self { operator, place, folder, _key: None, renames })
     }
 
-    /// For tests, and for nothing that should last.
+    /// For nothing that should last.
+    #[cfg(test)]
     pub fn in_memory(name: &str) -> Self {
         let place = format!("repository {name} in memory");
         Self::build(place, None, false, Operator::new(services::Memory::default()))

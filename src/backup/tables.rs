@@ -4,15 +4,16 @@
 mod tests;
 
 use std::io::{Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::str::FromStr;
 
 use mysql_async::prelude::Queryable;
 
 use crate::cluster::Cluster;
-use crate::mysqld::{MysqldError, Scratch};
+use crate::mysqld::{MysqldError, Scratch, program};
 use crate::progress::Watcher;
+use crate::sql::identifier;
 
 /// What every database for restored tables is called to begin with: the account for backups may write these alone.
 pub const PREFIX: &str = "trivet_restored_";
@@ -106,9 +107,7 @@ pub async fn bring_back(
             return Err(TablesError::Absent { table: table.to_string(), there });
         }
     }
-    let address = cluster.config.mysql.primary;
-    let opts = cluster.access.gateway_opts(&address.ip().to_string(), address.port());
-    let mut primary = mysql_async::Conn::new(opts).await.map_err(sql)?;
+    let mut primary = cluster.access.primary().await.map_err(sql)?;
     let exists: Option<String> = primary
         .exec_first("SELECT schema_name FROM information_schema.schemata WHERE schema_name = ?", (database,))
         .await
@@ -116,7 +115,8 @@ pub async fn bring_back(
     if exists.is_some() {
         return Err(TablesError::Exists(database.into()));
     }
-    primary.query_drop(format!("CREATE DATABASE `{database}` CHARACTER SET utf8mb4")).await.map_err(sql)?;
+    let into = identifier(database);
+    primary.query_drop(format!("CREATE DATABASE {into} CHARACTER SET utf8mb4")).await.map_err(sql)?;
     let mut done = Vec::new();
     for table in tables {
         watcher.begin(&format!("bringing back {table}"), 0, false);
@@ -128,7 +128,7 @@ pub async fn bring_back(
             database: database.into(),
         };
         copied.map_err(|e| failed(e.to_string()))?.map_err(failed)?;
-        let count = format!("SELECT COUNT(*) FROM `{database}`.`{}`", table.name.replace('`', "``"));
+        let count = format!("SELECT COUNT(*) FROM {into}.{}", identifier(&table.name));
         let rows: Option<u64> = primary.query_first(count).await.map_err(sql)?;
         done.push((table.clone(), rows.unwrap_or(0)));
     }
@@ -143,21 +143,18 @@ struct Pipe {
     account: &'static str,
     table: Table,
     database: String,
-    address: std::net::SocketAddr,
-    /// The client's options, the password among them: no argument, which everybody could read.
+    /// The way to the primary, the password in it: no argument, which everybody could read.
     options: String,
 }
 
 impl Pipe {
     fn new(cluster: &Cluster, scratch: &Scratch, table: &Table, database: &str) -> Self {
-        let config = &cluster.config.mysql;
         Self {
-            programs: config.programs.clone(),
+            programs: cluster.config.mysql.programs.clone(),
             from: scratch.socket().to_owned(),
             account: scratch.account(),
             table: table.clone(),
             database: database.into(),
-            address: config.primary,
             options: cluster.access.client_options(),
         }
     }
@@ -166,7 +163,7 @@ impl Pipe {
         let failed = |what: &str, e: std::io::Error| format!("{what}: {e}");
         let mut options = tempfile::NamedTempFile::new().map_err(|e| failed("the options of mysql", e))?;
         options.write_all(self.options.as_bytes()).map_err(|e| failed("the options of mysql", e))?;
-        let mut dump = Command::new(self.program("mysqldump"))
+        let mut dump = Command::new(program(&self.programs, "mysqldump"))
             .arg("--no-defaults")
             .arg(format!("--socket={}", self.from.display()))
             .arg(format!("--user={}", self.account))
@@ -185,10 +182,9 @@ impl Pipe {
             .spawn()
             .map_err(|e| failed("mysqldump", e))?;
         let out = dump.stdout.take().map_or_else(Stdio::null, Stdio::from);
-        let mut load = Command::new(self.program("mysql"))
+        let mut load = Command::new(program(&self.programs, "mysql"))
             .arg(format!("--defaults-file={}", options.path().display()))
-            .args([format!("--host={}", self.address.ip()), format!("--port={}", self.address.port())])
-            .args(["--protocol=TCP", "--max-allowed-packet=1G", &format!("--database={}", self.database)])
+            .args(["--max-allowed-packet=1G", &format!("--database={}", self.database)])
             .stdin(out)
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -202,13 +198,6 @@ impl Pipe {
         // Whoever ends first breaks the other's pipe: the reader's words are the cause.
         loaded.map_err(|e| format!("mysql: {e}"))?;
         dumped.map_err(|e| format!("mysqldump: {e}"))
-    }
-
-    /// Where Debian has it, when it is not in the folder.
-    fn program(&self, name: &str) -> PathBuf {
-        let beside = self.programs.join(name);
-        let system = Path::new("/usr/bin").join(name);
-        if !beside.exists() && system.exists() { system } else { beside }
     }
 }
 

@@ -21,6 +21,7 @@ use crate::log::catalog::{self, LogError};
 use crate::progress::Watcher;
 use crate::repository::RepositoryError;
 use crate::restore::{RestoreError, Target, Wanted, restore};
+use crate::sql;
 use crate::storage::{Storage, StorageError};
 
 /// The folder of what was proven.
@@ -127,17 +128,14 @@ pub async fn verify(cluster: &Cluster, name: &str, watcher: &Watcher) -> Result<
     let member = base::donors(&cluster.config, &cluster.access).await?.remove(0);
     watcher.begin(&format!("adding up the tables of {}", member.name), 0, false);
     let of_member = |reason: String| VerifyError::Member { member: member.name.clone(), reason };
-    let mut conn = Conn::new(cluster.access.opts(&member.address.ip().to_string(), member.address.port()))
-        .await
-        .map_err(|e| of_member(e.to_string()))?;
+    let mut conn = cluster.access.member(&member).await.map_err(|e| of_member(e.to_string()))?;
     let gtid = snapshot(&mut conn).await.map_err(|e| of_member(e.to_string()))?;
     let living = checksums(&mut conn, watcher).await.map_err(|e| of_member(e.to_string()))?;
     drop(conn);
 
-    reached(cluster, &storage, &gtid)
-        .await?
-        .then_some(())
-        .ok_or_else(|| VerifyError::Behind { member: member.name.clone() })?;
+    if !reached(cluster, &storage, &gtid).await? {
+        return Err(VerifyError::Behind { member: member.name });
+    }
     let data = turn.work.join("restored");
     let target = Target::Set(gtid.clone());
     let programs = &cluster.config.mysql.programs;
@@ -191,9 +189,9 @@ async fn snapshot(conn: &mut Conn) -> Result<GtidSet, mysql_async::Error> {
         .await?;
     conn.query_drop("FLUSH TABLES WITH READ LOCK").await?;
     conn.query_drop("START TRANSACTION WITH CONSISTENT SNAPSHOT").await?;
-    let gtid: Option<String> = conn.query_first("SELECT @@global.gtid_executed").await?;
+    let gtid = sql::executed(conn).await?;
     conn.query_drop("UNLOCK TABLES").await?;
-    gtid.unwrap_or_default().replace('\n', "").parse().map_err(|e| mysql_async::Error::Other(Box::new(e)))
+    Ok(gtid)
 }
 
 /// `database.table` → its checksum, for all tables but MySQL's own.
@@ -210,9 +208,8 @@ async fn checksums(
     watcher.set_total(tables.len() as u64);
     let mut found = BTreeMap::new();
     for (schema, table) in tables {
-        let named = |name: &str| name.replace('`', "``");
-        let row: Option<(String, Option<u64>)> =
-            conn.query_first(format!("CHECKSUM TABLE `{}`.`{}`", named(&schema), named(&table))).await?;
+        let statement = format!("CHECKSUM TABLE {}.{}", sql::identifier(&schema), sql::identifier(&table));
+        let row: Option<(String, Option<u64>)> = conn.query_first(statement).await?;
         found.insert(format!("{schema}.{table}"), row.and_then(|r| r.1));
         watcher.add(1);
     }
@@ -247,12 +244,7 @@ async fn reached(cluster: &Cluster, storage: &Storage, wanted: &GtidSet) -> Resu
             && let Some(name) = name
         {
             last = Some(name);
-            let segment = catalog::read(storage, &cluster.keys, &name).await?;
-            let after = segment.after().map_err(|error| LogError::Segment {
-                place: storage.place().into(),
-                object: name.to_string(),
-                error,
-            })?;
+            let (_, after) = catalog::read(storage, &cluster.keys, &name).await?;
             if wanted.is_subset(&after) {
                 return Ok(true);
             }

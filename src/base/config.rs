@@ -195,6 +195,15 @@ impl TlsFiles {
     }
 }
 
+/// Whether this is a UUID as MySQL writes them: in lower case, with its hyphens.
+pub fn is_uuid(text: &str) -> bool {
+    text.len() == 36
+        && text.char_indices().all(|(i, c)| match i {
+            8 | 13 | 18 | 23 => c == '-',
+            _ => matches!(c, '0'..='9' | 'a'..='f'),
+        })
+}
+
 /// Refuses a relative path: a service has no working directory that its operator chose.
 pub fn absolute(key: &str, path: &Path) -> Result<(), Invalid> {
     if path.is_absolute() {

@@ -2,5 +2,7 @@
 
 pub mod address;
 pub mod config;
+pub mod disk;
+pub mod passwd;
 pub mod process;
 pub mod telemetry;

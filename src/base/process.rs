@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use clap::Parser;
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 use crate::config::{self, ConfigError, Validate};
 
@@ -245,6 +246,29 @@ impl Shutdown {
     pub async fn wait_for_stop(&mut self) {
         let _ = self.0.wait_for(|phase| *phase >= Phase::Stopping).await;
     }
+}
+
+/// Waits for a stop, while all parts of a program run. One that ends before that is an error, for systemd to start the whole anew: half a
+/// program would say half the truth. `what` names it, `keeper`.
+pub async fn until_stopped(what: &str, parts: &mut JoinSet<()>, shutdown: Shutdown) -> Result<(), Failure> {
+    let mut stopping = shutdown;
+    let ended = tokio::select! {
+        () = stopping.wait() => None,
+        ended = parts.join_next() => ended,
+    };
+    // None of them ends by itself, though one may hear of a stop before this task does.
+    match ended.filter(|_| !stopping.is_stopping()) {
+        None => Ok(()),
+        Some(ended) => {
+            let why = ended.err().map_or_else(|| "it has ended".to_owned(), |e| e.to_string());
+            Err(Failure::run(format_args!("a part of the {what} broke down: {why}")))
+        }
+    }
+}
+
+/// Waits for all parts to end, so long at most. Whether they have.
+pub async fn all_end_within(limit: Duration, parts: &mut JoinSet<()>) -> bool {
+    tokio::time::timeout(limit, async { while parts.join_next().await.is_some() {} }).await.is_ok()
 }
 
 /// `READY=1`, and the start of watchdog pings when systemd asks for them. Must be called inside a runtime.

@@ -36,10 +36,6 @@ pub fn init_log(log: &Log) {
         // every step of a start and of a stop. What its server cannot do is news.
         level.push_str(",pingora_core=off,pingora_core::server=warn,pingora_core::services=warn");
     }
-    if !level.contains("rustic") {
-        // One tells of every step of every command, the other of every attempt; what comes of it is in our own lines.
-        level.push_str(",rustic_core=warn,opendal=error,openssh=warn,openssh_sftp_client=warn");
-    }
     let filter = level.parse::<tracing_subscriber::EnvFilter>().unwrap_or_else(|_| "info".into());
     let base = tracing_subscriber::fmt().with_env_filter(filter).with_writer(ProgramLog);
     let started = match log.format {

@@ -327,12 +327,7 @@ fn validate_name(key: &str, name: &str) -> Result<(), Invalid> {
 }
 
 fn validate_uuid(key: &str, text: &str) -> Result<(), Invalid> {
-    let well_formed = text.len() == 36
-        && text.char_indices().all(|(i, c)| match i {
-            8 | 13 | 18 | 23 => c == '-',
-            _ => matches!(c, '0'..='9' | 'a'..='f'),
-        });
-    if well_formed {
+    if config::is_uuid(text) {
         return Ok(());
     }
     Invalid::err(key, format_args!("\"{text}\" is not a UUID in lower case; `uuidgen` makes one"))

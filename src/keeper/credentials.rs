@@ -1,7 +1,5 @@
 //! Passwords from files.
 
-use std::path::Path;
-
 use trivet_base::config::ConfigError;
 use trivet_tls::private;
 
@@ -26,7 +24,7 @@ const REPLICATION_LIMIT: usize = 32;
 impl Credentials {
     /// Reads all files.
     pub fn read(mysql: &Mysql) -> Result<Self, ConfigError> {
-        let replication = read(&mysql.replication_password_file)?;
+        let replication = private::password(&mysql.replication_password_file)?;
         if replication.chars().count() > REPLICATION_LIMIT {
             return Err(ConfigError::at(
                 &mysql.replication_password_file,
@@ -38,27 +36,17 @@ impl Credentials {
         }
         Ok(Self {
             replication,
-            app: read(&mysql.app_password_file)?,
-            exporter: mysql.exporter_password_file.as_deref().map(read).transpose()?,
-            backup: mysql.backup_password_file.as_deref().map(read).transpose()?,
+            app: private::password(&mysql.app_password_file)?,
+            exporter: mysql.exporter_password_file.as_deref().map(private::password).transpose()?,
+            backup: mysql.backup_password_file.as_deref().map(private::password).transpose()?,
         })
     }
 }
 
-/// The first line; a newline at the end belongs to the file, not to the password.
-fn read(path: &Path) -> Result<String, ConfigError> {
-    private::look(path);
-    let text = std::fs::read_to_string(path)
-        .map_err(|e| ConfigError::at(path, "", format_args!("password cannot be read: {e}")))?;
-    let password = text.trim_end_matches(['\n', '\r']);
-    if password.is_empty() || password.contains(['\n', '\0']) {
-        return Err(ConfigError::at(path, "", "must hold one line, the password"));
-    }
-    Ok(password.to_owned())
-}
-
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     fn mysql(directory: &Path, replication: &str, app: &str) -> Mysql {

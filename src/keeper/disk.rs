@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use metrics::gauge;
 
+use trivet_base::disk::Space;
 use trivet_base::process::Shutdown;
 
 use super::board::Board;
@@ -15,12 +16,9 @@ use super::report::Disk;
 /// Often enough that `mysql.minimum_free` is noticed before a fast writer has filled it.
 const INTERVAL: Duration = Duration::from_millis(250);
 
-/// One look; `statvfs(3)`.
+/// One look.
 pub fn look(mysql: &Mysql) -> std::io::Result<Disk> {
-    let seen = rustix::fs::statvfs(&mysql.data_directory)?;
-    // `f_bavail`: what root alone may use is of no use to mysqld.
-    let free = seen.f_bavail.saturating_mul(seen.f_frsize);
-    let total = seen.f_blocks.saturating_mul(seen.f_frsize);
+    let Space { free, total } = Space::of(&mysql.data_directory)?;
     Ok(Disk { free, total, low: free < mysql.minimum_free.as_u64() })
 }
 

@@ -89,19 +89,8 @@ pub async fn run(config: Config) -> Result<(), Failure> {
 
     tracing::info!(node = config.node, listen = %config.listen, "keeping");
     process::notify_ready_while(heartbeats);
-    let mut stopping = shutdown;
-    let ended = tokio::select! {
-        () = stopping.wait() => None,
-        ended = tasks.join_next() => ended,
-    };
-    // None of them ends by itself, though one may hear of a stop before this task does. systemd starts the keeper anew: half a
-    // keeper would say half the truth.
-    if let Some(ended) = ended.filter(|_| !stopping.is_stopping()) {
-        let why = ended.err().map_or_else(|| "it has ended".to_owned(), |e| e.to_string());
-        return Err(Failure::run(format_args!("a part of the keeper broke down: {why}")));
-    }
-    let finish = async { while tasks.join_next().await.is_some() {} };
-    if tokio::time::timeout(config.shutdown_timeout, finish).await.is_err() {
+    process::until_stopped("keeper", &mut tasks, shutdown).await?;
+    if !process::all_end_within(config.shutdown_timeout, &mut tasks).await {
         tracing::warn!("an action was still in progress when shutdown_timeout ended");
     }
     Ok(())

@@ -19,9 +19,6 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// Where the leases stand. The keeper makes it on the primary.
-pub const TABLE: &str = "trivet_cluster.lease";
-
 /// Long enough for a change of the primary (7 s), short enough that another goes on within a minute.
 pub const TTL: Duration = Duration::from_secs(30);
 
@@ -77,7 +74,7 @@ pub struct Lease {
 pub struct Primary<'a> {
     /// The database gateway, or the primary itself.
     pub address: std::net::SocketAddr,
-    /// An account that may read and write [`TABLE`].
+    /// An account that may read and write `trivet_cluster.lease`, which the keeper makes on the primary.
     pub user: &'a str,
     /// Its password.
     pub password: &'a str,
@@ -97,11 +94,6 @@ impl Lease {
             .ssl_ca(primary.ca)
             .disable_statement_logging();
         Self { options, name: name.into(), holder: holder.chars().take(128).collect(), ttl: TTL }
-    }
-
-    /// Its name.
-    pub fn name(&self) -> &str {
-        &self.name
     }
 
     /// Asks for it once. `work` is told to others who ask.

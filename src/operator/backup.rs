@@ -5,6 +5,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use trivet_base::passwd;
 use trivet_base::process::Failure;
 
 const PROGRAM: &str = "trivet-backup";
@@ -21,7 +22,7 @@ pub fn run(arguments: &[OsString]) -> Result<(), Failure> {
         command.arg("--help");
     }
     if rustix::process::geteuid().is_root()
-        && let Some(service) = account(&std::fs::read_to_string("/etc/passwd").unwrap_or_default(), USER)
+        && let Some(service) = passwd::find(|account| account.name == USER)
     {
         // ssh keeps its sockets below the home, and root's is closed to others.
         command.uid(service.user).gid(service.group).env("HOME", service.home).current_dir("/");
@@ -49,36 +50,4 @@ fn program() -> PathBuf {
         .map(|own| own.with_file_name(PROGRAM))
         .filter(|beside| beside.exists())
         .unwrap_or_else(|| PROGRAM.into())
-}
-
-#[derive(Debug, PartialEq, Eq)]
-struct Account {
-    user: u32,
-    group: u32,
-    home: String,
-}
-
-/// A line of passwd(5).
-fn account(passwd: &str, name: &str) -> Option<Account> {
-    passwd.lines().find_map(|line| {
-        let fields: Vec<&str> = line.split(':').collect();
-        match fields[..] {
-            [found, _, user, group, _, home, ..] if found == name => {
-                Some(Account { user: user.parse().ok()?, group: group.parse().ok()?, home: home.into() })
-            }
-            _ => None,
-        }
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_user_is_found_by_its_whole_name() {
-        let passwd = "root:x:0:0:root:/root:/bin/sh\ntrivet-backup2:x:7:7::/:/\ntrivet-backup:x:991:990::/var/lib/b:/\n";
-        assert_eq!(account(passwd, USER), Some(Account { user: 991, group: 990, home: "/var/lib/b".into() }));
-        assert_eq!(account(passwd, "nobody"), None);
-    }
 }

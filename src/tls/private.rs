@@ -8,6 +8,7 @@ use std::sync::Once;
 
 use parking_lot::Mutex;
 
+use trivet_base::config::ConfigError;
 use trivet_base::process::warnings;
 
 /// Every such file that this process has read.
@@ -20,6 +21,18 @@ pub fn look(path: &Path) {
     FIRST.call_once(|| warnings::look_with(look_again));
     READ.lock().insert(path.to_owned());
     judge(path);
+}
+
+/// The password that a file holds, one line; a newline at its end belongs to the file.
+pub fn password(path: &Path) -> Result<String, ConfigError> {
+    look(path);
+    let text = std::fs::read_to_string(path)
+        .map_err(|e| ConfigError::at(path, "", format_args!("password cannot be read: {e}")))?;
+    let password = text.trim_end_matches(['\n', '\r']);
+    if password.is_empty() || password.contains(['\n', '\0']) {
+        return Err(ConfigError::at(path, "", "must hold one line, the password"));
+    }
+    Ok(password.to_owned())
 }
 
 /// Looks again at all files that were read: rights are changed without touching a file.

@@ -76,15 +76,14 @@ def restored(to, ask, repository="main"):
     """What a scratch server with the database of that moment answers."""
     node, unit = keeper_of_backups, f"restore-{next(restores)}"
     node.succeed(f"systemd-run --unit={unit} $(command -v trivet) restore --to {to} --repository {repository}")
-    client_of = "mysql --socket=/var/lib/trivet-backup/work/run/mysql.sock --user=trivet-restore --batch --skip-column-names"
 
-    def ready():
-        # The words that say so come last.
-        return "a server with it is running" in node.execute(f"journalctl -u {unit} --no-pager -o cat")[1]
+    def command():
+        """The one that it tells its operator to use, as its last words."""
+        return re.search(r"mysql --socket=\S+ --user=\S+", node.execute(f"journalctl -u {unit} --no-pager -o cat")[1])
 
     try:
-        poll(ready, f"the database of {to} runs", 90)
-        return node.succeed(f"{client_of} --execute={shlex.quote(ask)}").strip()
+        client_of = poll(command, f"the database of {to} runs", 90)[0]
+        return node.succeed(f"{client_of} --batch --skip-column-names --execute={shlex.quote(ask)}").strip()
     finally:
         node.execute(f"systemctl stop {unit}")
 

@@ -19,9 +19,10 @@ use trivet_keeper_api::gtid::GtidSet;
 use super::catalog::{self, LogError, Name};
 use super::frame::Transaction;
 use super::segment::{Builder, Finished};
-use super::source::{self, Access, SILENCE, Source, SourceError};
+use super::source::{self, SILENCE, Source, SourceError};
 use crate::config::{Member, Stream};
 use crate::keys::Keys;
+use crate::sql::Access;
 use crate::storage::{Storage, StorageError};
 
 /// After a failure, and then twice as long each time up to the second.
@@ -271,11 +272,8 @@ impl Archive {
         }
         let mut damaged = None;
         for name in newest_first.iter().take(MOST_DAMAGED) {
-            let read = catalog::read(&self.storage, &self.keys, name).await;
-            match read
-                .and_then(|segment| segment.after().map_err(|e| catalog::damaged(&self.storage, name, e)))
-            {
-                Ok(after) => return Ok(Some(after)),
+            match catalog::read(&self.storage, &self.keys, name).await {
+                Ok((_, after)) => return Ok(Some(after)),
                 // Members still have what was in it: it is streamed once more.
                 Err(error @ LogError::Segment { .. }) => {
                     tracing::error!(repository = self.repository, %error, "a segment cannot be read; the log goes on before it");

@@ -126,17 +126,17 @@ pub async fn last(storage: &Storage) -> Result<Option<Name>, StorageError> {
     Ok(newest(storage).await?.first().copied())
 }
 
-/// That a segment is not as it was written.
-pub fn damaged(storage: &Storage, name: &Name, error: SegmentError) -> LogError {
+fn damaged(storage: &Storage, name: &Name, error: SegmentError) -> LogError {
     LogError::Segment { place: storage.place().into(), object: name.to_string(), error }
 }
 
-/// Reads one segment.
-pub async fn read(storage: &Storage, keys: &Keys, name: &Name) -> Result<Segment, LogError> {
-    let object = name.to_string();
-    let sealed = storage.read(&object).await?;
-    let wrong = |error| LogError::Segment { place: storage.place().into(), object: object.clone(), error };
-    Segment::open(&sealed, keys).map_err(wrong)
+/// Reads one segment, and all transactions up to its end.
+pub async fn read(storage: &Storage, keys: &Keys, name: &Name) -> Result<(Segment, GtidSet), LogError> {
+    let sealed = storage.read(&name.to_string()).await?;
+    let wrong = |error| damaged(storage, name, error);
+    let segment = Segment::open(&sealed, keys).map_err(wrong)?;
+    let after = segment.after().map_err(wrong)?;
+    Ok((segment, after))
 }
 
 /// Walks over the log from what `have` holds, and says of each segment what it adds.
@@ -152,7 +152,7 @@ pub struct Walk<'a> {
     covered: u64,
     aside: Vec<Aside>,
     unreadable: Option<LogError>,
-    /// All transactions up to where the walk is. Whoever walks adds those of each segment.
+    /// All transactions up to the end of the last segment.
     pub have: GtidSet,
 }
 
@@ -173,35 +173,34 @@ impl<'a> Walk<'a> {
     pub async fn next(&mut self) -> Result<Option<(Name, Segment)>, LogError> {
         loop {
             self.aside.retain(|aside| !aside.after.is_subset(&self.have));
-            if let Some(at) = self.aside.iter().position(|aside| aside.before.is_subset(&self.have)) {
-                let name = self.aside.remove(at).name;
-                return Ok(Some((name, read(self.storage, self.keys, &name).await?)));
+            let connects = |before: &GtidSet| before.is_subset(&self.have);
+            if let Some(at) = self.aside.iter().position(|aside| connects(&aside.before)) {
+                let Aside { name, after, .. } = self.aside.remove(at);
+                let (segment, _) = read(self.storage, self.keys, &name).await?;
+                self.have = self.have.union(&after);
+                return Ok(Some((name, segment)));
             }
             let Some(name) = self.names.next() else { break };
-            let segment = match read(self.storage, self.keys, &name).await {
-                Ok(segment) => segment,
+            let (segment, after) = match read(self.storage, self.keys, &name).await {
+                Ok(read) => read,
                 Err(error @ LogError::Segment { .. }) => {
-                    self.miss(&name, error);
+                    if name.last >= self.covered {
+                        self.unreadable.get_or_insert(error);
+                    }
                     continue;
                 }
                 // Taken away since it was listed, because it is not needed.
                 Err(LogError::Storage(e)) if e.is_no_object() => continue,
                 Err(e) => return Err(e),
             };
-            let (before, after) = match segment.after() {
-                Ok(after) => (segment.before().clone(), after),
-                Err(error) => {
-                    self.miss(&name, damaged(self.storage, &name, error));
-                    continue;
-                }
-            };
             if after.is_subset(&self.have) {
                 continue;
             }
-            if before.is_subset(&self.have) {
+            if connects(segment.before()) {
+                self.have = self.have.union(&after);
                 return Ok(Some((name, segment)));
             }
-            self.aside.push(Aside { name, before, after });
+            self.aside.push(Aside { name, before: segment.before().clone(), after });
         }
         if let Some(error) = self.unreadable.take() {
             return Err(error);
@@ -213,12 +212,6 @@ impl<'a> Walk<'a> {
                 object: name.to_string(),
                 missing: before.subtract(&self.have),
             }),
-        }
-    }
-
-    fn miss(&mut self, name: &Name, error: LogError) {
-        if name.last >= self.covered {
-            self.unreadable.get_or_insert(error);
         }
     }
 

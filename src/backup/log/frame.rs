@@ -11,6 +11,7 @@ use mysql_common::binlog::events::{
 };
 use mysql_common::packets::{GnoInterval, Tag};
 use mysql_common::proto::MySerialize;
+use mysql_common::uuid::Uuid;
 
 use trivet_keeper_api::gtid::GtidSet;
 
@@ -79,7 +80,7 @@ impl Transaction {
             return Err(bad("a transaction does not tell its length: the server is older than MySQL 8.0.2"));
         }
         Ok(Some(Self {
-            uuid: uuid_text(gtid.sid()),
+            uuid: Uuid::from_bytes(gtid.sid()).to_string(),
             tag: gtid.tag().map(ToString::to_string).unwrap_or_default(),
             number: gtid.gno(),
             committed: match gtid.original_commit_timestamp() {
@@ -116,7 +117,7 @@ pub fn previous_gtids(format: &FormatDescriptionEvent<'_>, event: &[u8]) -> io::
         let tag = sid.tag().map(|t| format!(":{t}")).unwrap_or_default();
         let intervals: String =
             sid.intervals().iter().map(|i| format!(":{}-{}", i.start(), i.end() - 1)).collect();
-        text.push(format!("{}{tag}{intervals}", uuid_text(sid.uuid())));
+        text.push(format!("{}{tag}{intervals}", Uuid::from_bytes(sid.uuid())));
     }
     text.join(",").parse().map_err(bad)
 }
@@ -158,7 +159,7 @@ pub fn previous_gtids_event(format: &FormatDescriptionEvent<'_>, previous: &Gtid
             tag => Some(Tag::new(tag.to_owned()).map_err(bad)?),
         };
         let intervals = intervals.iter().map(|(first, last)| GnoInterval::new(*first, last + 1)).collect();
-        sids.push(PreviousGtidsSid::new(uuid_octets(uuid)?, tag, intervals));
+        sids.push(PreviousGtidsSid::new(*Uuid::parse_str(uuid).map_err(bad)?.as_bytes(), tag, intervals));
     }
     let mut content = Vec::new();
     PreviousGtidsEvent::new(sids).serialize(&mut content);
@@ -180,24 +181,6 @@ pub fn previous_gtids_event(format: &FormatDescriptionEvent<'_>, previous: &Gtid
         event.extend_from_slice(&crc.sum().to_le_bytes());
     }
     Ok(event)
-}
-
-fn uuid_octets(text: &str) -> io::Result<[u8; 16]> {
-    let digits: Vec<u8> = text.bytes().filter(|b| *b != b'-').collect();
-    let mut octets = [0; 16];
-    if digits.len() != 32 {
-        return Err(bad(format_args!("{text} is no UUID")));
-    }
-    for (octet, pair) in octets.iter_mut().zip(digits.chunks(2)) {
-        let pair = std::str::from_utf8(pair).map_err(bad)?;
-        *octet = u8::from_str_radix(pair, 16).map_err(bad)?;
-    }
-    Ok(octets)
-}
-
-fn uuid_text(octets: [u8; 16]) -> String {
-    let hex: String = octets.iter().map(|b| format!("{b:02x}")).collect();
-    format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
 }
 
 /// Whether two formats read events alike.

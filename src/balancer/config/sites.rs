@@ -487,11 +487,13 @@ fn parse(when: &Condition, text: &str) -> Result<Template, String> {
 impl AnySite<'_> {
     /// What is wrong when no certificate is for any name of the site. One name of several without is a warning.
     pub fn without_certificate(&self, table: &SiteCertificates) -> Option<String> {
-        let names: Vec<&String> = self.names.iter().collect();
-        let is_covered = |name: &&&String| table.covers(&name.replacen('*', "any", 1));
-        (!names.is_empty() && !names.iter().any(|name| is_covered(&name))).then(|| {
-            let names = names.iter().map(|name| name.as_str()).collect::<Vec<_>>().join(", ");
-            format!("no certificate is for {names}: every visitor would be warned off; add one to the site's certificates or to https")
+        let is_covered = |name: &String| table.covers(&name.replacen('*', "any", 1));
+        let has_none = !self.names.is_empty() && !self.names.iter().any(is_covered);
+        has_none.then(|| {
+            format!(
+                "no certificate is for {}: every visitor would be warned off; add one to the site's certificates or to https",
+                self.names.join(", ")
+            )
         })
     }
 
