@@ -13,7 +13,7 @@ use trivet_keeper_api::gtid::GtidSet;
 use super::frame::{self, Transaction};
 use crate::keys::{Keys, SealError};
 
-/// zstd's default: a third of the size at 300 MB/s and more.
+/// zstd's default.
 const LEVEL: i32 = 3;
 
 /// The largest that a segment may be when it is unpacked: one transaction may be larger than a segment should be, and no larger than
