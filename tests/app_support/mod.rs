@@ -2,6 +2,7 @@
 //! client that speaks HTTP to it.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::str::FromStr;
@@ -455,7 +456,13 @@ impl Request {
             text.push_str(&format!("{name}: {value}\r\n"));
         }
         text.push_str(&format!("content-length: {}\r\n\r\n{}", self.body.len(), self.body));
-        stream.write_all(text.as_bytes()).await.unwrap();
+        // A request that is refused by its head is answered before all of it was read (RFC 9112 section 9.6): the write ends, the answer is there.
+        match stream.write_all(text.as_bytes()).await {
+            Err(e) if !matches!(e.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => {
+                panic!("{e}")
+            }
+            _ => (),
+        }
         let mut bytes = Vec::new();
         let _ = stream.read_to_end(&mut bytes).await;
         Answer::parse(&String::from_utf8(bytes).expect("UTF-8"))
@@ -490,7 +497,6 @@ impl Answer {
         serde_json::from_str(&self.body).unwrap_or_else(|e| panic!("{e}: {}", self.body))
     }
 
-    /// The value of a form's field, as a browser sees it.
     /// Where the page's form is sent to.
     pub fn action(&self) -> String {
         let page = scraper::Html::parse_document(&self.body);
@@ -499,6 +505,7 @@ impl Answer {
         form.value().attr("action").unwrap().to_owned()
     }
 
+    /// The value of a form's field, as a browser sees it.
     pub fn field(&self, name: &str) -> String {
         let page = scraper::Html::parse_document(&self.body);
         let find = |selector: &str| {

@@ -1,5 +1,6 @@
 //! Clients: one that sends exactly the bytes it is given, and one for HTTP/2.
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -77,12 +78,22 @@ impl Wire {
         self.stream
     }
 
+    /// Sends as much as the other side takes: what it refuses by its head it may answer before all was read (RFC 9112 section 9.6). Whether
+    /// there is an answer is for whoever reads it.
     pub async fn send(&mut self, bytes: &str) {
-        self.stream.write_all(bytes.as_bytes()).await.unwrap();
-        self.stream.flush().await.unwrap();
+        let sent = async {
+            self.stream.write_all(bytes.as_bytes()).await?;
+            self.stream.flush().await
+        };
+        match sent.await {
+            Err(e) if !matches!(e.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => {
+                panic!("{e}")
+            }
+            _ => (),
+        }
     }
 
-    /// As [`send`](Self::send), when the other side may have gone.
+    /// As [`send`](Self::send); whether all of it was taken.
     pub async fn try_send(&mut self, bytes: &str) -> bool {
         self.stream.write_all(bytes.as_bytes()).await.is_ok() && self.stream.flush().await.is_ok()
     }
