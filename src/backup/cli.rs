@@ -53,13 +53,21 @@ pub struct Restore {
     /// A time with its zone (2026-01-02T15:04:05Z), one transaction (UUID:4711), or latest.
     #[arg(long)]
     pub to: Target,
-    /// Where: a directory that is new; `scratch` runs a server beside the cluster until it is interrupted.
+    /// Where: a directory that is new; `scratch` runs a server beside the cluster until it is interrupted; `cluster` forms the group anew
+    /// from it (docs/disaster.md).
     #[arg(long, default_value = "scratch")]
     pub into: String,
     /// Single tables (DATABASE.TABLE, several with commas), which come back beside the living ones: into a database of their own on the
     /// primary, trivet_restored_….
     #[arg(long, value_delimiter = ',', conflicts_with = "into")]
     pub tables: Vec<Table>,
+    /// The site's files of this node, in place of the database: the last copy before the moment. `--into` names a directory that is new,
+    /// where they stand below their whole paths.
+    #[arg(long, value_name = "NODE", conflicts_with = "tables", requires = "into")]
+    pub files: Option<String>,
+    /// What the copy knows of its repositories is taken out of it: a group that is formed from it goes its own way.
+    #[arg(long, hide = true, conflicts_with_all = ["tables", "files"])]
+    pub new_history: bool,
     /// Which repository; the first that is configured when none is named.
     #[arg(long)]
     pub repository: Option<String>,

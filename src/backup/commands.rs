@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use mysql_async::prelude::Queryable;
+
 use trivet_base::process::{Failure, Shutdown};
 use trivet_lease::{Asked, Held};
 
@@ -12,11 +14,13 @@ use crate::base::{self, Description, LABEL, Turn};
 use crate::cli::{Command, Restore};
 use crate::cluster::{Cluster, WORK_LEASE};
 use crate::config::Config;
+use crate::files;
 use crate::keys::Keys;
 use crate::log::catalog;
+use crate::mysqld::{MysqldError, Scratch};
 use crate::progress::Watcher;
 use crate::prune;
-use crate::repository::RECOVERY;
+use crate::repository::{RECOVERY, Repository, blocking};
 use crate::restore::{Wanted, clock, restore};
 use crate::tables;
 use crate::verify;
@@ -203,7 +207,15 @@ async fn restored(
         None => cluster.keys.clone(),
         Some(file) => recovered(cluster, &name, file).await?,
     };
+    if options.into == "cluster" {
+        return Err(Failure::run(
+            "--into cluster: `trivet restore` does that, as root on a node with the role database",
+        ));
+    }
     let repository = cluster.open(&name, keys.clone(), watcher).await.map_err(Failure::run)?;
+    if let Some(node) = &options.files {
+        return files_restored(repository, node, &options).await;
+    }
     let turn = Arc::new(Turn::take(&cluster.config.state_directory).map_err(Failure::run)?);
     let is_scratch = options.into == "scratch";
     let data = if is_scratch { turn.work.join("restored") } else { PathBuf::from(&options.into) };
@@ -252,8 +264,47 @@ async fn restored(
             ended = scratch.ended() => Err(Failure::run(format_args!("the scratch server ended: {ended:?}: {}", scratch.said()))),
         };
     }
+    if options.new_history {
+        forget_repositories(&scratch).await.map_err(Failure::run)?;
+    }
     scratch.stop(true).await.map_err(Failure::run)?;
     println!("the data directory is {}", data.display());
+    Ok(())
+}
+
+/// The group's own list of repositories is emptied, so that none of them is taken for one of the group that is formed from this.
+async fn forget_repositories(scratch: &Scratch) -> Result<(), MysqldError> {
+    let mut conn = scratch.connect().await?;
+    let there: Option<u64> = conn
+        .query_first(
+            "SELECT COUNT(*) FROM information_schema.tables WHERE table_schema = 'trivet_cluster' AND table_name = 'repository'",
+        )
+        .await?;
+    if there.is_some_and(|n| n > 0) {
+        conn.query_drop("DELETE FROM trivet_cluster.repository").await?;
+    }
+    Ok(())
+}
+
+/// The last copy of a node's files that is not later than the moment.
+async fn files_restored(repository: Repository, node: &str, options: &Restore) -> Result<(), Failure> {
+    let into = PathBuf::from(&options.into);
+    if !into.is_absolute() {
+        return Err(Failure::run(format_args!(
+            "--into {}: give the absolute path of a directory that is new",
+            options.into
+        )));
+    }
+    let place = repository.storage.place().to_owned();
+    let (to, node) = (options.to.clone(), node.to_owned());
+    let copy = blocking(&place, move || {
+        let copies = repository.copies(files::LABEL)?;
+        let copy = files::choose(repository.storage.place(), copies, &node, &to)?;
+        repository.fetch(&copy, &into).map(|()| copy)
+    })
+    .await
+    .map_err(Failure::run)?;
+    println!("files of {} as they were copied at {} are in {}", copy.host, copy.time, options.into);
     Ok(())
 }
 

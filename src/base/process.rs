@@ -2,6 +2,7 @@
 //!
 //! Readiness, stopping and the watchdog are told to systemd by `sd_notify(3)`; without systemd nothing is sent.
 
+use std::ffi::OsString;
 use std::future::Future;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -88,7 +89,12 @@ pub fn service_args() -> Result<ServiceArgs, ExitCode> {
 
 /// Reads any command line in the way of [`service_args`].
 pub fn parse_args<T: Parser>() -> Result<T, ExitCode> {
-    T::try_parse().map_err(|e| {
+    parse_args_from(std::env::args_os())
+}
+
+/// Reads these words, of which the first is the program's name, in the way of [`service_args`].
+pub fn parse_args_from<T: Parser>(words: impl IntoIterator<Item = OsString>) -> Result<T, ExitCode> {
+    T::try_parse_from(words).map_err(|e| {
         let wrong = e.use_stderr();
         let _ = e.print();
         if wrong { ExitCode::from(EX_USAGE) } else { ExitCode::SUCCESS }

@@ -44,7 +44,7 @@ fn become_it(command: &mut Command) -> Result<(), Failure> {
 }
 
 /// Beside this program, or wherever the shell finds it.
-fn program() -> PathBuf {
+pub fn program() -> PathBuf {
     std::env::current_exe()
         .ok()
         .map(|own| own.with_file_name(PROGRAM))

@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand};
 
 use super::cluster::{self, Cluster};
 use super::control::{self, Socket};
-use super::{backup, database, failover, route, secrets, status, switchover, top};
+use super::{backup, database, failover, restore, route, secrets, status, switchover, top};
 use trivet_balancer_api::{Command as Order, Target};
 use trivet_base::config;
 use trivet_base::process::{self, Failure};
@@ -280,6 +280,9 @@ enum Database {
     /// After a complete outage with a disk or a machine lost: let the group go on with what this node has. Says what may be
     /// lost, and asks for the node's name to be typed.
     ForceBootstrap(ForceBootstrap),
+    /// This node's part of `trivet restore --into cluster`, which another node carries out: mysqld stops, its data directory is kept
+    /// aside, and it starts again, empty, when the group has been formed anew. Asks for the node's name to be typed.
+    SetAside(restore::SetAside),
 }
 
 #[derive(Debug, Args)]
@@ -418,7 +421,17 @@ pub fn main() -> ExitCode {
             };
             process::finish("trivet", process::block_on(database::force_bootstrap(&args.keeper, force)))
         }
+        Command::Database(Database::SetAside(args)) => {
+            process::finish("trivet", process::block_on(restore::set_aside(args)))
+        }
         Command::Backup(args) => process::finish("trivet", backup::run(&args.arguments)),
+        Command::Restore(args) if restore::is_into_cluster(&args.arguments) => {
+            let words = std::iter::once("trivet restore".into()).chain(args.arguments);
+            match process::parse_args_from(words) {
+                Ok(options) => process::finish("trivet", process::block_on(restore::into_cluster(options))),
+                Err(code) => code,
+            }
+        }
         Command::Restore(args) => process::finish("trivet", backup::restore(&args.arguments)),
         Command::Secrets(Secrets::Init(args)) => process::finish("trivet", secrets_init(&args)),
     }

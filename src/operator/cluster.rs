@@ -63,6 +63,12 @@ pub enum Role {
 }
 
 impl Cluster {
+    /// The node that this machine is, by its addresses.
+    pub fn here(&self) -> Option<&Node> {
+        let interfaces = if_addrs::get_if_addrs().unwrap_or_default();
+        self.nodes.iter().find(|n| interfaces.iter().any(|i| i.ip() == n.address))
+    }
+
     /// The nodes with `role`.
     pub fn with(&self, role: Role) -> impl Iterator<Item = &Node> {
         self.nodes.iter().filter(move |n| n.is(role))

@@ -8,7 +8,7 @@ use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 use http::Method;
 use serde_json::json;
 
-use super::socket::{Program, command};
+use super::socket::{CommandError, Program, command};
 use trivet_base::process::Failure;
 use trivet_keeper_api::{ForcePlan, ForceRequest, PrepareStopAnswer};
 
@@ -26,12 +26,23 @@ pub struct Force {
     pub off: bool,
 }
 
+/// What a bootstrap by force of this node would do.
+pub async fn plan(socket: &Path, node: &str) -> Result<ForcePlan, CommandError> {
+    let request = ForceRequest { node: node.into(), token: None };
+    command(Program::Keeper, socket, Method::POST, "/force-bootstrap", &request, FORCE).await
+}
+
+/// Bootstraps, if all is still as the plan has it.
+pub async fn carry_out(socket: &Path, plan: &ForcePlan) -> Result<(), CommandError> {
+    let request = ForceRequest { node: plan.node.clone(), token: Some(plan.token.clone()) };
+    let done: Result<ForcePlan, _> =
+        command(Program::Keeper, socket, Method::POST, "/force-bootstrap", &request, FORCE).await;
+    done.map(drop)
+}
+
 /// `trivet database force-bootstrap NODE`: tells what may be lost, and bootstraps when the operator consents.
 pub async fn force_bootstrap(socket: &Path, force: Force) -> Result<(), Failure> {
-    let request = ForceRequest { node: force.node.clone(), token: None };
-    let plan: ForcePlan = command(Program::Keeper, socket, Method::POST, "/force-bootstrap", &request, FORCE)
-        .await
-        .map_err(Failure::run)?;
+    let plan = plan(socket, &force.node).await.map_err(Failure::run)?;
     print!("{}", told(&plan));
     io::stdout().flush().map_err(Failure::run)?;
     if !plan.unknown.is_empty() && !force.off {
@@ -39,19 +50,15 @@ pub async fn force_bootstrap(socket: &Path, force: Force) -> Result<(), Failure>
             "Are {} off, and will they stay off until the group runs? Type off: ",
             plan.unknown.join(" and ")
         );
-        ask(&question, "off", "--unreachable-are-off")?;
+        Consent { question, expected: "off", flag: "--unreachable-are-off" }.ask(None)?;
     }
-    match &force.consent {
-        Some(name) if *name == plan.node => {}
-        Some(name) => {
-            return Err(Failure::run(format_args!("{name} is not {}: nothing was done", plan.node)));
-        }
-        None => ask("Type the node's name to go on: ", &plan.node, "--yes-i-lose-data NODE")?,
+    Consent {
+        question: "Type the node's name to go on: ".into(),
+        expected: &plan.node,
+        flag: "--yes-i-lose-data NODE",
     }
-    let request = ForceRequest { token: Some(plan.token), ..request };
-    let _: ForcePlan = command(Program::Keeper, socket, Method::POST, "/force-bootstrap", &request, FORCE)
-        .await
-        .map_err(Failure::run)?;
+    .ask(force.consent.as_deref())?;
+    carry_out(socket, &plan).await.map_err(Failure::run)?;
     println!(
         "{} has formed the group and takes writes; the others follow by themselves: trivet status",
         plan.node
@@ -70,19 +77,39 @@ fn told(plan: &ForcePlan) -> String {
     text + "Whatever is given up can only be brought back by hand, from the disk or a backup of the member that had it.\n"
 }
 
-/// Nobody consents by accident: a pipe, or no terminal at all, says no.
-fn ask(question: &str, expected: &str, instead: &str) -> Result<(), Failure> {
-    let stdin = io::stdin();
-    if !stdin.is_terminal() {
-        return Err(Failure::run(format_args!(
-            "nothing was done: nobody is there to ask. Without a terminal: {instead}"
-        )));
+/// A word that the operator types, so that nobody consents by accident: a pipe, or no terminal at all, says no.
+pub struct Consent<'a> {
+    /// What is asked.
+    pub question: String,
+    /// The word.
+    pub expected: &'a str,
+    /// The option that says it without a terminal.
+    pub flag: &'a str,
+}
+
+impl Consent<'_> {
+    /// Asks for it, unless the option has said it.
+    pub fn ask(&self, said: Option<&str>) -> Result<(), Failure> {
+        if let Some(said) = said {
+            return if said == self.expected {
+                Ok(())
+            } else {
+                Err(Failure::run(format_args!("{said} is not {}: nothing was done", self.expected)))
+            };
+        }
+        let stdin = io::stdin();
+        if !stdin.is_terminal() {
+            return Err(Failure::run(format_args!(
+                "nothing was done: nobody is there to ask. Without a terminal: {}",
+                self.flag
+            )));
+        }
+        print!("{}", self.question);
+        io::stdout().flush().map_err(Failure::run)?;
+        let mut line = String::new();
+        stdin.lock().read_line(&mut line).map_err(Failure::run)?;
+        if line.trim() == self.expected { Ok(()) } else { Err(Failure::run("nothing was done")) }
     }
-    print!("{question}");
-    io::stdout().flush().map_err(Failure::run)?;
-    let mut line = String::new();
-    stdin.lock().read_line(&mut line).map_err(Failure::run)?;
-    if line.trim() == expected { Ok(()) } else { Err(Failure::run("nothing was done")) }
 }
 
 /// `trivet database prepare-stop`: before mysqld stops. Never fails: a stop must not wait for what is broken.

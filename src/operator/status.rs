@@ -69,7 +69,7 @@ pub async fn run(cluster: &Cluster, options: &Options) -> Result<u8, Failure> {
 /// Asks everything and judges it.
 pub async fn gather(cluster: &Cluster, secrets: &Path, timeout: Duration) -> Report {
     let mut nodes = ask::everyone(cluster, secrets, timeout).await;
-    if let Some(here) = local::node(&mut nodes) {
+    if let Some(here) = cluster.here().and_then(|here| nodes.iter_mut().find(|n| n.name == here.name)) {
         here.warnings = local::warnings(secrets, timeout).await;
     }
     judge::report(cluster, nodes)

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use tokio::process::Command;
 
-use super::model::NodeReport;
 use trivet_base::process::warnings;
 use trivet_tls::private;
 
@@ -22,12 +21,6 @@ const UNITS: [&str; 8] = [
     "nftables.service",
     "systemd-journald.service",
 ];
-
-/// The node that this machine is.
-pub fn node(nodes: &mut [NodeReport]) -> Option<&mut NodeReport> {
-    let interfaces = if_addrs::get_if_addrs().unwrap_or_default();
-    nodes.iter_mut().find(|n| interfaces.iter().any(|i| i.ip() == n.address))
-}
 
 /// What should be mended on this node.
 pub async fn warnings(secrets: &Path, patience: Duration) -> Vec<String> {

@@ -154,6 +154,8 @@ pub struct Member {
     pub role: Option<String>,
     /// The primary, as this member sees it.
     pub primary: Option<String>,
+    /// The view's identifier, `prefix:number`: the prefix is the group's from its formation to its end; empty outside a group.
+    pub view_id: Option<String>,
     /// Whether more than half of the group is in its reach.
     pub majority: bool,
     /// Seconds behind the primary.

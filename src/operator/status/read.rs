@@ -89,6 +89,7 @@ pub fn member(health: &Value) -> Member {
         state: text(health, "member_state"),
         role: text(health, "role"),
         primary: text(health, "primary"),
+        view_id: text(health, "view_id"),
         majority: health.get("majority").and_then(Value::as_bool).unwrap_or(false),
         lag_seconds: health.get("lag_seconds").and_then(Value::as_f64),
         phase: text(health, "phase").unwrap_or_default(),

@@ -1,0 +1,71 @@
+use super::*;
+
+fn directory() -> (tempfile::TempDir, DataDirectory) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("mysql");
+    fs::create_dir(&path).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o750)).unwrap();
+    fs::write(path.join("ibdata1"), "old").unwrap();
+    let data = DataDirectory::at(&path).unwrap();
+    (folder, data)
+}
+
+/// As it is where a file system is mounted on it.
+fn mounted() -> (tempfile::TempDir, DataDirectory) {
+    let (folder, data) = directory();
+    (folder, DataDirectory { is_mounted: true, ..data })
+}
+
+fn names(path: &Path) -> Vec<String> {
+    let mut names: Vec<String> =
+        fs::read_dir(path).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn what_was_there_is_kept_aside_and_another_takes_its_place() {
+    for (folder, data) in [directory(), mounted()] {
+        let staging = data.staging();
+        fs::create_dir(&staging).unwrap();
+        fs::create_dir(staging.join("mysql")).unwrap();
+        fs::write(staging.join("ibdata1"), "restored").unwrap();
+        let aside = data.set_aside(OffsetDateTime::UNIX_EPOCH).unwrap();
+        assert_eq!(fs::read_to_string(aside.join("ibdata1")).unwrap(), "old", "{}", folder.path().display());
+        assert!(!data.path().join("ibdata1").exists());
+        data.take(&staging).unwrap();
+        assert_eq!(fs::read_to_string(data.path().join("ibdata1")).unwrap(), "restored");
+        assert!(data.path().join("mysql").is_dir());
+        assert!(!staging.exists());
+        assert_eq!(fs::metadata(data.path()).unwrap().mode() & 0o777, 0o750);
+    }
+}
+
+#[test]
+fn what_stands_aside_stays_where_it_is_when_more_is_set_aside() {
+    let (_folder, data) = mounted();
+    let first = data.set_aside(OffsetDateTime::UNIX_EPOCH).unwrap();
+    fs::write(data.path().join("ibdata1"), "second").unwrap();
+    fs::create_dir(data.path().join("lost+found")).unwrap();
+    let second = data.set_aside(OffsetDateTime::UNIX_EPOCH + time::Duration::seconds(1)).unwrap();
+    assert_eq!(names(&first), ["ibdata1"]);
+    assert_eq!(names(&second), ["ibdata1"]);
+    assert_eq!(names(data.path()).len(), 3, "{:?}", names(data.path()));
+    // Nothing that is kept is ever written over.
+    data.set_aside(OffsetDateTime::UNIX_EPOCH).unwrap_err();
+    let (_folder, data) = directory();
+    data.set_aside(OffsetDateTime::UNIX_EPOCH).unwrap();
+    data.set_aside(OffsetDateTime::UNIX_EPOCH).unwrap_err();
+}
+
+#[test]
+fn what_is_no_directory_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let link = folder.path().join("link");
+    std::os::unix::fs::symlink("/var", &link).unwrap();
+    let file = folder.path().join("file");
+    fs::write(&file, "").unwrap();
+    for path in [&link, &file, &folder.path().join("absent"), Path::new("relative")] {
+        assert!(DataDirectory::at(path).is_err(), "{}", path.display());
+    }
+}

@@ -1,0 +1,413 @@
+//! `trivet restore --into cluster`: the group formed anew from a backup; and `trivet database set-aside`, its part on the other nodes.
+//!
+//! `trivet-backup` restores while the cluster goes on; only then, and only when no other member has a database that runs, the directories
+//! change places, and the keeper forms the group by force. Nothing is deleted: the old data directories are kept aside on every node.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use clap::Parser;
+use time::OffsetDateTime;
+use tokio::net::TcpStream;
+use tokio::process::Command;
+use tokio::time::Instant;
+
+use trivet_base::config;
+use trivet_base::process::{Failure, Shutdown};
+use trivet_keeper_api as api;
+
+use super::backup;
+use super::cluster::{self, Cluster, Node, Role};
+use super::database::{self, Consent};
+use super::datadir::{self, DataDirectory};
+use super::status::{self, Report};
+
+/// Debian's and NixOS' unit of mysqld.
+const UNIT: &str = "mysql.service";
+
+/// Where mysqld listens for members.
+const MYSQL: u16 = 3306;
+
+/// How long one look at the nodes may take.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// Between two looks.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// The keeper sees a mysqld that has just started within this.
+const SEEN: Duration = Duration::from_mins(2);
+
+/// What `trivet restore` takes with `--into cluster`.
+#[derive(Debug, Parser)]
+#[command(name = "trivet restore --into cluster")]
+pub struct IntoCluster {
+    /// The moment: a time with its zone (2026-01-02T15:04:05Z), one transaction (UUID:4711), or latest.
+    #[arg(long)]
+    to: String,
+    /// `cluster`.
+    #[arg(long)]
+    into: String,
+    /// Which repository; the first that is configured when none is named.
+    #[arg(long)]
+    repository: Option<String>,
+    /// A file with the recovery key, when the cluster's own key is gone.
+    #[arg(long, value_name = "FILE")]
+    recovery_key: Option<PathBuf>,
+    /// The configuration of trivet-backup.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The cluster's name, in place of typing it.
+    #[arg(long, value_name = "NAME")]
+    yes_replace: Option<String>,
+    /// All members that cannot be reached are off, in place of typing it. If one runs a group, there will be two.
+    #[arg(long)]
+    unreachable_are_off: bool,
+    #[command(flatten)]
+    place: Place,
+    /// The control socket of this node's keeper.
+    #[arg(long, value_name = "SOCKET", default_value = api::DEFAULT_SOCKET)]
+    keeper: PathBuf,
+}
+
+/// This node, as both commands need it.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Place {
+    /// mysqld's data directory.
+    #[arg(long, value_name = "DIR", default_value = datadir::DEFAULT)]
+    data_directory: PathBuf,
+    /// The cluster file.
+    #[arg(long, value_name = "FILE", default_value = cluster::DEFAULT_FILE)]
+    cluster: PathBuf,
+    /// Folder with this node's ca.pem, node.pem and node.key, without which the keepers tell nothing.
+    #[arg(long, value_name = "DIR", default_value = status::DEFAULT_SECRETS)]
+    secrets: PathBuf,
+}
+
+/// What `trivet database set-aside` takes.
+#[derive(Debug, clap::Args)]
+pub struct SetAside {
+    /// This node's name, in place of typing it.
+    #[arg(long, value_name = "NODE")]
+    yes: Option<String>,
+    #[command(flatten)]
+    place: Place,
+}
+
+/// Both commands' view of the cluster.
+struct Site {
+    cluster: Cluster,
+    me: Node,
+    data: DataDirectory,
+    secrets: PathBuf,
+}
+
+impl Site {
+    fn open(place: &Place) -> Result<Self, Failure> {
+        if !rustix::process::geteuid().is_root() {
+            return Err(Failure::run("only root may stop mysqld and move its data: nothing was done"));
+        }
+        let cluster: Cluster = config::load(&place.cluster)?;
+        let me = cluster.here().cloned().ok_or_else(|| {
+            Failure::run(format_args!("this machine has no address of a node in {}", place.cluster.display()))
+        })?;
+        if !me.is(Role::Database) {
+            return Err(Failure::run(format_args!(
+                "{} has no role database: run this on a node that has it",
+                me.name
+            )));
+        }
+        let data = DataDirectory::at(&place.data_directory).map_err(Failure::run)?;
+        Ok(Self { cluster, me, data, secrets: place.secrets.clone() })
+    }
+
+    async fn look(&self) -> Report {
+        status::gather(&self.cluster, &self.secrets, LOOK).await
+    }
+
+    fn others(&self) -> impl Iterator<Item = &Node> {
+        self.cluster.with(Role::Database).filter(|n| n.name != self.me.name)
+    }
+}
+
+/// Whether these are arguments for [`into_cluster`].
+pub fn is_into_cluster(arguments: &[std::ffi::OsString]) -> bool {
+    arguments.iter().any(|a| a == "--into=cluster")
+        || arguments.windows(2).any(|pair| pair[0] == "--into" && pair[1] == "cluster")
+}
+
+/// `trivet restore --to MOMENT --into cluster`.
+pub async fn into_cluster(options: IntoCluster) -> Result<(), Failure> {
+    let site = Site::open(&options.place)?;
+    let mut shutdown = Shutdown::on_signals()?;
+    let name = &site.cluster.name;
+    println!(
+        "The database of {name} ({}) becomes what it was at {}, on all nodes. What was written since is given up; the data \
+         directories of now are kept aside on each node.",
+        site.cluster.domain, options.to
+    );
+    Consent {
+        question: "Type the cluster's name to go on: ".into(),
+        expected: name,
+        flag: "--yes-replace NAME",
+    }
+    .ask(options.yes_replace.as_deref())?;
+
+    let staging = site.data.staging();
+    if staging.exists() {
+        println!("{} is left from a restore that was broken off, and is taken away", staging.display());
+        std::fs::remove_dir_all(&staging).map_err(|e| io_failure(&staging, &e))?;
+    }
+    let outcome = restored(&options, &staging, &mut shutdown).await;
+    let outcome = match outcome {
+        Ok(()) => nobody_else_runs(&site, options.unreachable_are_off, &mut shutdown).await,
+        failed => failed,
+    };
+    if let Err(e) = outcome {
+        let _ = std::fs::remove_dir_all(&staging);
+        return Err(e);
+    }
+    // From here on it is not interrupted: each step takes seconds.
+    swap(&site, &staging, &options.keeper).await
+}
+
+/// Lets `trivet-backup` do its part, with its own progress and summary.
+async fn restored(options: &IntoCluster, staging: &Path, shutdown: &mut Shutdown) -> Result<(), Failure> {
+    let program = backup::program();
+    let mut command = Command::new(&program);
+    command.arg("restore").arg("--to").arg(&options.to).arg("--into").arg(staging).arg("--new-history");
+    for (flag, value) in [
+        ("--repository", options.repository.as_ref().map(|r| r.as_ref())),
+        ("--recovery-key", options.recovery_key.as_ref().map(|p| p.as_os_str())),
+        ("--config", options.config.as_ref().map(|p| p.as_os_str())),
+    ] {
+        if let Some(value) = value {
+            command.arg(flag).arg::<&std::ffi::OsStr>(value);
+        }
+    }
+    let mut child = command
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(|e| Failure::run(format_args!("{}: cannot be run: {e}", program.display())))?;
+    let ended = tokio::select! {
+        ended = child.wait() => ended,
+        () = shutdown.wait() => {
+            // A terminal tells it by itself; others are told by us. It takes away what it has begun.
+            if let Some(id) = child.id().and_then(|id| rustix::process::Pid::from_raw(i32::try_from(id).ok()?)) {
+                let _ = rustix::process::kill_process(id, rustix::process::Signal::TERM);
+            }
+            child.wait().await
+        }
+    };
+    match ended {
+        Ok(status) if status.success() && !shutdown.is_stopping() => Ok(()),
+        Ok(_) if shutdown.is_stopping() => Err(Failure::run("interrupted: the cluster is as it was")),
+        Ok(_) => Err(Failure::run("the cluster is as it was")),
+        Err(e) => Err(Failure::run(e)),
+    }
+}
+
+/// Waits until no other member has a mysqld that runs: a group that goes on would take the restored member in, and with it what was to be
+/// given up.
+async fn nobody_else_runs(site: &Site, are_off: bool, shutdown: &mut Shutdown) -> Result<(), Failure> {
+    let mut told = BTreeSet::new();
+    let mut off = are_off;
+    loop {
+        let report = site.look().await;
+        let (mut running, mut silent) = (BTreeSet::new(), BTreeSet::new());
+        for node in site.others() {
+            match what_runs(&report, node).await {
+                Runs::Yes => running.insert(node.name.clone()),
+                Runs::Unknown => silent.insert(node.name.clone()),
+                Runs::No => false,
+            };
+        }
+        if running.is_empty() && (silent.is_empty() || off) {
+            return Ok(());
+        }
+        if running.is_empty() {
+            let silent: Vec<String> = silent.into_iter().collect();
+            let question = format!(
+                "Nothing answers on {}. Is it off, and will it stay off until the group runs? Type off: ",
+                silent.join(" and ")
+            );
+            Consent { question, expected: "off", flag: "--unreachable-are-off" }.ask(None)?;
+            off = true;
+            continue;
+        }
+        if running != told {
+            let names: Vec<&str> = running.iter().map(String::as_str).collect();
+            println!(
+                "Restored. The database still runs on {}. On each of them, as root: trivet database set-aside. Waiting for it …",
+                names.join(" and ")
+            );
+            told = running;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(PAUSE) => {}
+            () = shutdown.wait() => return Err(Failure::run(
+                "interrupted: what was restored is taken away, and this node is as it was. Where the database was set aside: \
+                 systemctl start mysql, and it is cloned from the group",
+            )),
+        }
+    }
+}
+
+enum Runs {
+    Yes,
+    No,
+    Unknown,
+}
+
+async fn what_runs(report: &Report, node: &Node) -> Runs {
+    let seen = report.nodes.iter().find(|n| n.name == node.name).and_then(|n| n.database.as_ref());
+    if seen.is_some_and(|member| member.state.is_some()) {
+        return Runs::Yes;
+    }
+    let address = SocketAddr::new(node.address, MYSQL);
+    match tokio::time::timeout(LOOK, TcpStream::connect(address)).await {
+        Ok(Ok(_)) => Runs::Yes,
+        Ok(Err(e)) if e.kind() == io::ErrorKind::ConnectionRefused => Runs::No,
+        // Its keeper says that mysqld does not answer: it is stopped, behind a firewall that refuses nothing.
+        _ if seen.is_some() => Runs::No,
+        _ => Runs::Unknown,
+    }
+}
+
+/// The directories change places, and the keeper forms the group.
+async fn swap(site: &Site, staging: &Path, keeper: &Path) -> Result<(), Failure> {
+    systemctl("stop").await?;
+    let aside =
+        site.data.set_aside(OffsetDateTime::now_utc()).map_err(|e| io_failure(site.data.path(), &e))?;
+    println!("The data directory of before is {}", aside.display());
+    let formed = match site.data.take(staging).map_err(|e| io_failure(site.data.path(), &e)) {
+        Ok(()) => form(site, keeper).await,
+        Err(e) => Err(e),
+    };
+    let Err(e) = formed else {
+        println!(
+            "{} has formed the group with the restored database and takes writes; nodes whose database was set aside follow by themselves: \
+             trivet status. The backups need a repository of their own from now on (docs/disaster.md). Delete {} when nothing of it is \
+             needed.",
+            site.me.name,
+            aside.display()
+        );
+        return Ok(());
+    };
+    // Whether the keeper has begun is not known in every case, so nothing is moved back without being looked at.
+    Err(Failure::run(format_args!(
+        "{e}\nThe group was not formed. What was restored is in {}, the data directory of before is {}. When the cause is mended: \
+         systemctl start mysql, and trivet database force-bootstrap {}. To go back to before: systemctl stop mysql, put {} in its place, \
+         and start it.",
+        site.data.path().display(),
+        aside.display(),
+        site.me.name,
+        aside.display()
+    )))
+}
+
+async fn form(site: &Site, keeper: &Path) -> Result<(), Failure> {
+    systemctl("start").await?;
+    let begun = Instant::now();
+    // The keeper sees the new mysqld a moment later.
+    let plan = loop {
+        match database::plan(keeper, &site.me.name).await {
+            Ok(plan) => break plan,
+            Err(e) if begun.elapsed() > SEEN => return Err(Failure::run(e)),
+            Err(_) => tokio::time::sleep(PAUSE).await,
+        }
+    };
+    database::carry_out(keeper, &plan).await.map_err(Failure::run)
+}
+
+/// `trivet database set-aside`: this node's part of a restore that another node makes. mysqld stops, its data is kept aside, and when the
+/// group has been formed anew it starts empty, and is cloned.
+pub async fn set_aside(options: SetAside) -> Result<(), Failure> {
+    let site = Site::open(&options.place)?;
+    let mut shutdown = Shutdown::on_signals()?;
+    println!(
+        "mysqld of {} stops, and its data directory is kept aside. It starts again, empty, when another node has formed the group anew \
+         (trivet restore --into cluster), and gets everything from there.",
+        site.me.name
+    );
+    Consent {
+        question: "Type this node's name to go on: ".into(),
+        expected: &site.me.name,
+        flag: "--yes NODE",
+    }
+    .ask(options.yes.as_deref())?;
+    let before = birth(&site.look().await, None);
+    systemctl("stop").await?;
+    let aside =
+        site.data.set_aside(OffsetDateTime::now_utc()).map_err(|e| io_failure(site.data.path(), &e))?;
+    println!("The data directory is {}. Waiting for the group that is formed anew …", aside.display());
+    loop {
+        let now = birth(&site.look().await, Some(&site.me.name));
+        if now.is_some() && now != before {
+            break;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(PAUSE) => {}
+            () = shutdown.wait() => return Err(Failure::run(format_args!(
+                "interrupted: mysqld stays stopped, its data is {}. systemctl start mysql starts it empty; it is then cloned from \
+                 the group that runs",
+                aside.display()
+            ))),
+        }
+    }
+    systemctl("start").await?;
+    println!(
+        "The group has been formed anew; this node is cloned from it: trivet status. Delete {} when nothing of it is needed.",
+        aside.display()
+    );
+    Ok(())
+}
+
+/// Which group runs: the part of its view's identifier that stays the same from its formation to its end. Without what `without` says.
+fn birth(report: &Report, without: Option<&str>) -> Option<String> {
+    let members = report.nodes.iter().filter(|n| without != Some(n.name.as_str()));
+    members
+        .filter_map(|n| n.database.as_ref())
+        .find(|m| m.state.as_deref() == Some("ONLINE") && m.role.as_deref() == Some("PRIMARY") && m.majority)
+        .and_then(|m| m.view_id.as_deref())
+        .and_then(|id| id.split(':').next())
+        .map(str::to_owned)
+}
+
+async fn systemctl(verb: &str) -> Result<(), Failure> {
+    let done = Command::new("systemctl").arg(verb).arg(UNIT).stdin(Stdio::null()).status().await;
+    match done {
+        Ok(status) if status.success() => Ok(()),
+        Ok(_) => {
+            Err(Failure::run(format_args!("systemctl {verb} {UNIT} failed: journalctl -u {UNIT} says why")))
+        }
+        Err(e) => Err(Failure::run(format_args!("systemctl: cannot be run: {e}"))),
+    }
+}
+
+fn io_failure(path: &Path, e: &io::Error) -> Failure {
+    Failure::run(format_args!("{}: {e}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_words_for_the_cluster_are_told_from_those_for_a_directory() {
+        let words = |line: &str| line.split(' ').map(std::ffi::OsString::from).collect::<Vec<_>>();
+        assert!(is_into_cluster(&words("--to latest --into cluster")));
+        assert!(is_into_cluster(&words("--into=cluster --to latest")));
+        assert!(!is_into_cluster(&words("--to latest --into /srv/cluster")));
+        assert!(!is_into_cluster(&words("--into scratch --to cluster")));
+        let parsed =
+            IntoCluster::try_parse_from(words("x --to latest --into cluster --recovery-key /k")).unwrap();
+        assert_eq!(parsed.place.data_directory, Path::new("/var/lib/mysql"));
+        // Single tables come back beside the living ones, not in the place of all.
+        IntoCluster::try_parse_from(words("x --to latest --into cluster --tables a.b")).unwrap_err();
+    }
+}
