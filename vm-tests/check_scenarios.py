@@ -29,6 +29,17 @@ def joined(scenario: Path) -> tuple[str, list[tuple[Path, int]]]:
     return "\n".join(text) + "\n", origin
 
 
+def steps_of_the_document() -> list[str]:
+    """`node1# command`, in their order, of docs/disaster.md."""
+    return re.findall(r"^(node\d# .*)$", (HERE.parent / "docs/disaster.md").read_text(), re.MULTILINE)
+
+
+def steps_of_the_scenario() -> list[str]:
+    """What the scenario of that name does at a terminal, in the words of the document, whose moment is an example."""
+    text = (HERE / "scenarios/disaster.py").read_text().replace("{moment}", "2026-01-02T15:04:05Z")
+    return [f"{node}# {command}" for node, command in re.findall(r'\bstep\((node\d), f?"([^"]*)"', text)]
+
+
 def main(mypy: str, cache: str) -> int:
     with tempfile.TemporaryDirectory(prefix="trivet-scenarios-") as folder:
         origins = {}
@@ -46,10 +57,12 @@ def main(mypy: str, cache: str) -> int:
             problems.add(f"{part.relative_to(HERE.parent)}:{number}: {found[3]}")
         elif "error:" in line:
             problems.add(line)
+    if steps_of_the_document() != steps_of_the_scenario():
+        problems.add(f"docs/disaster.md and scenarios/disaster.py differ: {steps_of_the_document()} and {steps_of_the_scenario()}")
     print("\n".join(sorted(problems)) if problems else f"scenarios: {len(origins)} are sound")
     if said.stderr:
         print(said.stderr, file=sys.stderr)
-    return said.returncode
+    return 1 if problems else said.returncode
 
 
 if __name__ == "__main__":

@@ -246,3 +246,109 @@ def same_history(nodes=None):
     for a in sets.values():
         for b in sets.values():
             assert sql((nodes or NODES)[0], f"SELECT GTID_SUBSET('{a}', '{b}')") == "1", f"the members' histories differ: {sets}"
+
+
+# --- backups, set up by hand as on a machine without NixOS (docs/backup.md) --------------------------------------
+
+BACKUP_UNIT, BACKUP_CREDENTIALS = "trivet-backup", "/run/credentials/trivet-backup.service"
+SECRETS = "/var/lib/trivet/secrets"
+
+
+def keepers_make_the_backup_account():
+    """Each keeper is told of it, and the primary's makes it, with the table of leases."""
+    for node in NODES:
+        unit = node.succeed("systemctl cat trivet-keeper")
+        program, config = next(line for line in unit.splitlines() if line.startswith("ExecStart=")).split("--config ")
+        known = json.loads(node.succeed(f"cat {config}"))
+        known["mysql"] |= {"backup_user": "trivet_backup", "backup_password_file": "/run/credentials/trivet-keeper.service/backup-password"}
+        start = f"ExecStart=\nExecStart={program.removeprefix('ExecStart=')}--config /etc/trivet/keeper-backup.json"
+        drop_in = f"[Service]\nLoadCredential=backup-password:{SECRETS}/backup-password\n{start}\n"
+        node.succeed(
+            f"echo {shlex.quote(json.dumps(known))} > /etc/trivet/keeper-backup.json; mkdir -p /etc/systemd/system/trivet-keeper.service.d; "
+            f"printf %s {shlex.quote(drop_in)} > /etc/systemd/system/trivet-keeper.service.d/backup.conf; "
+            "systemctl daemon-reload; systemctl restart trivet-keeper"
+        )
+    poll(lambda: try_sql(primary(), "SELECT COUNT(*) FROM trivet_cluster.lease") is not None, "the keeper has made the lease's table")
+
+
+def vault_on(vault, *users):
+    """A folder of this node's that these reach over SFTP, with a key: a repository elsewhere."""
+    vault.succeed(
+        "install -d -m 0700 /root/.ssh /srv/vault; test -e /root/.ssh/vault || ssh-keygen -q -t ed25519 -N '' -f /root/.ssh/vault; "
+        "cat /root/.ssh/vault.pub >> /root/.ssh/authorized_keys; systemctl start ssh"
+    )
+    key = vault.succeed("cat /root/.ssh/vault").strip()
+    host_key = vault.succeed("cat /etc/ssh/ssh_host_ed25519_key.pub").split()
+    for node in users:
+        # Administrators alone may sign in; these nodes are some for the moment.
+        vault.succeed(f"nft insert rule inet trivet input ip saddr {ADDRESSES[node.name]} tcp dport 22 accept")
+        node.succeed(
+            f"umask 077; echo {shlex.quote(key)} > {SECRETS}/vault.key; umask 022; "
+            f"echo {ADDRESSES[vault.name]} {host_key[0]} {host_key[1]} >> /etc/ssh/ssh_known_hosts"
+        )
+
+
+def vault_repository(vault, path="/srv/vault"):
+    """The repository there, as the configuration names it."""
+    return {"sftp": {"host": ADDRESSES[vault.name], "user": "root", "path": path, "key_file": f"{BACKUP_CREDENTIALS}/vault.key"}}
+
+
+def start_backups(node, repositories=None, **more):
+    """Starts the service as nixos/backup.nix has it: a user of its own, its secrets as credentials, the sandbox. With repositories it is
+    configured first."""
+    if repositories:
+        config = {
+            "node": node.name,
+            "cluster": sql(primary(), "SELECT @@global.group_replication_group_name"),
+            "metrics": {"listen": "127.0.0.1:9606"},
+            "mysql": {
+                "user": "trivet_backup",
+                "password_file": f"{BACKUP_CREDENTIALS}/backup-password",
+                "ca": f"{BACKUP_CREDENTIALS}/ca.pem",
+                "members": [{"name": name, "address": f"{address}:3306"} for name, address in sorted(ADDRESSES.items())],
+            },
+            "key": {"identity_file": f"{BACKUP_CREDENTIALS}/backup.key", "recovery_file": f"{BACKUP_CREDENTIALS}/backup-recovery.pub"},
+            "repositories": repositories,
+            "files": {"paths": ["/var/lib/trivet/www"]},
+        } | more
+        node.succeed(
+            "id trivet-backup >/dev/null 2>&1 || useradd --system --home-dir /var/lib/trivet-backup trivet-backup; "
+            f"echo {shlex.quote(json.dumps(config))} > /etc/trivet/backup.json; trivet-backup --check"
+        )
+    known = json.loads(node.succeed("cat /etc/trivet/backup.json"))["repositories"].values()
+    folders = [repository["folder"] for repository in known if "folder" in repository]
+    for folder in folders:
+        node.succeed(f"install -d -m 0700 -o trivet-backup {folder}")
+    # What NixOS denies every unit of Trivet, as the keeper's unit has it; auth_socket of scratch servers asks who they are.
+    denied = ("Capability", "Device", "Lock", "Memory", "NoNew", "PrivateDevices", "PrivateTmp", "Proc", "Protect", "RemoveIPC", "Restrict",
+              "SystemCall", "UMask")
+    sandbox = [line for line in node.succeed("systemctl cat trivet-keeper").splitlines() if line.startswith(denied)]
+    assert len(sandbox) > 20, sandbox
+    secrets = [name for name in ("ca.pem", "backup.key", "backup-recovery.pub", "backup-password", "vault.key")
+               if node.execute(f"test -e {SECRETS}/{name}")[0] == 0]
+    properties = [
+        *sandbox, "Type=notify", "User=trivet-backup", "Group=trivet-backup", "StateDirectory=trivet-backup", "StateDirectoryMode=0700",
+        "Nice=10", *(f"ReadWritePaths={folder}" for folder in folders), *(f"LoadCredential={name}:{SECRETS}/{name}" for name in secrets),
+    ]
+    options = " ".join(f"--property={shlex.quote(p)}" for p in properties)
+    node.execute(f"systemctl reset-failed {BACKUP_UNIT} 2>/dev/null")
+    node.succeed(f"systemd-run --unit={BACKUP_UNIT} {options} $(readlink -f $(command -v trivet-backup))")
+
+
+def backup_status(node):
+    """What the service says; nothing when it does not."""
+    status, out = node.execute("curl -fsS http://127.0.0.1:9606/status")
+    return json.loads(out) if status == 0 else {}
+
+
+def backed_up(node, repository="main"):
+    """What this node's service knows of a repository."""
+    return backup_status(node).get("state", {}).get("repositories", {}).get(repository, {})
+
+
+def archived(node, repositories=1):
+    """The primary's transactions are in all repositories."""
+    executed = sql(primary(), "SELECT @@global.gtid_executed").replace("\\n", "").replace("\n", "")
+    reports = backup_status(node).get("log", {}).values()
+    sets = [report["archived"] for report in reports if report["archived"]]
+    return len(sets) == repositories and all(sql(primary(), f"SELECT GTID_SUBSET('{executed}', '{s}')") == "1" for s in sets)

@@ -4,6 +4,7 @@
 mod tests;
 
 use std::fs::File;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -104,10 +105,16 @@ impl Turn {
         std::fs::create_dir_all(state_directory).map_err(files)?;
         let lock =
             File::options().create(true).append(true).open(state_directory.join("lock")).map_err(files)?;
+        // What root does here must not stand in the way of the folder's owner afterwards.
+        let owner = std::fs::metadata(state_directory).map_err(files)?;
+        let own = rustix::process::geteuid().as_raw();
+        if own == 0 {
+            std::os::unix::fs::fchown(&lock, Some(owner.uid()), Some(owner.gid())).map_err(files)?;
+        }
         if lock.try_lock().is_err() {
             return Err(BaseError::Busy(state_directory.display().to_string()));
         }
-        let work = state_directory.join("work");
+        let work = state_directory.join(if own == owner.uid() { "work" } else { "work-of-root" });
         match std::fs::remove_dir_all(&work) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
                 let place = work.display();

@@ -9,8 +9,7 @@ cluster_up()
 
 vault = primary()
 keeper_of_backups, successor = others(vault)[0], others(vault)[1]
-REPOSITORY, CREDENTIALS = "/srv/backup", "/run/credentials/trivet-backup.service"
-PASSWORD_OF_BACKUP = "a-password-of-the-test"
+REPOSITORY = "/srv/backup"
 
 
 def on_primary(statement):
@@ -31,42 +30,8 @@ def mark(number):
     return moment
 
 
-def backup_status():
-    status, out = keeper_of_backups.execute("curl -fsS http://127.0.0.1:9606/status")
-    return json.loads(out) if status == 0 else {}
-
-
 def holding(repository="main"):
-    return backup_status().get("state", {}).get("repositories", {}).get(repository, {})
-
-
-# What NixOS denies every unit of Trivet, as the keeper's unit has it; auth_socket of scratch servers asks who they are.
-SANDBOX = [
-    line
-    for line in keeper_of_backups.succeed("systemctl cat trivet-keeper").splitlines()
-    if re.match(r"(Capability|Device|Lock|Memory|NoNew|PrivateDevices|PrivateTmp|Proc|Protect|RemoveIPC|Restrict|SystemCall|UMask)", line)
-]
-assert len(SANDBOX) > 20, SANDBOX
-SECRETS = ("ca.pem", "backup.key", "backup-recovery.pub", "backup-password", "vault.key")
-
-
-def start_service():
-    """As nixos/backup.nix has it: a user of its own, its secrets as credentials, the sandbox."""
-    properties = [
-        *SANDBOX, "Type=notify", "User=trivet-backup", "Group=trivet-backup", "StateDirectory=trivet-backup", "StateDirectoryMode=0700",
-        f"ReadWritePaths={REPOSITORY}", "Nice=10", *(f"LoadCredential={name}:/var/lib/trivet/secrets/{name}" for name in SECRETS),
-    ]
-    options = " ".join(f"--property={shlex.quote(p)}" for p in properties)
-    keeper_of_backups.execute("systemctl reset-failed trivet-backup 2>/dev/null")
-    keeper_of_backups.succeed(f"systemd-run --unit=trivet-backup {options} $(readlink -f $(command -v trivet-backup))")
-
-
-def archived():
-    """The primary's transactions are in the repository."""
-    executed = on_primary("SELECT @@global.gtid_executed").replace("\\n", "").replace("\n", "")
-    reports = backup_status().get("log", {}).values()
-    sets = [report["archived"] for report in reports if report["archived"]]
-    return len(sets) == 2 and all(on_primary(f"SELECT GTID_SUBSET('{executed}', '{s}')") == "1" for s in sets)
+    return backed_up(keeper_of_backups, repository)
 
 
 restores = itertools.count()
@@ -89,53 +54,11 @@ def restored(to, ask, repository="main"):
 
 
 with subtest("set up"):
-    on_primary(
-        "CREATE DATABASE trivet_cluster; CREATE TABLE trivet_cluster.lease (name VARCHAR(64) NOT NULL PRIMARY KEY, holder VARCHAR(128) NOT NULL, "
-        "token BIGINT UNSIGNED NOT NULL, expires DATETIME(6) NOT NULL, work VARCHAR(255) NOT NULL); "
-        f"CREATE USER 'trivet-backup'@'%' IDENTIFIED BY '{PASSWORD_OF_BACKUP}' REQUIRE SSL; "
-        "GRANT REPLICATION SLAVE, REPLICATION CLIENT, PROCESS, RELOAD, SELECT, SHOW VIEW, TRIGGER, EVENT, LOCK TABLES, BACKUP_ADMIN "
-        "ON *.* TO 'trivet-backup'@'%'; "
-        "GRANT SELECT, INSERT, UPDATE ON trivet_cluster.lease TO 'trivet-backup'@'%'; "
-        "GRANT ALL PRIVILEGES ON `trivet\\_restored\\_%`.* TO 'trivet-backup'@'%'; "
-        "CREATE TABLE trivet.marks (id INT PRIMARY KEY, at DATETIME(6))"
-    )
+    keepers_make_the_backup_account()
+    on_primary("CREATE TABLE trivet.marks (id INT PRIMARY KEY, at DATETIME(6))")
     # A second place: another node, over SFTP.
-    vault.succeed(
-        "install -d -m 0700 /root/.ssh /srv/vault; ssh-keygen -q -t ed25519 -N '' -f /root/.ssh/vault; "
-        "cat /root/.ssh/vault.pub >> /root/.ssh/authorized_keys; systemctl start ssh; "
-        # Administrators alone may sign in; this node is one for the moment.
-        f"nft insert rule inet trivet input ip saddr {ADDRESSES[keeper_of_backups.name]} tcp dport 22 accept"
-    )
-    key = vault.succeed("cat /root/.ssh/vault").strip()
-    host_key = vault.succeed("cat /etc/ssh/ssh_host_ed25519_key.pub").split()
-    address = ADDRESSES[vault.name]
-    keeper_of_backups.succeed(
-        f"umask 077; echo {shlex.quote(key)} > /var/lib/trivet/secrets/vault.key; "
-        f"echo {PASSWORD_OF_BACKUP} > /var/lib/trivet/secrets/backup-password; umask 022; "
-        "useradd --system --home-dir /var/lib/trivet-backup trivet-backup; "
-        f"echo {address} {host_key[0]} {host_key[1]} >> /etc/ssh/ssh_known_hosts"
-    )
-    config = {
-        "node": keeper_of_backups.name,
-        "cluster": sql(node1, "SELECT @@global.group_replication_group_name"),
-        "metrics": {"listen": "127.0.0.1:9606"},
-        "mysql": {
-            "password_file": f"{CREDENTIALS}/backup-password",
-            "ca": f"{CREDENTIALS}/ca.pem",
-            "members": [{"name": name, "address": f"{address}:3306"} for name, address in sorted(ADDRESSES.items())],
-        },
-        "key": {"identity_file": f"{CREDENTIALS}/backup.key", "recovery_file": f"{CREDENTIALS}/backup-recovery.pub"},
-        "repositories": {
-            "main": {"folder": REPOSITORY},
-            "vault": {"sftp": {"host": address, "user": "root", "path": "/srv/vault", "key_file": f"{CREDENTIALS}/vault.key"}},
-        },
-        "files": {"paths": ["/var/lib/trivet/www"]},
-    }
-    keeper_of_backups.succeed(
-        f"install -d -m 0700 -o trivet-backup {REPOSITORY}; "
-        f"echo {shlex.quote(json.dumps(config))} > /etc/trivet/backup.json; trivet-backup --check"
-    )
-    start_service()
+    vault_on(vault, keeper_of_backups)
+    start_backups(keeper_of_backups, {"main": {"folder": REPOSITORY}, "vault": vault_repository(vault)})
 
 with subtest("a base copy is made of a replica, a restore is proven, and the log follows"):
     poll(lambda: holding().get("last_verified") and holding("vault").get("last_verified"), "restores are proven", 120)
@@ -143,7 +66,7 @@ with subtest("a base copy is made of a replica, a restore is proven, and the log
     listed = json.loads(keeper_of_backups.succeed("trivet backup list --json"))["main"]
     donor = listed["base"][0]["description"]["donor"]
     assert donor != primary().name, donor
-    poll(archived, "everything is archived", 30)
+    poll(lambda: archived(keeper_of_backups, 2), "everything is archived", 30)
 
 moments = {}
 with subtest("moments, over a switchover, a crash of the service and the death of the primary"):
@@ -153,7 +76,7 @@ with subtest("moments, over a switchover, a crash of the service and the death o
     moments[2] = mark(2)
     keeper_of_backups.succeed("systemctl kill --signal=KILL trivet-backup")
     moments[3] = mark(3)
-    start_service()
+    start_backups(keeper_of_backups)
     dead = primary()
     dead.crash()
     poll(lambda: primary(others(dead)) is not dead, "another primary", 60)
@@ -165,7 +88,7 @@ with subtest("moments, over a switchover, a crash of the service and the death o
     dead.start()
     wait_for_members(NODES)
     on_primary("DROP TABLE trivet.comments")
-    poll(archived, "everything is archived", 90)
+    poll(lambda: archived(keeper_of_backups, 2), "everything is archived", 90)
 
 with subtest("each moment comes back exactly, and the last one before a DROP TABLE with the table"):
     for number, moment in sorted(moments.items()):
