@@ -29,13 +29,13 @@ def session_said():
 
 
 def transfers(version):
-    """A download, and an upload to the app, each on a connection of its own and slow enough to outlast ten reloads: 40 s."""
+    """A download of 40 s, and an upload of 20 s to the app, which gives a request 25 s; each on a connection of its own."""
     article = shlex.quote(json.dumps({"title": f"Slowly over {version}", "body": "word " * 8000}))
     client.succeed(f"printf %s {article} > /tmp/body.{version}")
     curl = f"curl -sS --{version} -w '%{{http_version}} %{{http_code}}"
     download = f"{curl} %{{size_download}}' --limit-rate 500k -o /tmp/large.{version} {SITE}/large.bin"
     upload = (
-        f"{curl} %{{size_upload}}' --limit-rate 1k -o /dev/null -H 'Authorization: Bearer {token}' -H 'Expect:' "
+        f"{curl} %{{size_upload}}' --limit-rate 2k -o /dev/null -H 'Authorization: Bearer {token}' -H 'Expect:' "
         f"--json @/tmp/body.{version} {SITE}/api/articles"
     )
     for name, command in ((f"downloaded.{version}", download), (f"uploaded.{version}", upload)):
@@ -126,7 +126,8 @@ with subtest("ten reloads"):
     assert now["pid"] == main_process()
     draining = poll(lambda: {one["pid"]: one["connections"] for one in balancer_status(node)["draining"] if one["connections"]}, "they report")
     note(f"after ten reloads: {draining}")
-    assert draining.get(first, 0) >= 6, f"downloads, uploads and WebSockets live on in {first}: {draining}"
+    # The uploads may be over by now.
+    assert draining.get(first, 0) >= 4, f"downloads and WebSockets live on in {first}: {draining}"
 
 with subtest("ten reloads of the gateway"):
     for _number in range(10):
