@@ -4,6 +4,7 @@
 //! change places, and the keeper forms the group by force. Nothing is deleted: the old data directories are kept aside on every node.
 
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -97,8 +98,12 @@ pub struct SetAside {
     place: Place,
 }
 
+/// Held while this node's data directory changes places.
+const LOCK: &str = "/run/trivet-data-directory.lock";
+
 /// Both commands' view of the cluster.
 struct Site {
+    _lock: File,
     cluster: Cluster,
     me: Node,
     data: DataDirectory,
@@ -121,7 +126,13 @@ impl Site {
             )));
         }
         let data = DataDirectory::at(&place.data_directory).map_err(Failure::run)?;
-        Ok(Self { cluster, me, data, secrets: place.secrets.clone() })
+        let lock = File::create(LOCK).map_err(|e| io_failure(Path::new(LOCK), &e))?;
+        if lock.try_lock().is_err() {
+            return Err(Failure::run(
+                "another restore into the cluster, or set-aside, runs on this node: nothing was done",
+            ));
+        }
+        Ok(Self { _lock: lock, cluster, me, data, secrets: place.secrets.clone() })
     }
 
     async fn look(&self) -> Report {

@@ -27,7 +27,7 @@ async fn the_files_of_a_node_come_back_as_they_were_and_what_is_not_there_is_tol
         assert!(choose("main", repository.copies(LABEL).unwrap(), "node1", &Target::Latest).is_err());
         for text in ["first", "second"] {
             fs::write(uploads.join("letter"), text).unwrap();
-            repository.copy(&[uploads.clone()], LABEL, "node1", String::new(), false).unwrap();
+            repository.copy(std::slice::from_ref(&uploads), LABEL, "node1", String::new(), false).unwrap();
         }
         let chosen = |node: &str, to: &str| {
             choose("main", repository.copies(LABEL).unwrap(), node, &to.parse().unwrap())
