@@ -92,10 +92,13 @@ with subtest("set up"):
     on_primary(
         "CREATE DATABASE trivet_cluster; CREATE TABLE trivet_cluster.lease (name VARCHAR(64) NOT NULL PRIMARY KEY, holder VARCHAR(128) NOT NULL, "
         "token BIGINT UNSIGNED NOT NULL, expires DATETIME(6) NOT NULL, work VARCHAR(255) NOT NULL); "
+        "CREATE TABLE trivet_cluster.repository (id CHAR(36) NOT NULL PRIMARY KEY, name VARCHAR(64) NOT NULL, location VARCHAR(1024) NOT NULL, "
+        "made TIMESTAMP NULL); "
         f"CREATE USER 'trivet-backup'@'%' IDENTIFIED BY '{PASSWORD_OF_BACKUP}' REQUIRE SSL; "
         "GRANT REPLICATION SLAVE, REPLICATION CLIENT, PROCESS, RELOAD, SELECT, SHOW VIEW, TRIGGER, EVENT, LOCK TABLES, BACKUP_ADMIN "
         "ON *.* TO 'trivet-backup'@'%'; "
         "GRANT SELECT, INSERT, UPDATE ON trivet_cluster.lease TO 'trivet-backup'@'%'; "
+        "GRANT SELECT, INSERT, UPDATE ON trivet_cluster.repository TO 'trivet-backup'@'%'; "
         "GRANT ALL PRIVILEGES ON `trivet\\_restored\\_%`.* TO 'trivet-backup'@'%'; "
         "CREATE TABLE trivet.marks (id INT PRIMARY KEY, at DATETIME(6))"
     )
