@@ -2,17 +2,19 @@
 
 use std::sync::Arc;
 
+use mysql_async::Conn;
 use time::OffsetDateTime;
 
 use trivet_base::config::ConfigError;
-use trivet_lease::{Lease, Primary};
+use trivet_lease::{Held, Lease, Primary};
 use trivet_tls::private;
 
 use crate::config::Config;
+use crate::history::{self, Standing};
 use crate::keys::Keys;
 use crate::progress::Watcher;
-use crate::repository::{Memory, Open, Repository, RepositoryError, blocking};
-use crate::sql::Access;
+use crate::repository::{New, Repository, RepositoryError, blocking};
+use crate::sql::{Access, DEADLINE};
 use crate::storage::Storage;
 
 /// The lease of whoever streams the log.
@@ -70,37 +72,107 @@ impl Cluster {
         self.config.repositories.keys().cloned().collect()
     }
 
-    /// Opens a repository, and makes it when it is new.
-    pub async fn open_or_create(&self, name: &str, watcher: &Watcher) -> Result<Repository, RepositoryError> {
-        let append_only = self.config.repositories.get(name).is_some_and(|r| r.append_only);
-        self.open_as(name, self.keys.clone(), Open::OrCreate { append_only }, watcher).await
-    }
-
-    /// Opens a repository that is there.
+    /// Opens a repository that is there, to read from it.
     pub async fn open(
         &self,
         name: &str,
         keys: Keys,
         watcher: &Watcher,
     ) -> Result<Repository, RepositoryError> {
-        self.open_as(name, keys, Open::Existing, watcher).await
-    }
-
-    async fn open_as(
-        &self,
-        name: &str,
-        keys: Keys,
-        how: Open,
-        watcher: &Watcher,
-    ) -> Result<Repository, RepositoryError> {
         let storage = self.storage(name)?;
         let (name, config, watcher) = (name.to_owned(), self.config.clone(), watcher.clone());
         let place = storage.place().to_owned();
-        blocking(&place, move || {
-            let memory = Memory::new(&config.state_directory);
-            let memory = matches!(how, Open::OrCreate { .. }).then_some(&memory);
-            Repository::open(&name, storage, &keys, Some(&config.cluster), memory, how, watcher)
-        })
-        .await
+        blocking(&place, move || Repository::open(&name, storage, &keys, Some(&config.cluster), watcher))
+            .await
     }
+
+    /// Opens a repository to write to it: it must belong to this group's history.
+    pub async fn open_to_write(&self, name: &str, watcher: &Watcher) -> Result<Repository, RepositoryError> {
+        let opened = self.open(name, self.keys.clone(), watcher).await;
+        let id = match &opened {
+            Ok(repository) => Some(repository.id()),
+            // The table knows whether it should be.
+            Err(RepositoryError::Empty { .. }) => None,
+            Err(_) => return opened,
+        };
+        let storage = self.storage(name)?;
+        self.standing(&mut self.primary(&storage).await?, name, &storage, id).await?;
+        opened
+    }
+
+    /// Opens a repository to write to it, and makes it when there was none, under the lease [`WORK_LEASE`].
+    pub async fn open_or_make(
+        &self,
+        name: &str,
+        held: &Held,
+        watcher: &Watcher,
+    ) -> Result<Repository, RepositoryError> {
+        let opened = self.open(name, self.keys.clone(), watcher).await;
+        let id = match &opened {
+            Ok(repository) => Some(repository.id()),
+            Err(RepositoryError::Empty { .. }) => None,
+            Err(_) => return opened,
+        };
+        let storage = self.storage(name)?;
+        let mut conn = self.primary(&storage).await?;
+        let unknown = |e: mysql_async::Error| unknown(&storage, &e);
+        let new_id = match self.standing(&mut conn, name, &storage, id).await? {
+            Standing::Ours => {
+                if let Some(id) = id {
+                    history::made(&mut conn, id).await.map_err(unknown)?;
+                }
+                return opened;
+            }
+            Standing::Begun(id) => id,
+            Standing::New => {
+                let failed = |place: &str, reason: &str| RepositoryError::Failed {
+                    place: place.into(),
+                    reason: reason.into(),
+                };
+                if Repository::is_begun(&storage).await? {
+                    return Err(failed(
+                        storage.place(),
+                        "there is a repository in restic's format, and no trivet.json that tells whose it is: give this cluster a folder \
+                         or prefix of its own",
+                    ));
+                }
+                let row = history::begin(&mut conn, name, storage.location(), held.token()).await;
+                row.map_err(unknown)?.ok_or_else(|| failed(storage.place(), "another node makes it now"))?
+            }
+        };
+        let append_only = self.config.repositories.get(name).is_some_and(|r| r.append_only);
+        let new = New { id: new_id.clone(), append_only };
+        let (config, keys, watcher) = (self.config.clone(), self.keys.clone(), watcher.clone());
+        let (name, place, below) = (name.to_owned(), storage.place().to_owned(), storage.clone());
+        let made =
+            blocking(&place, move || Repository::make(&name, below, &keys, &config.cluster, &new, watcher))
+                .await?;
+        history::made(&mut conn, &new_id).await.map_err(unknown)?;
+        Ok(made)
+    }
+
+    async fn primary(&self, storage: &Storage) -> Result<Conn, RepositoryError> {
+        match tokio::time::timeout(DEADLINE, self.access.primary()).await {
+            Ok(Ok(conn)) => Ok(conn),
+            Ok(Err(e)) => Err(unknown(storage, &e)),
+            Err(_) => {
+                Err(unknown(storage, &format_args!("the primary has not answered within {DEADLINE:?}")))
+            }
+        }
+    }
+
+    async fn standing(
+        &self,
+        conn: &mut Conn,
+        name: &str,
+        storage: &Storage,
+        id: Option<&str>,
+    ) -> Result<Standing, RepositoryError> {
+        let known = history::known(conn).await.map_err(|e| unknown(storage, &e))?;
+        history::standing(name, storage.place(), storage.location(), id, &known)
+    }
+}
+
+fn unknown(storage: &Storage, reason: &dyn std::fmt::Display) -> RepositoryError {
+    RepositoryError::Unknown { place: storage.place().into(), reason: reason.to_string() }
 }

@@ -120,7 +120,7 @@ async fn now(cluster: &Cluster, watcher: &Watcher) -> Result<(), Failure> {
     let mut repositories = Vec::new();
     let mut failed = None;
     for name in cluster.names() {
-        match cluster.open_or_create(&name, watcher).await {
+        match cluster.open_or_make(&name, &held, watcher).await {
             Ok(repository) => repositories.push(repository),
             Err(e) => failed = Some(e),
         }

@@ -26,7 +26,7 @@ pub async fn take(cluster: &Cluster, name: &str, watcher: &Watcher) -> Result<Op
     }
     // What a link leads to, and not the link: NixOS' /etc is made of them.
     let there: Vec<PathBuf> = there.into_iter().map(|p| p.canonicalize().unwrap_or(p)).collect();
-    let repository = cluster.open_or_create(name, watcher).await?;
+    let repository = cluster.open_to_write(name, watcher).await?;
     let place = repository.storage.place().to_owned();
     let node = cluster.config.node.clone();
     blocking(&place, move || repository.copy(&there, LABEL, &node, String::new(), false)).await.map(Some)

@@ -9,6 +9,7 @@ pub mod cluster;
 pub mod commands;
 pub mod config;
 pub mod files;
+pub mod history;
 pub mod keys;
 pub mod log;
 pub mod mysqld;

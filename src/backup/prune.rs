@@ -79,7 +79,7 @@ pub async fn prune(cluster: &Cluster, name: &str, watcher: &Watcher) -> Result<P
     if cluster.config.repositories.get(name).is_some_and(|r| r.append_only) {
         return Ok(Pruned { append_only: true, ..Pruned::default() });
     }
-    let repository = cluster.open(name, cluster.keys.clone(), watcher).await?;
+    let repository = cluster.open_to_write(name, watcher).await?;
     let storage = repository.storage.clone();
     let retention = cluster.config.retention;
     let proof = Proof::last(&storage).await?;

@@ -12,7 +12,6 @@ mod backend;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -75,16 +74,33 @@ pub enum RepositoryError {
     },
     /// It was there before.
     #[error(
-        "{place} is empty, and this node has seen backups there: is the disk mounted, the bucket the right one? If they are gone for good, \
-         remove {name} from {file}, and it is made anew"
+        "{place} is empty, and this cluster has a repository there: is it mounted, is the bucket the right one? (A folder must be the same \
+         on all nodes.) If it is gone for good: DELETE FROM trivet_cluster.repository WHERE id = '{id}' on the primary, and a new one is made"
     )]
     Vanished {
         /// The repository and where it is.
         place: String,
+        /// Its id.
+        id: String,
+    },
+    /// It belongs to a group that was there before this one.
+    #[error(
+        "{place} belongs to another history of this cluster, that of a group before this one was formed anew (from a restore or from empty \
+         servers): give this one a folder or prefix of its own (repositories.{name}), and keep that one to restore from"
+    )]
+    OtherHistory {
+        /// The repository and where it is.
+        place: String,
         /// The repository's name.
         name: String,
-        /// Where this node remembers.
-        file: String,
+    },
+    /// The table could not be read.
+    #[error("{place}: whether it belongs to this group could not be asked: {reason}")]
+    Unknown {
+        /// The repository and where it is.
+        place: String,
+        /// The primary's words.
+        reason: String,
     },
     /// There is nothing.
     #[error("{place} is empty: nothing was backed up there yet")]
@@ -136,33 +152,8 @@ pub enum RepositoryError {
 struct Mark {
     format: u32,
     cluster: String,
-}
-
-/// Which repositories this node has seen, so that one that has vanished is not taken for a new one.
-#[derive(Debug, Clone)]
-pub struct Memory {
-    file: PathBuf,
-}
-
-impl Memory {
-    /// In the program's state directory.
-    pub fn new(state_directory: &Path) -> Self {
-        Self { file: state_directory.join("repositories.json") }
-    }
-
-    fn read(&self) -> BTreeMap<String, String> {
-        std::fs::read(&self.file).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
-    }
-
-    fn add(&self, name: &str, place: &str) {
-        let mut known = self.read();
-        if known.insert(name.into(), place.into()).as_deref() != Some(place) {
-            let text = serde_json::to_vec_pretty(&known).unwrap_or_default();
-            if let Err(e) = std::fs::write(&self.file, text) {
-                tracing::warn!(file = %self.file.display(), error = %e, "that this repository was seen is not remembered");
-            }
-        }
-    }
+    /// Its id in `trivet_cluster.repository` (crate::history).
+    id: String,
 }
 
 /// A copy in the repository.
@@ -207,22 +198,20 @@ pub struct Repository {
     /// The storage beneath.
     pub storage: Storage,
     name: String,
+    id: String,
     backend: Arc<Backend>,
     watcher: Watcher,
     credentials: Credentials,
     open: rustic_core::Repository<OpenStatus>,
 }
 
-/// How a repository is opened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Open {
-    /// It must be there.
-    Existing,
-    /// Made when the place is empty and was so before.
-    OrCreate {
-        /// rustic never deletes from it.
-        append_only: bool,
-    },
+/// How a repository is made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct New {
+    /// Its id.
+    pub id: String,
+    /// rustic never deletes from it.
+    pub append_only: bool,
 }
 
 impl Repository {
@@ -232,75 +221,84 @@ impl Repository {
         storage: Storage,
         keys: &Keys,
         cluster: Option<&str>,
-        memory: Option<&Memory>,
-        how: Open,
         watcher: Watcher,
     ) -> Result<Self, RepositoryError> {
         let handle = Handle::current();
         let place = storage.place().to_owned();
-        let mark = match handle.block_on(storage.read(MARK)) {
-            Ok(text) => Some(text),
-            Err(e) if e.is_no_object() => None,
+        let text = match handle.block_on(storage.read(MARK)) {
+            Ok(text) => text,
+            Err(e) if e.is_no_object() => return Err(RepositoryError::Empty { place }),
             Err(e) => return Err(e.into()),
         };
-        let is_new = match &mark {
-            Some(text) => {
-                let mark: Mark = serde_json::from_slice(text).map_err(|e| RepositoryError::Damaged {
-                    place: place.clone(),
-                    reason: format!("{MARK}: {e}"),
-                })?;
-                if mark.format > FORMAT {
-                    return Err(RepositoryError::Newer { place, theirs: mark.format });
-                }
-                if let Some(ours) = cluster.filter(|c| **c != mark.cluster) {
-                    return Err(RepositoryError::OtherCluster {
-                        place,
-                        theirs: mark.cluster,
-                        ours: ours.into(),
-                    });
-                }
-                false
-            }
-            None if how == Open::Existing => return Err(RepositoryError::Empty { place }),
-            None => {
-                if let Some(memory) = memory.filter(|m| m.read().get(name) == Some(&place)) {
-                    let file = memory.file.display().to_string();
-                    return Err(RepositoryError::Vanished { place, name: name.into(), file });
-                }
-                true
-            }
+        let damaged = |e: serde_json::Error| RepositoryError::Damaged {
+            place: place.clone(),
+            reason: format!("{MARK}: {e}"),
         };
+        // A newer one may have other members beside this.
+        #[derive(Deserialize)]
+        struct Format {
+            format: u32,
+        }
+        let Format { format } = serde_json::from_slice(&text).map_err(damaged)?;
+        if format > FORMAT {
+            return Err(RepositoryError::Newer { place, theirs: format });
+        }
+        let mark: Mark = serde_json::from_slice(&text).map_err(damaged)?;
+        if let Some(ours) = cluster.filter(|c| **c != mark.cluster) {
+            return Err(RepositoryError::OtherCluster { place, theirs: mark.cluster, ours: ours.into() });
+        }
+        let backend = Arc::new(Backend::new(storage.clone(), handle));
+        let credentials = Credentials::password(keys.password().expose_secret());
+        let wrong = |e: Box<RusticError>| told(&backend, &place, &e);
+        let repository = unopened(&backend, &watcher).map_err(wrong)?;
+        if repository.config_id().map_err(wrong)?.is_none() {
+            return Err(RepositoryError::Damaged { place, reason: "restic/config is absent".into() });
+        }
+        let open = repository.open(&credentials).map_err(wrong)?;
+        Ok(Self { storage, name: name.into(), id: mark.id, backend, watcher, credentials, open })
+    }
+
+    /// Makes it, or goes on where an interrupted run has left off. The mark comes last: with it, all is there.
+    pub fn make(
+        name: &str,
+        storage: Storage,
+        keys: &Keys,
+        cluster: &str,
+        new: &New,
+        watcher: Watcher,
+    ) -> Result<Self, RepositoryError> {
+        let handle = Handle::current();
+        let place = storage.place().to_owned();
         let backend = Arc::new(Backend::new(storage.clone(), handle.clone()));
         let credentials = Credentials::password(keys.password().expose_secret());
         let wrong = |e: Box<RusticError>| told(&backend, &place, &e);
         let repository = unopened(&backend, &watcher).map_err(wrong)?;
-        // The mark comes last: with it, all is there. What an interrupted creation left is opened, not made again.
-        let there = repository.config_id().map_err(wrong)?.is_some();
-        let open = match (there, how) {
-            (true, _) => repository.open(&credentials).map_err(wrong)?,
-            (false, Open::OrCreate { append_only }) if is_new => {
-                let config = ConfigOptions::default()
-                    .set_chunker(Chunker::FixedSize)
-                    .set_chunk_size(PIECE)
-                    .set_append_only(append_only);
-                repository.init(&credentials, &KeyOptions::default(), &config).map_err(wrong)?
+        if repository.config_id().map_err(wrong)?.is_none() {
+            // A key without its repository would be tried for the one that is made now.
+            let keys = handle.block_on(storage.list(&format!("{}keys/", backend::FOLDER)))?;
+            for key in keys {
+                handle.block_on(storage.delete(&key.path))?;
             }
-            (false, _) => {
-                return Err(RepositoryError::Damaged { place, reason: "restic/config is absent".into() });
-            }
-        };
-        if is_new {
-            if let Some(sealed) = keys.sealed_for_recovery() {
-                handle.block_on(storage.write(RECOVERY, sealed))?;
-            }
-            let mark = Mark { format: FORMAT, cluster: cluster.unwrap_or_default().into() };
-            let text = serde_json::to_vec_pretty(&mark).unwrap_or_default();
-            handle.block_on(storage.write(MARK, Bytes::from(text)))?;
+            let config = ConfigOptions::default()
+                .set_chunker(Chunker::FixedSize)
+                .set_chunk_size(PIECE)
+                .set_append_only(new.append_only);
+            repository.init(&credentials, &KeyOptions::default(), &config).map_err(wrong)?;
+        } else {
+            repository.open(&credentials).map_err(wrong)?;
         }
-        if let Some(memory) = memory {
-            memory.add(name, &place);
+        if let Some(sealed) = keys.sealed_for_recovery() {
+            handle.block_on(storage.write(RECOVERY, sealed))?;
         }
-        Ok(Self { storage, name: name.into(), backend, watcher, credentials, open })
+        let mark = Mark { format: FORMAT, cluster: cluster.into(), id: new.id.clone() };
+        let text = serde_json::to_vec_pretty(&mark).unwrap_or_default();
+        handle.block_on(storage.create(MARK, Bytes::from(text)))?;
+        Self::open(name, storage, keys, Some(cluster), watcher)
+    }
+
+    /// Whether something is there that is in restic's format.
+    pub async fn is_begun(storage: &Storage) -> Result<bool, RepositoryError> {
+        Ok(storage.exists(&format!("{}config", backend::FOLDER)).await?)
     }
 
     /// rustic's steps use one up.
@@ -313,6 +311,11 @@ impl Repository {
     /// Its name in the configuration.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Its id in `trivet_cluster.repository`.
+    pub fn id(&self) -> &str {
+        &self.id
     }
 
     fn told(&self, e: &RusticError) -> RepositoryError {

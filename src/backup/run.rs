@@ -16,7 +16,7 @@ use trivet_base::config::ConfigError;
 use trivet_base::process::{self, Failure, Heartbeats, Shutdown};
 use trivet_base::telemetry::{self, MetricsServer};
 use trivet_keeper_api::gtid::GtidSet;
-use trivet_lease::Asked;
+use trivet_lease::{Asked, Held};
 
 use crate::base::{self, Description, LABEL};
 use crate::cluster::{Cluster, LOG_LEASE, WORK_LEASE};
@@ -61,6 +61,8 @@ struct State {
 
 #[derive(Default, Clone, serde::Serialize)]
 struct Holding {
+    /// It was made.
+    is_there: bool,
     last_base: Option<i64>,
     last_files: Option<i64>,
     last_verified: Option<i64>,
@@ -247,6 +249,10 @@ async fn one_log(
                 };
                 archive.run(stop.clone(), lost.clone()).await;
             }
+            // Whoever has the lease for copies makes it, at once.
+            Err(e @ RepositoryError::Empty { .. }) => {
+                tracing::debug!(repository = name, error = %e, "the binary log is not archived yet");
+            }
             Err(e) => {
                 let e = e.to_string();
                 if told != e {
@@ -267,7 +273,7 @@ async fn begin(
     name: &str,
     watcher: &Watcher,
 ) -> Result<(Storage, Option<GtidSet>), RepositoryError> {
-    let (storage, copies) = cluster.open_or_create(name, watcher).await?.into_copies(LABEL).await?;
+    let (storage, copies) = cluster.open_to_write(name, watcher).await?.into_copies(LABEL).await?;
     Ok((storage, copies.iter().rev().find_map(Description::of).map(|d| d.gtid_executed)))
 }
 
@@ -284,7 +290,15 @@ async fn work(cluster: Cluster, board: Arc<Board>, watcher: Watcher, stop: Cance
         for name in cluster.names() {
             match look(&cluster, &name, &board).await {
                 Ok(()) => due |= is_due(&cluster, &name, &board),
-                Err(e) => board.failed("repository", &name, e),
+                // Without a primary there is nothing to copy, and that is not the repository's trouble.
+                Err(RepositoryError::Unknown { .. }) => {}
+                Err(e) => {
+                    // What another history has is no backup of this one.
+                    if matches!(e, RepositoryError::OtherHistory { .. }) {
+                        board.holding(&name, |h| *h = Holding::default());
+                    }
+                    board.failed("repository", &name, e);
+                }
             }
         }
         for name in cluster.names() {
@@ -311,7 +325,7 @@ async fn work(cluster: Cluster, board: Arc<Board>, watcher: Watcher, stop: Cance
         board.state.lock().works = true;
         let lost = held.lost();
         let all_well = tokio::select! {
-            well = round(&cluster, &board, &watcher) => well,
+            well = round(&cluster, &board, &held, &watcher) => well,
             () = lost.cancelled() => false,
             () = stop.cancelled() => true,
         };
@@ -326,9 +340,17 @@ async fn work(cluster: Cluster, board: Arc<Board>, watcher: Watcher, stop: Cance
 }
 
 /// Reads from a repository when what was done last.
-async fn look(cluster: &Cluster, name: &str, board: &Board) -> Result<(), Failure> {
+async fn look(cluster: &Cluster, name: &str, board: &Board) -> Result<(), RepositoryError> {
     let watcher = Watcher::default();
-    let repository = cluster.open_or_create(name, &watcher).await.map_err(Failure::run)?;
+    let repository = match cluster.open_to_write(name, &watcher).await {
+        Ok(repository) => repository,
+        // Whoever has the lease makes it.
+        Err(RepositoryError::Empty { .. }) => {
+            board.holding(name, |h| h.is_there = false);
+            return Ok(());
+        }
+        Err(e) => return Err(e),
+    };
     let storage = repository.storage.clone();
     let node = cluster.config.node.clone();
     let (base, files) = blocking(storage.place(), move || {
@@ -339,12 +361,12 @@ async fn look(cluster: &Cluster, name: &str, board: &Board) -> Result<(), Failur
             files.iter().rev().find(|c| c.host == node).map(|c| c.time.unix_timestamp()),
         ))
     })
-    .await
-    .map_err(Failure::run)?;
-    let proof = Proof::last(&storage).await.map_err(Failure::run)?;
+    .await?;
+    let proof = Proof::last(&storage).await?;
     let verified =
         proof.and_then(|p| OffsetDateTime::parse(&p.at, &Rfc3339).ok()).map(|t| t.unix_timestamp());
     board.holding(name, |h| {
+        h.is_there = true;
         (h.last_base, h.last_files, h.last_verified) = (base, files, verified);
     });
     Ok(())
@@ -375,7 +397,10 @@ fn verify_due(cluster: &Cluster, name: &str, board: &Board) -> bool {
 fn files_due(cluster: &Cluster, name: &str, board: &Board) -> bool {
     let state = board.state.lock();
     !cluster.config.files.paths.is_empty()
-        && state.repositories.get(name).is_some_and(|h| is_past(h.last_files, cluster.config.files.every))
+        && state
+            .repositories
+            .get(name)
+            .is_some_and(|h| h.is_there && is_past(h.last_files, cluster.config.files.every))
 }
 
 fn is_due(cluster: &Cluster, name: &str, board: &Board) -> bool {
@@ -383,13 +408,13 @@ fn is_due(cluster: &Cluster, name: &str, board: &Board) -> bool {
 }
 
 /// One round of work under the lease. Whether all went well.
-async fn round(cluster: &Cluster, board: &Board, watcher: &Watcher) -> bool {
+async fn round(cluster: &Cluster, board: &Board, held: &Held, watcher: &Watcher) -> bool {
     let mut well = true;
     // Another may have done it between the look and the lease.
     let mut repositories = Vec::new();
     for name in cluster.names() {
         if look(cluster, &name, board).await.is_ok() && base_due(cluster, &name, board) {
-            match cluster.open_or_create(&name, watcher).await {
+            match cluster.open_or_make(&name, held, watcher).await {
                 Ok(repository) => repositories.push(repository),
                 Err(e) => {
                     board.failed("base", &name, e);

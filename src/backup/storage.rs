@@ -102,6 +102,7 @@ pub struct Object {
 pub struct Storage {
     operator: Operator,
     place: String,
+    location: String,
     folder: Option<PathBuf>,
     /// A key that had to be copied, as long as it is used.
     _key: Option<Arc<tempfile::TempPath>>,
@@ -135,11 +136,14 @@ impl Storage {
         }
         let root = folder.to_string_lossy();
         let service = services::Fs::default().root(&root);
-        Self::build(place, Some(folder.into()), true, Operator::new(service))
+        Self::build(place, folder.display().to_string(), Some(folder.into()), true, Operator::new(service))
     }
 
     fn s3(name: &str, s3: &S3) -> Result<Self, StorageError> {
-        let place = format!("repository {name} in bucket {} at {}", s3.bucket, s3.endpoint);
+        let prefix = s3.prefix.trim_matches('/');
+        let location = format!("{}/{}/{prefix}", s3.endpoint.trim_end_matches('/'), s3.bucket);
+        let inside = if prefix.is_empty() { String::new() } else { format!("{prefix} of ") };
+        let place = format!("repository {name} in {inside}bucket {} at {}", s3.bucket, s3.endpoint);
         let secret = |file: &Path| {
             let text = private::password(file);
             text.map_err(|e| StorageError::Absent { place: place.clone(), reason: e.to_string() })
@@ -150,18 +154,20 @@ impl Storage {
             .bucket(&s3.bucket)
             .endpoint(&s3.endpoint)
             .region(&s3.region)
-            .root(&format!("/{}", s3.prefix.trim_matches('/')))
+            .root(&format!("/{prefix}"))
             .access_key_id(&secret(&s3.access_key_file)?)
             .secret_access_key(&secret(&s3.secret_key_file)?)
             // What the files say, and nothing that lies about in the environment.
             .disable_config_load()
             .disable_ec2_metadata();
-        Self::build(place, None, false, Operator::new(service))
+        Self::build(place, location, None, false, Operator::new(service))
     }
 
     fn sftp(name: &str, sftp: &Sftp) -> Result<Self, StorageError> {
         let place = format!("repository {name} at {}@{}:{}", sftp.user, sftp.host, sftp.path);
         let host = if sftp.host.contains(':') { format!("[{}]", sftp.host) } else { sftp.host.clone() };
+        let location =
+            format!("sftp://{}@{host}:{}/{}", sftp.user, sftp.port, sftp.path.trim_end_matches('/'));
         let service = services::Sftp::default()
             .endpoint(&format!("ssh://{host}:{}", sftp.port))
             .user(&sftp.user)
@@ -173,12 +179,13 @@ impl Storage {
         })?;
         let key = copied.as_deref().unwrap_or(&sftp.key_file);
         let service = service.key(&key.to_string_lossy());
-        let storage = Self::build(place, None, true, Operator::new(service))?;
+        let storage = Self::build(place, location, None, true, Operator::new(service))?;
         Ok(Self { _key: copied.map(Arc::new), ..storage })
     }
 
     fn build(
         place: String,
+        location: String,
         folder: Option<PathBuf>,
         renames: bool,
         operator: opendal::Result<Operator>,
@@ -188,20 +195,25 @@ impl Storage {
         let operator = operator
             .layer(TimeoutLayer::new().with_timeout(STEP).with_io_timeout(STEP))
             .layer(RetryLayer::new().with_max_times(RETRIES).with_jitter());
-        Ok(Self { operator, place, folder, _key: None, renames })
+        Ok(Self { operator, place, location, folder, _key: None, renames })
     }
 
     /// For nothing that should last.
     #[cfg(test)]
     pub fn in_memory(name: &str) -> Self {
         let place = format!("repository {name} in memory");
-        Self::build(place, None, false, Operator::new(services::Memory::default()))
+        Self::build(place, name.into(), None, false, Operator::new(services::Memory::default()))
             .unwrap_or_else(|e| unreachable!("{e}"))
     }
 
     /// The repository and where it is, as messages name it.
     pub fn place(&self) -> &str {
         &self.place
+    }
+
+    /// Where it is, without the repository's name: the same for all who mean the same place.
+    pub fn location(&self) -> &str {
+        &self.location
     }
 
     /// The whole object.
@@ -238,13 +250,61 @@ impl Storage {
         written
     }
 
+    /// Writes an object of which there must be one, and refuses when there is one already: of two who write at once one is refused. (SFTP
+    /// knows no such thing; there it is looked up first.)
+    pub async fn create(&self, path: &str, content: Bytes) -> Result<(), StorageError> {
+        if let Some(folder) = &self.folder {
+            let unfinished = format!("{UNFINISHED}{}", unique());
+            let written = self.operator.write(&unfinished, content).await.map(drop);
+            let linked = match written.map_err(|e| self.error(path, &e)) {
+                Ok(()) => self.linked(folder, &unfinished, path).await,
+                Err(e) => Err(e),
+            };
+            let _ = self.operator.delete(&unfinished).await;
+            return linked;
+        }
+        if !self.renames && self.operator.info().capability().write_with_if_not_exists {
+            let written = self.operator.write_with(path, content).if_not_exists(true).await;
+            return match written {
+                Err(e) if e.kind() == ErrorKind::ConditionNotMatch => Err(self.is_there(path)),
+                written => written.map(drop).map_err(|e| self.error(path, &e)),
+            };
+        }
+        if self.exists(path).await? {
+            return Err(self.is_there(path));
+        }
+        self.write(path, content).await
+    }
+
+    fn is_there(&self, path: &str) -> StorageError {
+        self.failed(&format!("{path} is there already: somebody else has just made it"))
+    }
+
+    /// link(2) makes no second name where there is one.
+    async fn linked(&self, folder: &Path, unfinished: &str, path: &str) -> Result<(), StorageError> {
+        let unfinished = folder.join(unfinished);
+        self.on_disk(unfinished.clone()).await?;
+        self.parent_of(path).await?;
+        let there = folder.join(path);
+        let named = there.clone();
+        let linked = tokio::task::spawn_blocking(move || std::fs::hard_link(unfinished, named)).await;
+        match linked.map_err(std::io::Error::other).flatten() {
+            Ok(()) => self.on_disk(there.parent().unwrap_or(folder).into()).await,
+            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => Err(self.is_there(path)),
+            Err(e) => Err(self.failed(&e.to_string())),
+        }
+    }
+
+    async fn parent_of(&self, path: &str) -> Result<(), StorageError> {
+        let Some((parent, _)) = path.rsplit_once('/') else { return Ok(()) };
+        self.operator.create_dir(&format!("{parent}/")).await.map_err(|e| self.error(path, &e))
+    }
+
     async fn in_place(&self, unfinished: &str, path: &str) -> Result<(), StorageError> {
         if let Some(folder) = &self.folder {
             self.on_disk(folder.join(unfinished)).await?;
         }
-        if let Some((parent, _)) = path.rsplit_once('/') {
-            self.operator.create_dir(&format!("{parent}/")).await.map_err(|e| self.error(path, &e))?;
-        }
+        self.parent_of(path).await?;
         self.operator.rename(unfinished, path).await.map_err(|e| self.error(path, &e))?;
         match &self.folder {
             Some(folder) => self.on_disk(folder.join(path).parent().unwrap_or(folder).into()).await,

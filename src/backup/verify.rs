@@ -122,7 +122,7 @@ impl Proof {
 pub async fn verify(cluster: &Cluster, name: &str, watcher: &Watcher) -> Result<Proof, VerifyError> {
     let began = std::time::SystemTime::now();
     let turn = Arc::new(Turn::take(&cluster.config.state_directory)?);
-    let repository = cluster.open(name, cluster.keys.clone(), watcher).await?;
+    let repository = cluster.open_to_write(name, watcher).await?;
     let storage = repository.storage.clone();
     // The living side first, so that the log has reached it when it is asked for.
     let member = base::donors(&cluster.config, &cluster.access).await?.remove(0);

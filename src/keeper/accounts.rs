@@ -85,17 +85,24 @@ fn backup<'a>(mysql: &'a Mysql, credentials: &'a Credentials) -> Option<Account<
             "REPLICATION SLAVE, REPLICATION CLIENT, PROCESS, RELOAD, SELECT, SHOW VIEW, TRIGGER, EVENT, LOCK TABLES ON *.*".into(),
             "BACKUP_ADMIN ON *.*".into(),
             "SELECT, INSERT, UPDATE ON trivet_cluster.lease".into(),
+            "SELECT, INSERT, UPDATE ON trivet_cluster.repository".into(),
             "ALL PRIVILEGES ON `trivet\\_restored\\_%`.*".into(),
         ],
     })
 }
 
-/// What the group holds for Trivet's own programs: who does a work of which there must be one (trivet-lease).
-const CLUSTER_TABLES: [&str; 2] = [
-    "CREATE DATABASE IF NOT EXISTS trivet_cluster CHARACTER SET utf8mb4",
-    "CREATE TABLE IF NOT EXISTS trivet_cluster.lease (\
-       name VARCHAR(64) NOT NULL PRIMARY KEY, holder VARCHAR(128) NOT NULL, token BIGINT UNSIGNED NOT NULL, \
-       expires DATETIME(6) NOT NULL, work VARCHAR(255) NOT NULL) ENGINE=InnoDB",
+/// What the group holds for Trivet's own programs: who does a work of which there must be one (trivet-lease), and which repositories of
+/// backups are of this group (trivet-backup).
+const CLUSTER_TABLES: [(&str, &str); 2] = [
+    (
+        "lease",
+        "name VARCHAR(64) NOT NULL PRIMARY KEY, holder VARCHAR(128) NOT NULL, token BIGINT UNSIGNED NOT NULL, \
+         expires DATETIME(6) NOT NULL, work VARCHAR(255) NOT NULL",
+    ),
+    (
+        "repository",
+        "id CHAR(36) NOT NULL PRIMARY KEY, name VARCHAR(64) NOT NULL, location VARCHAR(1024) NOT NULL, made TIMESTAMP NULL",
+    ),
 ];
 
 /// Makes the replication account for this member alone, before the group exists; no GTID comes of it.
@@ -128,12 +135,20 @@ pub async fn ensure_all(
         changed.push(format!("database {database} made"));
     }
     if mysql.backup_user.is_some() {
-        let query = "SELECT table_name FROM information_schema.tables WHERE table_schema = 'trivet_cluster' AND table_name = 'lease'";
-        if sql.text(query, DEADLINE).await?.is_none() {
-            for statement in CLUSTER_TABLES {
-                sql.run(statement, DEADLINE).await?;
+        for (table, columns) in CLUSTER_TABLES {
+            let query = format!(
+                "SELECT table_name FROM information_schema.tables WHERE table_schema = 'trivet_cluster' AND table_name = '{table}'"
+            );
+            if sql.text(&query, DEADLINE).await?.is_none() {
+                sql.run("CREATE DATABASE IF NOT EXISTS trivet_cluster CHARACTER SET utf8mb4", DEADLINE)
+                    .await?;
+                sql.run(
+                    &format!("CREATE TABLE IF NOT EXISTS trivet_cluster.{table} ({columns}) ENGINE=InnoDB"),
+                    DEADLINE,
+                )
+                .await?;
+                changed.push(format!("table trivet_cluster.{table} made"));
             }
-            changed.push("database trivet_cluster made".into());
         }
     }
     let accounts = [

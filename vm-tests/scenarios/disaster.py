@@ -105,8 +105,15 @@ with subtest("the site's files"):
     done(node1, step(node1, "trivet restore --files node1 --to latest --into /var/tmp/files --recovery-key /root/recovery.key"))
     node1.succeed("test -n \"$(ls -A /var/tmp/files/var/lib/trivet/www)\"")
 
-with subtest("backups go on, in a repository of their own"):
+with subtest("nothing is written to the repository of before, although the key of before fits it"):
+    node1.succeed(f"systemctl stop trivet-backup; install -m 0600 /root/first/node1/backup.key /root/first/node1/backup-recovery.pub {SECRETS}")
+    kept = vault.succeed("find /srv/vault -type f | sort | xargs sha256sum")
+    start_backups(node1)
+    node1.wait_until_succeeds("journalctl --unit=trivet-backup --output=cat | grep -q 'another history'", timeout=60)
+    assert vault.succeed("find /srv/vault -type f | sort | xargs sha256sum") == kept
     node1.execute("systemctl stop trivet-backup")
+
+with subtest("backups go on, in a repository of their own"):
     start_backups(node1, {"main": vault_repository(vault, "/srv/vault/2")})
     done(node1, step(node1, "trivet backup now"))
     done(node1, step(node1, "trivet backup status"))

@@ -5,7 +5,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::config;
 use crate::keys::Keys;
-use crate::repository::{Open, Repository};
+use crate::repository::{New, Repository};
 use crate::storage::Storage;
 
 const OURS: &str = "6f0b1e6e-7d0a-4b7e-9f43-0a77a1ab0001";
@@ -21,9 +21,8 @@ async fn the_files_of_a_node_come_back_as_they_were_and_what_is_not_there_is_tol
     let keys = Keys::generate();
     let into = back.path().to_owned();
     tokio::task::spawn_blocking(move || {
-        let open = Open::OrCreate { append_only: false };
-        let repository =
-            Repository::open("main", storage, &keys, Some(OURS), None, open, Watcher::default()).unwrap();
+        let new = New { id: "an-id".into(), append_only: false };
+        let repository = Repository::make("main", storage, &keys, OURS, &new, Watcher::default()).unwrap();
         assert!(choose("main", repository.copies(LABEL).unwrap(), "node1", &Target::Latest).is_err());
         for text in ["first", "second"] {
             fs::write(uploads.join("letter"), text).unwrap();

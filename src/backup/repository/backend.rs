@@ -8,7 +8,7 @@ use tokio::runtime::Handle;
 use crate::storage::{Storage, StorageError};
 
 /// The folder of the repository in the storage.
-const FOLDER: &str = "restic/";
+pub(super) const FOLDER: &str = "restic/";
 
 #[derive(Debug)]
 pub(super) struct Backend {
@@ -95,6 +95,10 @@ impl WriteBackend for Backend {
             1 => parts.remove(0),
             _ => parts.concat().into(),
         };
+        if kind == FileType::Config {
+            // Of two who make a repository at once one would lose the key to the other's.
+            return self.run(self.storage.create(&path(kind, id), content));
+        }
         self.run(self.storage.write(&path(kind, id), content))
     }
 

@@ -36,12 +36,17 @@ impl Place {
         Storage::open("main", &repository).unwrap()
     }
 
-    fn open(&self, keys: &Keys, cluster: &str, how: Open) -> Result<Repository, RepositoryError> {
-        Repository::open("main", self.storage(), keys, Some(cluster), None, how, Watcher::default())
+    fn open(&self, keys: &Keys, cluster: &str) -> Result<Repository, RepositoryError> {
+        Repository::open("main", self.storage(), keys, Some(cluster), Watcher::default())
     }
 
     fn made(&self) -> Repository {
-        self.open(&self.keys, OURS, Open::OrCreate { append_only: false }).unwrap()
+        self.made_with(&self.keys)
+    }
+
+    fn made_with(&self, keys: &Keys) -> Repository {
+        let new = New { id: "an-id".into(), append_only: false };
+        Repository::make("main", self.storage(), keys, OURS, &new, Watcher::default()).unwrap()
     }
 
     fn copied(&self, repository: &Repository) -> Copy {
@@ -78,7 +83,7 @@ fn what_was_copied_comes_back_and_a_second_copy_adds_what_has_changed() {
         let mut octets = fs::read(&table).unwrap();
         octets[5_000_000..5_016_384].fill(9);
         fs::write(&table, &octets).unwrap();
-        let repository = place.open(&place.keys, OURS, Open::Existing).unwrap();
+        let repository = place.open(&place.keys, OURS).unwrap();
         let second = place.copied(&repository);
         assert!(second.added < first.added / 4, "{} of {}", second.added, first.added);
         assert_eq!(repository.copies("base").unwrap().len(), 2);
@@ -103,50 +108,48 @@ fn another_key_another_cluster_and_a_newer_format_are_told_apart() {
         let place = Place::new();
         place.made();
         let said = |r: Result<Repository, RepositoryError>| r.err().unwrap().to_string();
-        assert!(
-            said(place.open(&Keys::generate(), OURS, Open::Existing)).contains("sealed with another key")
-        );
+        assert!(said(place.open(&Keys::generate(), OURS)).contains("sealed with another key"));
         let other = OURS.replace("0001", "0002");
-        assert!(said(place.open(&place.keys, &other, Open::Existing)).contains("is that of cluster"));
+        assert!(said(place.open(&place.keys, &other)).contains("is that of cluster"));
         fs::write(place.storage.path().join(MARK), r#"{"format": 2, "cluster": "x", "more": 1}"#).unwrap();
-        assert!(
-            said(place.open(&place.keys, OURS, Open::OrCreate { append_only: false }))
-                .contains("is in format 2")
-        );
+        assert!(said(place.open(&place.keys, OURS)).contains("is in format 2"));
         fs::write(place.storage.path().join(MARK), "{").unwrap();
-        assert!(
-            said(place.open(&place.keys, OURS, Open::OrCreate { append_only: false }))
-                .contains("is damaged: trivet.json")
-        );
+        assert!(said(place.open(&place.keys, OURS)).contains("is damaged: trivet.json"));
     });
 }
 
 #[test]
-fn a_repository_that_has_vanished_is_not_made_anew() {
+fn a_repository_whose_making_was_interrupted_is_gone_on_with() {
     with_runtime(|| {
         let place = Place::new();
-        let state = TempDir::new().unwrap();
-        let memory = Memory::new(state.path());
-        let open = || {
-            let how = Open::OrCreate { append_only: false };
-            Repository::open(
-                "main",
-                place.storage(),
-                &place.keys,
-                Some(OURS),
-                Some(&memory),
-                how,
-                Watcher::default(),
-            )
-        };
-        open().unwrap();
-        open().unwrap();
-        for object in place.objects("") {
-            fs::remove_file(object).unwrap();
+        let repository = place.made();
+        assert_eq!(repository.id(), "an-id");
+        place.copied(&repository);
+        fs::remove_file(place.storage.path().join(MARK)).unwrap();
+        let said = place.open(&place.keys, OURS).err().unwrap().to_string();
+        assert!(said.contains("is empty"), "{said}");
+        assert_eq!(place.made().copies("base").unwrap().len(), 1);
+
+        // A key that was written before restic/config was.
+        let place = Place::new();
+        place.made();
+        for object in ["restic/config", MARK] {
+            fs::remove_file(place.storage.path().join(object)).unwrap();
         }
-        let refused = open().err().unwrap().to_string();
-        assert!(refused.contains("is the disk mounted"), "{refused}");
-        assert!(place.objects("").is_empty());
+        place.copied(&place.made());
+    });
+}
+
+#[test]
+fn two_who_make_a_repository_at_once_do_not_overwrite_one_another() {
+    with_runtime(|| {
+        let place = Place::new();
+        place.made();
+        let new = New { id: "another".into(), append_only: false };
+        let late = Repository::make("main", place.storage(), &place.keys, OURS, &new, Watcher::default());
+        let said = late.err().unwrap().to_string();
+        assert!(said.contains("trivet.json is there already"), "{said}");
+        assert_eq!(place.open(&place.keys, OURS).unwrap().id(), "an-id");
     });
 }
 
@@ -170,7 +173,7 @@ fn an_object_of_any_kind_that_was_altered_or_is_gone_is_noticed() {
                     octets[middle] ^= 1;
                     fs::write(&object, octets).unwrap();
                 }
-                let noticed = place.open(&place.keys, OURS, Open::Existing).and_then(|repository| {
+                let noticed = place.open(&place.keys, OURS).and_then(|repository| {
                     let copies = repository.copies("base")?;
                     repository.check()?;
                     let into = TempDir::new().unwrap();
@@ -197,12 +200,12 @@ fn the_recovery_key_leads_to_the_password() {
         };
         fs::write(&files.identity_file, Identity::generate().to_string().expose_secret()).unwrap();
         fs::write(files.recovery_file.as_ref().unwrap(), safe.to_public().to_string()).unwrap();
-        place.open(&Keys::read(&files).unwrap(), OURS, Open::OrCreate { append_only: false }).unwrap();
+        place.made_with(&Keys::read(&files).unwrap());
 
         let sealed = fs::read(place.storage.path().join(RECOVERY)).unwrap();
         let recovered =
             Keys::from_identity(safe.to_string().expose_secret()).unwrap().recover(&sealed).unwrap();
-        place.open(&recovered, OURS, Open::Existing).unwrap();
+        place.open(&recovered, OURS).unwrap();
     });
 }
 

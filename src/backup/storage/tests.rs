@@ -27,6 +27,18 @@ async fn an_object_is_there_whole_under_its_name_and_nothing_unfinished_stays() 
     }
 }
 
+#[tokio::test]
+async fn an_object_of_which_there_is_one_is_not_overwritten() {
+    let at = tempfile::tempdir().unwrap();
+    for storage in [folder(at.path()), Storage::in_memory("m")] {
+        storage.create("restic/config", Bytes::from_static(b"mine")).await.unwrap();
+        let refused = storage.create("restic/config", Bytes::from_static(b"yours")).await.unwrap_err();
+        assert!(refused.to_string().contains("is there already"), "{refused}");
+        assert_eq!(&storage.read("restic/config").await.unwrap()[..], b"mine");
+        assert!(storage.list(UNFINISHED).await.unwrap().is_empty());
+    }
+}
+
 #[test]
 fn a_folder_that_is_not_there_is_no_empty_one() {
     let at = tempfile::tempdir().unwrap();
