@@ -61,7 +61,7 @@ with subtest("set up"):
     start_backups(keeper_of_backups, {"main": {"folder": REPOSITORY}, "vault": vault_repository(vault)})
 
 with subtest("a base copy is made of a replica, a restore is proven, and the log follows"):
-    poll(lambda: holding().get("last_verified") and holding("vault").get("last_verified"), "restores are proven", 120)
+    poll(lambda: holding().get("last_verified") and holding("vault").get("last_verified"), "restores are proven", 240)
     assert holding()["last_base"] and holding()["last_files"], holding()
     listed = json.loads(keeper_of_backups.succeed("trivet backup list --json"))["main"]
     donor = listed["base"][0]["description"]["donor"]

@@ -43,7 +43,7 @@ with subtest("a cluster with a content, its backups, and a DROP TABLE"):
     keepers_make_the_backup_account()
     vault_on(vault, node1)
     start_backups(node1, {"main": vault_repository(vault)})
-    poll(lambda: backed_up(node1).get("last_base") and backed_up(node1).get("last_files"), "there is a base copy", 120)
+    poll(lambda: backed_up(node1).get("last_base") and backed_up(node1).get("last_files"), "there is a base copy", 240)
     start_probe("before", writes=20)
     client.sleep(5)
     before = stop_probe("before")
