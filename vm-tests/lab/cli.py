@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 from lab import bring_up, build, chaos, host, report, rootfs, scenarios
+from lab.bench import backups, database, scale
 from lab.bench import command as bench
-from lab.bench import database, scale
 from lab.differential import command as differential
 from lab.errors import LabError
 from lab.log import Log
@@ -51,6 +51,7 @@ def parser() -> argparse.ArgumentParser:
         c.add_argument("argv", nargs="*", metavar="-- CMD")
     bench.add_options(command("bench", "Trivet's balancer measured against HAProxy and nginx (docs/benchmarks.md)"))
     database.add_options(command("bench-db", "the database through the gateway against a direct connection; reads with 1, 2, 3 members"))
+    backups.add_options(command("bench-backup", "what base copies, restores and the log of the backups cost (docs/benchmarks.md)"))
     scale.add_options(command("bench-scale", "what a large configuration costs a request (docs/benchmarks.md)"))
     differential.add_options(command("differential", "the same bytes through Trivet, HAProxy and nginx: every difference is explained, or it fails"))
     unread_bodies.add_options(command("unread-bodies", "bodies that a server leaves unread, through three proxies: no client meets another's"))
@@ -228,6 +229,14 @@ def bench_database(options: argparse.Namespace) -> int:
         return database.main(options, name, _snapshots(), build.target_dir(REPOSITORY) / "lab" / "bench-db")
 
 
+def bench_backups(options: argparse.Namespace) -> int:
+    host.require_host()
+    name = _name(options, backups.NAME)
+    with _lock(name):
+        _lab(name).make_room()
+        return backups.main(options, name, _snapshots(), build.target_dir(REPOSITORY) / "lab" / "bench-backup")
+
+
 def install(_: argparse.Namespace) -> int:
     host.require_host()
     host.install_tools(host.LAB_TOOLS | host.BUILD_TOOLS)
@@ -236,5 +245,5 @@ def install(_: argparse.Namespace) -> int:
 
 
 COMMANDS = {"up": up, "down": down, "status": status, "test": test, "run": run, "client": client, "install": install,
-            "chaos": with_faults, "bench-failover": with_faults, "bench": bench.main, "bench-db": bench_database, "bench-scale": scale.main,
-            "differential": differential.main, "unread-bodies": unread_bodies.main}
+            "chaos": with_faults, "bench-failover": with_faults, "bench": bench.main, "bench-db": bench_database, "bench-backup": bench_backups,
+            "bench-scale": scale.main, "differential": differential.main, "unread-bodies": unread_bodies.main}
