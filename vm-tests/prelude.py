@@ -154,8 +154,8 @@ def others(node):
 # --- the continuous client ---------------------------------------------------------------------------------------
 
 
-def start_probe(name, reads=0, keepalive=0, writes=0, paths=("/",), write_timeout=5):
-    words = [f"trivet-probe start {name} --base {SITE} --reads {reads} --keepalive {keepalive} --writes {writes}"]
+def start_probe(name, reads=0, keepalive=0, writes=0, sockets=0, paths=("/",), write_timeout=5):
+    words = [f"trivet-probe start {name} --base {SITE} --reads {reads} --keepalive {keepalive} --writes {writes} --sockets {sockets}"]
     words.append(f"--write-timeout {write_timeout}")
     words += [f"--path {shlex.quote(p)}" for p in paths]
     if writes:
@@ -204,7 +204,7 @@ def measured(label, summary, **more):
     _measured.append(kept)
     client.out_dir.mkdir(parents=True, exist_ok=True)
     (client.out_dir / f"measured-{len(_measured):02}.json").write_text(json.dumps(kept, indent=1))
-    for stream in ("reads", "keepalive", "writes"):
+    for stream in ("reads", "keepalive", "writes", "sockets"):
         if stream in kept:
             s = kept[stream]
             note(f"{label}: {stream}: longest outage {s['longest_outage']} s, {s['failed']} of {s['requests']} failed {s['problems']}")

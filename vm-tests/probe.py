@@ -6,6 +6,7 @@
     trivet-probe show NAME              the summary so far, without ending
     trivet-probe ports HOST LIST        which TCP ports answer (LIST: 22,80,9000-9100), as JSON
     trivet-probe raw HOST PROTOCOL      one empty packet of an IP protocol (112: a forged VRRP advert)
+    trivet-probe echo PORT              serve WebSockets that send back what they receive; any other request gets 200
 
 Streams, each at its own steady pace, whatever becomes of the requests before (a user does not wait for another
 user's answer):
@@ -14,12 +15,15 @@ user's answer):
     keepalive  GET on kept connections, as a browser does. A kept connection that is found closed before a byte of the
                answer came is opened anew once, as browsers do; such a retry is counted ("reopened"), not hidden
     writes     POST of a comment with a text of its own; an answer 2xx is an acknowledged write. Never sent twice
+    sockets    messages on WebSockets that stay open, to a back end that sends them back. One that ends is a failure
 
 An outage is the time between one success and the next. Only the standard library is used.
 """
 
 import argparse
+import base64
 import contextlib
+import hashlib
 import http.client
 import itertools
 import json
@@ -27,6 +31,7 @@ import os
 import queue
 import signal
 import socket
+import socketserver
 import ssl
 import sys
 import threading
@@ -101,6 +106,83 @@ class Site:
         # With its own key a write may be sent on twice inside the site, and happens once. The probe itself never repeats it.
         headers = self._session | {"Idempotency-Key": text}
         return self.once("POST", path, {"body": text}, headers=headers, timeout=timeout)[0]
+
+
+class WebSocket:
+    """One side of a WebSocket (RFC 6455), with text messages of at most 125 octets, each in one frame."""
+
+    GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+
+    def __init__(self, wire: socket.socket, is_client: bool):
+        self.wire, self.file, self.is_client = wire, wire.makefile("rb"), is_client
+
+    @classmethod
+    def open(cls, site: Site, path: str, timeout: float) -> "WebSocket":
+        connection = site.connect(timeout)
+        connection.connect()
+        opened = cls(connection.sock, is_client=True)
+        key = base64.b64encode(os.urandom(16))
+        opened.wire.sendall(f"GET {path} HTTP/1.1\r\nHost: {site.authority}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+                            f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key.decode()}\r\n\r\n".encode())
+        status, fields = opened.head()
+        if " 101 " not in status or fields.get("sec-websocket-accept") != cls.accept(key):
+            raise http.client.HTTPException(f"no WebSocket: {status.strip()}")
+        return opened
+
+    @classmethod
+    def accept(cls, key: bytes) -> str:
+        """`Sec-WebSocket-Accept` (RFC 6455 section 4.2.2)."""
+        return base64.b64encode(hashlib.sha1(key + cls.GUID).digest()).decode()
+
+    def head(self) -> tuple[str, dict[str, str]]:
+        """First line and fields of a message of HTTP/1.1."""
+        first, fields = self.file.readline().decode("latin-1"), {}
+        while line := self.file.readline().decode("latin-1").strip():
+            name, _, value = line.partition(":")
+            fields[name.lower()] = value.strip()
+        return first, fields
+
+    def send(self, text: bytes) -> None:
+        mask = os.urandom(4) if self.is_client else b""
+        sent = bytes(octet ^ mask[i % 4] for i, octet in enumerate(text)) if mask else text
+        self.wire.sendall(bytes([0x81, len(text) | (0x80 if mask else 0)]) + mask + sent)
+
+    def receive(self) -> bytes:
+        """The next message; raises ConnectionResetError at the end of the connection or at a frame that is no such message."""
+        head = self.file.read(2)
+        if len(head) < 2 or head[0] != 0x81:
+            raise ConnectionResetError(f"the WebSocket ended: {head!r}")
+        mask = self.file.read(4) if head[1] & 0x80 else bytes(4)
+        return bytes(octet ^ mask[i % 4] for i, octet in enumerate(self.file.read(head[1] & 0x7F)))
+
+    def close(self) -> None:
+        self.file.close()
+        self.wire.close()
+
+
+class Echo(socketserver.StreamRequestHandler):
+    """A back end whose WebSockets send back what they receive."""
+
+    def handle(self) -> None:
+        served = WebSocket(self.connection, is_client=False)
+        with contextlib.suppress(OSError):
+            while True:
+                first, fields = served.head()
+                if not first:
+                    return
+                if fields.get("upgrade", "").lower() != "websocket":
+                    self.connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+                    continue
+                accept = WebSocket.accept(fields["sec-websocket-key"].encode())
+                self.connection.sendall(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+                                        b"Sec-WebSocket-Accept: " + accept.encode() + b"\r\n\r\n")
+                while True:
+                    served.send(served.receive())
+
+
+class EchoServer(socketserver.ThreadingTCPServer):
+    allow_reuse_address = True
+    daemon_threads = True
 
 
 class Record:
@@ -180,7 +262,7 @@ class Probe:
         self.record = Record()
         self.stopping = threading.Event()
         self.streams = [s for s, on in (("reads", options.reads), ("keepalive", options.keepalive),
-                                        ("writes", options.writes)) if on]
+                                        ("writes", options.writes), ("sockets", options.sockets)) if on]
 
     # --- the streams ------------------------------------------------------------------------------------------
 
@@ -238,6 +320,27 @@ class Probe:
                     break
             self.record.add("keepalive", begin, problem, path=path)
 
+    def socket_client(self, number: int, pause: float) -> None:
+        opened, turn = None, 0
+        while not self.stopping.wait(pause):
+            begin, problem = self.record.now(), None
+            text = f"{number} {turn}".encode()
+            turn += 1
+            try:
+                if opened is None:
+                    opened = WebSocket.open(self.site, self.options.socket_path, self.options.timeout)
+                opened.send(text)
+                if (said := opened.receive()) != text:
+                    problem = f"another message came back: {said!r}"
+            except Exception as e:
+                problem = problem_of(e)
+                if opened is not None:
+                    opened.close()
+                opened = None
+            self.record.add("sockets", begin, problem)
+        if opened is not None:
+            opened.close()
+
     def paced(self, per_second: float, patience: float, request: Callable[[int], None]) -> None:
         """Start a request at every tick, also while earlier ones hang."""
         tick = 1.0 / per_second
@@ -268,6 +371,7 @@ class Probe:
         if o.writes:
             threads.append(threading.Thread(target=self.paced, args=(o.writes, o.write_timeout, lambda _: self.write_once())))
         threads += [threading.Thread(target=self.keepalive_client, args=(0.05,)) for _ in range(o.keepalive)]
+        threads += [threading.Thread(target=self.socket_client, args=(number, 0.1)) for number in range(o.sockets)]
         for thread in threads:
             thread.start()
         deadline = time.monotonic() + START_PATIENCE
@@ -427,6 +531,8 @@ def main(argv: list[str]) -> int:
     s.add_argument("--reads", type=float, default=0, metavar="PER_SECOND")
     s.add_argument("--keepalive", type=int, default=0, metavar="CLIENTS")
     s.add_argument("--writes", type=float, default=0, metavar="PER_SECOND")
+    s.add_argument("--sockets", type=int, default=0, metavar="CLIENTS")
+    s.add_argument("--socket-path", default="/socket", help="where WebSockets are opened")
     s.add_argument("--timeout", type=float, default=2.0, help="seconds until a read counts as failed")
     s.add_argument("--write-timeout", type=float, default=5.0)
     s.add_argument("--user")
@@ -441,12 +547,14 @@ def main(argv: list[str]) -> int:
     r = commands.add_parser("raw", help="send one empty IP packet of a protocol (as root)")
     r.add_argument("host")
     r.add_argument("protocol", type=int)
+    e = commands.add_parser("echo", help="serve WebSockets that send back what they receive")
+    e.add_argument("port", type=int)
     options = parser.parse_args(argv)
     match options.command:
         case "start":
             options.path = options.path or ["/"]
-            if not (options.reads or options.keepalive or options.writes):
-                parser.error("start: nothing to do: give --reads, --keepalive or --writes")
+            if not (options.reads or options.keepalive or options.writes or options.sockets):
+                parser.error("start: nothing to do: give --reads, --keepalive, --writes or --sockets")
             return start(options)
         case "stop":
             return signalled(options.name, signal.SIGTERM, "summary.json", 60)
@@ -455,6 +563,10 @@ def main(argv: list[str]) -> int:
         case "raw":
             with socket.socket(socket.AF_INET, socket.SOCK_RAW, options.protocol) as raw:
                 raw.sendto(bytes(20), (options.host, 0))
+            return 0
+        case "echo":
+            with EchoServer(("", options.port), Echo) as server:
+                server.serve_forever()
             return 0
         case _:
             return ports(options.host, options.list, options.timeout, options.source)
