@@ -5,7 +5,7 @@
 # * a holder whose balancer has no web tier left, while another's has one: its priority falls below that one's, 4 to 5 s. Where
 #   nobody has one the addresses stay, so that clients are told so, in the site's name and over TLS;
 # * a holder that hears no other node, or is heard by none: its priority falls below everyone's, 4 to 5 s;
-# * two holders that do not hear one another, while a third hears both: one of them lets go, 3 to 5 s;
+# * two holders that do not hear one another, while a third hears both: one of them lets go, 1 to 4 s;
 # * an operator who drains the holder, or wants the addresses elsewhere: its priority falls below the others', 1 to 2 s, and it serves
 #   until another one has them;
 # * death of keepalived: its unit takes the addresses off the interface, and it starts again.
@@ -78,6 +78,8 @@ let
       [ "$said" != 409 ]
     '';
 
+  # The same path for every configuration: the unit is reloaded, not restarted, when only that has changed.
+  file = "keepalived/keepalived.conf";
   configuration = pkgs.writeText "keepalived.conf" ''
     global_defs {
       router_id ${self.name}
@@ -238,7 +240,7 @@ in
       }
     ];
 
-    environment.etc."keepalived/keepalived.conf".source = configuration;
+    environment.etc.${file}.source = configuration;
     environment.systemPackages = [ pkgs.keepalived ];
 
     # A connection does not move with its address. What it was asked before that, the balancer can answer only as long as the
@@ -275,10 +277,13 @@ in
       wants = [ "network-online.target" ];
       after = [ "network-online.target" ];
       startLimitIntervalSec = 0;
+      # keepalived keeps its state over SIGHUP, and so the addresses: an instance of the same virtual_router_id, interface and
+      # unicast_src_ip goes on as what it was, and a script that has not changed with its last result.
+      reloadTriggers = [ configuration ];
       serviceConfig = import ./restart.nix { first = "500ms"; } // {
         Type = "simple";
         ExecStartPre = "${note} 0"; # it begins without the addresses
-        ExecStart = "${pkgs.keepalived}/bin/keepalived --dont-fork --log-console --use-file=${configuration} --pid=/run/keepalived/keepalived.pid --vrrp_pid=/run/keepalived/vrrp.pid";
+        ExecStart = "${pkgs.keepalived}/bin/keepalived --dont-fork --log-console --use-file=/etc/${file} --pid=/run/keepalived/keepalived.pid --vrrp_pid=/run/keepalived/vrrp.pid";
         ExecReload = "${pkgs.coreutils}/bin/kill -HUP $MAINPID";
         # Killed outright, keepalived leaves the addresses where they are, and two nodes would have them.
         ExecStopPost = map (a: "-${ip} delete ${a}") addresses;

@@ -48,7 +48,8 @@ with subtest("the holder does not hear the next one in line"):
     other = others(first)[0]
     kept, took = comes_to_one(first, other, "holder-and-next")
     assert kept in (first, other)
-    assert took < 6, f"{took} s"
+    # 3.6 s by the timers (docs/nixos.md); the rest is for a busy machine, and for looking.
+    assert took < 5, f"{took} s"
 
 with subtest("the one that let go comes back when the other dies, if it must"):
     # The third hears both, and takes the address at once.

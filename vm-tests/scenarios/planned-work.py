@@ -78,6 +78,27 @@ with subtest("a gateway that is restarted refuses nobody"):
     node.succeed("systemctl start trivet-gateway.service")
     node.wait_for_unit("trivet-gateway.socket")
 
+with subtest("another configuration of keepalived moves no address"):
+    first = holder()
+    since = seconds(first)
+    file = "/etc/keepalived/keepalived.conf"
+    start_probe("keepalived", reads=20)
+    # As a switch leaves it: another file under the same name.
+    first.succeed(f"sed 's/vrrp_garp_master_refresh 10/vrrp_garp_master_refresh 11/' {file} > /run/keepalived.conf")
+    first.succeed(f"! cmp -s /run/keepalived.conf {file} && cp --remove-destination /run/keepalived.conf {file}")
+    pid = first.succeed("systemctl show -p MainPID --value keepalived")
+    first.succeed("systemctl reload keepalived")
+    journal = f"journalctl --unit=keepalived --since=@{since} --output=cat"
+    poll(lambda: "Reloading" in first.succeed(journal), "keepalived has read it", 30)
+    client.sleep(5)
+    assert holder() is first, "the address stays"
+    assert first.succeed("systemctl show -p MainPID --value keepalived") == pid
+    said = first.succeed(journal)
+    assert "BACKUP STATE" not in said and "FAULT STATE" not in said, said
+    seen = stop_probe("keepalived")
+    measured("keepalived reloaded", seen)
+    no_failures("keepalived reloaded", seen, "reads")
+
 with subtest("the primary's node reboots"):
     old = primary()
     start_probe("reboot", reads=20, writes=10)
