@@ -26,6 +26,16 @@ let
     '';
   };
 
+  limits = mkOption {
+    type = keys;
+    default = { };
+    example = lib.literalExpression ''{ max_body_size = "100 MB"; request_rate = { rate = 20; burst = 100; }; }'';
+    description = ''
+      What holds for its requests where their route says nothing else: sizes, time-outs, retries, the requests a second of one client.
+      Keys as in `docs/sites.md`.
+    '';
+  };
+
   siteOptions = {
     freeformType = keys;
     options = {
@@ -62,7 +72,7 @@ let
         default = "web";
         description = "The pool that serves what no route is for; `web` is the web tiers of the cluster.";
       };
-      inherit routes;
+      inherit limits routes;
     };
   };
 
@@ -201,6 +211,9 @@ in
     routes = routes // {
       description = "Routes of the site of `cluster.domain`. " + routes.description;
     };
+    limits = limits // {
+      description = "Limits of the site of `cluster.domain`. " + limits.description;
+    };
     defaultSite = mkOption {
       type = types.nullOr types.str;
       default = null;
@@ -223,7 +236,7 @@ in
         services.trivet.balancer.settings = settings.defaults (
           given {
             aliases = cfg.cluster.aliases;
-            routes = cfg.routes;
+            inherit (cfg) limits routes;
             sites = lib.mapAttrs site cfg.sites;
             pools = lib.mapAttrs pool cfg.pools;
             default_site = cfg.defaultSite;

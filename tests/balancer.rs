@@ -810,7 +810,7 @@ async fn the_operator_sees_back_ends_addresses_and_certificates() {
     let metrics = scene.operator("/metrics").await;
     for line in [
         "trivet_backend_up{pool=\"web\",backend=\"node0\"} 1",
-        "trivet_http_requests_total{class=\"2xx\",backend=\"node0\"} 1",
+        "trivet_http_requests_total{class=\"2xx\",pool=\"web\",backend=\"node0\"} 1",
         "trivet_build_info{program=\"balancer\"",
         "trivet_http_request_seconds_bucket",
     ] {

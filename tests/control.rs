@@ -1,7 +1,7 @@
 //! What operators command: the control socket, `trivet`, and what balancers tell one another (docs/trivet.md, docs/balancer.md).
 #![allow(missing_docs)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -149,6 +149,35 @@ async fn a_drained_node_gets_nothing_new_from_any_balancer_until_it_is_ready() {
         assert_eq!(shares(balancer, 6).await.len(), 2);
     }
     assert_eq!(local_check(&second, "/healthz/wanted").await, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drained_node_gets_nothing_new_in_any_pool_that_has_it() {
+    let cluster = Cluster::start().await;
+    let config = cluster.config(1);
+    let text = std::fs::read_to_string(&config).unwrap();
+    let backends: Vec<_> = (cluster.apps.iter().enumerate())
+        .map(|(n, app)| format!("{{ name = \"node{}\", address = \"{}\" }}", n + 1, app.address))
+        .collect();
+    let other = format!(
+        "[pools.api]\nbackends = [{}]\n{PATIENT_CHECKS}\n[[routes]]\npath_prefix = \"/api\"\npool = \"api\"\n",
+        backends.join(",")
+    );
+    let balancer = Program::start(&cluster.authority.write("more.toml", &format!("{text}\n{other}")));
+    let answers = async || {
+        let mut names = BTreeSet::new();
+        for _ in 0..4 {
+            let answer = get(&balancer, "/api/x", "").await;
+            assert_eq!(answer.status, 200, "{}", answer.head);
+            names.insert(answer.body.split(' ').next().unwrap().to_owned());
+        }
+        names.into_iter().collect::<Vec<_>>()
+    };
+    assert_eq!(answers().await, ["node1", "node2"]);
+    cluster.done(1, &["drain", "node2"]);
+    assert_eq!(answers().await, ["node1"]);
+    cluster.done(1, &["ready", "node2"]);
+    assert_eq!(answers().await, ["node1", "node2"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -210,7 +210,7 @@ fn sites_md_tells_every_key_and_its_default() {
     let text = document("sites.md");
     let tables: Vec<&str> =
         text.split("\n| key of ").skip(1).map(|t| t.split("\n\n").next().unwrap()).collect();
-    let [sites, routes] = tables.as_slice() else { panic!("{} tables", tables.len()) };
+    let [sites, limits, routes] = tables.as_slice() else { panic!("{} tables", tables.len()) };
     let below = |table: &str, section: &str| {
         let keys = |keys: Vec<String>| keys.into_iter().map(|key| format!("{section}.{key}")).collect();
         rows(table).into_iter().map(|(k, defaults)| (keys(k), defaults)).collect::<Vec<_>>()
@@ -220,6 +220,9 @@ fn sites_md_tells_every_key_and_its_default() {
     let named =
         check_rows::<balancer::config::Config>(&config, below(sites, "sites.shop"), &["sites.shop.names"]);
     none_missing("sites.md", &keys_of::<balancer::config::Config>(&config, "sites.shop"), &named);
+
+    let named = check_rows::<balancer::config::Config>(&config, below(limits, "limits"), &[]);
+    none_missing("sites.md", &keys_of::<balancer::config::Config>(&config, "limits"), &named);
 
     config["routes"] = json!([{"refuse": 403, "no_such_key": 1}]);
     let refused = read::<balancer::config::Config>(&config).unwrap_err();
@@ -317,6 +320,135 @@ fn app_md_tells_the_apps_defaults() {
     for section in ["", "site", "database", "session", "limits", "log", "metrics"] {
         none_missing("app.md", &keys_of::<app::config::Config>(&config, section), &named);
     }
+}
+
+/// The document has every key of the table at `place`, a JSON pointer (RFC 6901), between backticks or in an example.
+fn tells_of<C: DeserializeOwned + Validate + Debug>(config: &Value, place: &str, text: &str) {
+    let mut asked = config.clone();
+    asked.pointer_mut(place).unwrap_or_else(|| panic!("{place}"))["no_such_key"] = json!(1);
+    let refused = read::<C>(&asked).expect_err(place);
+    let (_, expected) = refused.split_once("expected ").unwrap_or_else(|| panic!("{place}: {refused}"));
+    let known = words_of_code(text);
+    let missing: Vec<_> = backticked(expected).into_iter().filter(|key| !known.contains(*key)).collect();
+    assert!(missing.is_empty(), "nothing tells of {missing:?} of {place}");
+}
+
+/// What stands between backticks, and in blocks of code, word by word.
+fn words_of_code(text: &str) -> BTreeSet<&str> {
+    let code = text.split("```").enumerate().flat_map(
+        |(i, part)| {
+            if i % 2 == 1 { vec![part] } else { backticked(part) }
+        },
+    );
+    code.flat_map(|part| part.split(|c: char| !c.is_ascii_alphanumeric() && c != '_')).collect()
+}
+
+#[test]
+fn the_balancers_documents_tell_of_the_keys_within_lists_and_maps() {
+    let mut config = with_service();
+    let certificate = json!({"certificate": "/c/other.pem", "key": "/c/other.key"});
+    config["https"]["certificates"] = json!([certificate]);
+    config["https"]["request_rate"] = json!({"rate": 1, "burst": 1});
+    config["https"]["http2_frames"] = json!({});
+    config["https"]["proxy_protocol"] = json!({"from": ["10.0.0.0/8"]});
+    config["web"]["backends"][0]["weight"] = json!(1);
+    config["control"] = json!({
+        "socket": "/run/control.sock",
+        "listen": "10.77.0.11:8009",
+        "peers": [{"node": "node2", "address": "10.77.0.12:8009"}],
+        "tls": config["web"]["tls"],
+    });
+    config["request_fields"] = json!({});
+    config["cors"] = json!({"origins": ["https://app.example.org"]});
+    config["pools"] = json!({"api": {"backends": [{"name": "api1", "address": "10.77.0.21:8080"}]}});
+    config["sites"] = json!({"shop": {"names": ["shop.example"], "certificates": [certificate]}});
+    config["routes"] = json!([
+        {"path": "/a", "redirect": {"to": "/b"}},
+        {"path": "/c", "answer": {"content": "here"}},
+    ]);
+    config["tcp"]["ftp"] = json!({
+        "listen": ["[::]:990"],
+        "sni": [{
+            "names": ["ftp.example"],
+            "pool": {"backends": [{"name": "ftp1", "address": "10.77.0.21:990"}]},
+        }],
+    });
+    let documents = |names: &[&str]| names.iter().map(|name| document(name)).collect::<String>();
+    for (names, places) in [
+        (
+            &["balancer.md", "limits.md", "tls.md"][..],
+            &[
+                "/https/certificates/0",
+                "/https/request_rate",
+                "/https/http2_frames",
+                "/https/proxy_protocol",
+                "/web/backends/0",
+                "/web/tls",
+                "/control/peers/0",
+                "/control/tls",
+                "/database/members/0",
+                "/database/tls",
+                "/pools/api",
+                "/pools/api/backends/0",
+            ][..],
+        ),
+        (
+            &["sites.md"],
+            &[
+                "/request_fields",
+                "/cors",
+                "/sites/shop/certificates/0",
+                "/routes/0/redirect",
+                "/routes/1/answer",
+            ],
+        ),
+        (&["tcp.md"], &["/tcp/mail/pool/backends/0", "/tcp/ftp/sni/0", "/tcp/ftp/sni/0/pool"]),
+    ] {
+        let text = documents(names);
+        for place in places {
+            tells_of::<balancer::config::Config>(&config, place, &text);
+        }
+    }
+}
+
+/// All files of Rust below a folder.
+fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            sources(&path, found);
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+#[test]
+fn every_metric_is_told_of() {
+    let mut files = Vec::new();
+    sources(&root().join("src"), &mut files);
+    let mut metrics = BTreeSet::new();
+    for file in files {
+        let text = std::fs::read_to_string(&file).unwrap();
+        for kind in ["counter!(", "gauge!(", "histogram!("] {
+            for call in text.split(kind).skip(1) {
+                let name = call.trim_start().strip_prefix('"').and_then(|rest| rest.split('"').next());
+                let name = name.unwrap_or_else(|| panic!("{}: a metric without a name", file.display()));
+                metrics.insert(name.to_owned());
+            }
+        }
+    }
+    assert!(metrics.contains("trivet_http_requests_total") && metrics.len() > 90, "{metrics:?}");
+    let mut documents = String::new();
+    for entry in std::fs::read_dir(root().join("docs")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|e| e == "md") {
+            documents.push_str(&std::fs::read_to_string(path).unwrap());
+        }
+    }
+    let known = words_of_code(&documents);
+    let missing: Vec<_> = metrics.iter().filter(|name| !known.contains(name.as_str())).collect();
+    assert!(missing.is_empty(), "no document tells of {missing:?}");
 }
 
 #[test]

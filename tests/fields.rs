@@ -159,6 +159,67 @@ async fn security_headers_give_way_to_the_apps_own_and_hsts_to_whoever_is_told()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn fields_of_answers_are_for_the_redirects_of_aliases_and_of_plain_http_too() {
+    let authority = Authority::new();
+    let origin = Origin::start(authority.mutual_server("node0")).await;
+    let config = BalancerConfig {
+        top: "aliases = [\"old.foobar.com\"]\nsecurity_headers = true\nresponse_fields = { set = { \"X-Site\" = \"$host\", \"Strict-Transport-Security\" = \"max-age=7\" } }",
+        http: Some(""),
+        back_ends: vec![("node0".into(), origin.address)],
+        web: NO_CHECKS,
+        ..BalancerConfig::default()
+    };
+    let balancer = Program::start(&config.write(&authority));
+    let scene = Scene { authority, origin, balancer };
+    let moved = scene.ask("GET /a HTTP/1.1\nHost: old.foobar.com\n\n").await;
+    assert_eq!(moved.status, 301);
+    assert_eq!(values(&moved.head, "x-site"), ["old.foobar.com"]);
+    assert_eq!(values(&moved.head, "x-content-type-options"), ["nosniff"]);
+    assert_eq!(values(&moved.head, "strict-transport-security"), ["max-age=7"]);
+    let mut wire = Wire::plain(scene.balancer.address("http.listen")).await;
+    wire.send(&format!("GET /a HTTP/1.1\r\nHost: {SITE}\r\n\r\n")).await;
+    let moved = wire.answer().await.unwrap();
+    assert_eq!(moved.status, 301);
+    assert_eq!(values(&moved.head, "x-site"), [SITE]);
+    assert_eq!(values(&moved.head, "x-content-type-options"), ["nosniff"]);
+    assert_eq!(values(&moved.head, "strict-transport-security"), [""; 0], "RFC 6797 section 7.2");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rfc6797_7_2_hsts_is_never_sent_over_plain_http() {
+    let scene = Scene::with(
+        "response_fields = { add = { \"Strict-Transport-Security\" = \"max-age=7\", \"X-Site\" = \"main\" } }",
+    )
+    .await;
+    scene.origin.answers(
+        "HTTP/1.1 200 OK\r\nStrict-Transport-Security: max-age=5\r\nX-App: here\r\nContent-Length: 0\r\n\r\n",
+    );
+    let request = format!("GET / HTTP/1.1\r\nHost: {SITE}\r\n\r\n");
+    let mut wire = Wire::plain(scene.balancer.address("http.listen")).await;
+    wire.send(&request).await;
+    let answer = wire.answer().await.unwrap();
+    assert_eq!(values(&answer.head, "strict-transport-security"), [""; 0]);
+    assert_eq!(
+        (values(&answer.head, "x-app"), values(&answer.head, "x-site")),
+        (vec!["here".into()], vec!["main".into()])
+    );
+    // By prior knowledge (RFC 9113 section 3.3).
+    let wire = Wire::plain(scene.balancer.address("http.listen")).await;
+    let (mut client, connection) = h2::client::handshake(wire.into_stream()).await.unwrap();
+    let connection = tokio::spawn(connection);
+    let request = Request::get(format!("http://{SITE}/")).body(()).unwrap();
+    let (head, _) = client.send_request(request, true).unwrap().0.await.unwrap().into_parts();
+    connection.abort();
+    let answer = Response::from_parts(head, ());
+    assert_eq!(of_h2(&answer, "strict-transport-security"), [""; 0]);
+    assert_eq!(of_h2(&answer, "x-app"), ["here"]);
+    assert_eq!(
+        values(&scene.get("/", "").await.head, "strict-transport-security"),
+        ["max-age=5", "max-age=7"]
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_routes_word_undoes_its_sites_and_a_client_keeps_no_default_out() {
     let scene = Scene::with(
         "security_headers = true\nrequest_fields = { add = { \"X-Role\" = \"guest\" }, default = { \"X-Forwarded-Prefix\" = \"/x\", \"X-Tenant\" = \"main\" } }\n\

@@ -66,7 +66,7 @@ async fn what_may_be_sent_twice_is_asked_of_another_back_end_after_such_an_answe
     let put: Vec<_> = scene.apps[1].seen().into_iter().filter(|r| r.starts_with("PUT ")).collect();
     assert!(put.len() == 4 && put.iter().all(|r| r.ends_with("\r\n\r\nwhole")), "{put:?}");
     assert_eq!(scene.four("POST /key", "Idempotency-Key: 1\r\n", "x").await, [200; 4]);
-    assert!(scene.metrics().await.contains("trivet_http_retries_total{backend=\"b\"} 6"));
+    assert!(scene.metrics().await.contains("trivet_http_retries_total{pool=\"web\",backend=\"b\"} 6"));
 
     // What may have been done is not done twice, nor what is no longer there to be sent.
     assert!(scene.four("POST /post", "", "x").await.contains(&500));

@@ -119,6 +119,22 @@ async fn a_route_takes_larger_or_smaller_bodies_than_its_site() {
     assert_eq!(seen, 3, "of a body that is too large no back end has the whole");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_site_takes_larger_bodies_than_the_balancer_and_waits_as_it_says() {
+    let sections = "[limits]\nmax_body_size = \"64KiB\"\nresponse_timeout = \"300ms\"\nretries = 0";
+    let scene = Scene::start("max_body_size = \"1KiB\"", "", sections).await;
+    for (octets, status) in [(1025, 200), (65_536, 200), (65_537, 413)] {
+        assert_eq!(scene.post("/page", octets).await, status, "{octets} octets");
+    }
+    assert_eq!(scene.post_chunked("/page", 65_537).await, 413);
+    scene.apps.iter().for_each(|app| app.does(Act::Hang));
+    assert_eq!(scene.get("/slow").await, 504);
+    scene.apps.iter().for_each(|app| app.does(Act::HangUp));
+    assert_eq!(scene.get("/broken").await, 502);
+    let tried: usize = scene.apps.iter().map(|app| app.count("/broken")).sum();
+    assert_eq!(tried, 1, "no further back end is tried");
+}
+
 /// A stream of events: one at once, and another when it is let go on.
 async fn events(going_on: tokio::sync::watch::Receiver<bool>) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

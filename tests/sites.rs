@@ -369,6 +369,38 @@ async fn what_cannot_be_meant_is_refused_with_place_and_remedy() {
         assert_eq!(code, 64, "{route}: {said}");
         assert!(said.contains(words) && said.contains("bad.toml"), "{route}: {said}");
     }
+    for (limits, words) in [
+        ("request_timeout = \"0s\"", "sites.shop.limits.request_timeout: "),
+        (
+            "buffer_request = \"2MiB\"",
+            "sites.shop.limits.buffer_request: is 2.0 MiB; it is from 1 B to 1 MiB",
+        ),
+        ("request_rate = { rate = 0, burst = 1 }", "sites.shop.limits.request_rate.rate: must be at least 1"),
+        (
+            "request_rate = { rate = 1, burst = 1, ipv6_prefix = 129 }",
+            "sites.shop.limits.request_rate.ipv6_prefix: must be from 1 to 128",
+        ),
+        ("max_connections = 1", "unknown field `max_connections`"),
+    ] {
+        let (code, said) = checked(&format!("{good}\n[sites.shop.limits]\n{limits}\n"));
+        assert_eq!(code, 64, "{limits}: {said}");
+        assert!(said.contains(words), "{limits}: {said}");
+        let (code, said) = checked(&format!("{good}\n[limits]\n{limits}\n"));
+        assert_eq!(code, 64, "{limits}: {said}");
+        assert!(said.contains(words.trim_start_matches("sites.shop.")), "{limits}: {said}");
+    }
+    // From site to site and back.
+    let routes = format!(
+        "[[routes]]\npath_prefix = \"/old\"\nredirect = {{ to = \"https://{SHOP}/new$rest\" }}\n\
+         [[sites.shop.routes]]\npath_prefix = \"/new\"\nredirect = {{ to = \"https://{SITE}/old$rest\" }}\n"
+    );
+    let (code, said) = checked(&format!("{good}{routes}"));
+    assert_eq!(code, 64, "{said}");
+    let words =
+        "routes[0].redirect.to: leads back to itself, for ever, by sites.shop.routes[0]; lead elsewhere";
+    assert!(said.contains(words), "{said}");
+    let (code, said) = checked(&format!("{good}{}", routes.replace("/old$rest", "/other$rest")));
+    assert_eq!(code, 0, "{said}");
     for (from, to, words) in [
         ("pool = \"shop\"", "pool = \"shp\"", "sites.shop.pool: there is no pool \"shp\""),
         ("names = [\"shop.example\"]", "names = []", "sites.shop.names: is empty"),
@@ -401,6 +433,102 @@ async fn what_cannot_be_meant_is_refused_with_place_and_remedy() {
         assert_eq!(code, 64, "{to}: {said}");
         assert!(said.contains(words), "{to}: {said}");
     }
+}
+
+#[test]
+fn a_back_end_that_is_the_balancer_itself_is_refused() {
+    let authority = Authority::new();
+    let check = |listen: &str, back_end: &str, sections: &str| {
+        let config = BalancerConfig {
+            listen,
+            top: "virtual_addresses = [\"192.0.2.10\"]",
+            back_ends: vec![("a".into(), back_end.parse().unwrap())],
+            plain_back_ends: true,
+            sections,
+            ..BalancerConfig::default()
+        };
+        call(&["--config", config.write(&authority).to_str().unwrap(), "--check"])
+    };
+    for (listen, back_end) in
+        [("192.0.2.1:443", "192.0.2.1:443"), ("[::]:443", "127.0.0.1:443"), ("0.0.0.0:443", "192.0.2.10:443")]
+    {
+        let (code, said) = check(listen, back_end, "");
+        assert_eq!(code, 64, "{listen} {back_end}: {said}");
+        let words = format!(
+            "web.backends[0].address: \"a\" has the address {back_end}, which is https.listen of this balancer"
+        );
+        assert!(said.contains(&words), "{said}");
+    }
+    for (listen, back_end) in [
+        ("192.0.2.1:443", "192.0.2.1:8443"),
+        ("192.0.2.1:443", "192.0.2.2:443"),
+        ("[::]:443", "192.0.2.2:443"),
+    ] {
+        let (code, said) = check(listen, back_end, "");
+        assert_eq!(code, 0, "{listen} {back_end}: {said}");
+    }
+    let service = |to: &str| {
+        format!(
+            "[tcp.mail]\nlisten = [\"[::]:25\"]\npool.backends = [{{ name = \"mail1\", address = \"{to}\" }}]\n"
+        )
+    };
+    let (code, said) = check("", "192.0.2.2:443", &service("[::1]:25"));
+    assert_eq!(code, 64, "{said}");
+    assert!(said.contains("tcp.mail.pool.backends: \"mail1\" has the address [::1]:25"), "{said}");
+    assert_eq!(check("", "192.0.2.2:443", &service("192.0.2.2:25")).0, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sites_limits_hold_for_all_of_its_pools_and_its_routes_have_the_last_word() {
+    let two = two(
+        "limits = { max_body_size = \"10B\" }",
+        "limits = { max_body_size = \"20B\" }\n\
+         [[routes]]\npath_prefix = \"/upload\"\nmax_body_size = \"64B\"\n\
+         [[routes]]\npath_prefix = \"/shop\"\npool = \"shop\"\n\
+         [[routes]]\npath = \"/fixed\"\nanswer = { content = \"here\" }",
+    )
+    .await;
+    for (host, target, octets, status) in [
+        (SITE, "/a", 10, 200),
+        (SITE, "/a", 11, 413),
+        (SITE, "/fixed", 11, 413),
+        (SITE, "/shop/a", 10, 200),
+        (SITE, "/shop/a", 11, 413),
+        (SITE, "/upload", 64, 200),
+        (SITE, "/upload", 65, 413),
+        (SHOP, "/a", 20, 200),
+        (SHOP, "/a", 21, 413),
+    ] {
+        let body = if status == 200 { "x".repeat(octets) } else { String::new() };
+        let request = format!("POST {target} HTTP/1.1\nHost: {host}\nContent-Length: {octets}\n\n{body}");
+        assert_eq!(two.ask(host, &request).await.status, status, "{host}{target} {octets}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rfc6585_4_a_site_has_a_rate_of_its_own() {
+    let two = two("", "limits = { request_rate = { rate = 1, burst = 1 } }").await;
+    let browser = two.authority.browser(&[b"http/1.1"]);
+    let mut wire = Wire::tls(two.balancer.address("https.listen"), SHOP, browser).await;
+    let request = format!("GET /a HTTP/1.1\r\nHost: {SHOP}\r\n\r\n");
+    let mut served = 0;
+    let refused = loop {
+        wire.send(&request).await;
+        let answer = wire.answer().await.unwrap();
+        if answer.status == 429 {
+            break answer;
+        }
+        assert_eq!(answer.status, 200);
+        served += 1;
+        assert!(served < 1000, "never refused");
+    };
+    assert_eq!(refused.field("retry-after").as_deref(), Some("1"), "RFC 9110 section 10.2.3");
+    assert_eq!(two.shop.count("/a"), served, "who is refused reaches nobody");
+    // The other site has none, and the connection goes on.
+    for _ in 0..5 {
+        assert_eq!(two.get(SITE, "/b").await.status, 200);
+    }
+    two.balancer.logged(|l| l["status"] == 429 && l["path"] == "/a");
 }
 
 #[test]

@@ -123,6 +123,10 @@ map (words: "sites: the example is refused: ${words}") (refusals good)
     }
   ];
   pool = "shop";
+  limits.request_rate = {
+    rate = 20;
+    burst = 100;
+  };
 } settings.sites.shop
 ++ equal "a site with the cluster's certificate" {
   names = [ "blog.foobar.com" ];
@@ -158,8 +162,8 @@ map (words: "sites: the example is refused: ${words}") (refusals good)
 ++ expect "LimitNOFILE forgets the connections to further pools (${toString unit.LimitNOFILE})" (unit.LimitNOFILE == 71804)
 ++ equal "names of the cluster's certificate" [ "foobar.com" "blog.foobar.com" ] (evaluate.node "node1" example)._module.args.trivet.file.certificate_names
 ++ expect "a cluster of one site has more in its cluster file" (!(evaluate.node "node1" { })._module.args.trivet.file ? certificate_names)
-++ expect "a cluster of one site has sites, pools or routes in its configuration" (
-  lib.intersectLists [ "aliases" "sites" "pools" "routes" "default_site" ] (
+++ expect "a cluster of one site has sites, pools, limits or routes in its configuration" (
+  lib.intersectLists [ "aliases" "limits" "sites" "pools" "routes" "default_site" ] (
     lib.attrNames (evaluate.node "node1" { }).config.services.trivet.balancer.settings
   ) == [ ]
 )

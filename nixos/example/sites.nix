@@ -43,6 +43,11 @@
         }
       ];
       pool = "shop";
+      limits.request_rate = {
+        # of one client
+        rate = 20;
+        burst = 100;
+      };
     };
     sites.blog = {
       names = [ "blog.foobar.com" ];

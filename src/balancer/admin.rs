@@ -10,6 +10,7 @@
 //!                                                       └→ peers: POST /orders, and back what they know
 //! ```
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -46,6 +47,8 @@ pub struct Subjects {
     pub sites: Vec<(String, Arc<Maintenance>)>,
     /// Nodes that have back ends or may have the addresses.
     pub nodes: Vec<String>,
+    /// Where nodes are, as far as the configuration says so.
+    pub addresses: Vec<(IpAddr, String)>,
     /// The cluster's, where this process is a balancer.
     pub virtual_addresses: Vec<IpAddr>,
     /// What would become of a request.
@@ -58,17 +61,30 @@ pub struct Subjects {
     pub metrics: Option<Box<dyn Fn() -> String + Send + Sync>>,
 }
 
+impl Subjects {
+    /// The node that a back end of any pool is on: by its name, or by its address. A loopback address is every node's own.
+    fn node_of<'a>(&'a self, name: &'a str, at: Option<IpAddr>) -> Option<&'a str> {
+        if self.nodes.iter().any(|node| node == name) {
+            return Some(name);
+        }
+        let at = at.map(|at| at.to_canonical()).filter(|at| !at.is_loopback())?;
+        self.addresses.iter().find(|(other, _)| other.to_canonical() == at).map(|(_, node)| node.as_str())
+    }
+}
+
 /// An error is a question that cannot be asked, in words.
 pub type Explain = Box<dyn Fn(&Question) -> Result<Explained, String> + Send + Sync>;
 
 /// A pool of whatever kind.
 pub trait Administered: Send + Sync {
     fn name(&self) -> &str;
-    /// Whether its back ends are those of nodes, and so what is ordered for a node is ordered for them.
+    /// Whether its back ends have the names of nodes: the cluster's own tiers.
     fn is_of_nodes(&self) -> bool;
     fn backends(&self) -> Vec<String>;
-    /// Has each back end used as `order` says by its name, with its configured weight or another one.
-    fn obey(&self, order: &dyn Fn(&str) -> (Mode, Option<u32>));
+    /// Calls `each` with the name of each back end, and with its address where it has one.
+    fn members(&self, each: &mut dyn FnMut(&str, Option<IpAddr>));
+    /// Has each back end used as `order` says by its name and address, with its configured weight or another one.
+    fn obey(&self, order: &dyn Fn(&str, Option<IpAddr>) -> (Mode, Option<u32>));
     /// For people.
     fn status(&self) -> Value;
 }
@@ -89,9 +105,15 @@ impl<T: Send + Sync> Administered for Whole<T> {
         self.0.backends().iter().map(|b| b.name().to_owned()).collect()
     }
 
-    fn obey(&self, order: &dyn Fn(&str) -> (Mode, Option<u32>)) {
+    fn members(&self, each: &mut dyn FnMut(&str, Option<IpAddr>)) {
         for backend in self.0.backends().iter() {
-            let (mode, weight) = order(backend.name());
+            each(backend.name(), backend.address().ip().map(|at| at.ip()));
+        }
+    }
+
+    fn obey(&self, order: &dyn Fn(&str, Option<IpAddr>) -> (Mode, Option<u32>)) {
+        for backend in self.0.backends().iter() {
+            let (mode, weight) = order(backend.name(), backend.address().ip().map(|at| at.ip()));
             let weight = weight.unwrap_or(backend.configured_weight());
             if !backend.is_taken_out(mode == Mode::Drained, mode == Mode::Disabled) {
                 backend.take_out(mode == Mode::Drained, mode == Mode::Disabled);
@@ -187,6 +209,12 @@ impl Admin {
         nodes.sort();
         nodes.dedup();
         subjects.nodes = nodes;
+        subjects.addresses.extend(control.peers.iter().map(|peer| (peer.address.ip(), peer.node.clone())));
+        for pool in subjects.pools.iter().filter(|pool| pool.is_of_nodes()) {
+            pool.members(&mut |name, at| {
+                subjects.addresses.extend(at.map(|at| (at, name.to_owned())));
+            });
+        }
         let admin = Arc::new(Self {
             node: node.to_owned(),
             subjects,
@@ -370,7 +398,7 @@ impl Admin {
         let orders = self.orders();
         let is_drained = |node: &str| orders.get(&Key::Node(node.to_owned())).is_some();
         for pool in &self.subjects.pools {
-            pool.obey(&|name| {
+            pool.obey(&|name, at| {
                 let key = Key::Backend { pool: pool.name().to_owned(), name: name.to_owned() };
                 match orders.get(&key) {
                     Some(Order::Backend { mode, weight }) if *mode != Mode::Ready => (*mode, *weight),
@@ -379,7 +407,7 @@ impl Admin {
                             Some(Order::Backend { weight, .. }) => *weight,
                             _ => None,
                         };
-                        let is_drained = pool.is_of_nodes() && is_drained(name);
+                        let is_drained = self.subjects.node_of(name, at).is_some_and(is_drained);
                         (if is_drained { Mode::Drained } else { Mode::Ready }, weight)
                     }
                 }
@@ -494,6 +522,14 @@ impl Admin {
         let in_flight = backends().filter_map(|(pool, b)| {
             Some((format!("{pool}/{}", b["name"].as_str()?), b["in_flight"].as_u64()?))
         });
+        let mut nodes = BTreeMap::new();
+        for pool in &self.subjects.pools {
+            pool.members(&mut |name, at| {
+                if let Some(node) = self.subjects.node_of(name, at) {
+                    nodes.insert(format!("{}/{name}", pool.name()), node.to_owned());
+                }
+            });
+        }
         let addresses = &self.subjects.virtual_addresses;
         let is_drained = self.orders.lock().get(&Key::Node(self.node.clone())).is_some();
         Summary {
@@ -505,6 +541,7 @@ impl Admin {
             virtual_addresses: addresses.clone(),
             is_fit: !stopping && !is_drained && backends().any(|(_, b)| b["usable"] == true),
             in_flight: in_flight.collect(),
+            nodes,
         }
     }
 
@@ -540,4 +577,34 @@ fn now_ms() -> u64 {
 pub fn socket_is_free(path: &Path) -> Result<(), ConfigError> {
     trivet_base::process::unix_socket::is_free(path)
         .map_err(|why| ConfigError::at("", "control.socket", format_args!("{}: {why}", path.display())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_back_end_is_on_the_node_of_its_name_or_of_its_address() {
+        let address = |text: &str| text.parse::<IpAddr>().unwrap();
+        let subjects = Subjects {
+            nodes: vec!["node1".into(), "node2".into()],
+            addresses: vec![
+                (address("10.77.0.11"), "node1".into()),
+                (address("10.77.0.12"), "node2".into()),
+                (address("127.0.0.1"), "node2".into()),
+            ],
+            ..Subjects::default()
+        };
+        for (name, at, node) in [
+            ("node1", None, Some("node1")),
+            ("node1", Some("10.77.0.12"), Some("node1")),
+            ("api2", Some("10.77.0.12"), Some("node2")),
+            ("api2", Some("::ffff:10.77.0.12"), Some("node2")),
+            ("api3", Some("10.77.0.13"), None),
+            ("api", Some("127.0.0.1"), None),
+            ("socket", None, None),
+        ] {
+            assert_eq!(subjects.node_of(name, at.map(address)), node, "{name} {at:?}");
+        }
+    }
 }

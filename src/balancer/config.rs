@@ -8,9 +8,11 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::error_pages::ErrorPages;
+use trivet_base::address::Address;
 use trivet_base::config::{self, ConfigError, Invalid, Log, Metrics, Validate};
 use trivet_base::process::{descriptors, handover, workers};
 use trivet_http::proxy_protocol::Trust;
+use trivet_proxy::config::ServerAddress;
 use trivet_proxy::upstream::IdleLimit;
 use trivet_tls::options::CertificateFiles;
 use trivet_tls::site::SiteCertificates;
@@ -21,6 +23,7 @@ pub mod defaults;
 pub mod fields;
 mod listeners;
 mod pools;
+mod site_limits;
 pub mod sites;
 mod tcp;
 
@@ -29,6 +32,7 @@ pub use database::{Database, KeeperHealth, Member};
 pub use fields::{Cors, FieldRules};
 pub use listeners::{Http, Https};
 pub use pools::{HashKey, Server, Web};
+pub use site_limits::SiteLimits;
 pub use sites::{Route, Site};
 pub use tcp::{Sni, Tcp, TcpPool};
 
@@ -84,6 +88,9 @@ pub struct Config {
     /// What is done with some requests of the site of `domain`. The first that is for a request counts.
     #[serde(default)]
     pub routes: Vec<Route>,
+    /// What holds for requests to the site of `domain` where their route says nothing else.
+    #[serde(default)]
+    pub limits: SiteLimits,
     /// What changes of the fields of requests to the site of `domain`.
     #[serde(default)]
     pub request_fields: FieldRules,
@@ -154,9 +161,11 @@ impl Config {
 
     /// The most that a request's body may have, wherever it goes.
     pub fn largest_body(&self, https: &Https) -> u64 {
-        let sites = self.sites.values().flat_map(|site| &site.routes);
-        let own = self.routes.iter().chain(sites).filter_map(|r| r.max_body_size.map(|size| size.as_u64()));
-        own.fold(https.max_body_size.as_u64(), u64::max)
+        let sites = self.all_sites();
+        let of_sites = sites.iter().filter_map(|site| site.limits.max_body_size);
+        let of_routes = sites.iter().flat_map(|site| site.routes).filter_map(|route| route.max_body_size);
+        // One that has less has its word only for those that are for it, and that is not known before a request is admitted.
+        of_sites.chain(of_routes).map(|size| size.as_u64()).fold(https.max_body_size.as_u64(), u64::max)
     }
 
     /// The names the site of `domain` answers to, lower case.
@@ -175,6 +184,7 @@ impl Config {
             aliases: self.aliases.iter().map(|n| n.to_ascii_lowercase()).collect(),
             pool: defaults::pool(),
             routes: &self.routes,
+            limits: &self.limits,
             error_pages: self.error_pages.as_deref(),
             request_fields: &self.request_fields,
             response_fields: &self.response_fields,
@@ -188,6 +198,7 @@ impl Config {
             aliases: site.aliases(),
             pool: site.pool.clone(),
             routes: &site.routes,
+            limits: &site.limits,
             error_pages: site.error_pages.as_deref(),
             request_fields: &site.request_fields,
             response_fields: &site.response_fields,
@@ -273,6 +284,7 @@ pub struct AnySite<'a> {
     pub aliases: Vec<String>,
     pub pool: String,
     pub routes: &'a [Route],
+    pub limits: &'a SiteLimits,
     /// The folder of its error pages.
     pub error_pages: Option<&'a Path>,
     pub request_fields: &'a FieldRules,
@@ -308,6 +320,7 @@ impl Config {
             site.validate(&format!("sites.{name}"))?;
         }
         let mut taken: BTreeMap<&str, &str> = BTreeMap::new();
+        let mut rules = Vec::with_capacity(sites.len());
         for site in &sites {
             let main = if self.aliases.is_empty() { "https.server_names" } else { "aliases" };
             let key = if site.key.is_empty() { main.to_owned() } else { format!("{}names", site.key) };
@@ -345,12 +358,14 @@ impl Config {
                 let key = if site.key.is_empty() { "web".into() } else { format!("{}pool", site.key) };
                 return Invalid::err(key, format_args!("there is no pool \"{}\"", site.pool));
             }
-            sites::rules(site, &(), is_pool)?;
+            site.limits.validate(&format!("{}limits", site.key))?;
+            rules.push(sites::rules(site, &(), is_pool)?);
             self.validate_cookies(site)?;
             if let Some(folder) = site.error_pages {
                 config::absolute(&format!("{}error_pages", site.key), folder)?;
             }
         }
+        sites::no_circles(&sites, &rules)?;
         match &self.default_site {
             Some(name) if !sites.iter().any(|site| site.name == name) => {
                 Invalid::err("default_site", format_args!("there is no site \"{name}\""))
@@ -364,6 +379,50 @@ impl Config {
     /// The file with the cluster's ticket secret.
     pub fn ticket_secret(&self) -> Option<&Path> {
         self.https.as_ref()?.tls.ticket_secret.as_deref()
+    }
+
+    /// Refuses a back end that is where the balancer itself listens for the requests that it would send there: each would come
+    /// back, until nothing is left to connect with.
+    fn none_is_its_own_back_end(&self) -> Result<(), Invalid> {
+        let listened_on = self.listen_addresses();
+        let refuse = |key: String, name: &str, to: SocketAddr, own: &dyn Fn(&str) -> bool| {
+            let is_own = |at: &SocketAddr| {
+                let local = to.ip().is_loopback()
+                    || to.ip().is_unspecified()
+                    || self.virtual_addresses.contains(&to.ip());
+                at.port() == to.port() && (at.ip() == to.ip() || (at.ip().is_unspecified() && local))
+            };
+            match listened_on.iter().find(|(listener, at)| own(listener) && is_own(at)) {
+                None => Ok(()),
+                Some((listener, _)) => Invalid::err(
+                    key,
+                    format_args!(
+                        "\"{name}\" has the address {to}, which is {listener} of this balancer: its requests would come back for ever; \
+                         write where the back end itself listens"
+                    ),
+                ),
+            }
+        };
+        for (_, section, pool) in self.all_pools() {
+            for (number, server) in pool.backends.iter().enumerate() {
+                if let ServerAddress::Fixed(Address::Ip(to)) = &server.address {
+                    refuse(
+                        format!("{section}.backends[{number}].address"),
+                        &server.name,
+                        *to,
+                        &|listener| matches!(listener, "http.listen" | "https.listen"),
+                    )?;
+                }
+            }
+        }
+        for (name, tcp) in &self.tcp {
+            let listener = format!("tcp.{name}.listen");
+            for server in tcp.pools().flat_map(|(_, pool)| &pool.backends) {
+                let key = format!("tcp.{name}.pool.backends");
+                refuse(key, &server.name, server.address, &|own| own == listener)?;
+            }
+        }
+        Ok(())
     }
 
     /// Refuses two pools of one site that would overwrite each other's cookies.
@@ -467,6 +526,7 @@ impl Validate for Config {
             is_name(&section, name)?;
             tcp.validate(&section)?;
         }
+        self.none_is_its_own_back_end()?;
         for (key, connections) in self.connections() {
             descriptors::fit(&key, connections, self.descriptors())?;
         }

@@ -32,6 +32,7 @@ use trivet_http::strict;
 use trivet_pool::balance::{hash_of, hash_of_client};
 use trivet_pool::names::Named;
 use trivet_pool::{NewBackend, Pool, PoolLimits, Scope, Spec};
+use trivet_proxy::admission::{self, Admission};
 use trivet_proxy::answer;
 use trivet_proxy::check::Tell;
 use trivet_proxy::config::{Checked, Protocol, ServerAddress, statuses};
@@ -79,10 +80,14 @@ impl Service for Balancer {
         let Some(admitted) = exchange.admitted.as_ref() else {
             return Route::Error(StatusCode::INTERNAL_SERVER_ERROR, "not admitted".into());
         };
+        let found = self.sites.find(&admitted.host);
+        if let Some((site, _)) = found {
+            exchange.answer_fields = site.changed.answer.changes(admitted, &Found::default());
+        }
         if let Some(answer) = self.redirect(request.method(), admitted) {
             return Route::Answer(answer);
         }
-        let Some((site, is_alias)) = self.sites.find(&admitted.host) else {
+        let Some((site, is_alias)) = found else {
             // Nobody else is admitted.
             return Route::Error(StatusCode::MISDIRECTED_REQUEST, "no site has this name".into());
         };
@@ -93,9 +98,11 @@ impl Service for Balancer {
             return elsewhere(moved, &location)
                 .map_or_else(|| site.served.serve((request, admitted), None, None), Route::Answer);
         }
+        if let Some(Err(wait)) = site.admission.as_ref().map(|own| own.request(admitted.client)) {
+            return Route::Refusal(Refusal::TooManyRequests(wait));
+        }
         if let Some(wait) = site.maintenance.keeps_out(admitted.client) {
             exchange.reason = Some("maintenance".into());
-            exchange.answer_fields = site.changed.answer.changes(admitted, &Found::default());
             return Route::Answer(site.closed(wait, request.first(&ACCEPT), &admitted.request_id));
         }
         let (rule, found) = match site.rules.find(request, admitted) {
@@ -104,7 +111,10 @@ impl Service for Balancer {
         };
         let changed = rule.map_or(&site.changed, |rule| &rule.changes);
         let fields = changed.request.changes(admitted, &found);
-        let answer_fields = changed.answer.changes(admitted, &found);
+        let answer_fields = match rule {
+            None => exchange.answer_fields.take(),
+            Some(_) => changed.answer.changes(admitted, &found),
+        };
         let served = rule.is_none_or(|r| matches!(r.action, Action::Pool { .. } | Action::Answer { .. }));
         let (route, answer_fields) = match changed.cors.as_ref().filter(|_| served) {
             Some(cors) => match cors.preflight(request) {
@@ -263,6 +273,8 @@ pub struct Site {
     changed: Changed,
     error_pages: ErrorPages,
     maintenance: Arc<Maintenance>,
+    /// Counts what each client asks of this site, where that is limited.
+    admission: Option<Arc<Admission>>,
     meter: Arc<RouteMeter>,
 }
 
@@ -323,7 +335,8 @@ impl Sites {
             Self { all: Vec::new(), by_name: HashMap::new(), has_wildcards: false, default: None };
         for site in config.all_sites() {
             let invalid = |e: Invalid| ConfigError::at("", e.key, e.reason);
-            let pool = |name: &str| pools.get(name).cloned();
+            let pool =
+                |name: &str| Some(pools.get(name)?.clone().on(site.limits.terms(), site.limits.retries));
             let missing = || ConfigError::at("", format!("{}pool", site.key), "there is no such pool");
             let served = pool(&site.pool).ok_or_else(missing)?;
             let mut rules = rules(&site, &served, pool).map_err(invalid)?;
@@ -338,6 +351,10 @@ impl Sites {
                 changed,
                 error_pages,
                 maintenance: Arc::default(),
+                admission: site.limits.request_rate.map(|rate| {
+                    let exempt = config.https.as_ref().map(|h| h.trusted_proxies.clone()).unwrap_or_default();
+                    Admission::new(&admission::Rules { connections: 0, requests: Some(rate), exempt })
+                }),
                 meter: RouteMeter::of_site(site.name.to_owned()),
             });
             sites.all.push((site.name.to_owned(), made.clone()));
@@ -407,7 +424,7 @@ pub fn pool(
             None => None,
             Some(client) => Some((client.clone(), tls::verified_name(b.tls_name())?)),
         };
-        let at = At { tls, tell: tell.cloned(), idle: idle.clone() };
+        let at = At { pool: name.to_owned(), tls, tell: tell.cloned(), idle: idle.clone() };
         match &b.address {
             ServerAddress::Fixed(address) => backends.push(backend(&b.name, address.clone(), (web, b), at)),
             ServerAddress::Name(host, port) => names.push((b, (&**host, *port), at)),
@@ -449,6 +466,7 @@ pub fn pool(
 /// What a back end is reached with beside its address.
 #[derive(Clone)]
 struct At {
+    pool: String,
     tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
     tell: Option<Tell>,
     idle: IdleLimit,
@@ -484,6 +502,6 @@ fn backend(name: &str, address: Address, (web, server): (&Web, &Server), at: At)
             ..Spec::new(name, address)
         },
         check,
-        transport: Upstream::new(name, config, &at.idle),
+        transport: Upstream::new(&at.pool, name, config, &at.idle),
     }
 }

@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, StatusCode};
+use http::{HeaderValue, StatusCode};
 
-use condition::{Asked, Condition, has_host};
+use condition::{Asked, Condition};
 use cors::Cors;
 use fields::Fields;
 use path::{PathRule, readable};
@@ -22,6 +22,7 @@ use trivet_http::head::RequestHead;
 use trivet_http::steps::Admitted;
 use trivet_proxy::exchange::RouteMeter;
 
+pub mod circles;
 pub mod condition;
 pub mod cors;
 pub mod fields;
@@ -146,72 +147,6 @@ impl<P> Rules<P> {
             let before = &self.all[..later];
             Some((later, before.iter().position(|other| other.when.covers(&rule.when))?))
         })
-    }
-
-    /// The first redirect that surely leads back to itself, by itself or by others, on a site that answers to `names`, to the first of
-    /// which its `aliases` lead.
-    pub fn leads_to_itself(&self, names: &[String], aliases: &[String]) -> Option<usize> {
-        (0..self.all.len()).find(|first| {
-            let mut at = *first;
-            let mut seen = vec![at];
-            while let Some(next) = self.leads_to(at, names, aliases) {
-                if seen.contains(&next) {
-                    // Only those of the circle are at fault.
-                    return next == *first;
-                }
-                seen.push(next);
-                at = next;
-            }
-            false
-        })
-    }
-
-    /// The rule that answers where a redirect surely leads.
-    fn leads_to(&self, number: usize, names: &[String], aliases: &[String]) -> Option<usize> {
-        let rule = &self.all[number];
-        let Action::Redirect { to, status } = &rule.action else { return None };
-        // What follows is a GET (RFC 9110 section 15.4), which the rule is not for.
-        let becomes_get = matches!(status.as_u16(), 301..=303) && !rule.when.methods.is_empty();
-        if becomes_get && !rule.when.methods.contains(&Method::GET) {
-            return None;
-        }
-        let (mut host, path, is_all) = to.destination();
-        if host.as_ref().is_some_and(|host| aliases.contains(host)) {
-            host = names.first().cloned();
-        }
-        if host.as_ref().is_some_and(|host| !has_host(names, host)) {
-            return None;
-        }
-        let here = |when: &Condition| match &host {
-            _ if when.hosts.is_empty() => true,
-            Some(host) => has_host(&when.hosts, host),
-            None => !rule.when.hosts.is_empty() && rule.when.hosts.iter().all(|h| has_host(&when.hosts, h)),
-        };
-        if !is_all {
-            // What follows is not known; but below a prefix all is its own, and so is everything for a rule without a path.
-            let own = match &rule.when.path {
-                None => true,
-                Some(PathRule::Prefix(prefix)) => path
-                    .as_bytes()
-                    .strip_prefix(prefix.as_slice())
-                    .is_some_and(|rest| rest.first() == Some(&b'/')),
-                Some(PathRule::Exact(_) | PathRule::Pattern(_)) => to.is_where_it_came_from(),
-            };
-            // One before it may take some of what is below.
-            let may_take =
-                |when: &Condition| when.path.as_ref().is_none_or(|rule| rule.may_be_below(path.as_bytes()));
-            let is_first = !self.all[..number].iter().any(|other| may_take(&other.when));
-            return (own && is_first && here(&rule.when) && rule.when.query.is_empty()).then_some(number);
-        }
-        let readable = readable(&path);
-        let next = self.of_path(&readable).find(|number| {
-            let when = &self.all[*number].when;
-            here(when) && when.path.as_ref().is_none_or(|rule| rule.find(&readable, &path).is_some())
-        })?;
-        // Whether it takes the request depends on more; if it is the same rule as before, that is as it was.
-        let when = &self.all[next].when;
-        let surely = when.methods.is_empty() && when.fields.is_empty() && when.clients.is_empty();
-        (when.query.is_empty() && (surely || next == number)).then_some(next)
     }
 }
 

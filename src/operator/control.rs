@@ -91,15 +91,19 @@ pub async fn summaries(socket: &Socket) -> Result<Vec<Summary>, CommandError> {
 
 /// Waits until a node, or a back end, has nothing in hand any more, whoever gave it.
 pub async fn wait_until_idle(socket: &Socket, target: &Target, longest: Duration) -> Result<(), Failure> {
-    let is_its = |key: &str| match target {
-        Target::Node(node) => ["web", "database-read"].iter().any(|pool| key == format!("{pool}/{node}")),
+    let is_its = |of: &Summary, key: &str| match target {
+        // One of before says nothing of nodes.
+        Target::Node(node) => match of.nodes.get(key) {
+            Some(on) => on == node,
+            None => ["web", "database-read"].iter().any(|pool| key == format!("{pool}/{node}")),
+        },
         Target::Backend { .. } => key == target.to_string(),
     };
     let deadline = tokio::time::Instant::now() + longest;
     loop {
         let all = summaries(socket).await.map_err(Failure::run)?;
-        let counts = all.iter().flat_map(|s| &s.in_flight).filter(|(key, _)| is_its(key)).map(|(_, n)| n);
-        let left: u64 = counts.sum();
+        let counts = all.iter().flat_map(|s| s.in_flight.iter().filter(|(key, _)| is_its(s, key)));
+        let left: u64 = counts.map(|(_, n)| n).sum();
         // One that says nothing may have given it something.
         let silent: Vec<&str> = all.iter().filter(|s| s.error.is_some()).map(|s| s.name.as_str()).collect();
         if left == 0 && silent.is_empty() {

@@ -129,6 +129,7 @@ struct Rates {
 struct View {
     sites: Vec<(String, Rates)>,
     routes: Vec<(String, Rates)>,
+    /// `web/node1`: two pools may have back ends of one name.
     backends: Vec<(String, Rates)>,
     /// Of half, 95 % and 99 % of the requests, in seconds; none when there was none.
     latencies: [Option<f64>; 3],
@@ -140,13 +141,14 @@ struct View {
 impl View {
     fn between(before: &Counts, now: &Counts) -> Self {
         let seconds = (now.at - before.at).as_secs_f64().max(0.001);
-        let rates = |metric: &str, label: &str| {
+        type Labels = BTreeMap<String, String>;
+        let rates = |metric: &str, name_of: &dyn Fn(&Labels) -> Option<String>| {
             let mut all: BTreeMap<String, Rates> = BTreeMap::new();
             for (labels, value) in now.samples.get(metric).into_iter().flatten() {
                 let Some(counted) = now.since(before, metric, labels, *value) else { continue };
                 let rate = counted / seconds;
-                let Some(name) = labels.get(label) else { continue };
-                let of = all.entry(name.clone()).or_default();
+                let Some(name) = name_of(labels) else { continue };
+                let of = all.entry(name).or_default();
                 of.all += rate;
                 match labels.get("class").map(String::as_str) {
                     Some("4xx") => of.client_errors += rate,
@@ -158,11 +160,18 @@ impl View {
             all.sort_by(|(a, x), (b, y)| y.all.total_cmp(&x.all).then_with(|| a.cmp(b)));
             all
         };
+        let label = |label: &'static str| move |labels: &Labels| labels.get(label).cloned();
+        let backend = |labels: &Labels| match (labels.get("pool"), labels.get("backend")?) {
+            (_, own) if own == "-" => Some(own.clone()),
+            (Some(pool), backend) => Some(format!("{pool}/{backend}")),
+            // A balancer of before.
+            (None, backend) => Some(backend.clone()),
+        };
         let gauge = |name: &str| now.samples.get(name).map_or(0.0, |all| all.values().sum());
         Self {
-            sites: rates("trivet_site_requests_total", "site"),
-            routes: rates("trivet_route_requests_total", "route"),
-            backends: rates("trivet_http_requests_total", "backend"),
+            sites: rates("trivet_site_requests_total", &label("site")),
+            routes: rates("trivet_route_requests_total", &label("route")),
+            backends: rates("trivet_http_requests_total", &backend),
             latencies: [0.5, 0.95, 0.99].map(|share| quantile(before, now, share)),
             in_flight: gauge("trivet_http_requests_in_flight"),
             connections: gauge("trivet_connections"),
@@ -203,9 +212,18 @@ impl View {
             let one = |(name, r): &(String, Rates)| json!({"name": name, "requests": r.all, "client_errors": r.client_errors, "server_errors": r.server_errors});
             all.iter().map(one).collect()
         };
+        let mut backends = rates(&self.backends);
+        for one in backends.as_array_mut().into_iter().flatten() {
+            // A pool's name has no slash.
+            if let Some((pool, name)) = one["name"].as_str().and_then(|name| name.split_once('/')) {
+                let (pool, name) = (json!(pool), json!(name));
+                one["pool"] = pool;
+                one["name"] = name;
+            }
+        }
         let [half, most, nearly_all] = self.latencies;
         json!({
-            "sites": rates(&self.sites), "routes": rates(&self.routes), "backends": rates(&self.backends),
+            "sites": rates(&self.sites), "routes": rates(&self.routes), "backends": backends,
             "seconds": {"p50": half, "p95": most, "p99": nearly_all},
             "in_flight": self.in_flight, "connections": self.connections, "silent": self.silent,
         })
@@ -307,6 +325,29 @@ mod tests {
             "{}",
             view.text(false)
         );
+    }
+
+    #[test]
+    fn back_ends_of_one_name_in_two_pools_are_two() {
+        let start = Instant::now();
+        let text = |web: u64, api: u64| {
+            format!(
+                "trivet_http_requests_total{{class=\"2xx\",pool=\"web\",backend=\"a\"}} {web}\n\
+                 trivet_http_requests_total{{class=\"2xx\",pool=\"api\",backend=\"a\"}} {api}\n\
+                 trivet_http_requests_total{{class=\"4xx\",pool=\"-\",backend=\"-\"}} 1\n"
+            )
+        };
+        let now = counts(start + Duration::from_secs(1), &text(20, 5));
+        let view = View::between(&counts(start, &text(0, 0)), &now);
+        let shown: Vec<&str> = view.backends.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(shown, ["web/a", "api/a", "-"]);
+        let told = view.json();
+        assert_eq!(
+            (&told["backends"][0]["pool"], &told["backends"][0]["name"]),
+            (&json!("web"), &json!("a"))
+        );
+        assert_eq!(told["backends"][1]["pool"], "api");
+        assert_eq!((&told["backends"][2]["pool"], &told["backends"][2]["name"]), (&json!(null), &json!("-")));
     }
 
     #[test]

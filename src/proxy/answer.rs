@@ -109,7 +109,11 @@ impl Head<'_> {
         };
         let mut out = Vec::with_capacity(1024 + content);
         let changes = exchange.answer_fields.as_deref();
-        let drops = |name: &[u8]| changes.is_some_and(|changes| changes.drops(name));
+        let is_plain = is_plain(exchange);
+        let drops = |name: &[u8]| {
+            changes.is_some_and(|changes| changes.drops(name))
+                || (is_plain && name.eq_ignore_ascii_case(HSTS))
+        };
         let cookie = self.cookie(exchange);
         match self {
             Self::Relayed { response, .. } | Self::Switch(response) => {
@@ -147,6 +151,9 @@ impl Head<'_> {
         for (name, value) in
             lines().filter(|(name, _)| cookie.is_none() || !FOR_CACHES.contains(&name.as_str()))
         {
+            if is_plain && name == STRICT_TRANSPORT_SECURITY {
+                continue;
+            }
             has_hsts |= name == STRICT_TRANSPORT_SECURITY;
             field::write(&mut out, name.as_str().as_bytes(), value.as_bytes());
         }
@@ -190,6 +197,9 @@ impl Head<'_> {
         let map = head.headers_mut();
         if let Some(changes) = &exchange.answer_fields {
             changes.apply(map);
+        }
+        if is_plain(exchange) {
+            map.remove(STRICT_TRANSPORT_SECURITY);
         }
         if let Some(cookie) = cookie {
             map.append(SET_COOKIE, cookie.clone());
@@ -238,6 +248,11 @@ fn for_one_client<'a>(said: impl Iterator<Item = &'a [u8]>) -> HeaderValue {
         }
     }
     HeaderValue::from_bytes(&value).unwrap_or(HeaderValue::from_static("private"))
+}
+
+/// Whether the client asked without TLS: `Strict-Transport-Security` is for nobody then, whoever says it (RFC 6797 section 7.2).
+fn is_plain(exchange: &Exchange) -> bool {
+    exchange.admitted.as_ref().is_some_and(|admitted| admitted.scheme == "http")
 }
 
 /// What becomes of the connection.

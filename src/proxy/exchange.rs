@@ -85,7 +85,7 @@ struct Meters {
 
 static METERS: LazyLock<Meters> = LazyLock::new(|| Meters {
     in_flight: gauge!("trivet_http_requests_in_flight"),
-    own: answers_by_class("-"),
+    own: answers_by_class("-", "-"),
     seconds: histogram!("trivet_http_request_seconds"),
     first_byte: histogram!("trivet_http_first_byte_seconds"),
     sent: counter!("trivet_http_sent_bytes_total"),
@@ -95,11 +95,11 @@ static METERS: LazyLock<Meters> = LazyLock::new(|| Meters {
 /// Of statuses, as metrics name them; see [`class`].
 const CLASSES: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
 
-/// The counters of a back end's answers, by [`class`].
-pub fn answers_by_class(backend: &str) -> [Counter; 6] {
-    CLASSES.map(
-        |class| counter!("trivet_http_requests_total", "class" => class, "backend" => backend.to_owned()),
-    )
+/// The counters of the answers of a pool's back end, by [`class`]. Two pools may have back ends of one name.
+pub fn answers_by_class(pool: &str, backend: &str) -> [Counter; 6] {
+    CLASSES.map(|class| {
+        counter!("trivet_http_requests_total", "class" => class, "pool" => pool.to_owned(), "backend" => backend.to_owned())
+    })
 }
 
 /// A rule, as log and metrics know it.

@@ -160,7 +160,8 @@ impl<S: Service, C: Downstream<S>> Forwarding<'_, S, C> {
             };
             if self.exchange.backend.is_some() {
                 self.exchange.retries += 1;
-                counter!("trivet_http_retries_total", "backend" => backend.name().to_owned()).increment(1);
+                counter!("trivet_http_retries_total", "pool" => self.destination.pool.name().to_owned(), "backend" => backend.name().to_owned())
+                    .increment(1);
             }
             self.exchange.backend = Some(backend.clone());
             let (mut checkout, connected) = match self.connect(&backend, is_second).await {

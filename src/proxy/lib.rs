@@ -30,6 +30,7 @@ use crate::sticky::Session;
 use crate::upstream::{HttpBackend, HttpPool, Io};
 use trivet_base::process::Shutdown;
 use trivet_http::changes::Changes;
+use trivet_http::refusal::Refusal;
 use trivet_http::request::Request;
 use trivet_http::steps::{Endpoints, Peer, Policy};
 use trivet_pool::Scope;
@@ -78,6 +79,8 @@ pub enum Route {
     Answer(Answer),
     /// We do, with the error page of the status; the reason is for the log.
     Error(StatusCode, String),
+    /// We do, with the error page of the refusal's status; it is counted among the others.
+    Refusal(Refusal),
     /// A back end.
     Forward(Destination),
 }

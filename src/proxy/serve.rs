@@ -42,6 +42,7 @@ pub(super) async fn serve<S: Service>(client: &mut impl Downstream<S>, request: 
             crate::forward::forward(client, request, &mut exchange, &destination).await
         }
         Route::Answer(answer) => send(client, &mut exchange, answer, Some(request)).await,
+        Route::Refusal(refusal) => refuse(client, &mut exchange, &refusal, Some(request)).await,
         Route::Error(status, reason) => {
             exchange.reason.get_or_insert(reason);
             let page = error_page(&engine.service, &exchange, status, request.first(&ACCEPT));

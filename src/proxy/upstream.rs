@@ -190,14 +190,14 @@ pub type HttpBackend = Backend<Upstream>;
 pub type HttpPool = Pool<Upstream>;
 
 impl Upstream {
-    /// Of the back end with this name. What its pool keeps of unused connections is within `limit`.
-    pub fn new(name: &str, config: UpstreamConfig, limit: &IdleLimit) -> Self {
+    /// Of the back end with this name in this pool. What the pool keeps of unused connections is within `limit`.
+    pub fn new(pool: &str, name: &str, config: UpstreamConfig, limit: &IdleLimit) -> Self {
         Self {
             http2: config.http2.then(|| Http2::new(config.clone())),
             idle: IdleConnections::new(limit.clone(), config.idle_timeout),
             config,
             most_idle: limit.most(),
-            answers: exchange::answers_by_class(name),
+            answers: exchange::answers_by_class(pool, name),
         }
     }
 

@@ -22,6 +22,9 @@ pub const APP_HEALTH: &str = "/healthz/app";
 /// The name of the app in its pool. Nodes cannot have it: theirs stand beside it.
 pub const APP: &str = "app";
 
+/// The name of the pool of both.
+const POOL: &str = "app";
+
 /// The app and the peers.
 pub struct Upstreams {
     pool: Arc<HttpPool>,
@@ -64,7 +67,7 @@ impl Upstreams {
             // Its own error page says more than ours.
             spec: Spec { fallback: true, ..Spec::new(APP, address) },
             check,
-            transport: Upstream::new(APP, reached, &idle),
+            transport: Upstream::new(POOL, APP, reached, &idle),
         }];
         for b in &config.peers.backends {
             let tls = Some((client.clone(), tls::verified_name(b.tls_name())?));
@@ -82,7 +85,7 @@ impl Upstreams {
             backends.push(NewBackend {
                 spec: Spec { tier: 1, ..Spec::new(&b.name, b.address) },
                 check,
-                transport: Upstream::new(&b.name, reached, &idle),
+                transport: Upstream::new(POOL, &b.name, reached, &idle),
             });
         }
         let limits = PoolLimits {
@@ -90,7 +93,7 @@ impl Upstreams {
             max_queued: app.max_queued,
             queue_timeout: app.queue_timeout,
         };
-        let pool = Pool::new("app", backends, limits);
+        let pool = Pool::new(POOL, backends, limits);
         let app = pool.backends()[0].clone();
         Ok(Self { pool, app, timing: config.app.health.timing(), retries: config.app.retries })
     }

@@ -113,6 +113,9 @@ pub struct Summary {
     /// Requests or sessions of its back ends, `web/node2`.
     #[serde(default)]
     pub in_flight: BTreeMap<String, u64>,
+    /// The nodes of those of its back ends that are on one, by the same keys.
+    #[serde(default)]
+    pub nodes: BTreeMap<String, String>,
 }
 
 /// `POST /route`: which route would answer a request. The answer is [`Explained`].

@@ -8,7 +8,7 @@ use bytesize::ByteSize;
 use ipnet::IpNet;
 use serde::Deserialize;
 
-use super::defaults;
+use super::{defaults, site_limits};
 use trivet_base::config::{self, Invalid};
 use trivet_http::frames::FrameRates;
 use trivet_http::proxy_protocol::Trust;
@@ -131,14 +131,7 @@ impl Https {
         config::not_empty("https.listen", &self.listen)?;
         Trust::validate(self.proxy_protocol.as_ref(), "https.proxy_protocol")?;
         if let Some(rate) = self.request_rate {
-            for (key, n) in [("rate", rate.rate), ("burst", rate.burst)] {
-                if n == 0 {
-                    return Invalid::err(format!("https.request_rate.{key}"), "must be at least 1");
-                }
-            }
-            if !(1..=128).contains(&rate.ipv6_prefix) {
-                return Invalid::err("https.request_rate.ipv6_prefix", "must be from 1 to 128");
-            }
+            site_limits::rate("https.request_rate", rate)?;
         }
         self.validate_certificates(others)?;
         self.tls.validate("https.tls")?;

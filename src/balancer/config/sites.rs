@@ -13,7 +13,9 @@ use regex::bytes::{Regex, RegexBuilder};
 use serde::Deserialize;
 
 use super::fields::{self, Cors, FieldRules, Of};
+use super::site_limits::{self, SiteLimits};
 use super::{AnySite, defaults, named};
+use crate::routes::circles::{self, Place};
 use crate::routes::condition::{Condition, has_host};
 use crate::routes::fields::Fields;
 use crate::routes::path::PathRule;
@@ -55,6 +57,9 @@ pub struct Site {
     /// Which other sites' pages may use it.
     #[serde(default)]
     pub cors: Option<Cors>,
+    /// What holds for its requests where their route says nothing else.
+    #[serde(default)]
+    pub limits: SiteLimits,
     /// What is done with some of its requests. The first that is for a request counts.
     #[serde(default)]
     pub routes: Vec<Route>,
@@ -169,8 +174,6 @@ pub struct FixedAnswer {
     pub file: Option<PathBuf>,
 }
 
-/// Octets of a request that wait in memory.
-const MOST_BUFFERED: u64 = 1 << 20;
 /// What one regular expression may take, compiled.
 const PATTERN_SIZE: usize = 1 << 20;
 
@@ -238,13 +241,25 @@ pub fn rules<P: Serves>(
             ),
         );
     }
-    if let Some(number) = rules.leads_to_itself(names, &site.aliases) {
-        return Invalid::err(
-            format!("{key}[{number}].redirect.to"),
-            "leads to a path that the same route sends there again, for ever; lead elsewhere, or narrow the route",
-        );
-    }
     Ok(rules)
+}
+
+/// Refuses redirects that lead to one another and back, for ever. `rules` are those of `sites`, one by one.
+pub(super) fn no_circles<P>(sites: &[AnySite<'_>], rules: &[Rules<P>]) -> Result<(), Invalid> {
+    let places = sites.iter().zip(rules);
+    let places = places.map(|(site, rules)| Place { names: &site.names, aliases: &site.aliases, rules });
+    let Some(circle) = circles::circle(&places.collect::<Vec<_>>()) else { return Ok(()) };
+    let mut keys = circle.iter().map(|(site, rule)| format!("{}routes[{rule}]", sites[*site].key));
+    let first = keys.next().unwrap_or_default();
+    let others: Vec<String> = keys.collect();
+    let reason = match others.is_empty() {
+        true => "leads to a path that the same route sends there again, for ever; lead elsewhere, or narrow the route".into(),
+        false => format!(
+            "leads back to itself, for ever, by {}; lead elsewhere, or narrow one of the routes",
+            others.join(" and ")
+        ),
+    };
+    Invalid::err(format!("{first}.redirect.to"), reason)
 }
 
 impl Route {
@@ -434,23 +449,7 @@ impl Route {
                 }
             },
         };
-        for (name, time) in [
-            ("request_timeout", self.request_timeout),
-            ("response_timeout", self.response_timeout),
-            ("stream_timeout", self.stream_timeout),
-        ] {
-            if let Some(time) = time {
-                config::positive(&format!("{key}.{name}"), time)?;
-            }
-        }
-        if let Some(size) = self.buffer_request.filter(|size| !(1..=MOST_BUFFERED).contains(&size.as_u64())) {
-            return Invalid::err(
-                format!("{key}.buffer_request"),
-                format_args!(
-                    "is {size}; it is from 1 B to 1 MiB, which each such request may take of the memory"
-                ),
-            );
-        }
+        site_limits::terms(key, &self.terms())?;
         let to = to.on(self.terms(), self.retries);
         let rewrite = match &self.rewrite {
             None => None,

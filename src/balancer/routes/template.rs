@@ -198,6 +198,15 @@ impl Template {
         before.is_empty() && matches!(first, Some(Variable::Path | Variable::Target))
     }
 
+    /// Whether what follows the text of its path is what followed the prefix: nothing, or a slash and more.
+    pub fn goes_on_with_rest(&self) -> bool {
+        let mut pieces = self.0.iter().filter_map(|piece| match piece {
+            Piece::Variable(Variable::Scheme | Variable::Host) | Piece::Text(_) => None,
+            Piece::Variable(variable) => Some(*variable),
+        });
+        pieces.next() == Some(Variable::Rest)
+    }
+
     /// Whether a piece of the request would be a part of the host that it leads to, which its client could then choose:
     /// `https://www.foobar.com$1` may become `https://www.foobar.com.example.net`. The host that was asked for may be all of it.
     pub fn lets_clients_choose_the_host(&self) -> bool {

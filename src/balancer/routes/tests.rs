@@ -3,6 +3,7 @@ use http::Method;
 use http::header::HeaderName;
 use regex::bytes::Regex;
 
+use super::circles::{Place, circle};
 use super::*;
 use trivet_http::request::Request;
 use trivet_http::steps::{self, Peer, Policy};
@@ -185,6 +186,8 @@ fn a_redirect_that_comes_back_is_found() {
         (vec![to(prefix("/a"), "/a/b$rest")], Some(0)),
         (vec![to(prefix("/a"), "/ab$rest")], None),
         (vec![to(prefix("/a"), "/b$rest")], None),
+        (vec![to(prefix("/a"), "/a$rest")], Some(0)),
+        (vec![to(prefix("/a"), "https://$host$target")], Some(0)),
         (vec![to(exact("/a"), "/a")], Some(0)),
         (vec![to(exact("/a"), "/a?")], Some(0)),
         (
@@ -210,6 +213,72 @@ fn a_redirect_that_comes_back_is_found() {
         let shown = format!("{rules:?}");
         let names = ["www.foobar.com".to_owned(), "m.foobar.com".to_owned()];
         let aliases = ["foobar.com".to_owned()];
-        assert_eq!(Rules::new(rules).leads_to_itself(&names, &aliases), expected, "{shown}");
+        let rules = Rules::new(rules);
+        let found = circle(&[Place { names: &names, aliases: &aliases, rules: &rules }]);
+        assert_eq!(found.map(|circle| circle[0].1), expected, "{shown}");
+    }
+}
+
+#[test]
+fn redirects_that_lead_from_site_to_site_and_back_are_found() {
+    let to = |when: Condition, text: &str| {
+        let prefix = matches!(when.path, Some(PathRule::Prefix(_)));
+        let to = Template::parse(text, None, prefix).unwrap();
+        Rule::<()> {
+            changes: Changed::default(),
+            meter: RouteMeter::new(String::new()),
+            when,
+            action: Action::Redirect { to, status: StatusCode::MOVED_PERMANENTLY },
+        }
+    };
+    let any = Condition::default;
+    let (a, b) = ("https://a.example", "https://b.example");
+    for (of_a, of_b, expected) in [
+        (vec![to(any(), "https://b.example$target")], vec![to(any(), "https://a.example$target")], true),
+        (vec![to(any(), "https://b.example/")], vec![to(exact("/"), "https://a.example/x")], true),
+        (vec![to(exact("/x"), &format!("{b}$path"))], vec![to(exact("/x"), &format!("{a}/x"))], true),
+        (
+            vec![to(prefix("/x"), &format!("{b}$target"))],
+            vec![to(prefix("/x"), &format!("{a}/x$rest"))],
+            true,
+        ),
+        // By an alias, and by a name of a wildcard.
+        (vec![to(any(), "https://old-b.example$target")], vec![to(any(), &format!("{a}$target"))], true),
+        (vec![to(any(), "https://x.b.example$target")], vec![to(any(), &format!("{a}$target"))], true),
+        (vec![to(any(), &format!("{b}$target"))], vec![], false),
+        (vec![to(any(), &format!("{b}$target"))], vec![to(exact("/y"), &format!("{a}/y"))], false),
+        (
+            vec![to(prefix("/x"), &format!("{b}$target"))],
+            vec![to(prefix("/x/y"), &format!("{a}$target"))],
+            false,
+        ),
+        (
+            vec![to(prefix("/x"), &format!("{b}/xy$rest"))],
+            vec![to(prefix("/x"), &format!("{a}$target"))],
+            false,
+        ),
+        // One before it may serve it, or its own condition may not hold.
+        (
+            vec![to(any(), &format!("{b}$target"))],
+            vec![rule("", exact("/y")), to(any(), &format!("{a}$target"))],
+            false,
+        ),
+        (
+            vec![to(any(), &format!("{b}$target"))],
+            vec![to(Condition { methods: vec![Method::POST], ..any() }, &format!("{a}$target"))],
+            false,
+        ),
+        (vec![to(any(), "https://b.example:8443$target")], vec![to(any(), &format!("{a}$target"))], false),
+    ] {
+        let shown = format!("{of_a:?} {of_b:?}");
+        let of = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>();
+        let (a, b) = (of(&["a.example"]), of(&["b.example", "*.b.example"]));
+        let (none, aliases) = (of(&[]), of(&["old-b.example"]));
+        let (of_a, of_b) = (Rules::new(of_a), Rules::new(of_b));
+        let found = circle(&[
+            Place { names: &a, aliases: &none, rules: &of_a },
+            Place { names: &b, aliases: &aliases, rules: &of_b },
+        ]);
+        assert_eq!(found, expected.then(|| vec![(0, 0), (1, 0)]), "{shown}");
     }
 }
