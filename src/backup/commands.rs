@@ -1,9 +1,8 @@
 //! What an operator does, each in this process, under the lease where it changes anything.
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use mysql_async::prelude::Queryable;
 
