@@ -1,8 +1,8 @@
 //! The replication channel on the group's primary (MySQL manual, "CHANGE REPLICATION SOURCE TO").
 //!
 //! The source's transactions keep their GTIDs. So the channel may begin at any position before what is missing: the group leaves out
-//! what it has. The password is given to START REPLICA and lies in no table, so that a mysqld that is started anew does not follow by itself:
-//! it may be the primary no more.
+//! what it has. The password is given to START REPLICA and lies in no table, and a mysqld that is started anew starts no channel: it may be
+//! the primary no more.
 
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Row};
@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use trivet_mysql::escaped;
 
-use crate::error::{TransferError, answer};
+use crate::error::{MEMBER, TransferError, answer};
 use crate::filter::Position;
 use crate::server::{Remote, literal};
 
@@ -163,6 +163,18 @@ pub async fn remove(server: &'static str, conn: &mut Conn, name: &str) -> Result
         answer(server, conn.query_drop(format!("RESET REPLICA ALL FOR CHANNEL {}", literal(name)))).await?;
     }
     Ok(())
+}
+
+/// Whether a mysqld that is started anew starts its channels. It would apply what it had received without the filter, which is not kept, and
+/// before the group has said whether it may.
+pub async fn keep_still_at_start(conn: &mut Conn, still: bool) -> Result<(), TransferError> {
+    let statement = if still {
+        "SET PERSIST_ONLY skip_replica_start = ON"
+    } else {
+        // That it is not there is a warning.
+        "RESET PERSIST IF EXISTS skip_replica_start"
+    };
+    answer(MEMBER, conn.query_drop(statement)).await
 }
 
 #[cfg(test)]

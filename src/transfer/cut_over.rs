@@ -64,6 +64,7 @@ pub async fn run(options: &Import, watcher: &Watcher, mut interrupted: Shutdown)
         ))
     })?;
     channel::remove(MEMBER, &mut to, CHANNEL).await?;
+    channel::keep_still_at_start(&mut to, false).await?;
     let failed = enable_events(&state, &mut from, &mut to).await?;
     watcher.end();
     for event in failed {

@@ -159,6 +159,7 @@ async fn start(remote: &Remote, state: &State, to: &mut Conn) -> Result<(), Tran
         databases: &state.databases,
         generate_keys: state.generate_keys,
     };
+    channel::keep_still_at_start(to, true).await?;
     channel.start(MEMBER, to).await
 }
 
@@ -287,6 +288,7 @@ async fn abort(options: &Import) -> Result<(), Failure> {
     let Some(state) = State::read(&mut to).await? else {
         let left = channel::status(MEMBER, &mut to, CHANNEL).await?.is_some();
         channel::remove(MEMBER, &mut to, CHANNEL).await?;
+        channel::keep_still_at_start(&mut to, false).await?;
         println!(
             "{}",
             if left { "the channel of an earlier import is removed" } else { "there is no import" }
@@ -305,6 +307,7 @@ async fn abort(options: &Import) -> Result<(), Failure> {
         ask(&question, "abort", "--yes")?;
     }
     channel::remove(MEMBER, &mut to, CHANNEL).await?;
+    channel::keep_still_at_start(&mut to, false).await?;
     drop_databases(&mut to, &state.databases).await?;
     State::forget(&mut to).await?;
     println!("the import is removed; the source was left as it is");

@@ -74,6 +74,8 @@ async fn a_database_is_copied_followed_cut_over_and_given_back() {
             .await,
         [""]
     );
+    let still = "SELECT variable_value AS x FROM performance_schema.persisted_variables WHERE variable_name = 'skip_replica_start'";
+    assert_eq!(member.texts(still).await, ["ON"]);
     let status = good(&scene.import(&["--status"]));
     assert!(status.contains("following: "), "{status}");
 
@@ -88,6 +90,7 @@ async fn a_database_is_copied_followed_cut_over_and_given_back() {
         ["resting DISABLED root@localhost", "ticking ENABLED owner@localhost"]
     );
     assert_eq!(member.texts("SELECT channel_name AS x FROM performance_schema.replication_connection_configuration WHERE channel_name = 'trivet_import'").await, [""; 0]);
+    assert_eq!(member.texts(still).await, [""; 0]);
     bad(&scene.import(&["--cut-over"]));
     let words = bad(&scene.import(&["--abort", "--yes"]));
     assert!(words.contains("stays"), "{words}");
