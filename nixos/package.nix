@@ -25,7 +25,7 @@ rustPlatform.buildRustPackage {
   };
   cargoLock.lockFile = root + "/Cargo.lock";
   nativeBuildInputs = [ cmake ]; # libz-ng-sys
-  # The six programs; the library in the root is that of the tests.
+  # The programs; the library in the root is that of the tests.
   cargoBuildFlags = [ "--bins" ];
   # The unit tests need nothing but a loopback interface; tests/ starts servers and MySQL, which the VM tests do for real.
   cargoTestFlags = [

@@ -8,7 +8,7 @@ use std::process::Command;
 use serde_json::Value;
 
 /// The rooms, each below those that may know it, and whom each may know. This is the one place that says so.
-const ROOMS: [(&str, &[&str]); 14] = [
+const ROOMS: [(&str, &[&str]); 16] = [
     ("trivet-base", &[]),
     ("trivet-tls", &["trivet-base"]),
     ("trivet-http", &["trivet-base", "trivet-tls"]),
@@ -23,7 +23,9 @@ const ROOMS: [(&str, &[&str]); 14] = [
     ("trivet-app", &["trivet-base", "trivet-tls"]),
     ("trivet-keeper-api", &[]),
     ("trivet-lease", &[]),
-    ("trivet-backup", &["trivet-base", "trivet-tls", "trivet-keeper-api", "trivet-lease"]),
+    ("trivet-mysql", &["trivet-keeper-api"]),
+    ("trivet-backup", &["trivet-base", "trivet-tls", "trivet-keeper-api", "trivet-lease", "trivet-mysql"]),
+    ("trivet-transfer", &["trivet-base", "trivet-tls", "trivet-mysql"]),
     ("trivet-keeper", &["trivet-base", "trivet-tls", "trivet-http", "trivet-keeper-api"]),
     (
         "trivet-operator",

@@ -1,9 +1,8 @@
 //! What an operator does, each in this process, under the lease where it changes anything.
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use mysql_async::prelude::Queryable;
 
@@ -18,7 +17,7 @@ use crate::files;
 use crate::keys::Keys;
 use crate::log::catalog;
 use crate::mysqld::{MysqldError, Scratch};
-use crate::progress::Watcher;
+use crate::progress::{self, Watcher};
 use crate::prune;
 use crate::repository::{RECOVERY, Repository, blocking};
 use crate::restore::{Wanted, clock, restore};
@@ -29,7 +28,7 @@ use crate::verify;
 pub async fn run(config: Config, command: Command) -> Result<(), Failure> {
     let cluster = Cluster::new(config)?;
     let watcher = Watcher::default();
-    let shown = tokio::spawn(show(watcher.clone()));
+    let shown = tokio::spawn(progress::show(watcher.clone()));
     let mut interrupted = Shutdown::on_signals()?;
     let outcome = tokio::select! {
         // What ends in order by a signal says so itself.
@@ -82,26 +81,6 @@ async fn dispatch(
             Ok(())
         }
         Command::Restore(options) => restored(cluster, options, watcher, interrupted).await,
-    }
-}
-
-/// One line that changes in a terminal, one line every ten seconds elsewhere.
-async fn show(watcher: Watcher) {
-    let terminal = std::io::stderr().is_terminal();
-    let mut ticks = tokio::time::interval(Duration::from_secs(if terminal { 1 } else { 10 }));
-    ticks.tick().await;
-    loop {
-        ticks.tick().await;
-        let now = watcher.to_string();
-        if now.is_empty() {
-            continue;
-        }
-        if terminal {
-            eprint!("\r\x1b[K{now}");
-            let _ = std::io::stderr().flush();
-        } else {
-            eprintln!("{now}");
-        }
     }
 }
 

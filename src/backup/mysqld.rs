@@ -12,6 +12,7 @@ use tokio::process::{Child, Command};
 use tokio::time::Instant;
 
 use trivet_base::passwd;
+pub use trivet_mysql::program;
 
 /// The account that a scratch server's owner uses: the unix user that runs it, by auth_socket.
 const ACCOUNT: &str = "trivet-restore";
@@ -109,16 +110,6 @@ pub struct Scratch {
     child: Child,
     socket: PathBuf,
     log: PathBuf,
-}
-
-/// A program of MySQL's: in this folder, or where Debian has it.
-pub fn program(folder: &Path, name: &str) -> PathBuf {
-    let beside = folder.join(name);
-    let system = ["/usr/sbin", "/usr/bin"].map(|folder| Path::new(folder).join(name));
-    match system.into_iter().find(|path| path.exists()) {
-        Some(system) if !beside.exists() => system,
-        _ => beside,
-    }
 }
 
 impl Options {

@@ -4,10 +4,10 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Error, OptsBuilder, SslOpts};
 
-use trivet_keeper_api::gtid::GtidSet;
+use trivet_mysql::escaped;
+pub use trivet_mysql::{executed, identifier, purged, role};
 
 use crate::config::{Member, Mysql};
 
@@ -79,40 +79,4 @@ impl Access {
             escaped(&self.ca.display().to_string(), '"')
         )
     }
-}
-
-/// The inside of a string in these quotation marks.
-fn escaped(text: &str, mark: char) -> String {
-    text.replace('\\', "\\\\").replace(mark, &format!("\\{mark}"))
-}
-
-/// A name in a statement (MySQL manual, "Schema Object Names").
-pub fn identifier(name: &str) -> String {
-    format!("`{}`", name.replace('`', "``"))
-}
-
-/// What this server is in the group: `Ok(true)` for the primary, `Ok(false)` for a replica, or the state that it is in.
-pub async fn role(conn: &mut Conn) -> Result<Result<bool, String>, Error> {
-    let row: Option<(String, String)> = conn
-        .query_first(
-            "SELECT member_state, member_role FROM performance_schema.replication_group_members WHERE member_id = @@global.server_uuid",
-        )
-        .await?;
-    let (state, role) = row.unwrap_or_else(|| ("in no group".into(), String::new()));
-    Ok(if state == "ONLINE" { Ok(role == "PRIMARY") } else { Err(state) })
-}
-
-/// Every transaction that this server has executed.
-pub async fn executed(conn: &mut Conn) -> Result<GtidSet, Error> {
-    set(conn, "gtid_executed").await
-}
-
-/// Those of them that are in its binary log no more.
-pub async fn purged(conn: &mut Conn) -> Result<GtidSet, Error> {
-    set(conn, "gtid_purged").await
-}
-
-async fn set(conn: &mut Conn, variable: &str) -> Result<GtidSet, Error> {
-    let text: Option<String> = conn.query_first(format!("SELECT @@global.{variable}")).await?;
-    text.unwrap_or_default().parse().map_err(|e| Error::Other(Box::new(e)))
 }

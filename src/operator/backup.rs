@@ -1,12 +1,14 @@
 //! `trivet backup` and `trivet restore`: the work of `trivet-backup`, which is a program of its own so that this one stays small.
 
 use std::ffi::OsString;
-use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
 use std::process::Command;
 
 use trivet_base::passwd;
 use trivet_base::process::Failure;
+
+use super::programs::{become_it, beside};
 
 const PROGRAM: &str = "trivet-backup";
 
@@ -38,16 +40,7 @@ pub fn restore(arguments: &[OsString]) -> Result<(), Failure> {
     become_it(Command::new(program()).arg("restore").args(arguments))
 }
 
-fn become_it(command: &mut Command) -> Result<(), Failure> {
-    let error = command.exec();
-    Err(Failure::run(format_args!("{}: cannot be run: {error}", Path::new(command.get_program()).display())))
-}
-
-/// Beside this program, or wherever the shell finds it.
+/// `trivet-backup`.
 pub fn program() -> PathBuf {
-    std::env::current_exe()
-        .ok()
-        .map(|own| own.with_file_name(PROGRAM))
-        .filter(|beside| beside.exists())
-        .unwrap_or_else(|| PROGRAM.into())
+    beside(PROGRAM)
 }

@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand};
 
 use super::cluster::{self, Cluster};
 use super::control::{self, Socket};
-use super::{backup, database, failover, restore, route, secrets, status, switchover, top};
+use super::{backup, database, failover, restore, route, secrets, status, switchover, top, transfer};
 use trivet_balancer_api::{Command as Order, Target};
 use trivet_base::config;
 use trivet_base::process::{self, Failure};
@@ -283,6 +283,12 @@ enum Database {
     /// This node's part of `trivet restore --into cluster`, which another node carries out: mysqld stops, its data directory is kept
     /// aside, and it starts again, empty, when the group has been formed anew. Asks for the node's name to be typed.
     SetAside(restore::SetAside),
+    /// Move the databases of another MySQL server into the cluster (trivet database import --help).
+    #[command(disable_help_flag = true)]
+    Import(Passed),
+    /// A dump of the cluster that any MySQL reads (trivet database export --help).
+    #[command(disable_help_flag = true)]
+    Export(Passed),
 }
 
 #[derive(Debug, Args)]
@@ -423,6 +429,12 @@ pub fn main() -> ExitCode {
         }
         Command::Database(Database::SetAside(args)) => {
             process::finish("trivet", process::block_on(restore::set_aside(args)))
+        }
+        Command::Database(Database::Import(args)) => {
+            process::finish("trivet", transfer::run("import", &args.arguments))
+        }
+        Command::Database(Database::Export(args)) => {
+            process::finish("trivet", transfer::run("export", &args.arguments))
         }
         Command::Backup(args) => process::finish("trivet", backup::run(&args.arguments)),
         Command::Restore(args) if restore::is_into_cluster(&args.arguments) => {

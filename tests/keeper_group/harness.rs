@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 use support::built::built;
+use support::mysql::{free_port, mysqld};
 use tokio::time::Instant;
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
@@ -25,40 +26,6 @@ pub const GROUP: &str = "6f0b1e6e-7d0a-4b7e-9f43-0a77a1ab0001";
 pub const PATIENCE: Duration = Duration::from_secs(180);
 /// One group at a time: several would only wait for one another's processor.
 static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
-
-/// How mysqld is run: the root's own loader and libraries, or the one on PATH.
-pub fn mysqld() -> Option<(Vec<String>, Vec<String>)> {
-    let named = std::env::var_os("TRIVET_TEST_MYSQL_ROOT").map(PathBuf::from);
-    let cache = std::env::var("TRIVET_LAB_CACHE").unwrap_or_else(|_| "/var/cache/trivet-lab".into());
-    let found = || {
-        let entries = std::fs::read_dir(cache).ok()?.flatten().map(|e| e.path());
-        entries.filter(|p| p.extension().is_none()).find(|p| p.join("usr/sbin/mysqld").exists())
-    };
-    let root = named.or_else(found)?;
-    let path = |p: &str| root.join(p).display().to_string();
-    let libraries = path("usr/lib/x86_64-linux-gnu");
-    let loader = format!("{libraries}/ld-linux-x86-64.so.2");
-    let command = vec![loader, "--library-path".into(), libraries, path("usr/sbin/mysqld")];
-    let options = vec![
-        format!("--basedir={}", path("usr")),
-        format!("--lc-messages-dir={}", path("usr/share/mysql")),
-        format!("--character-sets-dir={}", path("usr/share/mysql/charsets")),
-        format!("--plugin-dir={}", path("usr/lib/mysql/plugin")),
-    ];
-    Some((command, options))
-}
-
-/// A port that nobody has, and that nobody gets: below those that the kernel gives to outgoing connections, and each once.
-fn free_port() -> u16 {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    loop {
-        let nth = (std::process::id() + NEXT.fetch_add(1, Ordering::Relaxed)) % 12_000;
-        let port = 20_000 + u16::try_from(nth).unwrap();
-        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
-        }
-    }
-}
 
 pub fn signal(pid: u32, name: &str) {
     let _ = Command::new("kill").args([name, &pid.to_string()]).status();

@@ -9,6 +9,7 @@ pub mod client;
 pub mod dns;
 pub mod frames;
 pub mod link;
+pub mod mysql;
 pub mod one_back_end;
 pub mod origin;
 pub mod program;

@@ -10,7 +10,8 @@ from lab.errors import LabError
 from lab.host import BUILD_TOOLS, install_tools, require_cargo
 from lab.progress import step
 
-PROGRAMS = ["trivet", "trivet-balancer", "trivet-web", "trivet-app", "trivet-keeper", "trivet-backup"]
+PROGRAMS = ["trivet", "trivet-balancer", "trivet-web", "trivet-app", "trivet-keeper", "trivet-backup",
+            "trivet-transfer"]
 
 
 def target_dir(repository: Path) -> Path:

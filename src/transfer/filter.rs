@@ -1,0 +1,136 @@
+//! What is changed in a dump on its way: its lines come from `mysqldump`, whose form they have.
+//!
+//! Data never looks like the lines that are changed: a newline in a string is written as `\n`, so that a line of data begins with INSERT. A
+//! body of a trigger, routine or event has lines of its own, of which only the first is looked at.
+
+use serde::{Deserialize, Serialize};
+
+/// A position in the source's binary log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Position {
+    /// The file's name.
+    pub file: String,
+    /// Octets from its beginning.
+    pub offset: u64,
+}
+
+impl Position {
+    /// Whether everything before `other` is before this one, too. Files are numbered: binlog.000009, binlog.1000000.
+    pub fn reaches(&self, other: &Self) -> bool {
+        let number = |file: &str| file.rsplit('.').next().and_then(|n| n.parse::<u64>().ok());
+        (number(&self.file), self.offset) >= (number(&other.file), other.offset)
+    }
+}
+
+impl std::fmt::Display for Position {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{}", self.file, self.offset)
+    }
+}
+
+/// What to change.
+#[derive(Debug, Default)]
+pub struct Filter {
+    /// Definers are left out: whoever loads the dump becomes the definer.
+    pub drop_definers: bool,
+    /// Events are disabled, as on a replica.
+    pub disable_events: bool,
+    /// The position that the dump names (`--source-data=2`).
+    pub position: Option<Position>,
+    /// The dump's last line was seen.
+    pub is_whole: bool,
+    pub(crate) body_begins: bool,
+}
+
+/// What 8.0 and later have no more, and dumps of older servers name in `SET sql_mode`.
+const GONE_MODE: &str = "NO_AUTO_CREATE_USER";
+
+impl Filter {
+    /// Looks at a line, its newline included, and changes it.
+    pub fn line(&mut self, line: &mut Vec<u8>) {
+        let begins = std::mem::take(&mut self.body_begins);
+        if line.starts_with(b"DELIMITER ;;") {
+            self.body_begins = true;
+        } else if line.starts_with(b"/*!50003 SET ") {
+            // Between DELIMITER and an event's body stand settings for it.
+            self.body_begins = begins;
+            if line.starts_with(b"/*!50003 SET sql_mode") {
+                replace(line, without_gone_mode);
+            }
+        } else if begins {
+            self.body(line);
+        } else if self.drop_definers && line.starts_with(b"/*!50013 DEFINER=") {
+            replace(line, without_definer);
+        } else if line.starts_with(b"-- CHANGE ") && self.position.is_none() {
+            self.position = std::str::from_utf8(line).ok().and_then(position);
+        } else if line.starts_with(b"-- Dump completed") {
+            self.is_whole = true;
+        }
+    }
+
+    fn body(&self, line: &mut Vec<u8>) {
+        if self.disable_events && line.starts_with(b"/*!50106 CREATE*/") {
+            replace(line, |text| text.replacen(" PRESERVE ENABLE", " PRESERVE DISABLE ON REPLICA", 1));
+        }
+        if self.drop_definers && (line.starts_with(b"CREATE DEFINER=") || line.starts_with(b"/*!5")) {
+            replace(line, without_definer);
+        }
+    }
+}
+
+/// Not UTF-8 is left alone.
+fn replace(line: &mut Vec<u8>, by: impl Fn(&str) -> String) {
+    if let Ok(text) = std::str::from_utf8(line) {
+        *line = by(text).into_bytes();
+    }
+}
+
+fn without_gone_mode(text: &str) -> String {
+    let mut text = text.to_owned();
+    for form in [format!("{GONE_MODE},"), format!(",{GONE_MODE}"), GONE_MODE.to_owned()] {
+        text = text.replace(&form, "");
+    }
+    text
+}
+
+/// The first `DEFINER=`user`@`host`` is taken away, and the comment around it when nothing else is in it.
+fn without_definer(text: &str) -> String {
+    let Some(begin) = text.find("DEFINER=`") else { return text.to_owned() };
+    let after = &text[begin + "DEFINER=".len()..];
+    let Some(user) = quoted(after) else { return text.to_owned() };
+    let Some(host) = after[user..].strip_prefix('@').and_then(quoted) else { return text.to_owned() };
+    let rest = &after[user + 1 + host..];
+    let (before, rest) = (&text[..begin], rest.strip_prefix(' ').unwrap_or(rest));
+    match (before.rfind("/*!"), rest.strip_prefix("*/")) {
+        // `/*!50017 DEFINER=…*/ `
+        (Some(comment), Some(rest)) => {
+            format!("{}{}", &text[..comment], rest.strip_prefix(' ').unwrap_or(rest))
+        }
+        _ => format!("{before}{rest}"),
+    }
+}
+
+/// How many octets the name in backticks has at the beginning of the text, the backticks included.
+fn quoted(text: &str) -> Option<usize> {
+    let mut rest = text.strip_prefix('`')?;
+    loop {
+        let end = rest.find('`')?;
+        rest = &rest[end + 1..];
+        match rest.strip_prefix('`') {
+            Some(more) => rest = more,
+            None => return Some(text.len() - rest.len()),
+        }
+    }
+}
+
+/// `-- CHANGE REPLICATION SOURCE TO SOURCE_LOG_FILE='binlog.000001', SOURCE_LOG_POS=1390;`, or MASTER in place of SOURCE.
+fn position(line: &str) -> Option<Position> {
+    let (_, after) = line.split_once("_LOG_FILE='")?;
+    let (file, after) = after.split_once('\'')?;
+    let (_, offset) = after.split_once("_LOG_POS=")?;
+    let digits: String = offset.chars().take_while(char::is_ascii_digit).collect();
+    Some(Position { file: file.into(), offset: digits.parse().ok()? })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,130 @@
+//! Shows how far the cluster is behind the source, until somebody interrupts it or there is something to decide.
+
+use std::time::Duration;
+
+use mysql_async::prelude::Queryable;
+use mysql_async::{Conn, Row};
+use tokio::time::Instant;
+
+use trivet_base::process::{Failure, Shutdown};
+use trivet_mysql::progress::Watcher;
+
+use crate::channel::{self, CHANNEL, Status};
+use crate::cli::Import;
+use crate::error::{MEMBER, TransferError, source};
+use crate::filter::Position;
+use crate::state::{Phase, State};
+
+/// Between two looks.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// `ER_PARSE_ERROR`.
+const NO_SUCH_STATEMENT: u16 = 1064;
+
+/// Between two notes of the position in the group. Each is a transaction; a channel on another node begins there, and the source may
+/// remove its logs before it.
+const NOTE: Duration = Duration::from_secs(30);
+
+/// Where the source's binary log ends now.
+pub(crate) async fn position(from: &mut Conn) -> Result<Position, TransferError> {
+    // Its name since 8.2, and the one before.
+    let row: Option<Row> = match from.query_first("SHOW BINARY LOG STATUS").await {
+        Err(mysql_async::Error::Server(e)) if e.code == NO_SUCH_STATEMENT => {
+            source(from.query_first("SHOW MASTER STATUS")).await?
+        }
+        other => source(std::future::ready(other)).await?,
+    };
+    row.and_then(|row| Some(Position { file: row.get(0)?, offset: row.get(1)? })).ok_or_else(|| {
+        TransferError::refused("the source does not say where its binary log ends: it writes none")
+    })
+}
+
+/// What a channel does, in words.
+pub(crate) fn told(status: &Status) -> String {
+    let behind = match status.behind_seconds {
+        Some(0) => "nothing behind".to_owned(),
+        Some(n) => format!("{n} s behind"),
+        None => "how far behind is not known".to_owned(),
+    };
+    let trouble = if status.trouble.is_empty() { String::new() } else { format!("; {}", status.trouble) };
+    match (status.receives, status.applies) {
+        (true, true) => format!(
+            "following: {behind}; received up to {}, applied up to {}{trouble}",
+            status.received, status.applied
+        ),
+        (false, true) => format!("not connected to the source, tried again every few seconds{trouble}"),
+        (_, false) => format!("stopped; applied up to {}{trouble}", status.applied),
+    }
+}
+
+/// What to do about an error that stopped the channel.
+pub(crate) fn remedy(trouble: &str) -> &'static str {
+    if trouble.contains("3098") || trouble.contains("primary key") {
+        "give the table a primary key at the source, then --abort and import anew; or import with --generate-keys"
+    } else if trouble.contains("1236") {
+        "the source has removed the log that is needed; --abort and import anew, and keep its logs for longer (binlog_expire_logs_seconds)"
+    } else {
+        "mend its cause and run the command again; when the rows differ from the source's, --abort and import anew"
+    }
+}
+
+/// Shows it.
+pub(super) async fn show(
+    options: &Import,
+    mut state: State,
+    from: &mut Conn,
+    to: &mut Conn,
+    watcher: &Watcher,
+    mut interrupted: Shutdown,
+) -> Result<(), Failure> {
+    let goal = position(from).await?;
+    let mut reached = false;
+    let mut noted = Instant::now();
+    let mut looks = tokio::time::interval(LOOK);
+    loop {
+        tokio::select! {
+            _ = looks.tick() => {}
+            () = interrupted.wait() => {
+                println!("the cluster goes on following: --status shows it, --cut-over takes the source's place, --pause stops it");
+                return Ok(());
+            }
+        }
+        let Some(status) = channel::status(MEMBER, to, CHANNEL).await? else {
+            let now = State::read(to).await?;
+            return match now.map(|s| s.phase) {
+                Some(Phase::CutOver | Phase::Back) => {
+                    println!("the cluster has taken the source's place");
+                    Ok(())
+                }
+                _ => Err(Failure::run("the channel was removed by somebody else")),
+            };
+        };
+        if !status.applies {
+            if status.trouble.is_empty() {
+                println!("{}", told(&status));
+                return Ok(());
+            }
+            return Err(Failure::run(format_args!("{}: {}", told(&status), remedy(&status.trouble))));
+        }
+        if !status.receives && status.trouble.contains("1236") {
+            return Err(Failure::run(format_args!("{}: {}", told(&status), remedy(&status.trouble))));
+        }
+        watcher.begin(&told(&status), 0, false);
+        if !reached && status.applied.reaches(&goal) {
+            reached = true;
+            println!("the cluster has everything that the source had when it was asked ({goal})");
+        }
+        let note = noted.elapsed() >= NOTE || (reached && options.until_caught_up);
+        if note && !status.applied.file.is_empty() && state.position.as_ref() != Some(&status.applied) {
+            state.position = Some(status.applied.clone());
+            // Only while it follows: another command may have gone on meanwhile.
+            if State::read(to).await?.is_some_and(|s| s.phase == Phase::Following) {
+                state.write(to).await?;
+            }
+            noted = Instant::now();
+        }
+        if reached && options.until_caught_up {
+            return Ok(());
+        }
+    }
+}
