@@ -7,6 +7,11 @@ from lab.bench.cases import SIZES
 from lab.servers import Certificates
 
 
+def unwell(folder: Path) -> Path:
+    """The folder of addresses: while a file has the name of one, checks there are answered 503, and all else as ever."""
+    return folder / "unwell"
+
+
 def config(folder: Path, ports: dict[str, int], certificates: Certificates, address: str = "127.0.0.1") -> str:
     c = certificates
     return f"""
@@ -31,7 +36,11 @@ http {{
         listen {address}:{ports["plain"]} backlog=4096;
         listen 127.0.0.1:{ports["tls"]} ssl backlog=4096;
         ssl_verify_client optional;
-        location = /healthz {{ return 200; }}
+        location = /healthz {{
+            open_file_cache off;
+            if (-f {unwell(folder)}/$server_addr) {{ return 503; }}
+            return 200;
+        }}
     }}
     server {{
         listen 127.0.0.1:{ports["h2"]} backlog=4096;
@@ -45,6 +54,7 @@ http {{
 def start(processes: arena.Processes, folder: Path, ports: dict[str, int], certificates: Certificates, root: Path, cores: list[int],
           address: str = "127.0.0.1") -> None:
     (folder / "files").mkdir(parents=True)
+    unwell(folder).mkdir()
     for name, size in SIZES.items():
         # Text of no particular kind: nothing here compresses.
         (folder / "files" / name).write_bytes((b"0123456789abcdef" * (size // 16 + 1))[:size])

@@ -1,9 +1,14 @@
 """The benchmark's reading of numbers."""
 
+import json
 import math
+import tempfile
 import unittest
+from pathlib import Path
+from unittest import mock
 
-from lab.bench import cases, load, plan, proc, report, stats
+from lab import servers
+from lab.bench import backend, cases, load, plan, proc, report, scale, stats
 from lab.errors import LabError
 
 
@@ -87,3 +92,89 @@ class Report(unittest.TestCase):
         small, large = (next(c for c in cases.CASES if c.name == f"h1-plain-{s}") for s in ("1k", "100k"))
         self.assertEqual([report.aim(small, 0.9), report.aim(small, 1.1), report.aim(small, 1.4), report.aim(large, 1.4)],
                          [1.5, 1.5, 1.75, 1.15])
+
+
+class Scale(unittest.TestCase):
+    """./lab bench-scale: what is compared is alike but for what it is compared for."""
+
+    def setUp(self) -> None:
+        self.place = servers.Place(Path("/place"), 1, 2, 3, scale.BACKEND)
+        self.certificates = servers.Certificates(*(Path("/c") for _ in range(5)))
+
+    def made(self, name):
+        return json.loads(scale.MADE[name](self.place, self.certificates))
+
+    def test_large_has_what_it_is_called_for_and_each_back_end_an_address_of_its_own(self) -> None:
+        large, spread = self.made("large"), self.made("spread")
+        self.assertEqual([len(large["web"]["backends"]), len(spread["web"]["backends"])], [300, 300])
+        self.assertEqual(1 + len(large["sites"]), 50)
+        self.assertEqual(len(large["routes"]) + sum(len(site["routes"]) for site in large["sites"].values()), 1000)
+        for config in (large, spread):
+            addresses = {b["address"] for b in config["web"]["backends"]}
+            self.assertEqual(len(addresses), 300)
+            # One server is all of them: none is slower than another.
+            self.assertEqual({address.rsplit(":", 1)[1] for address in addresses}, {str(scale.BACKEND)})
+
+    def test_only_the_large_one_sees_back_ends_that_flap(self) -> None:
+        flapping = {f"{scale._flapping(n)}:{scale.BACKEND}" for n in range(scale.FLAPPING)}
+        for name, number in (("plain", 0), ("spread", 0), ("large", scale.FLAPPING)):
+            self.assertEqual(len(flapping & {b["address"] for b in self.made(name)["web"]["backends"]}), number, name)
+        self.assertEqual(self.made("plain"), self.made("again"))
+
+    def test_an_unwell_back_end_says_so_to_checks_alone(self) -> None:
+        config = backend.config(Path("/b"), {"plain": 1, "tls": 2, "h2": 3}, self.certificates)
+        self.assertEqual(config.count("return 503"), 1)
+        check = config[config.index("location = /healthz {"):]
+        self.assertIn("if (-f /b/unwell/$server_addr) { return 503; }", check[:check.index("return 200")])
+
+    def test_back_ends_are_unwell_by_turns_until_it_is_over(self) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            churn = object.__new__(scale.Churn)
+            churn.unwell, churn.over, turns = Path(folder), mock.Mock(), []
+
+            def wait(_):
+                turns.append({mark.name for mark in Path(folder).iterdir()})
+                return len(turns) == 3
+
+            churn.over.wait.side_effect = wait
+            churn._flap()
+        self.assertEqual(turns[0], turns[2])
+        self.assertFalse(turns[0] & turns[1])
+        self.assertEqual(turns[0] | turns[1], {scale._flapping(n) for n in range(scale.FLAPPING)})
+
+    def test_a_benchmark_whose_changes_have_ended_early_fails(self) -> None:
+        churn = scale.Churn(Path("/no/such/socket"), Path("/no/such/folder"))
+        with self.assertRaisesRegex(LabError, "the changes ended before"):
+            churn.stop()
+
+    def test_every_server_has_every_place_in_a_round_once(self) -> None:
+        names = list(scale.MADE)
+        orders = [scale.turned(names, n) for n in range(len(names))]
+        for place in range(len(names)):
+            self.assertEqual(sorted(order[place] for order in orders), sorted(names))
+
+    def test_what_checks_take_is_not_part_of_a_request(self) -> None:
+        # 2.4 % of a core for two seconds, and 10 µs for each request.
+        one = scale.Round(good=100_000, seconds=2, cpu=1.048)
+        self.assertAlmostEqual(one.per_request(0.024) * 1e6, 10)
+
+    def test_a_report_has_medians_with_their_spread_and_says_which_aims_are_missed(self) -> None:
+        def measured(large):
+            ratios = {f"{a} ÷ {b}": [0.5, 1.0, 7.0] for a, b in scale.COSTS} | {"large ÷ plain": [0.9, large, 1.3]}
+            cost = {name: [10.0, 12.0, 11.0] for name in scale.MADE}
+            return {"idle": dict.fromkeys(scale.MADE, 0.024), "idle_with_changes": 0.03, "orders": 5, "transitions": 6,
+                    "cases": {"h1": {"cpu_us": cost, "ratios": ratios, "memory_kib": [1, 100, 104]}}}
+        good, bad = scale.report(measured(1.04)), scale.report(measured(1.06))
+        self.assertIn("11.00 (10.00–12.00)", good)
+        self.assertIn("1.040 (0.900–1.300)", good)
+        self.assertIn("2.40", good)
+        self.assertEqual([text.count("missed") for text in (good, bad)], [0, 1])
+
+    def test_changes_of_health_are_counted(self) -> None:
+        text = """# TYPE trivet_backend_transitions_total counter
+trivet_backend_transitions_total{pool="web",backend="f0",to="down"} 3
+trivet_backend_transitions_total{pool="web",backend="f1",to="up"} 4
+trivet_backend_checks_total{pool="web",backend="f1",result="good"} 9
+"""
+        self.assertEqual(scale.transitions(text), 7)
+        self.assertEqual(scale.transitions(""), 0)
