@@ -221,7 +221,7 @@ fn sites_md_tells_every_key_and_its_default() {
         check_rows::<balancer::config::Config>(&config, below(sites, "sites.shop"), &["sites.shop.names"]);
     none_missing("sites.md", &keys_of::<balancer::config::Config>(&config, "sites.shop"), &named);
 
-    let named = check_rows::<balancer::config::Config>(&config, below(limits, "limits"), &[]);
+    let named = below(limits, "limits").into_iter().flat_map(|(keys, _)| keys).collect();
     none_missing("sites.md", &keys_of::<balancer::config::Config>(&config, "limits"), &named);
 
     config["routes"] = json!([{"refuse": 403, "no_such_key": 1}]);
@@ -393,16 +393,16 @@ fn the_balancers_documents_tell_of_the_keys_within_lists_and_maps() {
             ][..],
         ),
         (
-            &["sites.md"],
+            &["sites.md"][..],
             &[
                 "/request_fields",
                 "/cors",
                 "/sites/shop/certificates/0",
                 "/routes/0/redirect",
                 "/routes/1/answer",
-            ],
+            ][..],
         ),
-        (&["tcp.md"], &["/tcp/mail/pool/backends/0", "/tcp/ftp/sni/0", "/tcp/ftp/sni/0/pool"]),
+        (&["tcp.md"][..], &["/tcp/mail/pool/backends/0", "/tcp/ftp/sni/0", "/tcp/ftp/sni/0/pool"][..]),
     ] {
         let text = documents(names);
         for place in places {

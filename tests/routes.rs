@@ -131,7 +131,7 @@ async fn a_site_takes_larger_bodies_than_the_balancer_and_waits_as_it_says() {
     assert_eq!(scene.get("/slow").await, 504);
     scene.apps.iter().for_each(|app| app.does(Act::HangUp));
     assert_eq!(scene.get("/broken").await, 502);
-    let tried: usize = scene.apps.iter().map(|app| app.count("/broken")).sum();
+    let tried = scene.apps.iter().filter(|app| app.count("/broken") > 0).count();
     assert_eq!(tried, 1, "no further back end is tried");
 }
 

@@ -168,7 +168,7 @@ pub(super) async fn engine(address: SocketAddr, shutdown: Shutdown) -> Arc<Engin
     let one = NewBackend {
         spec: Spec::new("node1", address),
         check: Arc::new(Well),
-        transport: Upstream::new("node1", config, &IdleLimit::new(8)),
+        transport: Upstream::new("web", "node1", config, &IdleLimit::new(8)),
     };
     let pool = Pool::new("web", vec![one], PoolLimits::NONE);
     pool.first_round(Timing::steady(LONG, LONG, 1, 1)).await;
