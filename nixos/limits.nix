@@ -140,7 +140,7 @@ let
       );
         checked =
           lib.foldl' builtins.add 0 (lib.concatMap backends pools)
-          + lib.length (lib.concatMap (pool: pool.backends or [ ]) tcpPools)
+          + lib.foldl' builtins.add 0 (lib.concatMap backends tcpPools)
           + 2 * lib.length (settings.database.members or [ ]);
     };
   ofWeb = settings: {

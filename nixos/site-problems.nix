@@ -75,31 +75,7 @@ let
     )
     ++ map (name: "two routes of ${site.at} have the name \"${name}\"; logs and metrics would not tell one from the other, rename one") twice;
 
-  # Folders that the sandbox of the balancer hides (sandbox.nix).
-  hidden = [
-    "/tmp/"
-    "/var/tmp/"
-    "/home/"
-    "/root/"
-    "/run/user/"
-  ];
-  addressProblems =
-    pool: backend:
-    let
-      what = "the back end ${backend.name} of the pool ${pool}";
-      path = lib.removePrefix "unix:" backend.address;
-      isSocket = lib.hasPrefix "unix:" backend.address;
-    in
-    problem (isSocket && !lib.hasPrefix "/" path) (
-      "${what} has the address \"${backend.address}\", which is no absolute path; write for example \"unix:/run/${backend.name}/${backend.name}.sock\""
-    )
-    ++ problem (isSocket && lib.any (folder: lib.hasPrefix folder path) hidden) (
-      "${what} has its socket in ${path}, which is hidden from the balancer's unit; have the app listen below /run, and give the "
-      + "balancer its group in systemd.services.trivet-balancer.serviceConfig.SupplementaryGroups"
-    )
-    ++ problem (!isSocket && builtins.match ".*:[0-9]+" backend.address == null) (
-      "${what} has the address \"${backend.address}\" without a port; write for example \"${backend.address}:8080\""
-    );
+  addressProblems = pool: backend: import ./address-problems.nix { inherit lib; } "the back end ${backend.name} of the pool ${pool}" "8080" backend;
 
   files =
     where: example:

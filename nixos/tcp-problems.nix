@@ -7,6 +7,7 @@
 }:
 let
   problem = lib.optional;
+  addressProblems = import ./address-problems.nix { inherit lib; };
   isName = name: builtins.match "[A-Za-z0-9._-]+" name != null;
   # Those that anything of Trivet may have on a balancer, but for the site's own, which another configuration may have freed.
   taken = removeAttrs ports [ "http" "https" ];
@@ -28,6 +29,12 @@ lib.concatLists (
     )
     ++ lib.concatMap (
       p: problem (p.pool.backends == [ ]) "the TCP service ${name} has no back ends in its ${p.what} of services.trivet.tcp.${name}; name them in backends"
+    ) (pools s)
+    ++ lib.concatMap (
+      p:
+      lib.concatMap (backend: addressProblems "the back end ${backend.name} of the TCP service ${name}" "25" backend) (
+        lib.filter (b: builtins.isString (b.address or null) && b ? name) p.pool.backends
+      )
     ) (pools s)
     ++ lib.concatMap (
       address:

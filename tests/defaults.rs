@@ -49,7 +49,7 @@ fn with_service() -> Value {
     let mut config = balancer_config();
     config["tcp"] = json!({"mail": {
         "listen": ["[::]:25"],
-        "pool": {"backends": [{"name": "mail1", "address": "10.77.0.21:25"}]},
+        "pool": {"backends": [{"name": "mail1", "address": "10.77.0.21:25"}], "circuit_breaker": {}},
     }});
     config
 }

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use support::built::built;
 use support::client::Wire;
+use support::dns::{Dns, Says, has};
 use support::one_back_end::connect_from;
-use support::program::{Program, trivet};
+use support::program::{Program, call, trivet};
 use support::reload::{Successors, free_ports};
-use support::tcp::{Balancer, Server, config, greeting, pool};
+use support::tcp::{Balancer, Server, config, greeting, on_socket, pool};
 use support::until;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -564,4 +565,294 @@ async fn what_is_carried_can_be_listed() {
     assert!(line.starts_with("echo     127.0.0.1:") && line.contains("  node0 "), "{said}");
     drop(wire);
     until("it is over", || async { sessions().ends_with("0 open\n") }).await;
+}
+
+/// Checks that find a change soon, and are not put off by a busy machine.
+const CHECKS: &str = "health = { interval = \"50ms\", timeout = \"10s\", rise = 1, fall = 1 }";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_back_end_on_a_unix_socket_is_served_as_soon_as_it_is_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("app.sock");
+    let entry = format!("{{ name = \"app\", address = \"unix:{}\" }}", socket.display());
+    let balancer = Balancer::of("", &pool(&[entry], CHECKS));
+    assert_eq!(balancer.connect().await.bytes().await, None, "nobody listens there yet");
+    on_socket("app", &socket);
+    until("its checks are good", || async {
+        balancer.status().await["pools"]["tcp:echo"][0]["usable"] == true
+    })
+    .await;
+    let mut tcp = TcpStream::connect(balancer.address()).await.unwrap();
+    tcp.write_all(b"last").await.unwrap();
+    tcp.shutdown().await.unwrap();
+    let mut all = String::new();
+    tcp.read_to_string(&mut all).await.unwrap();
+    assert_eq!(all, "applastbye", "bytes pass both ways, and a half-close with them");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_unix_socket_is_told_who_the_client_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("app.sock");
+    on_socket("app", &socket);
+    let entry = format!("{{ name = \"app\", address = \"unix:{}\" }}", socket.display());
+    let balancer = Balancer::of("", &pool(&[entry], "send_proxy_protocol = \"v1\""));
+    let mut tcp = TcpStream::connect(balancer.address()).await.unwrap();
+    let (own, its) = (tcp.local_addr().unwrap(), balancer.address());
+    tcp.shutdown().await.unwrap();
+    let mut all = String::new();
+    tcp.read_to_string(&mut all).await.unwrap();
+    let header = String::from_utf8(write(Version::V1, own, its)).unwrap();
+    assert_eq!(all, format!("app{header}bye"));
+}
+
+/// Servers on one port of 127.0.0.2, 127.0.0.3 and so on, named by their last number.
+async fn at_one_port<const N: usize>() -> (u16, [Server; N]) {
+    'port: loop {
+        let first = Server::at("2", ([127, 0, 0, 2], 0).into()).await.unwrap();
+        let port = first.address.port();
+        let mut all = vec![first];
+        for n in 3..N as u8 + 2 {
+            // Another process may have the port there.
+            match Server::at(&n.to_string(), ([127, 0, 0, n], port).into()).await {
+                Some(server) => all.push(server),
+                None => continue 'port,
+            }
+        }
+        return (port, all.try_into().ok().unwrap());
+    }
+}
+
+/// A pool with one back end by name, asked for at `dns`.
+fn named(dns: &Dns, port: u16) -> String {
+    let keys = format!(
+        "{CHECKS}\nresolvers = [\"{}\"]\nresolve_interval = \"100ms\"\nresolve_timeout = \"500ms\"\nresolve_hold = \"0s\"\nresolve_networks = [\"127.0.0.0/8\"]",
+        dns.address
+    );
+    pool(&[format!("{{ name = \"app\", address = \"app.internal:{port}\" }}")], &keys)
+}
+
+/// The names of the back ends, of those that are used.
+async fn usable(balancer: &Balancer) -> Vec<String> {
+    let status = balancer.status().await;
+    let all = status["pools"]["tcp:echo"].as_array().unwrap().iter().filter(|b| b["usable"] == true);
+    all.map(|b| b["name"].as_str().unwrap().to_owned()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_addresses_of_a_name_are_back_ends_and_follow_dns() {
+    let (port, _servers) = at_one_port::<3>().await;
+    let dns = Dns::start(has(&["127.0.0.2", "127.0.0.3"])).await;
+    let balancer = Balancer::of("", &named(&dns, port));
+    let mut met = [balancer.meets().await, balancer.meets().await];
+    met.sort();
+    assert_eq!(met, ["2", "3"], "asked for before the first connection");
+    let mut sessions = [balancer.connect().await, balancer.connect().await];
+    for session in &mut sessions {
+        greeting(session).await;
+    }
+
+    dns.has(&["127.0.0.4"]);
+    until("one has come, and two have gone", || async { usable(&balancer).await == ["app/127.0.0.4"] }).await;
+    assert_eq!(balancer.meets().await, "4");
+    for session in &mut sessions {
+        session.send("still").await;
+        assert_eq!(session.bytes().await.unwrap(), b"still", "what is open stays");
+    }
+
+    // Nobody answers: all stays.
+    dns.says(Says::Failed);
+    let line = balancer.program.logged(|line| line["message"] == "resolving a back end's name");
+    assert_eq!((&line["pool"], &line["backend"]), (&"tcp:echo".into(), &"app".into()), "{line}");
+    assert_eq!(balancer.meets().await, "4");
+    dns.says(Says::NoName);
+    until("nobody is left", || async { usable(&balancer).await.is_empty() }).await;
+    assert_eq!(balancer.connect().await.bytes().await, None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_that_cannot_be_resolved_stops_no_start_and_the_last_addresses_are_remembered() {
+    let (port, _servers) = at_one_port::<1>().await;
+    let dns = Dns::start(Says::Failed).await;
+    let folder = tempfile::tempdir().unwrap();
+    let section = format!("[tcp.echo]\nlisten = [\"127.0.0.1:0\"]\n[tcp.echo.pool]\n{}", named(&dns, port));
+    let top = format!("runtime_directory = {:?}", folder.path());
+    let path = config(folder.path(), &top, &section);
+    let meets = async |program: &Program| Wire::plain(program.address("tcp.echo.listen")).await.bytes().await;
+    let program = Program::start(&path);
+    assert_eq!(meets(&program).await, None);
+    dns.has(&["127.0.0.2"]);
+    until("it is found", || async { meets(&program).await.as_deref() == Some(&b"2"[..]) }).await;
+    drop(program);
+    dns.says(Says::Failed);
+    assert_eq!(meets(&Program::start(&path)).await.as_deref(), Some(&b"2"[..]), "what the one before knew");
+}
+
+/// What `--check` says of a pool with these back ends and keys, which it refuses.
+fn refused(backends: &str, keys: &str) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let section =
+        format!("[tcp.echo]\nlisten = [\"127.0.0.1:0\"]\n[tcp.echo.pool]\nbackends = [{backends}]\n{keys}");
+    let path = config(folder.path(), "", &section);
+    let (status, said) = call(&["--config", path.to_str().unwrap(), "--check"]);
+    assert_eq!(status, 64, "{backends} {keys}: {said}");
+    said
+}
+
+#[test]
+fn a_pool_that_cannot_be_is_refused() {
+    let fixed = "{ name = \"a\", address = \"10.0.0.1:25\" }";
+    let socket = "{ name = \"a\", address = \"unix:/run/a.sock\" }";
+    let name = "{ name = \"a\", address = \"mail.internal:25\" }";
+    for (backends, keys, words) in [
+        ("{ name = \"a\", address = \"unix:a.sock\" }", "", ["address", "unix:/run/app/app.sock"]),
+        ("{ name = \"a\", address = \"mail.internal\" }", "", ["address", "mail.internal:8080"]),
+        (socket, "health = { port = 80 }", ["tcp.echo.pool.backends[0].address", "no port"]),
+        (fixed, "resolvers = [\"127.0.0.1:53\"]", ["tcp.echo.pool.resolvers", "says nothing"]),
+        (name, "resolvers = [\"127.0.0.1:0\"]", ["tcp.echo.pool.resolvers", "port 53"]),
+        (name, "resolve_max_addresses = 0", ["tcp.echo.pool.resolve_max_addresses", "from 1 to 1024"]),
+        (fixed, "balance = \"hash\"\nslow_start = \"1s\"", ["tcp.echo.pool.slow_start", "hash"]),
+        (fixed, "outliers = { ejection = \"0s\" }", ["tcp.echo.pool.outliers.ejection", "longer than zero"]),
+        (fixed, "outliers = { slow_after = \"1s\" }", ["slow_after", "unknown field"]),
+        (
+            fixed,
+            "circuit_breaker = { failures = 0 }",
+            ["tcp.echo.pool.circuit_breaker.failures", "percentage"],
+        ),
+        (name, "resolve_interval = \"0s\"", ["tcp.echo.pool.resolve_interval", "longer than zero"]),
+    ] {
+        let said = refused(backends, keys);
+        assert!(words.iter().all(|word| said.contains(word)), "{said}");
+    }
+}
+
+/// Accepts, and resets whoever says something. A check says nothing.
+async fn resets() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut tcp, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                if tcp.read(&mut [0; 16]).await.is_ok_and(|n| n > 0) {
+                    tcp.set_zero_linger().unwrap();
+                }
+            });
+        }
+    });
+    format!("{{ name = \"bad\", address = \"{address}\" }}")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_back_end_that_resets_its_connections_costs_a_handful_of_them() {
+    let (_servers, [one, other]) = servers::<2>().await;
+    let keys = "outliers = { errors = 3, ejection = \"1h\", max_ejection = \"1h\" }";
+    let balancer = Balancer::of("", &pool(&[one, resets().await, other], keys));
+    let mut lost = 0;
+    for _ in 0..30 {
+        let mut tcp = TcpStream::connect(balancer.address()).await.unwrap();
+        let said = async {
+            tcp.write_all(b"hello").await?;
+            tcp.read(&mut [0; 16]).await
+        };
+        lost += usize::from(!said.await.is_ok_and(|n| n > 0));
+    }
+    assert_eq!(lost, 3, "where ten would have been a third");
+    balancer
+        .counts("trivet_backend_outliers_total{pool=\"tcp:echo\",backend=\"bad\",reason=\"broken\"} 1")
+        .await;
+    let bad = balancer.status().await["pools"]["tcp:echo"][1].clone();
+    assert_eq!((&bad["outlier"], &bad["health"]), (&true.into(), &"up".into()), "{bad}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_that_were_served_between_two_that_broke_make_no_outlier() {
+    let (_servers, [one, other]) = servers::<2>().await;
+    // Resets who says "no", and answers everybody else, who then stays.
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let entry = format!("{{ name = \"choosy\", address = \"{}\" }}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        while let Ok((mut tcp, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut said = [0; 16];
+                match tcp.read(&mut said).await {
+                    Ok(2) => tcp.set_zero_linger().unwrap(),
+                    Ok(1..) => {
+                        tcp.write_all(b"choosy").await.unwrap();
+                        let _ = tcp.read(&mut said).await;
+                    }
+                    _ => {}
+                }
+            });
+        }
+    });
+    let keys = "outliers = { errors = 2, ejection = \"1h\", max_ejection = \"1h\" }";
+    let balancer = Balancer::of("", &pool(&[entry, one, other], keys));
+    let (mut lost, mut open) = (0, Vec::new());
+    for round in 0..8 {
+        let word: &[u8] = if round % 2 == 0 { b"no" } else { b"yes" };
+        for _ in 0..3 {
+            let mut tcp = TcpStream::connect(balancer.address()).await.unwrap();
+            tcp.write_all(word).await.unwrap();
+            lost += usize::from(!tcp.read(&mut [0; 16]).await.is_ok_and(|n| n > 0));
+            open.push(tcp);
+        }
+    }
+    assert_eq!(lost, 4, "every other one that went there");
+    assert_eq!(balancer.status().await["pools"]["tcp:echo"][0]["outlier"], false);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_back_end_that_cannot_be_reached_is_an_outlier_though_its_checks_are_good() {
+    let (servers, entries) = servers::<3>().await;
+    let keys = "outliers = { errors = 1, ejection = \"1h\", max_ejection = \"1h\" }";
+    let balancer = Balancer::of("", &pool(&entries, keys));
+    servers[1].stops().await;
+    for _ in 0..6 {
+        assert_ne!(balancer.meets().await, "node1");
+    }
+    balancer
+        .counts("trivet_backend_outliers_total{pool=\"tcp:echo\",backend=\"node1\",reason=\"unreachable\"} 1")
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pool_that_nobody_reaches_is_left_alone_and_tried_again() {
+    let (servers, entries) = servers::<1>().await;
+    let keys = "circuit_breaker = { min_requests = 3, open = \"200ms\" }";
+    let balancer = Balancer::of("", &pool(&entries, keys));
+    servers[0].stops().await;
+    for _ in 0..3 {
+        assert_eq!(balancer.connect().await.bytes().await, None);
+    }
+    balancer.counts("trivet_circuit_open{pool=\"tcp:echo\"} 1").await;
+    until("a connection is refused", || async {
+        assert_eq!(balancer.connect().await.bytes().await, None);
+        balancer.metrics().await.contains("trivet_tcp_closed_total{service=\"echo\",reason=\"circuit_open\"}")
+    })
+    .await;
+    let _again = Server::at("node0", servers[0].address).await.unwrap();
+    let served = async || balancer.connect().await.bytes().await.is_some();
+    until("those that try are served", || served()).await;
+    until("all are let through", || async {
+        served().await;
+        balancer.metrics().await.contains("trivet_circuit_open{pool=\"tcp:echo\"} 0\n")
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_back_end_that_comes_back_has_a_tenth_of_its_share_at_first() {
+    let (servers, entries) = servers::<2>().await;
+    let balancer = Balancer::of("", &pool(&entries, &format!("{CHECKS}\nslow_start = \"1h\"")));
+    let health = async |is: &str| balancer.status().await["pools"]["tcp:echo"][0]["health"] == is;
+    servers[0].stops().await;
+    until("its checks have failed", || health("down")).await;
+    let _again = Server::at("node0", servers[0].address).await.unwrap();
+    until("its checks are good", || health("up")).await;
+    let mut met = 0;
+    for _ in 0..22 {
+        met += usize::from(balancer.meets().await == "node0");
+    }
+    assert!((1..=4).contains(&met), "{met} of 22");
+    balancer.counts("trivet_backend_slow_starts_total{pool=\"tcp:echo\",backend=\"node0\"} 1").await;
 }

@@ -58,6 +58,14 @@ let
         port = 22;
         pool.backends.x = "10.77.0.31:1";
       };
+      sockets = {
+        port = 4;
+        pool.backends = {
+          relative = "unix:a.sock";
+          hidden = "unix:/tmp/a.sock";
+          portless = "mail.internal";
+        };
+      };
       word = {
         listen = [ "mail" ];
         pool.backends.x = "10.77.0.31:1";
@@ -112,6 +120,20 @@ map (words: "tcp: refused without need: ${words}") (refusals good)
   # Two for each connection, and for the checks of three back ends.
   expect "LimitNOFILE forgets the connections of services (${toString limit})" (limit >= 2 * 41000 && limit > plain)
 )
+++ (
+  let
+    limit =
+      address:
+      (node "node1" {
+        redis = {
+          port = 6379;
+          pool.backends.redis = address;
+        };
+      }).systemd.services.trivet-balancer.serviceConfig.LimitNOFILE;
+  in
+  expect "LimitNOFILE forgets the addresses that a name may have" (limit "redis.internal:6379" > limit "10.77.0.31:6379")
+  ++ equal "LimitNOFILE with a unix socket" (limit "10.77.0.31:6379") (limit "unix:/run/redis/redis.sock")
+)
 ++ expect "a cluster without services has some in its configuration" (
   !(node "node1" { }).services.trivet.balancer.settings ? tcp
 )
@@ -124,5 +146,8 @@ map (words: "tcp: refused without need: ${words}") (refusals good)
     "the TCP service empty has no back ends in its pool of services.trivet.tcp.empty"
     "the TCP service empty has no back ends in its sni, entry 1, of services.trivet.tcp.empty"
     "the TCP service own listens on port 22, which is Trivet's own (ssh)"
+    "the back end relative of the TCP service sockets has the address \"unix:a.sock\", which is no absolute path"
+    "the back end hidden of the TCP service sockets has its socket in /tmp/a.sock, which is hidden from the balancer's unit"
+    "the back end portless of the TCP service sockets has the address \"mail.internal\" without a port"
     "the TCP service word listens on \"mail\", which is no address with a port"
   ]

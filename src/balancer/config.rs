@@ -22,6 +22,7 @@ mod database;
 pub mod defaults;
 pub mod fields;
 mod listeners;
+mod names;
 mod pools;
 mod site_limits;
 pub mod sites;
@@ -31,10 +32,11 @@ pub use control::{Control, Peer, Program};
 pub use database::{Database, KeeperHealth, Member};
 pub use fields::{Cors, FieldRules};
 pub use listeners::{Http, Https};
+pub use names::Resolving;
 pub use pools::{HashKey, Server, Web};
 pub use site_limits::SiteLimits;
 pub use sites::{Route, Site};
-pub use tcp::{Sni, Tcp, TcpPool};
+pub use tcp::{Sni, Tcp, TcpPool, TcpServer};
 
 /// The whole file. HTTP needs `[https]` and `[web]`; the gateway needs `[database]`; a process runs any of these and of `[tcp.NAME]`.
 #[derive(Debug, Clone, Deserialize)]
@@ -214,6 +216,11 @@ impl Config {
         web.chain(self.pools.iter().map(|(name, pool)| (name.as_str(), format!("pools.{name}"), pool)))
     }
 
+    /// The folder for the last known addresses of back ends by name.
+    pub fn addresses(&self) -> Option<PathBuf> {
+        self.runtime_directory.as_ref().map(|own| own.join("addresses"))
+    }
+
     /// Every certificate of every site, those of `[https]` first: the first of all is the one for clients without a known name.
     pub fn certificates(&self) -> Vec<CertificateFiles> {
         let first = self.https.as_ref().map(Https::certificates).unwrap_or_default();
@@ -246,7 +253,7 @@ impl Config {
         // A member is asked whether it is the primary, and whether it is a replica.
         let checks = checks + self.database.as_ref().map_or(0, |d| 2 * d.members.len());
         let tcp = self.tcp.values().flat_map(Tcp::pools);
-        let checks = checks + tcp.map(|(_, pool)| pool.backends.len()).sum::<usize>();
+        let checks = checks + tcp.map(|(_, pool)| pool.most_backends()).sum::<usize>();
         descriptors::wanted(in_use, kept, checks)
     }
 

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, COOKIE, HeaderValue, LOCATION, RETRY_AFTER};
 use http::{Method, StatusCode};
-use ipnet::IpNet;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 
@@ -441,16 +440,9 @@ pub fn pool(
     if let Some(breaker) = &web.circuit_breaker {
         pool.break_circuit(breaker.limits());
     }
-    let asked = |is_asked: fn(&IpNet) -> bool| {
-        web.resolve_networks.is_empty() || web.resolve_networks.iter().any(is_asked)
-    };
-    let resolver = Arc::new(Dns {
-        servers: web.resolvers.clone(),
-        timeout: web.resolve_timeout,
-        families: (asked(|net| net.addr().is_ipv4()), asked(|net| net.addr().is_ipv6())),
-    });
+    let resolver = Arc::new(Dns::new(&web.resolving()));
     let named = |(server, place, at): (&Server, _, At)| {
-        let (limits, of) = (web.name_limits(), (web.clone(), server.clone()));
+        let (limits, of) = (web.resolving().limits(), (web.clone(), server.clone()));
         let make =
             move |name: &str, address: SocketAddr| backend(name, address.into(), (&of.0, &of.1), at.clone());
         let named = Named::new(pool.clone(), &server.name, place, limits, resolver.clone(), Box::new(make));

@@ -10,7 +10,9 @@ use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::{DnsError, NetError};
 use hickory_resolver::proto::op::ResponseCode;
 use hickory_resolver::proto::rr::{RData, RecordType};
+use ipnet::IpNet;
 
+use super::config::Resolving;
 use trivet_pool::names::{Family, Found, Resolve};
 
 /// Questions to a server before it is given up: a datagram may be lost.
@@ -27,6 +29,18 @@ pub struct Dns {
 }
 
 impl Dns {
+    /// As a pool says. A family of which no network is used is not asked for.
+    pub fn new(resolving: &Resolving<'_>) -> Self {
+        let asked = |is_asked: fn(&IpNet) -> bool| {
+            resolving.networks.is_empty() || resolving.networks.iter().any(is_asked)
+        };
+        Self {
+            servers: resolving.servers.to_vec(),
+            timeout: resolving.timeout,
+            families: (asked(|net| net.addr().is_ipv4()), asked(|net| net.addr().is_ipv6())),
+        }
+    }
+
     /// A resolver as the files say now: they may change while we run, so it is not kept. It has no cache, either, which the
     /// servers have.
     fn resolver(&self) -> Result<TokioResolver, NetError> {

@@ -11,9 +11,9 @@ use super::gateway::Gateway;
 use super::local_check::LocalCheck;
 use super::proxy::{self, Balancer, Served, Sites};
 use super::status::{self, HttpStatus, Status};
-use super::tcp::Service;
 use super::tcp::accept::{self, Times};
 use super::tcp::listeners::Passed;
+use super::tcp::{ByName, Service};
 use futures_util::future::join_all;
 use http::HeaderValue;
 use trivet_base::config::ConfigError;
@@ -44,7 +44,9 @@ pub fn run(config: Config, takes_over: bool) -> Result<(), Failure> {
     // Every file is read before anything is bound.
     let http = config.https.as_ref().map(|https| Http::prepare(&config, https)).transpose()?;
     let gateway = config.database.as_ref().map(Gateway::prepare).transpose()?;
-    let services: Vec<_> = config.tcp.iter().map(|(name, tcp)| Service::new(name, tcp)).collect();
+    let addresses = config.addresses();
+    let service = |(name, tcp): (&String, _)| Service::new(name, tcp, addresses.as_deref());
+    let (services, names): (Vec<_>, Vec<_>) = config.tcp.iter().map(service).unzip();
 
     let parts = (http.as_ref(), gateway.as_deref(), &services[..]);
     let admin = config.control.as_ref().map(|c| admin(&config, c, parts, metrics.clone(), takes_over));
@@ -82,8 +84,9 @@ pub fn run(config: Config, takes_over: bool) -> Result<(), Failure> {
         if let Some(gateway) = gateway {
             add_gateway(&mut server, gateway, &mut passed, &config, workers.clone(), &working);
         }
-        for service in services {
-            add_service(&mut server, service, &mut passed, &config, workers.clone(), &working);
+        for (service, mut names) in services.into_iter().zip(names) {
+            names.iter_mut().for_each(|(name, _)| obey_when_added(name, admin.as_ref()));
+            add_service(&mut server, (service, names), &mut passed, &config, workers.clone(), &working);
         }
         passed.tell_of_rest();
     }
@@ -196,7 +199,7 @@ fn add_gateway(
 /// A service of `[tcp.NAME]`: nobody is served before every back end has been checked once.
 fn add_service(
     server: &mut Server,
-    service: Arc<Service>,
+    (service, mut names): (Arc<Service>, Vec<ByName>),
     passed: &mut Passed,
     config: &Config,
     workers: Arc<Workers>,
@@ -204,8 +207,13 @@ fn add_service(
 ) {
     let (checked, heartbeats) = (service.clone(), server.heartbeats());
     let checks = server.service(&format!("tcp {} checks", service.name()), &[], move |_| async move {
+        // One without an address yet stops nobody's start.
+        join_all(names.iter_mut().map(|(name, _)| name.ask())).await;
         checked.first_round().await;
         checked.run_checks(&heartbeats);
+        for (name, within) in names {
+            tokio::spawn(name.follow(within, heartbeats.clone()));
+        }
         Ok(())
     });
     let wanted = service.listen(server, passed);
@@ -217,6 +225,13 @@ fn add_service(
         accept::serve(service, listeners, workers, shutdown, times).await;
         Ok(())
     });
+}
+
+/// An order for an address that is new, or back, counts from its first request on.
+fn obey_when_added<T: Send + Sync + 'static>(name: &mut Named<T>, admin: Option<&Arc<Admin>>) {
+    if let Some(admin) = admin.cloned() {
+        name.when_added(Arc::new(move || admin.obey()));
+    }
 }
 
 fn times(config: &Config) -> Times {
@@ -244,7 +259,7 @@ impl Http {
         let tell = config.local_check.as_ref().and_then(|_| tell(config));
         let mut served = HashMap::new();
         let (mut pools, mut by_name) = (Vec::new(), Vec::new());
-        let addresses = config.runtime_directory.as_ref().map(|own| own.join("addresses"));
+        let addresses = config.addresses();
         for (name, _, web) in config.all_pools() {
             // The nodes' web tiers hear who holds the address, and tell the others.
             let tell = tell.as_ref().filter(|_| name == "web");
@@ -281,13 +296,7 @@ impl Http {
         let timings = config.all_pools().map(|(_, _, web)| web.health.timing());
         let checked: Vec<_> = pools.iter().cloned().zip(timings).collect();
         let heartbeats = server.heartbeats();
-        if let Some(admin) = &admin {
-            // An order for an address that is new, or back, counts from its first request on.
-            for (name, _) in &mut by_name {
-                let admin = admin.clone();
-                name.when_added(Arc::new(move || admin.obey()));
-            }
-        }
+        by_name.iter_mut().for_each(|(name, _)| obey_when_added(name, admin.as_ref()));
         let checks = server.service("checks", &[], move |_| async move {
             // One without an address yet stops nobody's start.
             join_all(by_name.iter_mut().map(|(name, _)| name.ask())).await;

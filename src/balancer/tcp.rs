@@ -10,6 +10,7 @@
 //! [`accept`]), and the bytes of a connection ([`flow`]).
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -20,19 +21,22 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 
 use super::admin::{Administered, Whole};
-use super::config::{Tcp, TcpPool};
+use super::config::{Tcp, TcpPool, TcpServer};
+use super::resolver::Dns;
 use accept::{Carrier, Full, Gate, Times, Why};
 use connection::End;
 use listeners::{Passed, Wanted};
 use router::Router;
 use sessions::Sessions;
+use trivet_base::address::Address;
 use trivet_base::process::Heartbeats;
 use trivet_base::process::server::Server as Process;
 use trivet_http::proxy_protocol::Version;
+use trivet_pool::names::Named;
 use trivet_pool::timing::Timing;
 use trivet_pool::{NewBackend, Pool, PoolLimits, Spec};
 use trivet_proxy::admission::{Admission, ConnectionPermit, Rules};
-use trivet_proxy::config::{Checked, Protocol};
+use trivet_proxy::config::{Checked, Protocol, ServerAddress};
 use trivet_proxy::log_limiter::LogLimiter;
 
 pub mod accept;
@@ -56,40 +60,78 @@ pub(super) struct Target {
 }
 
 impl Target {
-    fn new(name: &str, config: &TcpPool) -> Arc<Self> {
-        let backends = config.backends.iter().map(|b| NewBackend {
-            spec: Spec {
-                weight: b.weight,
-                tier: u8::from(b.backup),
-                max_in_flight: b.max_in_flight.unwrap_or(config.max_in_flight_per_backend),
-                ..Spec::new(&b.name, b.address)
-            },
-            check: config.health.check(Checked {
-                address: b.address.into(),
-                host: b.address.to_string(),
-                tls: None,
-                protocol: Protocol::Http1,
-                proxy_protocol: config.send_proxy_protocol,
-                tell: None,
-            }),
-            transport: (),
-        });
+    /// Of the pool `name`. Beside it are the names whose addresses are to be its back ends, too; what is known of them is kept in the
+    /// folder `addresses`.
+    fn new(name: &str, config: &TcpPool, addresses: Option<&Path>) -> (Arc<Self>, Vec<ByName>) {
+        let (mut backends, mut names) = (Vec::new(), Vec::new());
+        for server in &config.backends {
+            match &server.address {
+                ServerAddress::Fixed(address) => {
+                    backends.push(backend(&server.name, address.clone(), config, server));
+                }
+                ServerAddress::Name(host, port) => names.push((server, (&**host, *port))),
+            }
+        }
         let limits = PoolLimits {
             // The service's own limit holds for all of them together.
             max_in_flight: usize::MAX,
             max_queued: config.max_queued,
             queue_timeout: config.queue_timeout,
         };
-        Arc::new(Self {
-            pool: Pool::balanced(name, backends.collect(), limits, config.algorithm()),
+        let pool = Pool::balanced(name, backends, limits, config.algorithm());
+        pool.watch_outliers(config.outliers.limits());
+        if let Some(breaker) = &config.circuit_breaker {
+            pool.break_circuit(breaker.limits());
+        }
+        let resolver = Arc::new(Dns::new(&config.resolving()));
+        let named = |(server, place): (&TcpServer, _)| {
+            let (limits, of) = (config.resolving().limits(), (config.clone(), server.clone()));
+            let make = move |name: &str, address: SocketAddr| backend(name, address.into(), &of.0, &of.1);
+            let names =
+                Named::new(pool.clone(), &server.name, place, limits, resolver.clone(), Box::new(make));
+            let names = match addresses {
+                Some(folder) => names.remembered_in(folder),
+                None => names,
+            };
+            (names, config.resolve_timeout)
+        };
+        let names = names.into_iter().map(named).collect();
+        let target = Self {
+            pool,
             timing: config.health.timing(),
             connect_timeout: config.connect_timeout,
             retries: config.retries,
             send_proxy_protocol: config.send_proxy_protocol,
             close_when_down: config.close_when_down,
-        })
+        };
+        (Arc::new(target), names)
     }
 }
+
+/// A back end at one address of one server of a pool.
+fn backend(name: &str, address: Address, config: &TcpPool, server: &TcpServer) -> NewBackend<()> {
+    NewBackend {
+        check: config.health.check(Checked {
+            address: address.clone(),
+            host: server.address.host(),
+            tls: None,
+            protocol: Protocol::Http1,
+            proxy_protocol: config.send_proxy_protocol,
+            tell: None,
+        }),
+        spec: Spec {
+            weight: server.weight,
+            tier: u8::from(server.backup),
+            max_in_flight: server.max_in_flight.unwrap_or(config.max_in_flight_per_backend),
+            slow_start: config.slow_start,
+            ..Spec::new(name, address)
+        },
+        transport: (),
+    }
+}
+
+/// A name that is asked for again and again, and how long an answer may take.
+pub type ByName = (Named<()>, Duration);
 
 /// One service.
 pub struct Service {
@@ -106,22 +148,29 @@ pub struct Service {
 }
 
 impl Service {
-    /// The one of this name. Nothing runs yet.
-    pub fn new(name: &str, config: &Tcp) -> Arc<Self> {
+    /// The one of this name, and the names whose addresses are to be back ends of its pools; what is known of them is kept in the
+    /// folder `addresses`. Nothing runs yet.
+    pub fn new(name: &str, config: &Tcp, addresses: Option<&Path>) -> (Arc<Self>, Vec<ByName>) {
         // No other pool's name has a colon, and operators write a slash between pool and back end.
         let pool_name = |of: Option<&str>| match of {
             None => format!("tcp:{name}"),
             Some(of) => format!("tcp:{name}:{of}"),
         };
-        let default = config.pool.as_ref().map(|pool| Target::new(&pool_name(None), pool));
+        let mut names = Vec::new();
+        let mut target = |of: Option<&str>, pool: &TcpPool| {
+            let (target, of_pool) = Target::new(&pool_name(of), pool, addresses);
+            names.extend(of_pool);
+            target
+        };
+        let default = config.pool.as_ref().map(|pool| target(None, pool));
         let mut targets: Vec<_> = default.iter().cloned().collect();
         let mut by_name = Router::default();
         for sni in &config.sni {
-            let target = Target::new(&pool_name(sni.names().next().as_deref()), &sni.pool);
+            let target = target(sni.names().next().as_deref(), &sni.pool);
             sni.names().for_each(|name| by_name.add(&name, target.clone()));
             targets.push(target);
         }
-        Arc::new(Self {
+        let service = Self {
             name: name.to_owned(),
             gate: Gate::new(config.max_connections),
             admission: Admission::new(&Rules {
@@ -133,7 +182,8 @@ impl Service {
             targets,
             default,
             by_name,
-        })
+        };
+        (Arc::new(service), names)
     }
 
     /// Checks every back end once, so that the first connection finds those that are up.

@@ -135,7 +135,80 @@ struct View {
     latencies: [Option<f64>; 3],
     in_flight: f64,
     connections: f64,
+    services: Vec<(String, Service)>,
     silent: Vec<String>,
+}
+
+/// A service of `[tcp.NAME]`.
+#[derive(Debug, Default, Clone, PartialEq)]
+struct Service {
+    /// Connections that are open.
+    open: f64,
+    /// Connections a second that had a back end.
+    opened: f64,
+    /// Connects to back ends a second that failed.
+    failed: f64,
+    /// Octets a second to back ends and to clients, of connections that have ended.
+    to_backend: f64,
+    to_client: f64,
+}
+
+/// Adds what was counted to a service.
+type Counted = fn(&mut Service, f64);
+
+/// The services, by name.
+fn services(before: &Counts, now: &Counts) -> Vec<(String, Service)> {
+    let seconds = (now.at - before.at).as_secs_f64().max(0.001);
+    let mut all: BTreeMap<String, Service> = BTreeMap::new();
+    for (labels, open) in now.samples.get("trivet_tcp_connections").into_iter().flatten() {
+        if let Some(name) = labels.get("service") {
+            all.entry(name.clone()).or_default().open += open;
+        }
+    }
+    let counted: [(&str, &str, Counted); 4] = [
+        ("trivet_tcp_connections_total", "", |s, n| s.opened += n),
+        ("trivet_tcp_connect_failures_total", "", |s, n| s.failed += n),
+        ("trivet_tcp_bytes_total", "to_backend", |s, n| s.to_backend += n),
+        ("trivet_tcp_bytes_total", "to_client", |s, n| s.to_client += n),
+    ];
+    for (metric, direction, add) in counted {
+        for (labels, value) in now.samples.get(metric).into_iter().flatten() {
+            let counted = now.since(before, metric, labels, *value);
+            if let (Some(name), Some(counted)) = (labels.get("service"), counted)
+                && labels.get("direction").is_none_or(|d| d == direction)
+            {
+                add(all.entry(name.clone()).or_default(), counted / seconds);
+            }
+        }
+    }
+    all.into_iter().collect()
+}
+
+/// The services as a table.
+fn services_grid(all: &[(String, Service)]) -> Vec<Vec<Cell>> {
+    let mut rows =
+        vec![header(&["SERVICE", "OPEN", "OPENED/S", "FAILED/S", "TO BACK END B/S", "TO CLIENT B/S"])];
+    rows.extend(all.iter().take(MOST_ROWS).map(|(name, s)| {
+        let number = |n: f64, places: usize| {
+            cell(format!("{n:.places$}"), if n > 0.0 { Tone::Plain } else { Tone::Dim })
+        };
+        let failed = cell(format!("{:.1}", s.failed), if s.failed > 0.0 { Tone::Bad } else { Tone::Dim });
+        vec![
+            cell(name, Tone::Head),
+            number(s.open, 0),
+            number(s.opened, 1),
+            failed,
+            number(s.to_backend, 0),
+            number(s.to_client, 0),
+        ]
+    }));
+    rows
+}
+
+/// The same, for programs.
+fn services_json(all: &[(String, Service)]) -> Value {
+    let one = |(name, s): &(String, Service)| json!({"name": name, "open": s.open, "opened": s.opened, "failed": s.failed, "to_backend": s.to_backend, "to_client": s.to_client});
+    all.iter().map(one).collect()
 }
 
 impl View {
@@ -175,6 +248,7 @@ impl View {
             latencies: [0.5, 0.95, 0.99].map(|share| quantile(before, now, share)),
             in_flight: gauge("trivet_http_requests_in_flight"),
             connections: gauge("trivet_connections"),
+            services: services(before, now),
             silent: now.silent.clone(),
         }
     }
@@ -204,6 +278,10 @@ impl View {
                 out.push_str(&format!("and {} more\n", all.len() - MOST_ROWS));
             }
         }
+        if !self.services.is_empty() {
+            out.push('\n');
+            paint.grid(&mut out, &services_grid(&self.services));
+        }
         out
     }
 
@@ -225,6 +303,7 @@ impl View {
         json!({
             "sites": rates(&self.sites), "routes": rates(&self.routes), "backends": backends,
             "seconds": {"p50": half, "p95": most, "p99": nearly_all},
+            "services": services_json(&self.services),
             "in_flight": self.in_flight, "connections": self.connections, "silent": self.silent,
         })
     }
@@ -348,6 +427,29 @@ mod tests {
         );
         assert_eq!(told["backends"][1]["pool"], "api");
         assert_eq!((&told["backends"][2]["pool"], &told["backends"][2]["name"]), (&json!(null), &json!("-")));
+    }
+
+    #[test]
+    fn services_of_tcp_are_told_of_by_connections_and_octets() {
+        let start = Instant::now();
+        let text = |opened: u64, failed: u64, bytes: u64| {
+            format!(
+                "trivet_tcp_connections{{service=\"mail\"}} 7\n\
+                 trivet_tcp_connections_total{{service=\"mail\",backend=\"a\"}} {opened}\n\
+                 trivet_tcp_connections_total{{service=\"mail\",backend=\"b\"}} {opened}\n\
+                 trivet_tcp_connect_failures_total{{service=\"mail\",backend=\"b\"}} {failed}\n\
+                 trivet_tcp_bytes_total{{service=\"mail\",direction=\"to_backend\"}} {bytes}\n\
+                 trivet_tcp_bytes_total{{service=\"mail\",direction=\"to_client\"}} 0\n"
+            )
+        };
+        let (before, now) =
+            (counts(start, &text(10, 0, 0)), counts(start + Duration::from_secs(2), &text(20, 1, 800)));
+        let view = View::between(&before, &now);
+        let mail = Service { open: 7.0, opened: 10.0, failed: 0.5, to_backend: 400.0, to_client: 0.0 };
+        assert_eq!(view.services, [("mail".to_owned(), mail)]);
+        let text = view.text(false);
+        assert!(text.contains("mail     7     10.0      0.5       400              0\n"), "{text}");
+        assert_eq!(view.json()["services"][0]["to_backend"], 400.0);
     }
 
     #[test]

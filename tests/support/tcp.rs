@@ -7,7 +7,7 @@ use std::sync::Arc;
 use rustls::ServerConfig;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UnixListener};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
@@ -45,8 +45,16 @@ impl Server {
         Self::listen(name, Some(Arc::new(config.unwrap()))).await
     }
 
+    /// In plain text, at this address; none where another process has it.
+    pub async fn at(name: &str, address: SocketAddr) -> Option<Self> {
+        Some(Self::serve(name, None, TcpListener::bind(address).await.ok()?))
+    }
+
     async fn listen(name: &str, tls: Option<Arc<ServerConfig>>) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::serve(name, tls, TcpListener::bind("127.0.0.1:0").await.unwrap())
+    }
+
+    fn serve(name: &str, tls: Option<Arc<ServerConfig>>, listener: TcpListener) -> Self {
         let (address, stop) = (listener.local_addr().unwrap(), CancellationToken::new());
         let (stopped, said) = (stop.clone(), name.to_owned());
         tokio::spawn(async move {
@@ -81,6 +89,17 @@ impl Server {
     pub fn entry(&self, keys: &str) -> String {
         format!("{{ name = \"{}\", address = \"{}\", {keys} }}", self.name, self.address)
     }
+}
+
+/// As a [`Server`], on a unix socket, until the test ends.
+pub fn on_socket(name: &str, path: &Path) {
+    let (listener, name) = (UnixListener::bind(path).unwrap(), name.to_owned());
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let name = name.clone();
+            tokio::spawn(async move { talk(Box::new(stream), &name).await });
+        }
+    });
 }
 
 async fn talk(mut stream: Box<dyn Io>, name: &str) -> std::io::Result<()> {
@@ -152,9 +171,14 @@ impl Balancer {
             .await;
     }
 
+    /// What `/metrics` says.
+    pub async fn metrics(&self) -> String {
+        self.ask("/metrics").await
+    }
+
     /// Waits until `/metrics` has this line.
     pub async fn counts(&self, line: &str) {
-        until(line, || async { self.ask("/metrics").await.lines().any(|l| l == line) }).await;
+        until(line, || async { self.metrics().await.lines().any(|l| l == line) }).await;
     }
 }
 

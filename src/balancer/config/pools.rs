@@ -10,10 +10,10 @@ use ipnet::IpNet;
 use serde::Deserialize;
 
 use super::defaults;
+use super::names::Resolving;
 use trivet_base::config::{self, ConfigError, Invalid, TlsFiles};
 use trivet_http::{proxy_protocol, strict};
 use trivet_pool::balance::{Hash, LeastRequests, PeakEwma, Random};
-use trivet_pool::names::NameLimits;
 use trivet_pool::{Balance, BreakerLimits, OutlierLimits, RetryLimits, RoundRobin};
 use trivet_proxy::config::{HealthConfig, Member, Protocol, ServerAddress, statuses, validate_members};
 use trivet_proxy::sticky::{self, Sticky};
@@ -47,9 +47,6 @@ impl Server {
         self.server_name.as_deref().or(self.address.name()).unwrap_or(&self.name)
     }
 }
-
-/// The most that `resolve_max_addresses` may be: each is checked by itself.
-const MOST_ADDRESSES: usize = 1024;
 
 /// `balance`
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
@@ -259,6 +256,41 @@ impl Outliers {
     }
 }
 
+/// `outliers = { … }` of a pool of TCP, where nothing is known of answers.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TcpOutliers {
+    /// See [`OutlierLimits::errors`]; connections here.
+    pub errors: u32,
+    /// See [`OutlierLimits::ejection`].
+    #[serde(with = "humantime_serde")]
+    pub ejection: Duration,
+    /// See [`OutlierLimits::max_ejection`].
+    #[serde(with = "humantime_serde")]
+    pub max_ejection: Duration,
+}
+
+impl Default for TcpOutliers {
+    fn default() -> Self {
+        let Outliers { errors, ejection, max_ejection, .. } = Outliers::default();
+        Self { errors, ejection, max_ejection }
+    }
+}
+
+impl TcpOutliers {
+    /// As a pool takes them: nothing is slow.
+    pub fn limits(&self) -> OutlierLimits {
+        let Self { errors, ejection, max_ejection } = *self;
+        OutlierLimits {
+            errors,
+            slow_after: Duration::MAX,
+            ejection,
+            max_ejection,
+            ..Outliers::default().limits()
+        }
+    }
+}
+
 /// `retry_budget = { … }`
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -364,19 +396,19 @@ pub struct Web {
     /// DNS servers that are asked for the names among `backends`; those of /etc/resolv.conf when there are none.
     #[serde(default)]
     pub resolvers: Vec<SocketAddr>,
-    /// See [`NameLimits::interval`].
+    /// See [`Resolving::interval`].
     #[serde(default = "defaults::resolve_interval", with = "humantime_serde")]
     pub resolve_interval: Duration,
     /// How long an answer may take.
     #[serde(default = "defaults::resolve_timeout", with = "humantime_serde")]
     pub resolve_timeout: Duration,
-    /// See [`NameLimits::hold`].
+    /// See [`Resolving::hold`].
     #[serde(default = "defaults::resolve_hold", with = "humantime_serde")]
     pub resolve_hold: Duration,
-    /// See [`NameLimits::most`].
+    /// See [`Resolving::most`].
     #[serde(default = "defaults::resolve_max_addresses")]
     pub resolve_max_addresses: usize,
-    /// See [`NameLimits::networks`].
+    /// See [`Resolving::networks`].
     #[serde(default, deserialize_with = "config::networks")]
     pub resolve_networks: Vec<IpNet>,
     /// TCP connect and TLS handshake, each.
@@ -429,51 +461,21 @@ pub struct Web {
 }
 
 impl Web {
-    /// What is done with the addresses of names.
-    pub fn name_limits(&self) -> NameLimits {
-        NameLimits {
+    /// The keys about DNS.
+    pub fn resolving(&self) -> Resolving<'_> {
+        Resolving {
+            servers: &self.resolvers,
             interval: self.resolve_interval,
+            timeout: self.resolve_timeout,
             hold: self.resolve_hold,
             most: self.resolve_max_addresses,
-            networks: self.resolve_networks.clone(),
+            networks: &self.resolve_networks,
         }
     }
 
     /// The most back ends that there can be.
     pub fn most_backends(&self) -> usize {
-        let most = |b: &Server| if b.address.name().is_some() { self.resolve_max_addresses } else { 1 };
-        self.backends.iter().map(most).sum()
-    }
-
-    fn validate_names(&self, section: &str) -> Result<(), Invalid> {
-        let key = |name: &str| format!("{section}.{name}");
-        config::positive(&key("resolve_interval"), self.resolve_interval)?;
-        config::positive(&key("resolve_timeout"), self.resolve_timeout)?;
-        if !(1..=MOST_ADDRESSES).contains(&self.resolve_max_addresses) {
-            let why = format_args!("must be from 1 to {MOST_ADDRESSES}");
-            return Invalid::err(key("resolve_max_addresses"), why);
-        }
-        if let Some(at) = self.resolvers.iter().find(|at| at.port() == 0) {
-            return Invalid::err(
-                key("resolvers"),
-                format_args!("{at} has port 0; DNS servers listen on port 53"),
-            );
-        }
-        if self.backends.iter().any(|b| b.address.name().is_some()) {
-            return Ok(());
-        }
-        for (name, is_said) in [
-            ("resolvers", !self.resolvers.is_empty()),
-            ("resolve_networks", !self.resolve_networks.is_empty()),
-        ] {
-            if is_said {
-                return Invalid::err(
-                    key(name),
-                    "says nothing where no back end has a name as its address, \"app.internal:8080\" for one",
-                );
-            }
-        }
-        Ok(())
+        self.resolving().most_backends(self.backends.iter().map(|b| &b.address))
     }
 
     /// `section` is where it stands.
@@ -545,7 +547,7 @@ impl Web {
             breaker.limits().validate(&key("circuit_breaker"))?;
         }
         self.sticky.as_ref().map_or(Ok(()), |sticky| sticky.validate(&key("sticky")))?;
-        self.validate_names(section)?;
+        self.resolving().validate(section, self.backends.iter().any(|b| b.address.name().is_some()))?;
         config::positive(&key("connect_timeout"), self.connect_timeout)?;
         config::positive(&key("response_timeout"), self.response_timeout)?;
         for text in &self.retry_on {

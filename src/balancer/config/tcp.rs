@@ -8,11 +8,13 @@ use ipnet::IpNet;
 use serde::Deserialize;
 
 use super::defaults;
+use super::names::Resolving;
+use super::pools::{CircuitBreaker, TcpOutliers};
 use trivet_base::config::{self, Invalid};
 use trivet_http::proxy_protocol::{Trust, Version};
 use trivet_pool::balance::{Hash, LeastRequests, Random};
 use trivet_pool::{Balance, RoundRobin};
-use trivet_proxy::config::{BackendConfig, TcpHealthConfig, validate_backends};
+use trivet_proxy::config::{Member, ServerAddress, TcpHealthConfig, validate_members};
 
 /// `[tcp.NAME]`
 #[derive(Debug, Clone, Deserialize)]
@@ -72,9 +74,36 @@ pub struct TcpPool {
     /// Which of them takes the next connection.
     #[serde(default)]
     pub balance: TcpAlgorithm,
+    /// How long the share of a back end that has come back grows to the whole; zero has it whole at once.
+    #[serde(default = "defaults::slow_start", with = "humantime_serde")]
+    pub slow_start: Duration,
     /// Their active checks.
     #[serde(default)]
     pub health: TcpHealthConfig,
+    /// When one of them is passed over for what becomes of its connections.
+    #[serde(default)]
+    pub outliers: TcpOutliers,
+    /// When the pool is left alone because most of its connections reach no back end; never when absent.
+    #[serde(default)]
+    pub circuit_breaker: Option<CircuitBreaker>,
+    /// DNS servers that are asked for the names among `backends`; those of /etc/resolv.conf when there are none.
+    #[serde(default)]
+    pub resolvers: Vec<SocketAddr>,
+    /// See [`Resolving::interval`].
+    #[serde(default = "defaults::resolve_interval", with = "humantime_serde")]
+    pub resolve_interval: Duration,
+    /// How long an answer may take.
+    #[serde(default = "defaults::resolve_timeout", with = "humantime_serde")]
+    pub resolve_timeout: Duration,
+    /// See [`Resolving::hold`].
+    #[serde(default = "defaults::resolve_hold", with = "humantime_serde")]
+    pub resolve_hold: Duration,
+    /// See [`Resolving::most`].
+    #[serde(default = "defaults::resolve_max_addresses")]
+    pub resolve_max_addresses: usize,
+    /// See [`Resolving::networks`].
+    #[serde(default, deserialize_with = "config::networks")]
+    pub resolve_networks: Vec<IpNet>,
     /// The TCP connect to one back end.
     #[serde(default = "defaults::tcp_connect_timeout", with = "humantime_serde")]
     pub connect_timeout: Duration,
@@ -104,8 +133,8 @@ pub struct TcpPool {
 pub struct TcpServer {
     /// In logs, metrics and `/status`.
     pub name: String,
-    /// See [`BackendConfig::address`].
-    pub address: SocketAddr,
+    /// Where it listens.
+    pub address: ServerAddress,
     /// Its share in comparison with the others'; 0 is nothing.
     #[serde(default = "defaults::weight")]
     pub weight: u32,
@@ -143,13 +172,38 @@ impl TcpPool {
         }
     }
 
+    /// The keys about DNS.
+    pub fn resolving(&self) -> Resolving<'_> {
+        Resolving {
+            servers: &self.resolvers,
+            interval: self.resolve_interval,
+            timeout: self.resolve_timeout,
+            hold: self.resolve_hold,
+            most: self.resolve_max_addresses,
+            networks: &self.resolve_networks,
+        }
+    }
+
+    /// The most back ends that there can be.
+    pub fn most_backends(&self) -> usize {
+        self.resolving().most_backends(self.backends.iter().map(|b| &b.address))
+    }
+
     fn validate(&self, section: &str) -> Result<(), Invalid> {
         let key = |name: &str| format!("{section}.{name}");
-        let named =
-            |b: &TcpServer| BackendConfig { name: b.name.clone(), address: b.address, server_name: None };
-        let all: Vec<BackendConfig> = self.backends.iter().map(named).collect();
-        validate_backends(&key("backends"), &all, false)?;
+        let members = self.backends.iter().map(|b| Member {
+            name: &b.name,
+            address: b.address.to_string(),
+            tls_name: &b.name,
+        });
+        validate_members(&key("backends"), &members.collect::<Vec<_>>(), false)?;
         for (number, server) in self.backends.iter().enumerate() {
+            if server.address.is_unix() && self.health.port.is_some() {
+                return Invalid::err(
+                    key(&format!("backends[{number}].address")),
+                    "is a unix socket, which has no port that health.port could be in the place of",
+                );
+            }
             if server.max_in_flight == Some(0) {
                 return Invalid::err(key(&format!("backends[{number}].max_in_flight")), "must be at least 1");
             }
@@ -157,7 +211,18 @@ impl TcpPool {
         if self.backends.iter().all(|b| b.weight == 0 || b.backup) {
             return Invalid::err(key("backends"), "has none of weight that is no backup: nobody would serve");
         }
+        if self.balance == TcpAlgorithm::Hash && !self.slow_start.is_zero() {
+            return Invalid::err(
+                key("slow_start"),
+                "does not go with balance = \"hash\": connections would move twice, away from the others and on",
+            );
+        }
         self.health.validate(&key("health"), false)?;
+        self.outliers.limits().validate(&key("outliers"))?;
+        if let Some(breaker) = &self.circuit_breaker {
+            breaker.limits().validate(&key("circuit_breaker"))?;
+        }
+        self.resolving().validate(section, self.backends.iter().any(|b| b.address.name().is_some()))?;
         config::positive(&key("connect_timeout"), self.connect_timeout)?;
         if self.max_in_flight_per_backend == 0 {
             return Invalid::err(key("max_in_flight_per_backend"), "must be at least 1");

@@ -7,12 +7,14 @@ use std::time::Duration;
 
 use metrics::counter;
 use tokio::io::{AsyncWriteExt as _, copy_bidirectional_with_sizes};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, timeout_at};
+use tokio_util::either::Either;
 
 use super::flow::{Counted, Flow, Side};
 use super::sessions::Session;
 use super::{Service, Target, prepare_stream};
+use trivet_base::address::Address;
 use trivet_http::proxy_protocol::{self, Header};
 use trivet_pool::balance::hash_of_client;
 use trivet_pool::{Backend, Health, Lease, Scope, Tried, Unavailable};
@@ -60,6 +62,8 @@ pub(super) enum End {
     Unnamed,
     #[error("{0}")]
     NoBackend(#[from] Unavailable),
+    #[error("most connections of its pool reach no back end (circuit_breaker)")]
+    CircuitOpen,
     #[error("no back end could be reached: {0}")]
     Unreachable(String),
     #[error("no connection could be made here: {0}")]
@@ -87,6 +91,7 @@ impl End {
             Self::UnknownName(_) => "unknown_name",
             Self::Unnamed => "unnamed",
             Self::NoBackend(_) => "no_backend",
+            Self::CircuitOpen => "circuit_open",
             Self::Unreachable(_) => "unreachable",
             Self::Local(_) => "local",
             Self::Stopping => "stopping",
@@ -111,6 +116,9 @@ impl End {
         }
     }
 }
+
+/// A connection to a back end.
+type Server = Either<TcpStream, UnixStream>;
 
 /// A connection whose client is known.
 struct Arrived {
@@ -204,7 +212,8 @@ async fn run(
     let target = arrived.target(service, deadline).await;
     record.server_name.clone_from(&arrived.server_name);
     let target = target?;
-    let (lease, server) = connect(service, &target, &arrived).await?;
+    let (lease, server) = reach(service, &target, &arrived).await?;
+    let reached = Instant::now();
     record.backend = Some(lease.name().to_owned());
     let _listed = service.gate.sessions.enter(Session::new(&service.name, record.client, lease.name()));
     counter!("trivet_tcp_connections_total", "service" => service.name.clone(), "backend" => lease.name().to_owned())
@@ -218,12 +227,49 @@ async fn run(
         // Half-closes are passed on: each direction ends on its own.
         copy_bidirectional_with_sizes(&mut client, &mut server, BUFFER, BUFFER).await
     };
-    tokio::select! {
+    // That a connection was made says little: the kernel makes it for a program that hangs, and a proxy for a server that is not there.
+    let first_word = async {
+        record.flow.server_speaks().await;
+        let now = Instant::now();
+        lease.answered(now - reached, now);
+        std::future::pending().await
+    };
+    let end = tokio::select! {
         biased;
         carried = carry => carried.map(|_| End::Closed).map_err(End::Broken),
+        end = first_word => end,
         () = idle(&record.flow, service.config.idle_timeout) => Ok(End::Idle),
         () = down(&target, &lease), if target.close_when_down => Ok(End::BackendDown),
+    };
+    match &end {
+        Err(End::Broken(e)) if is_fault_of_server(&record.flow) => {
+            lease.failed("broken", &format!("a connection broke before it said anything: {e}"));
+        }
+        Ok(End::Closed) => lease.answered(reached.elapsed(), Instant::now()),
+        _ => {}
     }
+    end
+}
+
+/// Whether a connection broke on the back end's side, which had said nothing.
+fn is_fault_of_server(flow: &Flow) -> bool {
+    flow.is_broken_by_server() && flow.read_from(Side::Server) == 0
+}
+
+/// As [`connect`], unless the pool is left alone; what became of it is counted.
+async fn reach(service: &Service, target: &Target, arrived: &Arrived) -> Result<(Lease<()>, Server), End> {
+    let mut passage = target.pool.admit(Instant::now()).map_err(|_| End::CircuitOpen)?;
+    let reached = connect(service, target, arrived).await;
+    let failed = match &reached {
+        Ok(_) => Some(false),
+        Err(End::Unreachable(_)) => Some(true),
+        // Full queues, clients that leave and what is missing here say nothing about back ends.
+        Err(_) => None,
+    };
+    if let (Some(passage), Some(failed)) = (&mut passage, failed) {
+        passage.ended(failed, Instant::now());
+    }
+    reached
 }
 
 impl Arrived {
@@ -287,11 +333,7 @@ impl Arrived {
 }
 
 /// A connection to one of the back ends, on which the client's address was told where it is to be.
-async fn connect(
-    service: &Service,
-    target: &Target,
-    arrived: &Arrived,
-) -> Result<(Lease<()>, TcpStream), End> {
+async fn connect(service: &Service, target: &Target, arrived: &Arrived) -> Result<(Lease<()>, Server), End> {
     let scope = Scope { hash: Some(hash_of_client(arrived.source.ip())), ..Scope::ANY };
     let header = target
         .send_proxy_protocol
@@ -324,6 +366,7 @@ async fn connect(
             .increment(1);
         if is_at_fault {
             lease.eject(&why);
+            lease.failed("unreachable", &why);
         }
         tried.add(lease.backend());
         last = Some(format!("{}: {why}", lease.name()));
@@ -334,11 +377,16 @@ async fn connect(
 }
 
 /// A connection to one back end, on which `header` has been said.
-async fn open(target: &Target, lease: &Lease<()>, header: &[u8]) -> io::Result<TcpStream> {
+async fn open(target: &Target, lease: &Lease<()>, header: &[u8]) -> io::Result<Server> {
     let opening = async {
-        let address = lease.address().ip().ok_or(io::ErrorKind::Unsupported)?;
-        let mut stream = TcpStream::connect(address).await?;
-        prepare_stream(&stream);
+        let mut stream = match lease.address() {
+            Address::Ip(address) => {
+                let tcp = TcpStream::connect(address).await?;
+                prepare_stream(&tcp);
+                Either::Left(tcp)
+            }
+            Address::Unix(path) => Either::Right(UnixStream::connect(path).await?),
+        };
         stream.write_all(header).await?;
         Ok(stream)
     };

@@ -20,6 +20,10 @@ pub(crate) struct Flow {
     held: AtomicBool,
     /// Who would read from the client if it were not held.
     reader: AtomicWaker,
+    /// The back end's side broke off.
+    broken: AtomicBool,
+    /// Who waits for the back end's first word.
+    listener: AtomicWaker,
 }
 
 /// Who is at the other end of a stream.
@@ -63,6 +67,27 @@ impl Flow {
         self.reader.wake();
     }
 
+    /// Waits until the back end has said something. One waits at a time.
+    pub(crate) async fn server_speaks(&self) {
+        std::future::poll_fn(|cx| {
+            self.listener.register(cx.waker());
+            if self.read_from(Side::Server) > 0 { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+    }
+
+    /// Whether the back end's side ended with an error: a reset for one.
+    pub(crate) fn is_broken_by_server(&self) -> bool {
+        self.broken.load(Ordering::Relaxed)
+    }
+
+    /// Takes in how a read or a write of a side has ended.
+    fn seen<T>(&self, side: Side, ended: &Poll<io::Result<T>>) {
+        if side == Side::Server && matches!(ended, Poll::Ready(Err(_))) {
+            self.broken.store(true, Ordering::Relaxed);
+        }
+    }
+
     fn is_held(&self) -> bool {
         self.held.load(Ordering::SeqCst) && self.answered.load(Ordering::Relaxed)
     }
@@ -74,7 +99,10 @@ impl Flow {
 
     fn heard(&self, from: Side, bytes: usize) {
         if bytes > 0 {
-            self.read[from as usize].fetch_add(bytes as u64, Ordering::Relaxed);
+            let before = self.read[from as usize].fetch_add(bytes as u64, Ordering::Relaxed);
+            if before == 0 && from == Side::Server {
+                self.listener.wake();
+            }
             self.answered.store(from == Side::Server, Ordering::Relaxed);
         }
     }
@@ -109,6 +137,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
         self.flow.heard(self.side, buffer.filled().len() - before);
+        self.flow.seen(self.side, &read);
         read
     }
 }
@@ -119,6 +148,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
         if let Poll::Ready(Ok(n)) = written {
             self.flow.written[self.side as usize].fetch_add(n as u64, Ordering::Relaxed);
         }
+        self.flow.seen(self.side, &written);
         written
     }
 
@@ -136,6 +166,32 @@ mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
 
     use super::*;
+
+    #[tokio::test]
+    async fn the_first_word_of_a_back_end_is_waited_for_and_its_errors_are_its_own() {
+        let flow = Arc::new(Flow::default());
+        let waits = tokio::spawn({
+            let flow = flow.clone();
+            async move { flow.server_speaks().await }
+        });
+        let (mut app, client) = duplex(64);
+        let mut client = Counted::new(client, Side::Client, &flow);
+        let mut byte = [0];
+        app.write_all(b"x").await.unwrap();
+        client.read_exact(&mut byte).await.unwrap();
+        assert!(!waits.is_finished(), "a client's word is none");
+        drop(app);
+        assert!(client.write_all(b"x").await.is_err() && !flow.is_broken_by_server());
+
+        let (mut app, member) = duplex(64);
+        let mut member = Counted::new(member, Side::Server, &flow);
+        app.write_all(b"x").await.unwrap();
+        member.read_exact(&mut byte).await.unwrap();
+        waits.await.unwrap();
+        assert!(!flow.is_broken_by_server());
+        drop(app);
+        assert!(member.write_all(b"x").await.is_err() && flow.is_broken_by_server());
+    }
 
     #[tokio::test]
     async fn a_connection_is_idle_when_the_answer_has_been_passed_on() {
