@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use h2::client::SendRequest;
 use serde_json::Value;
 use support::app::App;
 use support::authority::Authority;
@@ -14,7 +15,9 @@ use support::built::built;
 use support::client::{Answer, Wire};
 use support::program::{Program, call, ended_unready, trivet};
 use support::reload::{Successors, free_ports};
-use support::until;
+use support::{PATIENCE, until};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::task::JoinHandle;
 
 /// Two balancers of one cluster, each of which has the web tiers of both nodes.
 struct Cluster {
@@ -496,4 +499,126 @@ fn a_control_section_that_cannot_work_is_refused_by_its_key() {
         assert_eq!(code, 64, "{control}: {said}");
         assert!(said.contains(words), "{control}: {said}");
     }
+}
+
+/// A balancer of node1 that is reached at its own address, 127.0.0.1, and at a virtual one, 127.0.0.2.
+struct WithVirtualAddress {
+    cluster: Cluster,
+    balancer: Program,
+}
+
+impl WithVirtualAddress {
+    async fn start() -> Self {
+        let cluster = Cluster::start().await;
+        let text = std::fs::read_to_string(cluster.config(1)).unwrap();
+        let listen = |section| format!("[{section}]\nlisten = [\"127.0.0.1:0\"]");
+        let everywhere = |section| format!("[{section}]\nlisten = [\"0.0.0.0:0\"]");
+        let text = text.replace(&listen("http"), &everywhere("http"));
+        let text = text.replace(&listen("https"), &everywhere("https"));
+        let text = format!("virtual_addresses = [\"127.0.0.2\"]\n{text}");
+        let balancer = Program::start(&cluster.authority.write("virtual.toml", &text));
+        // The other back end has what is asked.
+        cluster.done(1, &["drain", "web/node1"]);
+        Self { cluster, balancer }
+    }
+
+    fn at(&self, host: u8, listener: &str) -> std::net::SocketAddr {
+        ([127, 0, 0, host], self.balancer.address(listener).port()).into()
+    }
+
+    /// A connection on which a request was answered.
+    async fn kept(&self, host: u8) -> Wire {
+        let mut wire = Wire::plain(self.at(host, "http.listen")).await;
+        assert!(!is_last(&mut wire).await);
+        wire
+    }
+
+    /// Whether the answer to a request on a new connection is its last.
+    async fn closes(&self, host: u8) -> bool {
+        is_last(&mut Wire::plain(self.at(host, "http.listen")).await).await
+    }
+
+    /// A request for `/slow` over HTTP/2 to the virtual address, on a connection where all is read that came before.
+    async fn http2(
+        &self,
+    ) -> (h2::client::ResponseFuture, JoinHandle<Result<(), h2::Error>>, SendRequest<bytes::Bytes>) {
+        let browser = self.cluster.authority.browser(&[b"h2"]);
+        let wire = Wire::tls(self.at(2, "https.listen"), SITE, browser).await;
+        let (mut client, mut connection) = h2::client::handshake(wire.into_stream()).await.unwrap();
+        let mut ping = connection.ping_pong().unwrap();
+        let connection = tokio::spawn(connection);
+        ping.ping(h2::Ping::opaque()).await.unwrap();
+        let request = http::Request::get(format!("https://{SITE}/slow")).body(()).unwrap();
+        let (answer, _) = client.send_request(request, true).unwrap();
+        (answer, connection, client)
+    }
+
+    /// Orders without waiting for what becomes of it.
+    async fn command(&self, command: &str) {
+        let mut socket = tokio::net::UnixStream::connect(self.cluster.socket(1)).await.unwrap();
+        let length = command.len();
+        let head = format!(
+            "POST /command HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n"
+        );
+        socket.write_all((head + command).as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    }
+}
+
+async fn is_last(wire: &mut Wire) -> bool {
+    wire.send(&format!("GET / HTTP/1.1\r\nHost: {SITE}\r\n\r\n")).await;
+    let answer = wire.answer().await.unwrap();
+    assert_eq!(answer.status, 200, "{}", answer.head);
+    answer.field("connection").as_deref() == Some("close")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_of_the_virtual_address_end_in_order_when_their_node_is_drained() {
+    let scene = WithVirtualAddress::start().await;
+    let (mut idle, mut own) = (scene.kept(2).await, scene.kept(1).await);
+    scene.cluster.apps[1].does(support::app::Act::Wait);
+    let mut busy = Wire::plain(scene.at(2, "http.listen")).await;
+    busy.send(&format!("GET /slow HTTP/1.1\r\nHost: {SITE}\r\n\r\n")).await;
+    let (answer, connection, mut client) = scene.http2().await;
+    until("both are there", || async { scene.cluster.apps[1].count("/slow") == 2 }).await;
+
+    scene.cluster.done(1, &["drain", "node1"]);
+    assert!(idle.closes_within(PATIENCE).await, "one that waits for a request is closed");
+    // No new stream is begun, though the one before is not done.
+    let refused = async {
+        while let Ok(ready) = client.clone().ready().await {
+            client = ready;
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, refused).await.expect("no GOAWAY");
+    scene.cluster.apps[1].release();
+    assert_eq!(answer.await.unwrap().status(), 200);
+    tokio::time::timeout(PATIENCE, connection).await.expect("it ends with its last stream").unwrap().unwrap();
+    let last = busy.answer().await.unwrap();
+    assert_eq!((last.status, last.field("connection").as_deref()), (200, Some("close")));
+    assert!(scene.closes(2).await, "whoever comes while the address is still here is answered once");
+    let late = scene.http2().await;
+    assert_eq!(late.0.await.unwrap().status(), 200, "over HTTP/2, too");
+    tokio::time::timeout(PATIENCE, late.1).await.expect("no GOAWAY").unwrap().unwrap();
+    assert!(!is_last(&mut own).await, "the address of the node itself moves nowhere");
+    assert!(!scene.closes(1).await);
+
+    scene.cluster.done(1, &["ready", "node1"]);
+    let mut again = scene.kept(2).await;
+    assert!(!is_last(&mut again).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_of_the_virtual_address_end_in_order_when_it_is_to_be_elsewhere() {
+    let scene = WithVirtualAddress::start().await;
+    let mut idle = scene.kept(2).await;
+    scene.command("{\"command\": \"failover\", \"node\": \"node1\"}").await;
+    assert!(!is_last(&mut idle).await, "it is to be here");
+    scene.command("{\"command\": \"failover\", \"node\": \"node2\"}").await;
+    assert!(idle.closes_within(PATIENCE).await);
+    assert!(scene.closes(2).await);
+    assert!(!scene.closes(1).await);
 }

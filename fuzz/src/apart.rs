@@ -11,8 +11,8 @@ use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
-use tokio_util::sync::CancellationToken;
 use trivet_base::process::Shutdown;
+use trivet_proxy::server::Drain;
 
 use super::connections::{client_from, engine};
 
@@ -203,11 +203,11 @@ impl Rig {
                 let (peer, endpoints) = client_from(exchange.client + 1);
                 let (engine, http2) = (engine.clone(), exchange.http2);
                 let serving = tokio::spawn(async move {
-                    let closing = CancellationToken::new();
+                    let drain = Drain::default();
                     if http2 {
-                        engine.serve_http2(server, peer, endpoints, closing, Vec::new()).await;
+                        engine.serve_http2(server, peer, endpoints, drain, Vec::new()).await;
                     } else {
-                        engine.serve(server, peer, endpoints, closing).await;
+                        engine.serve(server, peer, endpoints, drain).await;
                     }
                 });
                 let told = async {

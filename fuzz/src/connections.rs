@@ -9,7 +9,6 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
-use tokio_util::sync::CancellationToken;
 use trivet_base::process::Shutdown;
 use trivet_http::frames::FrameRates;
 use trivet_http::request::Request;
@@ -18,7 +17,7 @@ use trivet_pool::timing::Timing;
 use trivet_pool::{Check, NewBackend, Pool, PoolLimits, Scope, Spec, Verdict};
 use trivet_proxy::admission::Admission;
 use trivet_proxy::exchange::Exchange;
-use trivet_proxy::server::Limits;
+use trivet_proxy::server::{Drain, Limits};
 use trivet_proxy::upstream::{HttpPool, IdleLimit, Upstream, UpstreamConfig};
 use trivet_proxy::{Destination, Engine, Route, Service, Terms};
 use trivet_tls::clients::ClientVerified;
@@ -110,11 +109,11 @@ impl Rig {
             let (mut reader, mut writer) = tokio::io::split(client);
             let serving = tokio::spawn(async move {
                 let (peer, endpoints) = client_from(1);
-                let closing = CancellationToken::new();
+                let drain = Drain::default();
                 if http2 {
-                    engine.serve_http2(server, peer, endpoints, closing, PREFACE.to_vec()).await;
+                    engine.serve_http2(server, peer, endpoints, drain, PREFACE.to_vec()).await;
                 } else {
-                    engine.serve(server, peer, endpoints, closing).await;
+                    engine.serve(server, peer, endpoints, drain).await;
                 }
             });
             let shared = self.shared.clone();

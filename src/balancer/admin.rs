@@ -413,6 +413,12 @@ impl Admin {
                 }
             });
         }
+        let drained = !self.wants_addresses();
+        if self.subjects.connections.as_ref().is_some_and(|c| c.drain(drained)) && drained {
+            tracing::info!(
+                "the virtual addresses are to be on another node: connections to them end in order"
+            );
+        }
         for (name, maintenance) in &self.subjects.sites {
             let closed = match orders.get(&Key::Site(name.clone())) {
                 Some(Order::Maintenance { until, allow }) => {

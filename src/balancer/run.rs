@@ -274,7 +274,8 @@ impl Http {
             pools.push(pool);
         }
         let sites = Arc::new(Sites::new(config, &served)?);
-        Ok(Self { pools, by_name, sites, public, connections: Arc::default() })
+        let connections = Arc::new(Connections::drainable(config.virtual_addresses.clone()));
+        Ok(Self { pools, by_name, sites, public, connections })
     }
 
     fn add(

@@ -20,6 +20,7 @@ use crate::downstream::{After, ClientConnection, Common, Downstream, Ending, Int
 use crate::exchange::{self, Exchange};
 use crate::personal::Most;
 use crate::serve;
+use crate::server::Drain;
 use crate::timer::Timer;
 use crate::upstream::Io;
 use crate::{Engine, Service};
@@ -52,6 +53,7 @@ pub(super) struct Connection<S, D> {
     fields: Vec<Field>,
     /// Interim answers that are not yet sent.
     interim: Vec<u8>,
+    going_away: CancellationToken,
     closing: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
 
@@ -62,13 +64,7 @@ enum Head {
 }
 
 impl<S: Service, D: Io> Connection<S, D> {
-    pub(super) fn new(
-        engine: Arc<Engine<S>>,
-        io: D,
-        peer: Peer,
-        endpoints: Endpoints,
-        closing: CancellationToken,
-    ) -> Self {
+    pub(super) fn new(engine: Arc<Engine<S>>, io: D, peer: Peer, endpoints: Endpoints, drain: Drain) -> Self {
         let limits = &engine.limits;
         let step = limits.idle_timeout.min(limits.header_timeout).min(limits.client_timeout);
         let timer = Timer::new(step.max(Duration::from_millis(1)));
@@ -80,7 +76,8 @@ impl<S: Service, D: Io> Connection<S, D> {
             buffer: BytesMut::new(),
             fields: Vec::new(),
             interim: Vec::new(),
-            closing: Box::pin(closing.cancelled_owned()),
+            going_away: drain.going_away,
+            closing: Box::pin(drain.closing.cancelled_owned()),
         }
     }
 
@@ -211,9 +208,9 @@ impl<S: Service, D: Io> Connection<S, D> {
         }
     }
 
-    /// Whether the server was asked to stop: then every answer is its connection's last.
-    pub(super) fn is_stopping(&self) -> bool {
-        self.common.engine.shutdown.is_stopping()
+    /// Whether the server was asked to stop, or the connection to end: then every answer is its connection's last.
+    pub(super) fn is_ending(&self) -> bool {
+        self.common.engine.shutdown.is_stopping() || self.going_away.is_cancelled()
     }
 
     async fn shut(&mut self) {
@@ -301,7 +298,7 @@ impl<S: Service, D: Io> Downstream<S> for Connection<S, D> {
         head: AnswerHead<'_>,
     ) -> Result<Started, BadResponse> {
         let version = request.map_or(Version::HTTP_11, |r| r.version());
-        let may_keep = request.is_some_and(|r| r.keep_alive) && !self.is_stopping();
+        let may_keep = request.is_some_and(|r| r.keep_alive) && !self.is_ending();
         let (framing, after) = match &head {
             AnswerHead::Relayed { response, early } => {
                 let framing = response.framing_for(version);

@@ -16,7 +16,6 @@ use h2::Reason;
 use h2::server::Builder;
 use metrics::counter;
 use tokio::time::{Instant, timeout};
-use tokio_util::sync::CancellationToken;
 
 use crate::downstream::ClientConnection;
 use crate::http2::stalls::Stalls;
@@ -24,7 +23,7 @@ use crate::http2::stream::{Shared, Stream};
 use crate::http2::watched::{Watched, abused, pushed};
 use crate::http2::windows::{STREAM_WINDOW, Windows};
 use crate::personal::Most;
-use crate::server::Limits;
+use crate::server::{Drain, Limits};
 use crate::timer::Timer;
 use crate::transfer_timeout;
 use crate::upstream::Io;
@@ -83,7 +82,7 @@ impl<S: Service> Engine<S> {
         io: impl Io,
         peer: Peer,
         endpoints: Endpoints,
-        closing: CancellationToken,
+        drain: Drain,
         begun: Vec<u8>,
     ) {
         let limits = &self.limits;
@@ -104,7 +103,10 @@ impl<S: Service> Engine<S> {
         let shared = Arc::new(Shared { connection, stalls, taken: AtomicU64::new(0) });
         let mut windows = Windows::new(http2.ping_pong());
         let mut requests = FuturesUnordered::new();
-        let mut closing = pin!(closing.cancelled_owned());
+        // Told GOAWAY before its first request, a client would begin anew, and be told the same.
+        let is_late = drain.going_away.is_cancelled();
+        let told = if is_late { drain.closing } else { drain.going_away };
+        let mut closing = pin!(told.cancelled_owned());
         let mut is_closing = false;
         let step = limits.idle_timeout.min(limits.header_timeout).min(limits.client_timeout);
         let mut timer = Timer::new(step.max(Duration::from_millis(1)));
@@ -126,6 +128,10 @@ impl<S: Service> Engine<S> {
                         Stream::new(self.clone(), shared.clone(), body, respond).serve(parts),
                     ));
                     more = true;
+                    if is_late && !is_closing {
+                        is_closing = true;
+                        http2.graceful_shutdown();
+                    }
                 }
                 while let Poll::Ready(Some(())) = requests.poll_next_unpin(cx) {
                     more = true;

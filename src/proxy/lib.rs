@@ -20,12 +20,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::StatusCode;
 use http::header::{HeaderName, HeaderValue};
-use tokio_util::sync::CancellationToken;
 
 use crate::admission::Admission;
 use crate::exchange::Exchange;
 use crate::http1::Connection;
-use crate::server::Limits;
+use crate::server::{Drain, Limits};
 use crate::sticky::Session;
 use crate::upstream::{HttpBackend, HttpPool, Io};
 use trivet_base::process::Shutdown;
@@ -173,16 +172,10 @@ impl<S: Service> Engine<S> {
         Arc::new(Self { service, policy, limits, admission, shutdown })
     }
 
-    /// Serves one connection until it ends; `endpoints` are its two ends, as a PROXY header tells them to back ends. Once
-    /// `closing` is cancelled, a connection that waits for a request ends.
-    pub async fn serve(
-        self: Arc<Self>,
-        io: impl Io,
-        peer: Peer,
-        endpoints: Endpoints,
-        closing: CancellationToken,
-    ) {
-        Connection::new(self, io, peer, endpoints, closing).serve().await;
+    /// Serves one connection until it ends; `endpoints` are its two ends, as a PROXY header tells them to back ends. It ends as
+    /// `drain` says.
+    pub async fn serve(self: Arc<Self>, io: impl Io, peer: Peer, endpoints: Endpoints, drain: Drain) {
+        Connection::new(self, io, peer, endpoints, drain).serve().await;
     }
 
     /// As [`serve`](Self::serve), but a connection that begins with the preface of HTTP/2 (RFC 9113 section 3.3, prior
@@ -192,9 +185,9 @@ impl<S: Service> Engine<S> {
         io: D,
         peer: Peer,
         endpoints: Endpoints,
-        closing: CancellationToken,
+        drain: Drain,
     ) -> Option<(D, Vec<u8>)> {
-        let mut connection = Connection::new(self, io, peer, endpoints, closing);
+        let mut connection = Connection::new(self, io, peer, endpoints, drain);
         connection.hands_over = true;
         connection.serve().await
     }

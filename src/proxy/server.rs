@@ -17,6 +17,8 @@
 //! them is acknowledged to another node, which resets them. Then the listeners close and idle connections with them; then what
 //! is in flight has the rest of `shutdown_timeout`.
 //!
+//! The same is told to the connections of virtual addresses alone that an operator has move to another node ([`Connections::drain`]).
+//!
 //! Once another process has taken over, nothing more is accepted, and what is open has `drain_timeout`: connections end as after
 //! a stop, but no idle one is closed before its time, since a request may be on its way.
 
@@ -38,6 +40,8 @@ use tokio_util::task::TaskTracker;
 use crate::admission::{Admission, ConnectionPermit};
 use crate::{Engine, Service};
 use arrival::{Acceptor, Arrived};
+pub use drain::Drain;
+use drain::Drains;
 use trivet_base::process::register::{Open, Register};
 use trivet_base::process::server::Listener;
 use trivet_base::process::sockets::{Entry, Listening};
@@ -47,6 +51,7 @@ use trivet_http::frames::FrameRates;
 use trivet_http::proxy_protocol::Trust;
 
 mod arrival;
+mod drain;
 
 /// What one server allows its clients, as its configuration says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -125,6 +130,7 @@ impl Endpoint {
 pub struct Connections {
     open: AtomicUsize,
     arrived: Arc<Register<Seen>>,
+    drains: Drains,
 }
 
 /// One that has arrived.
@@ -140,6 +146,17 @@ pub struct Seen {
 }
 
 impl Connections {
+    /// None yet; those to `virtual_addresses` can be [drained](Self::drain).
+    pub fn drainable(virtual_addresses: Vec<IpAddr>) -> Self {
+        Self { drains: Drains::with_moving(virtual_addresses), ..Self::default() }
+    }
+
+    /// Whether the virtual addresses are to be on another node. Then connections to them are told GOAWAY, or `Connection: close` with
+    /// their next answer, and `drain_delay` later what waits for a request is closed. True when that is new.
+    pub fn drain(&self, drained: bool) -> bool {
+        self.drains.drain(drained)
+    }
+
     /// Connections that are open now.
     pub fn open(&self) -> usize {
         self.open.load(Ordering::Relaxed)
@@ -196,8 +213,6 @@ pub async fn serve<S: Service>(
         slots: Arc::new(Semaphore::new(limits.max_connections)),
         tasks: TaskTracker::new(),
         cut: CancellationToken::new(),
-        closing: CancellationToken::new(),
-        going_away: CancellationToken::new(),
         serving,
     });
     let accepting = CancellationToken::new();
@@ -216,8 +231,9 @@ pub async fn serve<S: Service>(
     }
     started();
 
-    shutdown.wait().await;
-    server.going_away.cancel();
+    let drains = &server.serving.connections.drains;
+    tokio::select! { () = shutdown.wait() => {}, () = drains.close_idle(limits.drain_delay) => {} }
+    drains.all.going_away.cancel();
     let mut deadline = Instant::now() + shutdown_timeout;
     match shutdown.phase() {
         Phase::HandedOver => {
@@ -236,7 +252,7 @@ pub async fn serve<S: Service>(
     }
     let _ = tokio::time::timeout_at(deadline.min(Instant::now() + LOOPS), loops.wait()).await;
     // Connections of HTTP/1 that wait for a request are closed.
-    server.closing.cancel();
+    drains.all.closing.cancel();
     server.tasks.close();
     let open = server.serving.connections.open();
     tracing::info!(connections = open, "no longer listening; finishing what is in flight");
@@ -263,8 +279,6 @@ struct Server<S> {
     slots: Arc<Semaphore>,
     tasks: TaskTracker,
     cut: CancellationToken,
-    closing: CancellationToken,
-    going_away: CancellationToken,
 }
 
 async fn accept_loop<S: Service>(
@@ -337,7 +351,7 @@ async fn connection<S: Service>(
     // What is needed for a while only has room of its own: a connection that waits holds little.
     let arriving = Box::pin(acceptor.accept(admission, tcp, from, permit, limits.handshake_timeout));
     let Some(arrived) = arriving.await else { return };
-    let Arrived { stream, peer, endpoints, permit } = arrived;
+    let Arrived { stream, peer, local, endpoints, permit } = arrived;
     let is_http2 = stream.alpn() == Some(b"h2");
     let _arrival = server.serving.connections.arrived.enter(Seen {
         client: peer.address,
@@ -345,15 +359,15 @@ async fn connection<S: Service>(
         tls: peer.handshake.as_ref().map(|h| h.version),
         server_name: peer.handshake.as_ref().and_then(|h| h.server_name.clone()),
     });
-    let (engine, closing, going_away) = (engine.clone(), server.closing.clone(), server.going_away.clone());
+    let (engine, drain) = (engine.clone(), server.serving.connections.drains.of(local));
     if is_http2 {
-        Box::pin(engine.serve_http2(stream, peer, endpoints, going_away, Vec::new())).await;
+        Box::pin(engine.serve_http2(stream, peer, endpoints, drain, Vec::new())).await;
     } else if peer.tls {
-        engine.serve(stream, peer, endpoints, closing).await;
+        engine.serve(stream, peer, endpoints, drain).await;
     } else {
-        let begun = engine.clone().serve_or_hand_over(stream, peer.clone(), endpoints, closing).await;
+        let begun = engine.clone().serve_or_hand_over(stream, peer.clone(), endpoints, drain.clone()).await;
         if let Some((stream, begun)) = begun {
-            Box::pin(engine.serve_http2(stream, peer, endpoints, going_away, begun)).await;
+            Box::pin(engine.serve_http2(stream, peer, endpoints, drain, begun)).await;
         }
     }
     drop(permit);

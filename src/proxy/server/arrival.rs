@@ -1,6 +1,6 @@
 //! From an accepted socket to a stream whose client is known: PROXY header, limit per address, TLS.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,6 +31,8 @@ pub(super) struct Acceptor {
 pub(super) struct Arrived {
     pub(super) stream: Stream,
     pub(super) peer: Peer,
+    /// The address of this node that it came to.
+    pub(super) local: IpAddr,
     pub(super) endpoints: Endpoints,
     /// Counts the connection as its client's.
     pub(super) permit: ConnectionPermit,
@@ -60,6 +62,7 @@ impl Acceptor {
         let deadline = Instant::now() + within;
         let _ = tcp.set_nodelay(true);
         let mut endpoints = Endpoints { source: from, destination: tcp.local_addr().ok()? };
+        let local = endpoints.destination.ip().to_canonical();
         if let Some(trust) = &self.trust {
             endpoints = proxied(trust, &mut tcp, endpoints, deadline).await?;
         }
@@ -96,7 +99,7 @@ impl Acceptor {
             peer.client_certificate =
                 ClientVerified::of(tls.peer_certificates().and_then(|c| c.first()).map(|c| &c[..]));
         }
-        Some(Arrived { stream, peer, endpoints, permit })
+        Some(Arrived { stream, peer, local, endpoints, permit })
     }
 }
 
