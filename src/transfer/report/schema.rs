@@ -130,6 +130,15 @@ async fn engines(from: &mut Conn, these: &str, findings: &mut Findings) -> Resul
     Ok(())
 }
 
+/// Database, table, and the name of a key or an index.
+type Name = (String, String, String);
+
+/// One column of an index: its name, and what it is; none for an expression. The last is how much of it is in the index when it is a part.
+type IndexColumn = (String, String, String, Option<String>, Option<u64>);
+
+/// Database, table and columns that a foreign key refers to.
+type Referred = (String, String, Vec<String>);
+
 /// A foreign key must refer to exactly the columns of a unique key (`restrict_fk_on_non_standard_key` of 8.4, error 6125).
 async fn foreign_keys(from: &mut Conn, these: &str, findings: &mut Findings) -> Result<(), TransferError> {
     type Column = (String, String, String, String, String, String);
@@ -142,18 +151,18 @@ async fn foreign_keys(from: &mut Conn, these: &str, findings: &mut Findings) -> 
     if columns.is_empty() {
         return Ok(());
     }
-    let unique: Vec<(String, String, String, Option<String>, Option<u64>)> = source(from.query(format!(
+    let unique: Vec<IndexColumn> = source(from.query(format!(
         "SELECT table_schema, table_name, index_name, column_name, sub_part FROM information_schema.statistics \
          WHERE non_unique = 0 AND table_schema IN ({these}) ORDER BY table_schema, table_name, index_name, seq_in_index"
     )))
     .await?;
-    let mut keys: BTreeMap<(String, String, String), Vec<String>> = BTreeMap::new();
+    let mut keys: BTreeMap<Name, Vec<String>> = BTreeMap::new();
     for (database, table, index, column, part) in unique {
         // A part of a column is no whole column.
         let column = column.filter(|_| part.is_none()).unwrap_or_default();
         keys.entry((database, table, index)).or_default().push(column.to_lowercase());
     }
-    let mut refers: BTreeMap<(String, String, String), (String, String, Vec<String>)> = BTreeMap::new();
+    let mut refers: BTreeMap<Name, Referred> = BTreeMap::new();
     for (database, table, name, other_database, other, column) in columns {
         let entry =
             refers.entry((database, table, name)).or_insert_with(|| (other_database, other, Vec::new()));
