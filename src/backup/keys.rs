@@ -1,7 +1,7 @@
 //! What backups are sealed with: an age identity, the same on all nodes, and a recovery key of which the nodes know the public half.
 //!
 //! The text of the identity is also the password of the repository in restic's format. It lies in the storage as
-//! `key/recovery.age`, sealed for the recovery key: whoever has that key and the storage has everything.
+//! `key/age1….age`, sealed for the recovery key of that name: whoever has that key and the storage has everything.
 
 #[cfg(test)]
 mod tests;
@@ -75,11 +75,23 @@ impl Keys {
         self.identity.to_string()
     }
 
-    /// The repository's password for whoever has the recovery key; `None` when there is no recovery key.
-    pub fn sealed_for_recovery(&self) -> Option<Bytes> {
+    /// The recovery key's public half, and the repository's password for whoever has the other half; `None` when there is no recovery key.
+    pub fn sealed_for_recovery(&self) -> Option<(String, Bytes)> {
         let recovery = self.recovery.as_ref()?;
         let text = self.identity.to_string();
-        Some(seal_for(&[recovery], text.expose_secret().as_bytes()))
+        Some((recovery.to_string(), seal_for(&[recovery], text.expose_secret().as_bytes())))
+    }
+
+    /// The public half (`age1…`).
+    pub fn public(&self) -> String {
+        self.identity.to_public().to_string()
+    }
+
+    /// From a file with a recovery key; other lines in it are passed over.
+    pub fn of_safe(file: &Path) -> Result<Self, String> {
+        let text = std::fs::read_to_string(file).map_err(|e| format!("{}: {e}", file.display()))?;
+        let line = text.lines().find(|l| l.trim().starts_with("AGE-SECRET-KEY-1")).unwrap_or_default();
+        Self::from_identity(line).map_err(|e| format!("{}: {e}", file.display()))
     }
 
     /// Opens [`sealed_for_recovery`](Self::sealed_for_recovery) with the recovery key, which `self` then is.

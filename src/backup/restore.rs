@@ -8,9 +8,10 @@ mod tests;
 
 use std::fmt;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use mysql_async::prelude::Queryable;
@@ -294,6 +295,46 @@ impl<'a> Cut<'a> {
     }
 }
 
+/// A directory that is being restored. Dropped by the last who works on it, it is taken away when it was not there before, and its content
+/// when it was empty, unless it is finished.
+#[derive(Debug)]
+pub struct Unfinished {
+    /// `None` when something was in it before.
+    directory: Option<PathBuf>,
+    was_there: bool,
+    finished: AtomicBool,
+}
+
+impl Unfinished {
+    /// Before anything is written to it.
+    pub fn new(directory: &Path) -> Self {
+        let entries = std::fs::read_dir(directory).ok();
+        let was_there = directory.exists();
+        let is_free = entries.is_none_or(|mut entries| entries.next().is_none());
+        Self { directory: is_free.then(|| directory.into()), was_there, finished: AtomicBool::new(false) }
+    }
+
+    /// It stays.
+    pub fn is_finished(&self) {
+        self.finished.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        let Some(directory) = self.directory.as_ref().filter(|_| !*self.finished.get_mut()) else { return };
+        // A server that was killed a moment ago may still make a file.
+        for _ in 0..3 {
+            if std::fs::remove_dir_all(directory).is_ok() || !directory.exists() {
+                break;
+            }
+        }
+        if self.was_there {
+            let _ = std::fs::create_dir(directory);
+        }
+    }
+}
+
 /// What is restored, where, and with what.
 #[derive(Clone, Copy)]
 pub struct Wanted<'a> {
@@ -303,6 +344,8 @@ pub struct Wanted<'a> {
     pub skip: usize,
     /// A directory that is not there, or empty.
     pub data: &'a Path,
+    /// Takes the directory away again.
+    pub unfinished: &'a Arc<Unfinished>,
     /// In whose folder the server keeps its own files.
     pub turn: &'a Arc<Turn>,
     /// The folder with `mysqld`.
@@ -316,14 +359,15 @@ pub async fn restore(
     wanted: &Wanted<'_>,
     watcher: &Watcher,
 ) -> Result<(Scratch, Summary), RestoreError> {
-    let Wanted { target, skip, data, turn, programs } = *wanted;
+    let Wanted { target, skip, data, unfinished, turn, programs } = *wanted;
     let storage = repository.storage.clone();
     let now = u64::try_from(OffsetDateTime::now_utc().unix_timestamp_nanos() / 1000).unwrap_or(u64::MAX);
     let moment = target.clone();
     let into = data.to_owned();
-    let held = turn.clone();
+    let held = (turn.clone(), unfinished.clone());
+    let _ends = repository.ends_with();
     let (copy, description) = blocking(storage.place(), move || {
-        // A caller that gives up does not end this thread, which writes below the turn's folder.
+        // A caller that gives up does not end this thread at once, which writes below the turn's folder and into the directory.
         let _held = held;
         let copies = repository.copies(LABEL)?;
         let (copy, description) = choose(repository.storage.place(), &copies, &moment, now, skip)?;

@@ -17,6 +17,7 @@ use bytes::Bytes;
 use opendal::layers::{RetryLayer, TimeoutLayer};
 use opendal::options::ReadOptions;
 use opendal::{ErrorKind, Operator, services};
+use time::OffsetDateTime;
 
 use trivet_tls::private;
 
@@ -365,6 +366,26 @@ impl Storage {
     /// Removes an object; one that is not there is no error.
     pub async fn delete(&self, path: &str) -> Result<(), StorageError> {
         self.operator.delete(path).await.map_err(|e| self.error(path, &e))
+    }
+
+    /// Removes unfinished objects that nobody has written to for so long.
+    pub async fn sweep(&self, idle: Duration) -> Result<(), StorageError> {
+        if !self.renames {
+            return Ok(());
+        }
+        let oldest = OffsetDateTime::now_utc() - idle;
+        for object in self.list(UNFINISHED).await? {
+            let seen = match self.operator.stat(&object.path).await {
+                Ok(seen) => seen,
+                Err(e) if e.kind() == ErrorKind::NotFound => continue,
+                Err(e) => return Err(self.error(&object.path, &e)),
+            };
+            let seconds = seen.last_modified().map(|t| t.into_inner().as_second());
+            if seconds.is_some_and(|s| s < oldest.unix_timestamp()) {
+                self.delete(&object.path).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Whether there is such an object.

@@ -28,7 +28,7 @@ fn the_recovery_key_opens_everything_through_the_sealed_password() {
     let keys = Keys { identity: Identity::generate(), recovery: Some(recovery.to_public()) };
     let from_the_safe = Keys::from_identity(recovery.to_string().expose_secret()).unwrap();
     assert_eq!(from_the_safe.open(&keys.seal(b"a log")).unwrap(), b"a log");
-    let recovered = from_the_safe.recover(&keys.sealed_for_recovery().unwrap()).unwrap();
+    let recovered = from_the_safe.recover(&keys.sealed_for_recovery().unwrap().1).unwrap();
     assert_eq!(recovered.password().expose_secret(), keys.password().expose_secret());
 }
 

@@ -22,3 +22,33 @@ fn a_moment_is_a_time_a_transaction_or_latest() {
         assert!(said.contains("is no moment"), "{wrong}: {said}");
     }
 }
+
+#[test]
+fn a_directory_that_was_not_finished_is_taken_away_by_the_last_who_works_on_it() {
+    let at = tempfile::tempdir().unwrap();
+    let content = |name: &str| std::fs::write(at.path().join(name).join("ibdata1"), "half");
+    let begun = |name: &str| {
+        let unfinished = Arc::new(Unfinished::new(&at.path().join(name)));
+        std::fs::create_dir_all(at.path().join(name)).unwrap();
+        content(name).unwrap();
+        unfinished
+    };
+    let one = begun("new");
+    let other = one.clone();
+    drop(one);
+    assert!(at.path().join("new/ibdata1").exists(), "a thread still writes to it");
+    drop(other);
+    assert!(!at.path().join("new").exists());
+
+    std::fs::create_dir(at.path().join("empty")).unwrap();
+    drop(begun("empty"));
+    assert_eq!(std::fs::read_dir(at.path().join("empty")).unwrap().count(), 0);
+
+    begun("done").is_finished();
+    assert!(at.path().join("done/ibdata1").exists());
+
+    std::fs::create_dir(at.path().join("theirs")).unwrap();
+    content("theirs").unwrap();
+    drop(begun("theirs"));
+    assert!(at.path().join("theirs/ibdata1").exists(), "what others have put there stays");
+}
