@@ -6,12 +6,17 @@
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::path::Path;
+use std::sync::Arc;
 
 use age::secrecy::ExposeSecret;
 use age::x25519::{Identity, Recipient};
 use bytes::Bytes;
+use parking_lot::Mutex;
+use rustic_core::Credentials;
+use rustic_core::repofile::MasterKey;
 
 use trivet_base::config::ConfigError;
 
@@ -35,6 +40,8 @@ pub enum SealError {
 pub struct Keys {
     identity: Identity,
     recovery: Option<Recipient>,
+    /// The keys of repositories that were opened, by their ids: to get one from the password takes a second and 64 MiB (scrypt).
+    opened: Arc<Mutex<BTreeMap<String, MasterKey>>>,
 }
 
 impl Keys {
@@ -52,7 +59,7 @@ impl Keys {
                 })?)
             }
         };
-        Ok(Self { identity, recovery })
+        Ok(Self { identity, recovery, opened: Arc::default() })
     }
 
     /// From the text of an identity alone, as one types or pipes it.
@@ -61,13 +68,35 @@ impl Keys {
             .trim()
             .parse::<Identity>()
             .map_err(|e| format!("this is no key (AGE-SECRET-KEY-1…): {e}"))?;
-        Ok(Self { identity, recovery: None })
+        Ok(Self { identity, recovery: None, opened: Arc::default() })
     }
 
     /// A new pair.
     #[cfg(test)]
     pub fn generate() -> Self {
-        Self { identity: Identity::generate(), recovery: Some(Identity::generate().to_public()) }
+        Self {
+            identity: Identity::generate(),
+            recovery: Some(Identity::generate().to_public()),
+            opened: Arc::default(),
+        }
+    }
+
+    /// As after a start: what was opened is opened by the password once more.
+    pub fn afresh(&self) -> Self {
+        Self { opened: Arc::default(), ..self.clone() }
+    }
+
+    /// What opens the repository with this id.
+    pub fn credentials(&self, id: &str) -> Credentials {
+        match self.opened.lock().get(id) {
+            Some(key) => Credentials::Masterkey(key.clone()),
+            None => Credentials::password(self.password().expose_secret()),
+        }
+    }
+
+    /// The repository with this id was opened, and this is its key.
+    pub fn has_opened(&self, id: &str, key: MasterKey) {
+        self.opened.lock().insert(id.into(), key);
     }
 
     /// The password of the repository.

@@ -255,13 +255,15 @@ impl Repository {
             return Err(RepositoryError::OtherCluster { place, theirs: mark.cluster, ours: ours.into() });
         }
         let backend = Arc::new(Backend::new(storage.clone(), handle.clone()));
-        let credentials = Credentials::password(keys.password().expose_secret());
+        let credentials = keys.credentials(&mark.id);
         let wrong = |e: Box<RusticError>| told(&backend, &place, &e);
         let repository = unopened(&backend, &watcher).map_err(wrong)?;
         if repository.config_id().map_err(wrong)?.is_none() {
             return Err(RepositoryError::Damaged { place, reason: "restic/config is absent".into() });
         }
         let open = repository.open(&credentials).map_err(wrong)?;
+        keys.has_opened(&mark.id, open.key());
+        let credentials = Credentials::Masterkey(open.key());
         Ok(Self { storage, name: name.into(), id: mark.id, handle, backend, watcher, credentials, open })
     }
 

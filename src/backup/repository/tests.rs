@@ -173,7 +173,7 @@ fn an_object_of_any_kind_that_was_altered_or_is_gone_is_noticed() {
                     octets[middle] ^= 1;
                     fs::write(&object, octets).unwrap();
                 }
-                let noticed = place.open(&place.keys, OURS).and_then(|repository| {
+                let noticed = place.open(&place.keys.afresh(), OURS).and_then(|repository| {
                     let copies = repository.copies("base")?;
                     repository.check()?;
                     let into = TempDir::new().unwrap();
@@ -214,6 +214,20 @@ fn the_recovery_key_leads_to_the_password() {
         let keys = Keys::read(&files).unwrap();
         Handle::current().block_on(repository.seal(&keys)).unwrap();
         place.open(&recovered(&new), OURS).unwrap();
+    });
+}
+
+#[test]
+fn a_repository_that_was_opened_needs_its_password_no_more_and_another_key_opens_nothing() {
+    with_runtime(|| {
+        let place = Place::new();
+        place.copied(&place.made());
+        for key in place.objects("restic/keys") {
+            fs::remove_file(key).unwrap();
+        }
+        assert_eq!(place.open(&place.keys, OURS).unwrap().copies("base").unwrap().len(), 1);
+        assert!(place.open(&place.keys.afresh(), OURS).is_err());
+        assert!(place.open(&Keys::generate(), OURS).is_err());
     });
 }
 
