@@ -260,7 +260,7 @@ async fn clone(
         .await
         .map_err(|e| failed(e.to_string()))?;
     let needed = size.unwrap_or(0);
-    if let Some(Space { free, .. }) = Space::of(work).ok().filter(|space| space.free < needed + needed / 20) {
+    if let Some(Space { free, .. }) = Space::of(work).ok().filter(|space| space.free < needed + needed / 10) {
         return Err(BaseError::Room {
             directory: work.display().to_string(),
             needed: bytesize::ByteSize(needed),

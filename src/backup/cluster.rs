@@ -44,6 +44,12 @@ impl Cluster {
         Ok(Self { config: Arc::new(config), keys, access, password })
     }
 
+    /// For a restore by the recovery key, on a machine that may have none of the files: `keys` is that key, and there is no password.
+    pub fn without_secrets(config: Config, keys: Keys) -> Self {
+        let access = Access::new(&config.mysql, String::new());
+        Self { config: Arc::new(config), keys, access, password: String::new() }
+    }
+
     /// A lease, for this process.
     pub fn lease(&self, name: &str) -> Lease {
         let primary = Primary {

@@ -19,14 +19,20 @@ use crate::log::catalog;
 use crate::mysqld::{MysqldError, Scratch};
 use crate::progress::{self, Watcher};
 use crate::prune;
-use crate::repository::{RECOVERY, Repository, blocking};
-use crate::restore::{Wanted, clock, restore};
+use crate::repository::{Repository, blocking, recovery_object};
+use crate::restore::{Unfinished, Wanted, clock, restore};
 use crate::tables;
 use crate::verify;
 
 /// Runs a command.
 pub async fn run(config: Config, command: Command) -> Result<(), Failure> {
-    let cluster = Cluster::new(config)?;
+    let cluster = match &command {
+        // Tables come back over the cluster's account.
+        Command::Restore(Restore { recovery_key: Some(file), tables, .. }) if tables.is_empty() => {
+            Cluster::without_secrets(config, Keys::of_safe(file).map_err(Failure::run)?)
+        }
+        _ => Cluster::new(config)?,
+    };
     let watcher = Watcher::default();
     let shown = tokio::spawn(progress::show(watcher.clone()));
     let mut interrupted = Shutdown::on_signals()?;
@@ -139,7 +145,7 @@ async fn list(cluster: &Cluster, json: bool, watcher: &Watcher) -> Result<(), Fa
     let mut all = serde_json::Map::new();
     for name in cluster.names() {
         let repository = cluster.open(&name, cluster.keys.clone(), watcher).await.map_err(Failure::run)?;
-        let (storage, copies) = repository.into_copies(LABEL).await.map_err(Failure::run)?;
+        let (storage, (copies, unfinished)) = repository.into_all(LABEL).await.map_err(Failure::run)?;
         let last = catalog::last(&storage).await.map_err(Failure::run)?;
         if json {
             let copies: Vec<_> = copies
@@ -160,6 +166,9 @@ async fn list(cluster: &Cluster, json: bool, watcher: &Watcher) -> Result<(), Fa
                 bytesize::ByteSize(copy.added).to_string(),
                 description.donor
             );
+        }
+        for copy in &unfinished {
+            println!("  {}  {}  not known to be whole, and never restored", copy.id, copy.time);
         }
         match last {
             Some(last) => println!("  the log reaches to {}", clock(last.last)),
@@ -201,24 +210,17 @@ async fn restored(
     if !data.is_absolute() {
         return Err(Failure::run(format_args!("--into {}: give an absolute path, or scratch", options.into)));
     }
-    let is_ours = !data.exists();
+    // Taken away when it is not finished: when this fails, and when it is interrupted.
+    let unfinished = Arc::new(Unfinished::new(&data));
     let wanted = Wanted {
         target: &options.to,
         skip: 0,
         data: &data,
         turn: &turn,
+        unfinished: &unfinished,
         programs: &cluster.config.mysql.programs,
     };
-    let outcome = restore(repository, &keys, &wanted, watcher).await;
-    let (mut scratch, summary) = match outcome {
-        Ok(done) => done,
-        Err(e) => {
-            if is_ours {
-                let _ = std::fs::remove_dir_all(&data);
-            }
-            return Err(Failure::run(e));
-        }
-    };
+    let (mut scratch, summary) = restore(repository, &keys, &wanted, watcher).await.map_err(Failure::run)?;
     watcher.end();
     println!("{summary}");
     if !options.tables.is_empty() {
@@ -247,6 +249,7 @@ async fn restored(
         forget_repositories(&scratch).await.map_err(Failure::run)?;
     }
     scratch.stop(true).await.map_err(Failure::run)?;
+    unfinished.is_finished();
     println!("the data directory is {}", data.display());
     Ok(())
 }
@@ -289,11 +292,18 @@ async fn files_restored(repository: Repository, node: &str, options: &Restore) -
 
 /// The cluster's key, by the recovery key.
 async fn recovered(cluster: &Cluster, name: &str, file: &Path) -> Result<Keys, Failure> {
-    let text =
-        std::fs::read_to_string(file).map_err(|e| Failure::run(format_args!("{}: {e}", file.display())))?;
-    let line = text.lines().find(|l| l.trim().starts_with("AGE-SECRET-KEY-1")).unwrap_or_default();
-    let safe =
-        Keys::from_identity(line).map_err(|e| Failure::run(format_args!("{}: {e}", file.display())))?;
-    let sealed = cluster.storage(name).map_err(Failure::run)?.read(RECOVERY).await.map_err(Failure::run)?;
+    let safe = Keys::of_safe(file).map_err(Failure::run)?;
+    let storage = cluster.storage(name).map_err(Failure::run)?;
+    let sealed = match storage.read(&recovery_object(&safe.public())).await {
+        Err(e) if e.is_no_object() => {
+            return Err(Failure::run(format_args!(
+                "{}: {} was not sealed for this recovery key ({})",
+                file.display(),
+                storage.place(),
+                safe.public()
+            )));
+        }
+        sealed => sealed.map_err(Failure::run)?,
+    };
     safe.recover(&sealed).map_err(|e| Failure::run(format_args!("{}: {e}", file.display())))
 }

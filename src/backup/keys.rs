@@ -1,17 +1,22 @@
 //! What backups are sealed with: an age identity, the same on all nodes, and a recovery key of which the nodes know the public half.
 //!
 //! The text of the identity is also the password of the repository in restic's format. It lies in the storage as
-//! `key/recovery.age`, sealed for the recovery key: whoever has that key and the storage has everything.
+//! `key/age1….age`, sealed for the recovery key of that name: whoever has that key and the storage has everything.
 
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::path::Path;
+use std::sync::Arc;
 
 use age::secrecy::ExposeSecret;
 use age::x25519::{Identity, Recipient};
 use bytes::Bytes;
+use parking_lot::Mutex;
+use rustic_core::Credentials;
+use rustic_core::repofile::MasterKey;
 
 use trivet_base::config::ConfigError;
 
@@ -35,6 +40,8 @@ pub enum SealError {
 pub struct Keys {
     identity: Identity,
     recovery: Option<Recipient>,
+    /// The keys of repositories that were opened, by their ids: to get one from the password takes a second and 64 MiB (scrypt).
+    opened: Arc<Mutex<BTreeMap<String, MasterKey>>>,
 }
 
 impl Keys {
@@ -52,7 +59,7 @@ impl Keys {
                 })?)
             }
         };
-        Ok(Self { identity, recovery })
+        Ok(Self { identity, recovery, opened: Arc::default() })
     }
 
     /// From the text of an identity alone, as one types or pipes it.
@@ -61,13 +68,35 @@ impl Keys {
             .trim()
             .parse::<Identity>()
             .map_err(|e| format!("this is no key (AGE-SECRET-KEY-1…): {e}"))?;
-        Ok(Self { identity, recovery: None })
+        Ok(Self { identity, recovery: None, opened: Arc::default() })
     }
 
     /// A new pair.
     #[cfg(test)]
     pub fn generate() -> Self {
-        Self { identity: Identity::generate(), recovery: Some(Identity::generate().to_public()) }
+        Self {
+            identity: Identity::generate(),
+            recovery: Some(Identity::generate().to_public()),
+            opened: Arc::default(),
+        }
+    }
+
+    /// As after a start: what was opened is opened by the password once more.
+    pub fn afresh(&self) -> Self {
+        Self { opened: Arc::default(), ..self.clone() }
+    }
+
+    /// What opens the repository with this id.
+    pub fn credentials(&self, id: &str) -> Credentials {
+        match self.opened.lock().get(id) {
+            Some(key) => Credentials::Masterkey(key.clone()),
+            None => Credentials::password(self.password().expose_secret()),
+        }
+    }
+
+    /// The repository with this id was opened, and this is its key.
+    pub fn has_opened(&self, id: &str, key: MasterKey) {
+        self.opened.lock().insert(id.into(), key);
     }
 
     /// The password of the repository.
@@ -75,11 +104,23 @@ impl Keys {
         self.identity.to_string()
     }
 
-    /// The repository's password for whoever has the recovery key; `None` when there is no recovery key.
-    pub fn sealed_for_recovery(&self) -> Option<Bytes> {
+    /// The recovery key's public half, and the repository's password for whoever has the other half; `None` when there is no recovery key.
+    pub fn sealed_for_recovery(&self) -> Option<(String, Bytes)> {
         let recovery = self.recovery.as_ref()?;
         let text = self.identity.to_string();
-        Some(seal_for(&[recovery], text.expose_secret().as_bytes()))
+        Some((recovery.to_string(), seal_for(&[recovery], text.expose_secret().as_bytes())))
+    }
+
+    /// The public half (`age1…`).
+    pub fn public(&self) -> String {
+        self.identity.to_public().to_string()
+    }
+
+    /// From a file with a recovery key; other lines in it are passed over.
+    pub fn of_safe(file: &Path) -> Result<Self, String> {
+        let text = std::fs::read_to_string(file).map_err(|e| format!("{}: {e}", file.display()))?;
+        let line = text.lines().find(|l| l.trim().starts_with("AGE-SECRET-KEY-1")).unwrap_or_default();
+        Self::from_identity(line).map_err(|e| format!("{}: {e}", file.display()))
     }
 
     /// Opens [`sealed_for_recovery`](Self::sealed_for_recovery) with the recovery key, which `self` then is.

@@ -5,6 +5,7 @@ mod tests;
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::time::Duration;
 
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -17,6 +18,9 @@ use crate::log::catalog;
 use crate::progress::Watcher;
 use crate::repository::{Copy, RepositoryError, blocking};
 use crate::verify::Proof;
+
+/// What was being written for so long is written by nobody any more.
+const DAY: Duration = Duration::from_hours(24);
 
 /// What was taken away.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -84,10 +88,12 @@ pub async fn prune(cluster: &Cluster, name: &str, watcher: &Watcher) -> Result<P
     let retention = cluster.config.retention;
     let proof = Proof::last(&storage).await?;
     let (copies, oldest) = blocking(storage.place(), move || {
-        let mut bases = repository.copies(LABEL)?;
+        let (mut bases, unfinished) = repository.all(LABEL)?;
         // What cannot be read is left alone: a later version may have written it.
         bases.retain(|c| Description::of(c).is_some());
-        let mut away = Vec::new();
+        // Another node may be at a younger one.
+        let day_ago = OffsetDateTime::now_utc() - time::Duration::DAY;
+        let mut away: Vec<Copy> = unfinished.into_iter().filter(|c| c.time < day_ago).collect();
         let times: Vec<_> = bases.iter().map(|c| c.time).collect();
         let proven = bases.iter().find(|c| proof.as_ref().is_some_and(|p| p.base == c.id)).map(|c| c.time);
         let stay = kept(&times, proven, &retention);
@@ -108,6 +114,7 @@ pub async fn prune(cluster: &Cluster, name: &str, watcher: &Watcher) -> Result<P
     })
     .await?;
 
+    storage.sweep(DAY).await?;
     let mut segments = 0;
     // Without a base copy no log is of use, and none is taken away: the first copy may be under way.
     if let Some(oldest) = oldest

@@ -3,8 +3,9 @@
 //!
 //! ```text
 //! trivet.json        whose it is
-//! key/recovery.age   the key, sealed for the recovery key
+//! key/age1….age      the key, sealed for the recovery key of that name
 //! restic/            the repository
+//! base/              the ids of base copies that were found whole
 //! log/               the binary log (crate::log)
 //! ```
 
@@ -39,8 +40,13 @@ const FORMAT: u32 = 1;
 
 const MARK: &str = "trivet.json";
 
-/// The key, sealed for the recovery key.
-pub const RECOVERY: &str = "key/recovery.age";
+/// The folder of the ids of base copies that were found whole.
+const WHOLE: &str = "base/";
+
+/// Where the key lies, sealed for this recovery key (`age1…`).
+pub fn recovery_object(public: &str) -> String {
+    format!("key/{public}.age")
+}
 
 /// Data files change in pages of 16 KiB, in place. Pieces of a fixed length stay where they are, so that only those with a changed page
 /// are new; 512 KiB is the least that restic's index is made for.
@@ -199,6 +205,7 @@ pub struct Repository {
     pub storage: Storage,
     name: String,
     id: String,
+    handle: Handle,
     backend: Arc<Backend>,
     watcher: Watcher,
     credentials: Credentials,
@@ -247,15 +254,17 @@ impl Repository {
         if let Some(ours) = cluster.filter(|c| **c != mark.cluster) {
             return Err(RepositoryError::OtherCluster { place, theirs: mark.cluster, ours: ours.into() });
         }
-        let backend = Arc::new(Backend::new(storage.clone(), handle));
-        let credentials = Credentials::password(keys.password().expose_secret());
+        let backend = Arc::new(Backend::new(storage.clone(), handle.clone()));
+        let credentials = keys.credentials(&mark.id);
         let wrong = |e: Box<RusticError>| told(&backend, &place, &e);
         let repository = unopened(&backend, &watcher).map_err(wrong)?;
         if repository.config_id().map_err(wrong)?.is_none() {
             return Err(RepositoryError::Damaged { place, reason: "restic/config is absent".into() });
         }
         let open = repository.open(&credentials).map_err(wrong)?;
-        Ok(Self { storage, name: name.into(), id: mark.id, backend, watcher, credentials, open })
+        keys.has_opened(&mark.id, open.key());
+        let credentials = Credentials::Masterkey(open.key());
+        Ok(Self { storage, name: name.into(), id: mark.id, handle, backend, watcher, credentials, open })
     }
 
     /// Makes it, or goes on where an interrupted run has left off. The mark comes last: with it, all is there.
@@ -287,13 +296,16 @@ impl Repository {
         } else {
             repository.open(&credentials).map_err(wrong)?;
         }
-        if let Some(sealed) = keys.sealed_for_recovery() {
-            handle.block_on(storage.write(RECOVERY, sealed))?;
-        }
+        handle.block_on(seal(&storage, keys))?;
         let mark = Mark { format: FORMAT, cluster: cluster.into(), id: new.id.clone() };
         let text = serde_json::to_vec_pretty(&mark).unwrap_or_default();
         handle.block_on(storage.create(MARK, Bytes::from(text)))?;
         Self::open(name, storage, keys, Some(cluster), watcher)
+    }
+
+    /// Seals the key for a recovery key that has come since.
+    pub async fn seal(&self, keys: &Keys) -> Result<(), RepositoryError> {
+        Ok(seal(&self.storage, keys).await?)
     }
 
     /// Whether something is there that is in restic's format.
@@ -303,6 +315,8 @@ impl Repository {
 
     /// rustic's steps use one up.
     fn again(&self) -> Result<rustic_core::Repository<OpenStatus>, RepositoryError> {
+        // A storage's trouble that rustic got over is not that of what comes now.
+        self.backend.take_error();
         unopened(&self.backend, &self.watcher)
             .and_then(|r| r.open(&self.credentials))
             .map_err(|e| self.told(&e))
@@ -357,12 +371,15 @@ impl Repository {
                 .as_ref()
                 .map_or((0, 0), |s| (s.total_files_processed, s.total_bytes_processed));
             if copied != there {
-                self.open.delete_snapshots(&[copy.snapshot.id]).map_err(wrong)?;
+                // Where nothing may be deleted it stays, and is never restored.
+                let _ = self.open.delete_snapshots(&[copy.snapshot.id]);
                 return Err(self.failed(format!(
-                    "the copy has {} files and {} octets of {} and {}: not all could be read, and it was taken away again",
+                    "the copy has {} files and {} octets of {} and {}: not all could be read, and it is of no use",
                     copied.0, copied.1, there.0, there.1
                 )));
             }
+            let text = serde_json::json!({"files": copied.0, "octets": copied.1}).to_string();
+            self.handle.block_on(self.storage.write(&whole(&copy), Bytes::from(text)))?;
         }
         Ok(copy)
     }
@@ -371,8 +388,24 @@ impl Repository {
         RepositoryError::Failed { place: self.storage.place().into(), reason }
     }
 
-    /// All copies with this label, the oldest first.
+    /// All copies with this label, the oldest first; base copies that are whole alone.
     pub fn copies(&self, label: &str) -> Result<Vec<Copy>, RepositoryError> {
+        Ok(self.all(label)?.0)
+    }
+
+    /// All copies with this label, and beside them base copies that are not known to be whole: of runs that were interrupted, or that failed
+    /// where nothing may be deleted. The oldest first.
+    pub fn all(&self, label: &str) -> Result<(Vec<Copy>, Vec<Copy>), RepositoryError> {
+        let copies = self.snapshots(label)?;
+        if label != crate::base::LABEL {
+            return Ok((copies, Vec::new()));
+        }
+        let whole_ones = self.handle.block_on(self.storage.list(WHOLE))?;
+        Ok(copies.into_iter().partition(|c| whole_ones.iter().any(|o| o.path == whole(c))))
+    }
+
+    fn snapshots(&self, label: &str) -> Result<Vec<Copy>, RepositoryError> {
+        self.backend.take_error();
         let mut snapshots = self.open.get_all_snapshots().map_err(|e| self.told(&e))?;
         snapshots.retain(|s| s.label == label);
         snapshots.sort_by(|a, b| a.time.cmp(&b.time));
@@ -381,8 +414,17 @@ impl Repository {
 
     /// The storage, and all copies with this label, the oldest first.
     pub async fn into_copies(self, label: &'static str) -> Result<(Storage, Vec<Copy>), RepositoryError> {
+        let (storage, (copies, _)) = self.into_all(label).await?;
+        Ok((storage, copies))
+    }
+
+    /// The storage, and what [`all`](Self::all) returns.
+    pub async fn into_all(
+        self,
+        label: &'static str,
+    ) -> Result<(Storage, (Vec<Copy>, Vec<Copy>)), RepositoryError> {
         let storage = self.storage.clone();
-        let copies = blocking(storage.place(), move || self.copies(label)).await?;
+        let copies = blocking(storage.place(), move || self.all(label)).await?;
         Ok((storage, copies))
     }
 
@@ -411,14 +453,44 @@ impl Repository {
                 bytesize::ByteSize(free)
             )));
         }
-        open.restore(plan, &options, ls, &destination).map_err(wrong)?;
+        // rustic's threads panic when they cannot read or write.
+        let restored = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            open.restore(plan, &options, ls, &destination)
+        }));
+        match restored {
+            Ok(restored) => restored.map_err(wrong)?,
+            Err(panic) => return Err(self.panicked(into, &*panic)),
+        }
         // As mysqld has it: data is for whoever runs the server.
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o750);
         std::fs::set_permissions(into, mode).map_err(|e| self.failed(format!("{}: {e}", into.display())))
     }
 
+    /// What ended a restore: the storage's words when it was the storage.
+    fn panicked(&self, into: &Path, panic: &(dyn std::any::Any + Send)) -> RepositoryError {
+        if let Some(e) = self.backend.take_error() {
+            return below(self.storage.place(), e);
+        }
+        let said = panic.downcast_ref::<String>().map(String::as_str);
+        let said = said.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no reason was told");
+        let said = said.split_whitespace().collect::<Vec<_>>().join(" ");
+        self.failed(format!("{}: the files could not be written or read: {said}", into.display()))
+    }
+
+    /// What was begun with this repository ends soon, with an error, when what this returns is dropped.
+    pub fn ends_with(&self) -> impl Send + use<> {
+        struct Ends(Arc<Backend>);
+        impl Drop for Ends {
+            fn drop(&mut self) {
+                self.0.end();
+            }
+        }
+        Ends(self.backend.clone())
+    }
+
     /// Reads everything that is there, and compares it with its checksums.
     pub fn check(&self) -> Result<(), RepositoryError> {
+        self.backend.take_error();
         let options = CheckOptions::default().read_data(true);
         let results = self.open.check(options).map_err(|e| self.told(&e))?;
         results.is_ok().map_err(|e| RepositoryError::Damaged {
@@ -430,7 +502,11 @@ impl Repository {
     /// Takes these copies away, and the data that no other has.
     pub fn forget(&self, copies: &[Copy]) -> Result<(), RepositoryError> {
         let wrong = |e: Box<RusticError>| self.told(&e);
+        self.backend.take_error();
         let ids: Vec<_> = copies.iter().map(|c| c.snapshot.id).collect();
+        for copy in copies.iter().filter(|c| c.label == crate::base::LABEL) {
+            self.handle.block_on(self.storage.delete(&whole(copy)))?;
+        }
         if !ids.is_empty() {
             self.open.delete_snapshots(&ids).map_err(wrong)?;
         }
@@ -440,6 +516,20 @@ impl Repository {
         let plan = self.open.prune_plan(&options).map_err(wrong)?;
         self.open.prune(&options, plan).map_err(wrong)
     }
+}
+
+async fn seal(storage: &Storage, keys: &Keys) -> Result<(), StorageError> {
+    let Some((public, sealed)) = keys.sealed_for_recovery() else { return Ok(()) };
+    let object = recovery_object(&public);
+    if !storage.exists(&object).await? {
+        storage.write(&object, sealed).await?;
+    }
+    Ok(())
+}
+
+/// What says that a base copy is whole.
+fn whole(copy: &Copy) -> String {
+    format!("{WHOLE}{}.json", &*copy.snapshot.id.to_hex())
 }
 
 /// How many files are in a folder and below, and their octets.
@@ -479,15 +569,20 @@ fn unopened(
     rustic_core::Repository::new_with_progress(&options, &backends, Bars(watcher.clone()))
 }
 
+/// What rustic could not read or write.
+fn below(place: &str, e: StorageError) -> RepositoryError {
+    match e {
+        StorageError::NoObject { object, .. } => {
+            RepositoryError::Damaged { place: place.into(), reason: format!("{object} is absent") }
+        }
+        e => e.into(),
+    }
+}
+
 fn told(backend: &Backend, place: &str, e: &RusticError) -> RepositoryError {
     // The storage's own words are clearer than those of whoever used it.
     if let Some(storage) = backend.take_error() {
-        return match storage {
-            StorageError::NoObject { place, object } => {
-                RepositoryError::Damaged { place, reason: format!("{object} is absent") }
-            }
-            storage => storage.into(),
-        };
+        return below(place, storage);
     }
     let place = place.to_owned();
     if e.is_incorrect_password() {

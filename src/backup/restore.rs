@@ -8,15 +8,18 @@ mod tests;
 
 use std::fmt;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use mysql_async::prelude::Queryable;
+use mysql_common::binlog::events::FormatDescriptionEvent;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use trivet_base::disk::Space;
 use trivet_keeper_api::gtid::GtidSet;
 
 use crate::base::{Description, LABEL, Turn};
@@ -27,10 +30,14 @@ use crate::mysqld::{MysqldError, Options, Scratch};
 use crate::progress::Watcher;
 use crate::repository::{Copy, Repository, RepositoryError, blocking};
 use crate::sql;
-use crate::storage::StorageError;
+use crate::storage::{Storage, StorageError};
 
 /// An applier that has done nothing for so long, and still has something to do, is stuck.
 const STUCK: Duration = Duration::from_mins(30);
+
+/// A relay log is no larger than about this: the server removes each once it is applied, so that room comes back as it goes on. One for each
+/// segment would be tens of thousands of files.
+const RELAY: usize = 256 << 20;
 
 /// The moment that is wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -152,6 +159,23 @@ pub enum RestoreError {
     /// The scratch server.
     #[error(transparent)]
     Mysqld(#[from] MysqldError),
+    /// Too little room.
+    #[error(
+        "{directory}: the base copy has {data} and the log after it {log} or more; {needed} are needed and {free} are free. Give a directory \
+         with more room (--into, state_directory)"
+    )]
+    Room {
+        /// Where it was to be.
+        directory: String,
+        /// The base copy.
+        data: bytesize::ByteSize,
+        /// The log, packed.
+        log: bytesize::ByteSize,
+        /// Both, and a tenth.
+        needed: bytesize::ByteSize,
+        /// What is free.
+        free: bytesize::ByteSize,
+    },
     /// MySQL could not apply a transaction.
     #[error("the log could not be applied: {0}")]
     Apply(String),
@@ -260,10 +284,9 @@ impl<'a> Cut<'a> {
         Self { target, have, replayed: 0, last: None, is_past: false, beyond: 0, beyond_times: None }
     }
 
-    /// The transactions of a segment that are to be applied, as a log; `None` when there are none.
-    fn take(&mut self, segment: &Segment) -> Result<Option<Vec<u8>>, crate::log::segment::SegmentError> {
-        let mut log = segment.beginning().to_vec();
-        let mut taken = false;
+    /// The transactions of a segment that are to be applied, one after another; empty when there are none.
+    fn take(&mut self, segment: &Segment) -> Result<Vec<u8>, crate::log::segment::SegmentError> {
+        let mut log = Vec::new();
         for entry in segment.entries()? {
             let t = &entry.transaction;
             if self.have.contains(&t.uuid, &t.tag, t.number) {
@@ -284,13 +307,96 @@ impl<'a> Cut<'a> {
             self.have.insert(&t.uuid, &t.tag, t.number);
             self.replayed += 1;
             self.last = self.last.max(Some(t.committed));
-            taken = true;
             if matches!(self.target, Target::Gtid { uuid, tag, number } if (uuid, tag, number) == (&t.uuid, &t.tag, &t.number))
             {
                 self.is_past = true;
             }
         }
-        Ok(taken.then_some(log))
+        Ok(log)
+    }
+}
+
+/// Relay logs in a data directory, as a replica would have written them.
+struct Relay<'a> {
+    data: &'a Path,
+    index: String,
+    number: u32,
+    /// The file that is being written, its size, and how its events are read.
+    file: Option<(std::fs::File, usize, FormatDescriptionEvent<'static>)>,
+}
+
+impl<'a> Relay<'a> {
+    fn new(data: &'a Path) -> Self {
+        Self { data, index: String::new(), number: 0, file: None }
+    }
+
+    /// Adds transactions of a segment: to the last file, while it has room and the same format.
+    fn add(&mut self, segment: &Segment, transactions: &[u8]) -> std::io::Result<()> {
+        if transactions.is_empty() {
+            return Ok(());
+        }
+        let (mut file, size, format) = match self.file.take() {
+            Some((file, size, format)) if size < RELAY && segment.continues(&format) => (file, size, format),
+            _ => {
+                self.number += 1;
+                let name = format!("relay.{:06}", self.number);
+                self.index.push_str(&format!("./{name}\n"));
+                let mut file = std::fs::File::create(self.data.join(name))?;
+                file.write_all(segment.beginning())?;
+                (file, 0, segment.format().clone())
+            }
+        };
+        file.write_all(transactions)?;
+        self.file = Some((file, size + transactions.len(), format));
+        Ok(())
+    }
+
+    fn finish(self) -> std::io::Result<()> {
+        if self.index.is_empty() {
+            Ok(())
+        } else {
+            std::fs::write(self.data.join("relay.index"), &self.index)
+        }
+    }
+}
+
+/// A directory that is being restored. Dropped by the last who works on it, it is taken away when it was not there before, and its content
+/// when it was empty, unless it is finished.
+#[derive(Debug)]
+pub struct Unfinished {
+    /// `None` when something was in it before.
+    directory: Option<PathBuf>,
+    was_there: bool,
+    finished: AtomicBool,
+}
+
+impl Unfinished {
+    /// Before anything is written to it.
+    pub fn new(directory: &Path) -> Self {
+        let entries = std::fs::read_dir(directory).ok();
+        let was_there = directory.exists();
+        let is_free = entries.is_none_or(|mut entries| entries.next().is_none());
+        Self { directory: is_free.then(|| directory.into()), was_there, finished: AtomicBool::new(false) }
+    }
+
+    /// It stays.
+    pub fn is_finished(&self) {
+        self.finished.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        let Some(directory) = self.directory.as_ref().filter(|_| !*self.finished.get_mut()) else { return };
+        // A server that was killed a moment ago may still make a file.
+        for _ in 0..3 {
+            if std::fs::remove_dir_all(directory).is_ok() || !directory.exists() {
+                break;
+            }
+        }
+        if self.was_there {
+            let _ = std::fs::create_dir(directory);
+        }
     }
 }
 
@@ -303,6 +409,8 @@ pub struct Wanted<'a> {
     pub skip: usize,
     /// A directory that is not there, or empty.
     pub data: &'a Path,
+    /// Takes the directory away again.
+    pub unfinished: &'a Arc<Unfinished>,
     /// In whose folder the server keeps its own files.
     pub turn: &'a Arc<Turn>,
     /// The folder with `mysqld`.
@@ -316,17 +424,22 @@ pub async fn restore(
     wanted: &Wanted<'_>,
     watcher: &Watcher,
 ) -> Result<(Scratch, Summary), RestoreError> {
-    let Wanted { target, skip, data, turn, programs } = *wanted;
+    let Wanted { target, skip, data, unfinished, turn, programs } = *wanted;
     let storage = repository.storage.clone();
     let now = u64::try_from(OffsetDateTime::now_utc().unix_timestamp_nanos() / 1000).unwrap_or(u64::MAX);
     let moment = target.clone();
     let into = data.to_owned();
-    let held = turn.clone();
+    let held = (turn.clone(), unfinished.clone());
+    let _ends = repository.ends_with();
+    let log = storage.clone();
     let (copy, description) = blocking(storage.place(), move || {
-        // A caller that gives up does not end this thread, which writes below the turn's folder.
+        // A caller that gives up does not end this thread at once, which writes below the turn's folder and into the directory.
         let _held = held;
         let copies = repository.copies(LABEL)?;
         let (copy, description) = choose(repository.storage.place(), &copies, &moment, now, skip)?;
+        // The log is packed; unpacked it is not smaller.
+        let packed = tokio::runtime::Handle::current().block_on(octets_since(&log, &description))?;
+        room(&into, copy.size, packed)?;
         repository.fetch(&copy, &into)?;
         Ok::<_, RestoreError>((copy, description))
     })
@@ -338,16 +451,14 @@ pub async fn restore(
 
     let begin = OffsetDateTime::parse(&description.started, &Rfc3339)
         .map_err(|e| RestoreError::Files(e.to_string()))?;
-    // The day before: clocks differ, and a segment lies under the day on which it was sent.
-    let names = catalog::list(&storage, catalog::day(begin - time::Duration::days(1))).await?;
+    let names = catalog::list(&storage, first_day(begin)).await?;
     watcher.begin("reading the log", names.len() as u64, false);
     // A minute for clocks that differ.
     let covered = micros(&description.started).unwrap_or(0).saturating_sub(60_000_000);
     let mut walk = Walk::new(&storage, keys, names, description.gtid_executed.clone(), covered);
     let total = walk.left();
     let mut cut = Cut::new(target, description.gtid_executed.clone());
-    let mut index = String::new();
-    let mut number = 0;
+    let mut relay = Relay::new(data);
     loop {
         let next = match walk.next().await {
             // Beyond the target nothing of it is needed.
@@ -358,12 +469,8 @@ pub async fn restore(
         watcher.set((total - walk.left()) as u64);
         let wrong =
             |error| LogError::Segment { place: storage.place().into(), object: name.to_string(), error };
-        if let Some(log) = cut.take(&segment).map_err(wrong)? {
-            number += 1;
-            let file = format!("relay.{number:06}");
-            index.push_str(&format!("./{file}\n"));
-            std::fs::File::create(data.join(file)).and_then(|mut f| f.write_all(&log)).map_err(files)?;
-        }
+        let transactions = cut.take(&segment).map_err(wrong)?;
+        relay.add(&segment, &transactions).map_err(files)?;
     }
     if let Target::Gtid { .. } = target
         && !cut.is_past
@@ -374,9 +481,7 @@ pub async fn restore(
             last: walk.have.to_string(),
         });
     }
-    if !index.is_empty() {
-        std::fs::write(data.join("relay.index"), &index).map_err(files)?;
-    }
+    relay.finish().map_err(files)?;
 
     let options = Options {
         programs: programs.into(),
@@ -402,6 +507,34 @@ pub async fn restore(
         not_restored_times: cut.beyond_times.map(|(first, last)| (clock(first), clock(last))),
     };
     Ok((scratch, summary))
+}
+
+/// The day before: clocks differ, and a segment lies under the day on which it was sent.
+fn first_day(begun: OffsetDateTime) -> u32 {
+    catalog::day(begun - time::Duration::days(1))
+}
+
+/// How many octets of log follow a base copy, as they lie in the storage.
+async fn octets_since(storage: &Storage, description: &Description) -> Result<u64, RestoreError> {
+    let begun = OffsetDateTime::parse(&description.started, &Rfc3339)
+        .map_err(|e| RestoreError::Files(e.to_string()))?;
+    Ok(catalog::octets(storage, first_day(begun)).await?)
+}
+
+/// Refuses a restore of so many octets of data and of log that the directory has no room for, with a tenth more for what the server needs.
+fn room(into: &Path, data: u64, log: u64) -> Result<(), RestoreError> {
+    let above = into.ancestors().find(|p| p.exists()).unwrap_or(into);
+    let needed = (data + log) / 10 * 11;
+    match Space::of(above) {
+        Ok(Space { free, .. }) if free < needed => Err(RestoreError::Room {
+            directory: into.display().to_string(),
+            data: bytesize::ByteSize(data),
+            log: bytesize::ByteSize(log),
+            needed: bytesize::ByteSize(needed),
+            free: bytesize::ByteSize(free),
+        }),
+        _ => Ok(()),
+    }
 }
 
 /// Lets the server apply its relay logs, until it has `wanted`.

@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use trivet_base::config::ConfigError;
@@ -36,8 +37,9 @@ const ASK: Duration = Duration::from_secs(5);
 /// How often is looked whether there is something to do.
 const LOOK: Duration = Duration::from_secs(20);
 
-/// From a failed piece of work to the next attempt.
-const AGAIN: Duration = Duration::from_mins(5);
+/// From a failed piece of work to the next attempt, and then twice as long each time up to the second: a copy takes the whole database from
+/// a member, and a trial restore loads the node for as long as it takes.
+const AGAIN: (Duration, Duration) = (Duration::from_mins(5), Duration::from_hours(6));
 
 /// The primary is asked this often how far it is.
 const SAMPLE: Duration = Duration::from_secs(1);
@@ -50,6 +52,13 @@ const QUIET: &str = ",rustic_core=warn,opendal=error,openssh=warn,openssh_sftp_c
 struct Board {
     logs: BTreeMap<String, Arc<Progress>>,
     state: Mutex<State>,
+    waits: Mutex<BTreeMap<(&'static str, String), Wait>>,
+}
+
+/// Until when a piece of work waits that has failed.
+struct Wait {
+    failures: u32,
+    until: Instant,
 }
 
 #[derive(Default, Clone, serde::Serialize)]
@@ -66,6 +75,8 @@ struct Holding {
     last_base: Option<i64>,
     last_files: Option<i64>,
     last_verified: Option<i64>,
+    /// Base copies that are not known to be whole.
+    unfinished: usize,
     error: Option<String>,
 }
 
@@ -83,7 +94,7 @@ pub async fn run(config: Config) -> Result<(), Failure> {
     let metrics_server = MetricsServer::bind(&cluster.config.metrics).await?;
     let shutdown = Shutdown::on_signals()?;
     let logs = cluster.names().into_iter().map(|name| (name, Arc::default())).collect();
-    let board = Arc::new(Board { logs, state: Mutex::default() });
+    let board = Arc::new(Board { logs, state: Mutex::default(), waits: Mutex::default() });
     let watcher = Watcher::default();
 
     let mut tasks = JoinSet::new();
@@ -117,6 +128,13 @@ impl Board {
         })
     }
 
+    fn streams(&self, streams: bool) {
+        self.state.lock().streams = streams;
+        for progress in self.logs.values() {
+            progress.is_streaming(streams);
+        }
+    }
+
     fn holding(&self, name: &str, change: impl FnOnce(&mut Holding)) {
         let mut state = self.state.lock();
         let holding = state.repositories.entry(name.into()).or_default();
@@ -132,6 +150,23 @@ impl Board {
             .set(seconds(holding.last_verified));
     }
 
+    /// A piece of work went well or failed: when it is tried again.
+    fn outcome(&self, what: &'static str, name: &str, is_well: bool) {
+        let mut waits = self.waits.lock();
+        if is_well {
+            waits.remove(&(what, name.to_owned()));
+            return;
+        }
+        let wait =
+            waits.entry((what, name.to_owned())).or_insert(Wait { failures: 0, until: Instant::now() });
+        wait.until = Instant::now() + after(wait.failures);
+        wait.failures = wait.failures.saturating_add(1);
+    }
+
+    fn waits(&self, what: &'static str, name: &str) -> bool {
+        self.waits.lock().get(&(what, name.to_owned())).is_some_and(|w| w.until > Instant::now())
+    }
+
     fn failed(&self, what: &'static str, name: &str, error: impl std::fmt::Display) {
         let error = error.to_string();
         tracing::error!(repository = name, what, error, "a backup has failed");
@@ -139,6 +174,11 @@ impl Board {
             .increment(1);
         self.holding(name, |h| h.error = Some(format!("{what}: {error}")));
     }
+}
+
+/// For how long is waited after so many failures before this one.
+fn after(failures: u32) -> Duration {
+    AGAIN.0.saturating_mul(1 << failures.min(16)).min(AGAIN.1)
 }
 
 /// Asks the primary how far it is, so that the log's lag is known.
@@ -151,8 +191,8 @@ async fn sample(cluster: Cluster, board: Arc<Board>, stop: CancellationToken) {
         // Whoever does not stream knows nothing of the log.
         let streams = board.state.lock().streams;
         for (name, progress) in &board.logs {
-            let behind = if streams { progress.report().behind_seconds } else { f64::NAN };
-            gauge!("trivet_backup_log_behind_seconds", "repository" => name.clone()).set(behind);
+            gauge!("trivet_backup_log_behind_seconds", "repository" => name.clone())
+                .set(progress.report().behind_seconds);
         }
         let asked = tokio::time::timeout(Duration::from_secs(3), async {
             if conn.is_none() {
@@ -182,7 +222,7 @@ async fn stream(cluster: Cluster, board: Arc<Board>, stop: CancellationToken) {
             Ok(Asked::Held(held)) => {
                 tracing::info!(token = held.token(), "this node streams the binary log");
                 gauge!("trivet_backup_is_holder", "lease" => LOG_LEASE).set(1.0);
-                board.state.lock().streams = true;
+                board.streams(true);
                 let lost = held.lost();
                 let ends = stop.child_token();
                 let mut tasks = JoinSet::new();
@@ -200,7 +240,7 @@ async fn stream(cluster: Cluster, board: Arc<Board>, stop: CancellationToken) {
                 tokio::select! { () = lost.cancelled() => {}, () = stop.cancelled() => {} }
                 ends.cancel();
                 while tasks.join_next().await.is_some() {}
-                board.state.lock().streams = false;
+                board.streams(false);
                 held.release().await;
             }
             Ok(Asked::Other { holder, .. }) => {
@@ -334,7 +374,7 @@ async fn work(cluster: Cluster, board: Arc<Board>, watcher: Watcher, stop: Cance
         gauge!("trivet_backup_is_holder", "lease" => WORK_LEASE).set(0.0);
         held.release().await;
         if !all_well {
-            pause = AGAIN;
+            pause = AGAIN.0;
         }
     }
 }
@@ -351,14 +391,16 @@ async fn look(cluster: &Cluster, name: &str, board: &Board) -> Result<(), Reposi
         }
         Err(e) => return Err(e),
     };
+    repository.seal(&cluster.keys).await?;
     let storage = repository.storage.clone();
     let node = cluster.config.node.clone();
-    let (base, files) = blocking(storage.place(), move || {
-        let base = repository.copies(LABEL)?;
+    let (base, files, unfinished) = blocking(storage.place(), move || {
+        let (base, unfinished) = repository.all(LABEL)?;
         let files = repository.copies(files::LABEL)?;
         Ok::<_, RepositoryError>((
             base.iter().rev().find(|c| Description::of(c).is_some()).map(|c| c.time.unix_timestamp()),
             files.iter().rev().find(|c| c.host == node).map(|c| c.time.unix_timestamp()),
+            unfinished.len(),
         ))
     })
     .await?;
@@ -366,7 +408,14 @@ async fn look(cluster: &Cluster, name: &str, board: &Board) -> Result<(), Reposi
     let verified =
         proof.and_then(|p| OffsetDateTime::parse(&p.at, &Rfc3339).ok()).map(|t| t.unix_timestamp());
     board.holding(name, |h| {
-        h.is_there = true;
+        if unfinished > h.unfinished {
+            tracing::warn!(
+                repository = name,
+                unfinished,
+                "there are base copies that are not known to be whole; they are never restored"
+            );
+        }
+        (h.is_there, h.unfinished) = (true, unfinished);
         (h.last_base, h.last_files, h.last_verified) = (base, files, verified);
     });
     Ok(())
@@ -404,7 +453,8 @@ fn files_due(cluster: &Cluster, name: &str, board: &Board) -> bool {
 }
 
 fn is_due(cluster: &Cluster, name: &str, board: &Board) -> bool {
-    base_due(cluster, name, board) || verify_due(cluster, name, board)
+    (base_due(cluster, name, board) && !board.waits("base", name))
+        || (verify_due(cluster, name, board) && !board.waits("verify", name))
 }
 
 /// One round of work under the lease. Whether all went well.
@@ -413,11 +463,15 @@ async fn round(cluster: &Cluster, board: &Board, held: &Held, watcher: &Watcher)
     // Another may have done it between the look and the lease.
     let mut repositories = Vec::new();
     for name in cluster.names() {
-        if look(cluster, &name, board).await.is_ok() && base_due(cluster, &name, board) {
+        if look(cluster, &name, board).await.is_ok()
+            && base_due(cluster, &name, board)
+            && !board.waits("base", &name)
+        {
             match cluster.open_or_make(&name, held, watcher).await {
                 Ok(repository) => repositories.push(repository),
                 Err(e) => {
                     board.failed("base", &name, e);
+                    board.outcome("base", &name, false);
                     well = false;
                 }
             }
@@ -438,6 +492,7 @@ async fn round(cluster: &Cluster, board: &Board, held: &Held, watcher: &Watcher)
                                 added = copy.added,
                                 "base copy"
                             );
+                            board.outcome("base", &name, true);
                             board.holding(&name, |h| h.error = None);
                             match prune::prune(cluster, &name, watcher).await {
                                 Ok(pruned) => tracing::info!(repository = name, %pruned, "retention"),
@@ -446,6 +501,7 @@ async fn round(cluster: &Cluster, board: &Board, held: &Held, watcher: &Watcher)
                         }
                         Err(e) => {
                             board.failed("base", &name, e);
+                            board.outcome("base", &name, false);
                             well = false;
                         }
                     }
@@ -455,6 +511,7 @@ async fn round(cluster: &Cluster, board: &Board, held: &Held, watcher: &Watcher)
                 let e = e.to_string();
                 for name in &names {
                     board.failed("base", name, &e);
+                    board.outcome("base", name, false);
                 }
                 well = false;
             }
@@ -462,20 +519,33 @@ async fn round(cluster: &Cluster, board: &Board, held: &Held, watcher: &Watcher)
     }
     for name in cluster.names() {
         let _ = look(cluster, &name, board).await;
-        if verify_due(cluster, &name, board) {
+        if verify_due(cluster, &name, board) && !board.waits("verify", &name) {
             match verify::verify(cluster, &name, watcher).await {
                 Ok(proof) => {
                     tracing::info!(repository = name, %proof, "a restore was proven");
+                    board.outcome("verify", &name, true);
                     board.holding(&name, |h| {
                         h.last_verified = Some(OffsetDateTime::now_utc().unix_timestamp())
                     });
                 }
                 Err(e) => {
                     board.failed("verify", &name, e);
+                    board.outcome("verify", &name, false);
                     well = false;
                 }
             }
         }
     }
     well
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_fails_again_and_again_is_tried_more_and_more_seldom() {
+        assert_eq!([after(0), after(1), after(2)], [5, 10, 20].map(Duration::from_mins));
+        assert_eq!([after(10), after(u32::MAX)], [Duration::from_hours(6); 2]);
+    }
 }

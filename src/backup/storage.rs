@@ -17,6 +17,7 @@ use bytes::Bytes;
 use opendal::layers::{RetryLayer, TimeoutLayer};
 use opendal::options::ReadOptions;
 use opendal::{ErrorKind, Operator, services};
+use time::OffsetDateTime;
 
 use trivet_tls::private;
 
@@ -24,6 +25,9 @@ use crate::config::{Repository, S3, Sftp};
 
 /// One step at the storage takes no longer; a file is sent in many.
 const STEP: Duration = Duration::from_secs(30);
+
+/// A large object is written in parts of this: within [`STEP`] on 2 Mbit/s, and S3 allows none that are below 5 MiB.
+const PART: usize = 5 << 20;
 
 /// Passing troubles (a 503, a connection that breaks) are tried again so many times, a second apart and more.
 const RETRIES: usize = 3;
@@ -235,10 +239,10 @@ impl Storage {
     /// Writes an object that is not there yet. It is on disk, as far as the storage can tell, when this returns.
     pub async fn write(&self, path: &str, content: Bytes) -> Result<(), StorageError> {
         if !self.renames {
-            return self.operator.write(path, content).await.map(drop).map_err(|e| self.error(path, &e));
+            return self.put(path, content).await.map_err(|e| self.error(path, &e));
         }
         let unfinished = format!("{UNFINISHED}{}", unique());
-        let written = self.operator.write(&unfinished, content).await.map(drop);
+        let written = self.put(&unfinished, content).await;
         let written = match written {
             Ok(()) => self.in_place(&unfinished, path).await,
             Err(e) => Err(self.error(path, &e)),
@@ -298,6 +302,11 @@ impl Storage {
     async fn parent_of(&self, path: &str) -> Result<(), StorageError> {
         let Some((parent, _)) = path.rsplit_once('/') else { return Ok(()) };
         self.operator.create_dir(&format!("{parent}/")).await.map_err(|e| self.error(path, &e))
+    }
+
+    /// In parts, each of which has [`STEP`]: in S3 a multipart upload, which is there when it is complete.
+    async fn put(&self, path: &str, content: Bytes) -> opendal::Result<()> {
+        self.operator.write_with(path, content).chunk(PART).await.map(drop)
     }
 
     async fn in_place(&self, unfinished: &str, path: &str) -> Result<(), StorageError> {
@@ -365,6 +374,26 @@ impl Storage {
     /// Removes an object; one that is not there is no error.
     pub async fn delete(&self, path: &str) -> Result<(), StorageError> {
         self.operator.delete(path).await.map_err(|e| self.error(path, &e))
+    }
+
+    /// Removes unfinished objects that nobody has written to for so long.
+    pub async fn sweep(&self, idle: Duration) -> Result<(), StorageError> {
+        if !self.renames {
+            return Ok(());
+        }
+        let oldest = OffsetDateTime::now_utc() - idle;
+        for object in self.list(UNFINISHED).await? {
+            let seen = match self.operator.stat(&object.path).await {
+                Ok(seen) => seen,
+                Err(e) if e.kind() == ErrorKind::NotFound => continue,
+                Err(e) => return Err(self.error(&object.path, &e)),
+            };
+            let seconds = seen.last_modified().map(|t| t.into_inner().as_second());
+            if seconds.is_some_and(|s| s < oldest.unix_timestamp()) {
+                self.delete(&object.path).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Whether there is such an object.

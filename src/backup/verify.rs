@@ -20,7 +20,7 @@ use crate::cluster::Cluster;
 use crate::log::catalog::{self, LogError};
 use crate::progress::Watcher;
 use crate::repository::RepositoryError;
-use crate::restore::{RestoreError, Target, Wanted, restore};
+use crate::restore::{RestoreError, Target, Unfinished, Wanted, restore};
 use crate::sql;
 use crate::storage::{Storage, StorageError};
 
@@ -140,12 +140,17 @@ pub async fn verify(cluster: &Cluster, name: &str, watcher: &Watcher) -> Result<
     let target = Target::Set(gtid.clone());
     let programs = &cluster.config.mysql.programs;
     // From the copy before the last, so that the log is tried as well; from the last when the log has a gap before it.
-    let wanted = Wanted { target: &target, skip: 1, data: &data, turn: &turn, programs };
+    let unfinished = Arc::new(Unfinished::new(&data));
+    let wanted =
+        Wanted { target: &target, skip: 1, data: &data, unfinished: &unfinished, turn: &turn, programs };
+    // As whoever has the password alone would open it.
+    drop(repository);
+    let repository = cluster.open(name, cluster.keys.afresh(), watcher).await?;
     let restored = match restore(repository, &cluster.keys, &wanted, watcher).await {
         Err(RestoreError::Log(gap @ LogError::Gap { .. })) => {
             tracing::warn!(repository = name, %gap, "the log before the last base copy is of no use");
             let _ = std::fs::remove_dir_all(&data);
-            let repository = cluster.open(name, cluster.keys.clone(), watcher).await?;
+            let repository = cluster.open(name, cluster.keys.afresh(), watcher).await?;
             restore(repository, &cluster.keys, &Wanted { skip: 0, ..wanted }, watcher).await
         }
         restored => restored,

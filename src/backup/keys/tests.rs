@@ -25,10 +25,11 @@ fn no_bit_can_be_turned_and_no_octet_taken_away() {
 #[test]
 fn the_recovery_key_opens_everything_through_the_sealed_password() {
     let recovery = Identity::generate();
-    let keys = Keys { identity: Identity::generate(), recovery: Some(recovery.to_public()) };
+    let keys =
+        Keys { identity: Identity::generate(), recovery: Some(recovery.to_public()), opened: Arc::default() };
     let from_the_safe = Keys::from_identity(recovery.to_string().expose_secret()).unwrap();
     assert_eq!(from_the_safe.open(&keys.seal(b"a log")).unwrap(), b"a log");
-    let recovered = from_the_safe.recover(&keys.sealed_for_recovery().unwrap()).unwrap();
+    let recovered = from_the_safe.recover(&keys.sealed_for_recovery().unwrap().1).unwrap();
     assert_eq!(recovered.password().expose_secret(), keys.password().expose_secret());
 }
 

@@ -28,6 +28,9 @@ use crate::storage::{Storage, StorageError};
 /// After a failure, and then twice as long each time up to the second.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
 
+/// The primary is asked every second, and has three to answer.
+const HEARD: Duration = Duration::from_secs(5);
+
 /// So many segments may be damaged at the end of the log: more is no accident of one write.
 const MOST_DAMAGED: usize = 8;
 
@@ -83,6 +86,17 @@ struct State {
     purged_at: Option<i64>,
     /// What the primary had when, as long as it is not archived.
     seen: VecDeque<(Instant, GtidSet)>,
+    /// When the primary was asked successfully last, or streaming began; `None` while this node does not stream.
+    heard: Option<Instant>,
+}
+
+impl State {
+    fn behind(&self, now: Instant) -> Option<Duration> {
+        let unheard = now.saturating_duration_since(self.heard?);
+        let waiting =
+            self.seen.front().map_or(Duration::ZERO, |(since, _)| now.saturating_duration_since(*since));
+        Some(if unheard > HEARD { waiting.max(unheard) } else { waiting })
+    }
 }
 
 /// The state of a log, at one moment.
@@ -96,7 +110,8 @@ pub struct Report {
     pub member: Option<String>,
     /// Why it does not, when it does not.
     pub error: Option<String>,
-    /// For how long the oldest transaction has been waiting that is not in the repository.
+    /// For how long the oldest transaction has been waiting that is not in the repository; as long as the primary does not say what it
+    /// has, there may be one since it said so last. NaN (null) while this node does not stream.
     pub behind_seconds: f64,
 }
 
@@ -104,6 +119,7 @@ impl Progress {
     /// The primary has executed these: they should be in the repository soon.
     pub fn primary_has(&self, executed: GtidSet) {
         let mut state = self.state.lock();
+        state.heard = Some(Instant::now());
         let known = state.seen.back().is_some_and(|(_, last)| executed.is_subset(last));
         let archived = state.archived.as_ref().is_some_and(|a| executed.is_subset(a));
         if !known && !archived {
@@ -123,8 +139,15 @@ impl Progress {
             last_commit: state.last_commit,
             member: state.member.clone(),
             error: state.error.clone(),
-            behind_seconds: state.seen.front().map_or(0.0, |(since, _)| since.elapsed().as_secs_f64()),
+            behind_seconds: state.behind(Instant::now()).map_or(f64::NAN, |d| d.as_secs_f64()),
         }
+    }
+
+    /// This node begins to stream, or ends.
+    pub fn is_streaming(&self, streams: bool) {
+        let mut state = self.state.lock();
+        state.heard = streams.then(Instant::now);
+        state.seen.clear();
     }
 
     fn archived(&self, set: GtidSet, last_commit: u64) {
@@ -536,5 +559,30 @@ async fn until(when: Option<Instant>) {
     match when {
         Some(when) => tokio::time::sleep_until(when).await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_primary_that_does_not_say_what_it_has_is_not_taken_for_one_that_has_nothing_new() {
+        let set =
+            |text: &str| format!("6f0b1e6e-7d0a-4b7e-9f43-0a77a1ab0001:{text}").parse::<GtidSet>().unwrap();
+        let progress = Progress::default();
+        assert!(progress.report().behind_seconds.is_nan(), "this node does not stream");
+        progress.is_streaming(true);
+        progress.archived(set("1-5"), 0);
+        progress.primary_has(set("1-5"));
+        let behind = |after| progress.state.lock().behind(Instant::now() + Duration::from_secs(after));
+        assert_eq!(behind(1), Some(Duration::ZERO), "all is archived, and it was asked a moment ago");
+        assert!(behind(60) >= Some(Duration::from_secs(60)), "nobody has heard of it for a minute");
+        progress.primary_has(set("1-6"));
+        assert!(behind(1) >= Some(Duration::from_secs(1)), "the sixth waits");
+        progress.archived(set("1-6"), 0);
+        assert_eq!(behind(1), Some(Duration::ZERO));
+        progress.is_streaming(false);
+        assert!(progress.report().behind_seconds.is_nan());
     }
 }

@@ -4,9 +4,12 @@
 //! number of the lease it was written under, its number under that lease, the first and the last commit in it in microseconds since
 //! 1970. The names sort as the log goes on.
 
+use std::collections::VecDeque;
 use std::fmt;
 
+use bytes::Bytes;
 use time::OffsetDateTime;
+use tokio::task::JoinHandle;
 
 use trivet_keeper_api::gtid::GtidSet;
 
@@ -18,6 +21,9 @@ use crate::storage::{Storage, StorageError};
 pub const FOLDER: &str = "log/";
 
 const ENDING: &str = ".binlog.zst.age";
+
+/// So many segments are read at once: the way to a storage is long, and each of them may be as large as `stream.segment_size`.
+const AHEAD: usize = 4;
 
 /// Why the log could not be read.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -109,6 +115,17 @@ pub async fn list(storage: &Storage, from: u32) -> Result<Vec<Name>, StorageErro
     Ok(names)
 }
 
+/// Octets of all segments from a day on, as they lie in the storage.
+pub async fn octets(storage: &Storage, from: u32) -> Result<u64, StorageError> {
+    let mut sum = 0;
+    for folder in storage.folders(FOLDER).await? {
+        if folder.parse::<u32>().is_ok_and(|day| day >= from) {
+            sum += storage.list(&format!("{FOLDER}{folder}/")).await?.iter().map(|o| o.size).sum::<u64>();
+        }
+    }
+    Ok(sum)
+}
+
 /// The last segments, the newest first: where whoever goes on has to begin. Of the last two days on which there are any: clocks differ, so
 /// that a later segment may lie in an earlier day's folder.
 pub async fn newest(storage: &Storage) -> Result<Vec<Name>, StorageError> {
@@ -133,8 +150,17 @@ fn damaged(storage: &Storage, name: &Name, error: SegmentError) -> LogError {
 /// Reads one segment, and all transactions up to its end.
 pub async fn read(storage: &Storage, keys: &Keys, name: &Name) -> Result<(Segment, GtidSet), LogError> {
     let sealed = storage.read(&name.to_string()).await?;
+    opened(storage, keys, name, &sealed)
+}
+
+fn opened(
+    storage: &Storage,
+    keys: &Keys,
+    name: &Name,
+    sealed: &[u8],
+) -> Result<(Segment, GtidSet), LogError> {
     let wrong = |error| damaged(storage, name, error);
-    let segment = Segment::open(&sealed, keys).map_err(wrong)?;
+    let segment = Segment::open(sealed, keys).map_err(wrong)?;
     let after = segment.after().map_err(wrong)?;
     Ok((segment, after))
 }
@@ -148,12 +174,23 @@ pub struct Walk<'a> {
     storage: &'a Storage,
     keys: &'a Keys,
     names: std::vec::IntoIter<Name>,
+    /// Read from the storage already, or just being read.
+    ahead: VecDeque<(Name, Reading)>,
     /// What is older is in `have` as a whole, microseconds since 1970.
     covered: u64,
     aside: Vec<Aside>,
     unreadable: Option<LogError>,
     /// All transactions up to the end of the last segment.
     pub have: GtidSet,
+}
+
+/// Ends with whoever wants it.
+struct Reading(JoinHandle<Result<Bytes, StorageError>>);
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 struct Aside {
@@ -166,22 +203,33 @@ impl<'a> Walk<'a> {
     /// `names` in order; those whose transactions are all in `have` are passed over. Everything that was committed before `covered` is in
     /// `have`.
     pub fn new(storage: &'a Storage, keys: &'a Keys, names: Vec<Name>, have: GtidSet, covered: u64) -> Self {
-        Self { storage, keys, names: names.into_iter(), covered, aside: Vec::new(), unreadable: None, have }
+        Self {
+            storage,
+            keys,
+            names: names.into_iter(),
+            ahead: VecDeque::new(),
+            covered,
+            aside: Vec::new(),
+            unreadable: None,
+            have,
+        }
     }
 
     /// The next segment that has something new, and its name. At the end: what could not be read, or a gap, is an error.
     pub async fn next(&mut self) -> Result<Option<(Name, Segment)>, LogError> {
         loop {
             self.aside.retain(|aside| !aside.after.is_subset(&self.have));
-            let connects = |before: &GtidSet| before.is_subset(&self.have);
-            if let Some(at) = self.aside.iter().position(|aside| connects(&aside.before)) {
+            if let Some(at) = self.aside.iter().position(|aside| aside.before.is_subset(&self.have)) {
                 let Aside { name, after, .. } = self.aside.remove(at);
                 let (segment, _) = read(self.storage, self.keys, &name).await?;
                 self.have = self.have.union(&after);
                 return Ok(Some((name, segment)));
             }
-            let Some(name) = self.names.next() else { break };
-            let (segment, after) = match read(self.storage, self.keys, &name).await {
+            let Some((name, sealed)) = self.sealed().await else { break };
+            let read = sealed
+                .map_err(LogError::from)
+                .and_then(|sealed| opened(self.storage, self.keys, &name, &sealed));
+            let (segment, after) = match read {
                 Ok(read) => read,
                 Err(error @ LogError::Segment { .. }) => {
                     if name.last >= self.covered {
@@ -196,7 +244,7 @@ impl<'a> Walk<'a> {
             if after.is_subset(&self.have) {
                 continue;
             }
-            if connects(segment.before()) {
+            if segment.before().is_subset(&self.have) {
                 self.have = self.have.union(&after);
                 return Ok(Some((name, segment)));
             }
@@ -215,8 +263,24 @@ impl<'a> Walk<'a> {
         }
     }
 
+    /// The next object, while those after it are read.
+    async fn sealed(&mut self) -> Option<(Name, Result<Bytes, StorageError>)> {
+        while self.ahead.len() < AHEAD
+            && let Some(name) = self.names.next()
+        {
+            let storage = self.storage.clone();
+            let reading = tokio::spawn(async move { storage.read(&name.to_string()).await });
+            self.ahead.push_back((name, Reading(reading)));
+        }
+        let (name, mut reading) = self.ahead.pop_front()?;
+        let read = (&mut reading.0).await.unwrap_or_else(|e| {
+            Err(StorageError::Failed { place: self.storage.place().into(), reason: e.to_string() })
+        });
+        Some((name, read))
+    }
+
     /// How many segments are left, at most.
     pub fn left(&self) -> usize {
-        self.names.len()
+        self.names.len() + self.ahead.len()
     }
 }

@@ -189,6 +189,16 @@ impl Segment {
         &self.log[..self.head]
     }
 
+    /// Whether a log that begins as another segment does can go on with the transactions of this one.
+    pub fn continues(&self, other: &FormatDescriptionEvent<'_>) -> bool {
+        frame::same_format(&self.format, other)
+    }
+
+    /// How its events are read.
+    pub fn format(&self) -> &FormatDescriptionEvent<'static> {
+        &self.format
+    }
+
     /// Its transactions, in their order.
     pub fn entries(&self) -> Result<Vec<Entry<'_>>, SegmentError> {
         let mut entries = Vec::new();

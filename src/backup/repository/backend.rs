@@ -1,5 +1,7 @@
 //! restic's objects in our storage.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use bytes::Bytes;
 use parking_lot::Mutex;
 use rustic_core::{BytesList, ErrorKind, FileType, Id, ReadBackend, RusticError, RusticResult, WriteBackend};
@@ -16,12 +18,13 @@ pub(super) struct Backend {
     handle: Handle,
     /// rustic tells of errors in words only.
     error: Mutex<Option<StorageError>>,
+    has_ended: AtomicBool,
 }
 
 impl Backend {
     /// Its methods are called from threads of rustic's, which wait.
     pub(super) fn new(storage: Storage, handle: Handle) -> Self {
-        Self { storage, handle, error: Mutex::new(None) }
+        Self { storage, handle, error: Mutex::new(None), has_ended: AtomicBool::new(false) }
     }
 
     /// The storage's last trouble, once.
@@ -29,7 +32,15 @@ impl Backend {
         self.error.lock().take()
     }
 
+    /// From here on nothing is read or written.
+    pub(super) fn end(&self) {
+        self.has_ended.store(true, Ordering::Relaxed);
+    }
+
     fn run<T>(&self, work: impl Future<Output = Result<T, StorageError>>) -> RusticResult<T> {
+        if self.has_ended.load(Ordering::Relaxed) {
+            return Err(RusticError::new(ErrorKind::Backend, "it was interrupted"));
+        }
         self.handle.block_on(work).map_err(|e| {
             let told = RusticError::new(ErrorKind::Backend, e.to_string());
             *self.error.lock() = Some(e);

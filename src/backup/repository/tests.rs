@@ -173,7 +173,7 @@ fn an_object_of_any_kind_that_was_altered_or_is_gone_is_noticed() {
                     octets[middle] ^= 1;
                     fs::write(&object, octets).unwrap();
                 }
-                let noticed = place.open(&place.keys, OURS).and_then(|repository| {
+                let noticed = place.open(&place.keys.afresh(), OURS).and_then(|repository| {
                     let copies = repository.copies("base")?;
                     repository.check()?;
                     let into = TempDir::new().unwrap();
@@ -202,10 +202,69 @@ fn the_recovery_key_leads_to_the_password() {
         fs::write(files.recovery_file.as_ref().unwrap(), safe.to_public().to_string()).unwrap();
         place.made_with(&Keys::read(&files).unwrap());
 
-        let sealed = fs::read(place.storage.path().join(RECOVERY)).unwrap();
-        let recovered =
-            Keys::from_identity(safe.to_string().expose_secret()).unwrap().recover(&sealed).unwrap();
-        place.open(&recovered, OURS).unwrap();
+        let recovered = |safe: &Identity| {
+            let sealed = fs::read(place.storage.path().join(recovery_object(&safe.to_public().to_string())));
+            Keys::from_identity(safe.to_string().expose_secret()).unwrap().recover(&sealed.unwrap()).unwrap()
+        };
+        let repository = place.open(&recovered(&safe), OURS).unwrap();
+
+        // Another recovery key, in the place of one that was lost.
+        let new = Identity::generate();
+        fs::write(files.recovery_file.as_ref().unwrap(), new.to_public().to_string()).unwrap();
+        let keys = Keys::read(&files).unwrap();
+        Handle::current().block_on(repository.seal(&keys)).unwrap();
+        place.open(&recovered(&new), OURS).unwrap();
+    });
+}
+
+#[test]
+fn a_repository_that_was_opened_needs_its_password_no_more_and_another_key_opens_nothing() {
+    with_runtime(|| {
+        let place = Place::new();
+        place.copied(&place.made());
+        for key in place.objects("restic/keys") {
+            fs::remove_file(key).unwrap();
+        }
+        assert_eq!(place.open(&place.keys, OURS).unwrap().copies("base").unwrap().len(), 1);
+        assert!(place.open(&place.keys.afresh(), OURS).is_err());
+        assert!(place.open(&Keys::generate(), OURS).is_err());
+    });
+}
+
+#[test]
+fn a_base_copy_that_is_not_known_to_be_whole_is_never_chosen() {
+    with_runtime(|| {
+        let place = Place::new();
+        let repository = place.made();
+        let whole_one = place.copied(&repository);
+        let cut_short = place.copied(&repository);
+        fs::remove_file(place.storage.path().join(whole(&cut_short))).unwrap();
+        let (copies, unfinished) = repository.all("base").unwrap();
+        assert_eq!(copies.iter().map(|c| &c.id).collect::<Vec<_>>(), [&whole_one.id]);
+        assert_eq!(unfinished.iter().map(|c| &c.id).collect::<Vec<_>>(), [&cut_short.id]);
+        repository.forget(&[cut_short, whole_one.clone()]).unwrap();
+        assert!(repository.all("base").unwrap().1.is_empty());
+        assert!(!place.storage.path().join(whole(&whole_one)).exists());
+    });
+}
+
+#[test]
+fn a_restore_that_cannot_write_is_an_error_in_words() {
+    with_runtime(|| {
+        let place = Place::new();
+        let repository = place.made();
+        let copy = place.copied(&repository);
+        let said =
+            |repository: &Repository, into: &Path| repository.fetch(&copy, into).unwrap_err().to_string();
+        // The largest is of files, which are read by threads that panic; the others are of folders.
+        let packs = place.objects("restic/data");
+        fs::remove_file(packs.iter().max_by_key(|p| fs::metadata(p).unwrap().len()).unwrap()).unwrap();
+        let into = TempDir::new().unwrap();
+        let gone = said(&repository, &into.path().join("gone"));
+        assert!(gone.contains("is absent") && gone.contains("restic/data/"), "{gone}");
+        drop(repository.ends_with());
+        let interrupted = said(&repository, &into.path().join("interrupted"));
+        assert!(interrupted.contains("it was interrupted"), "{interrupted}");
     });
 }
 

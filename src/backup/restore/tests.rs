@@ -22,3 +22,71 @@ fn a_moment_is_a_time_a_transaction_or_latest() {
         assert!(said.contains("is no moment"), "{wrong}: {said}");
     }
 }
+
+#[test]
+fn a_directory_that_was_not_finished_is_taken_away_by_the_last_who_works_on_it() {
+    let at = tempfile::tempdir().unwrap();
+    let content = |name: &str| std::fs::write(at.path().join(name).join("ibdata1"), "half");
+    let begun = |name: &str| {
+        let unfinished = Arc::new(Unfinished::new(&at.path().join(name)));
+        std::fs::create_dir_all(at.path().join(name)).unwrap();
+        content(name).unwrap();
+        unfinished
+    };
+    let one = begun("new");
+    let other = one.clone();
+    drop(one);
+    assert!(at.path().join("new/ibdata1").exists(), "a thread still writes to it");
+    drop(other);
+    assert!(!at.path().join("new").exists());
+
+    std::fs::create_dir(at.path().join("empty")).unwrap();
+    drop(begun("empty"));
+    assert_eq!(std::fs::read_dir(at.path().join("empty")).unwrap().count(), 0);
+
+    begun("done").is_finished();
+    assert!(at.path().join("done/ibdata1").exists());
+
+    std::fs::create_dir(at.path().join("theirs")).unwrap();
+    content("theirs").unwrap();
+    drop(begun("theirs"));
+    assert!(at.path().join("theirs/ibdata1").exists(), "what others have put there stays");
+}
+
+#[test]
+fn a_restore_that_has_no_room_is_refused_with_numbers_before_it_begins() {
+    let at = tempfile::tempdir().unwrap();
+    let into = at.path().join("new/data");
+    assert!(room(&into, 1000, 1000).is_ok());
+    let refused = room(&into, 1 << 60, 1 << 50).unwrap_err().to_string();
+    assert!(
+        refused.contains("1.0 EiB") && refused.contains("1.0 PiB") && refused.contains("are free"),
+        "{refused}"
+    );
+}
+
+#[test]
+fn relay_logs_are_joined_and_hold_the_transactions_in_their_order() {
+    use crate::log::tests::{format, set, transaction};
+    let keys = crate::keys::Keys::generate();
+    let at = tempfile::tempdir().unwrap();
+    let mut builder = crate::log::segment::Builder::new(&format(), set("1-4")).unwrap();
+    let mut relay = Relay::new(at.path());
+    let mut all = Vec::new();
+    let target = Target::Latest;
+    let mut cut = Cut::new(&target, set("1-4"));
+    for number in 5..8 {
+        let (next, events) = transaction(number, number);
+        builder.add(&next, &events);
+        let segment = Segment::open(&builder.finish().unwrap().seal(&keys).unwrap(), &keys).unwrap();
+        if number == 5 {
+            all.extend_from_slice(segment.beginning());
+        }
+        all.extend_from_slice(&events);
+        relay.add(&segment, &cut.take(&segment).unwrap()).unwrap();
+        relay.add(&segment, &cut.take(&segment).unwrap()).unwrap();
+    }
+    relay.finish().unwrap();
+    assert_eq!(std::fs::read_to_string(at.path().join("relay.index")).unwrap(), "./relay.000001\n");
+    assert_eq!(std::fs::read(at.path().join("relay.000001")).unwrap(), all);
+}

@@ -39,6 +39,22 @@ async fn an_object_of_which_there_is_one_is_not_overwritten() {
     }
 }
 
+#[tokio::test]
+async fn what_an_interrupted_write_has_left_is_swept() {
+    let at = tempfile::tempdir().unwrap();
+    let storage = folder(at.path());
+    storage.write("log/a", Bytes::from_static(b"x")).await.unwrap();
+    let file = |name: &str| at.path().join(UNFINISHED).join(name);
+    for name in ["left", "new"] {
+        std::fs::write(file(name), "half").unwrap();
+    }
+    let two_days_ago = std::time::SystemTime::now() - Duration::from_hours(48);
+    std::fs::File::options().append(true).open(file("left")).unwrap().set_modified(two_days_ago).unwrap();
+    storage.sweep(Duration::from_hours(24)).await.unwrap();
+    assert!(!file("left").exists() && file("new").exists());
+    assert_eq!(&storage.read("log/a").await.unwrap()[..], b"x");
+}
+
 #[test]
 fn a_folder_that_is_not_there_is_no_empty_one() {
     let at = tempfile::tempdir().unwrap();
