@@ -8,9 +8,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::BytesMut;
+use futures_util::FutureExt as _;
 use http::header::ACCEPT_ENCODING;
 use http::{HeaderMap, HeaderValue, Method, Request as Http2Head, Version};
-use serde_json::Value;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+use trivet_balancer::config::Config;
+use trivet_balancer::proxy::{self, Balancer, Served, Sites};
 use trivet_base::config::Log;
 use trivet_base::telemetry::{self, access};
 use trivet_http::body::{Decoder, Framing, Step};
@@ -23,6 +27,8 @@ use trivet_pool::timing::Timing;
 use trivet_pool::{NewBackend, Pool, PoolLimits, Scope, Spec, Tried};
 use trivet_proxy::admission::requests::TRACKED;
 use trivet_proxy::admission::{Admission, RequestRate, Rules};
+use trivet_proxy::exchange::Exchange;
+use trivet_proxy::{Route, Service as _, Terms};
 use trivet_tls::clients::ClientVerified;
 use trivet_web::config::Static;
 use trivet_web::files;
@@ -180,6 +186,18 @@ impl Check for Good {
     }
 }
 
+/// What is made of a good check that changes nothing, as nearly all do.
+fn check_record() {
+    telemetry::init_metrics("bench").expect("the first recorder");
+    let spec = Spec::new("node1", SocketAddr::from(([192, 0, 2, 1], 8443)));
+    let backend = NewBackend { spec, check: Arc::new(Good), transport: () };
+    let pool = Pool::new("web", vec![backend], PoolLimits::NONE);
+    let timing: Timing = Timing::steady(Duration::from_secs(1), Duration::from_secs(1), 1, 1);
+    let backend = pool.backends()[0].clone();
+    run(|| backend.record(Verdict::Good(Value::Null), Instant::now(), &timing));
+    assert!(backend.is_usable());
+}
+
 /// One back end of three.
 fn pool_pick() {
     let back_ends = (1..=3u8).map(|n| {
@@ -195,6 +213,48 @@ fn pool_pick() {
     run(|| {
         black_box(pool.pick(Scope::ANY, &tried)).expect("a back end");
     });
+}
+
+/// What a balancer with 50 sites and 1,000 routes, 20 a site and most by prefix, does with a request that the last route of one of them
+/// is for: its site, its route, and where that leads.
+fn route_choice() {
+    let routes = |site: usize| -> Value {
+        let prefixes = (0..15)
+            .map(|n| json!({ "path_prefix": format!("/section-{site}-{n}"), "response_timeout": "10s" }));
+        let exact = (0..2).map(|n| json!({ "path": format!("/page-{site}-{n}"), "refuse": 410 }));
+        let patterns =
+            (0..2).map(|n| json!({ "path_pattern": format!("^/user/[0-9]+/{n}$"), "refuse": 410 }));
+        let last = json!({ "path_prefix": "/articles", "response_timeout": "10s" });
+        prefixes.chain(exact).chain(patterns).chain([last]).collect()
+    };
+    let site = |n: usize| {
+        (format!("site{n}"), json!({ "names": [format!("www{n}.foobar.com")], "routes": routes(n) }))
+    };
+    let config: Config = serde_json::from_value(json!({
+        "node": "bench",
+        "domain": "www.foobar.com",
+        "routes": routes(0),
+        "sites": (1..50).map(site).collect::<serde_json::Map<_, _>>(),
+        "web": { "backends": [{ "name": "node1", "address": "192.0.2.1:8080" }] },
+    }))
+    .expect("a configuration");
+    let pools = config.all_pools().map(|(name, _, web)| {
+        let (pool, _) = proxy::pool(name, web, None, None).expect("a pool");
+        let served = Served { pool, retries: 0, hash: None, sticky: None, terms: Terms::default() };
+        (name.to_owned(), served)
+    });
+    let sites = Sites::new(&config, &pools.collect()).expect("sites");
+    let balancer = Balancer::new(Arc::new(sites), None);
+    let request = Request::parse(BytesMut::from(REQUEST), FIELDS, Vec::new()).map_err(|(e, _)| e);
+    let request = request.expect("a good head");
+    let mut exchange = Exchange::start(Some(Method::GET), Some(Version::HTTP_11), Some(client()));
+    exchange.admitted = Some(admit(&request, &policy()));
+    run(|| {
+        let route = balancer.route(&request, &mut exchange).now_or_never();
+        assert!(matches!(route, Some(Route::Forward(_))));
+        black_box(route);
+    });
+    assert!(exchange.route.is_some(), "the last route is for it");
 }
 
 /// One request of a client, with the table full of others.
@@ -261,7 +321,9 @@ const CASES: &[Case] = &[
     ("response_head", response_head),
     ("chunked_body", chunked_body),
     ("http2_head", http2_head),
+    ("check_record", check_record),
     ("pool_pick", pool_pick),
+    ("route_choice", route_choice),
     ("admission", admission),
     ("access_line", access_line),
     ("static_file", static_file),

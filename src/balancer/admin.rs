@@ -75,16 +75,20 @@ impl Subjects {
 /// An error is a question that cannot be asked, in words.
 pub type Explain = Box<dyn Fn(&Question) -> Result<Explained, String> + Send + Sync>;
 
+/// Which back ends are meant, by name and address.
+pub type Meant<'a> = dyn Fn(&str, Option<IpAddr>) -> bool + 'a;
+
 /// A pool of whatever kind.
 pub trait Administered: Send + Sync {
     fn name(&self) -> &str;
     /// Whether its back ends have the names of nodes: the cluster's own tiers.
     fn is_of_nodes(&self) -> bool;
     fn backends(&self) -> Vec<String>;
+    fn has(&self, backend: &str) -> bool;
     /// Calls `each` with the name of each back end, and with its address where it has one.
     fn members(&self, each: &mut dyn FnMut(&str, Option<IpAddr>));
-    /// Has each back end used as `order` says by its name and address, with its configured weight or another one.
-    fn obey(&self, order: &dyn Fn(&str, Option<IpAddr>) -> (Mode, Option<u32>));
+    /// Has each back end that is `meant` used as `order` says; both are asked by its name and address. With its configured weight or another one.
+    fn obey(&self, meant: &Meant<'_>, order: &dyn Fn(&str, Option<IpAddr>) -> (Mode, Option<u32>));
     /// For people.
     fn status(&self) -> Value;
 }
@@ -105,15 +109,23 @@ impl<T: Send + Sync> Administered for Whole<T> {
         self.0.backends().iter().map(|b| b.name().to_owned()).collect()
     }
 
+    fn has(&self, backend: &str) -> bool {
+        self.0.backends().iter().any(|b| b.name() == backend)
+    }
+
     fn members(&self, each: &mut dyn FnMut(&str, Option<IpAddr>)) {
         for backend in self.0.backends().iter() {
             each(backend.name(), backend.address().ip().map(|at| at.ip()));
         }
     }
 
-    fn obey(&self, order: &dyn Fn(&str, Option<IpAddr>) -> (Mode, Option<u32>)) {
+    fn obey(&self, meant: &Meant<'_>, order: &dyn Fn(&str, Option<IpAddr>) -> (Mode, Option<u32>)) {
         for backend in self.0.backends().iter() {
-            let (mode, weight) = order(backend.name(), backend.address().ip().map(|at| at.ip()));
+            let at = backend.address().ip().map(|at| at.ip());
+            if !meant(backend.name(), at) {
+                continue;
+            }
+            let (mode, weight) = order(backend.name(), at);
             let weight = weight.unwrap_or(backend.configured_weight());
             if !backend.is_taken_out(mode == Mode::Drained, mode == Mode::Disabled) {
                 backend.take_out(mode == Mode::Drained, mode == Mode::Disabled);
@@ -180,11 +192,33 @@ fn list(known: &[String]) -> String {
     }
 }
 
+/// Closes a site, or opens it, as it is ordered.
+fn close(orders: &Orders, (name, maintenance): &(String, Arc<Maintenance>)) {
+    let closed = match orders.get(&Key::Site(name.clone())) {
+        Some(Order::Maintenance { until, allow }) => Some(Closed { until: *until, allow: allow.clone() }),
+        _ => None,
+    };
+    gauge!("trivet_site_maintenance", "site" => name.clone()).set(if closed.is_some() { 1.0 } else { 0.0 });
+    maintenance.set(closed);
+}
+
+fn tell_of_node(orders: &Orders, node: &str) {
+    let drained = if is_drained(orders, node) { 1.0 } else { 0.0 };
+    gauge!("trivet_node_drained", "node" => node.to_owned()).set(drained);
+}
+
+fn is_drained(orders: &Orders, node: &str) -> bool {
+    orders.get(&Key::Node(node.to_owned())).is_some()
+}
+
 /// What was ordered, and whoever obeys.
 pub struct Admin {
     node: String,
     subjects: Subjects,
-    orders: Mutex<Orders>,
+    /// Replaced as a whole, so that who reads them copies nothing.
+    orders: Mutex<Arc<Orders>>,
+    /// Held while they are obeyed, so that what is obeyed last is what was ordered last.
+    obeying: Mutex<()>,
     /// One change at a time: what is in the file is what was done last.
     changing: tokio::sync::Mutex<()>,
     file: Option<PathBuf>,
@@ -218,7 +252,8 @@ impl Admin {
         let admin = Arc::new(Self {
             node: node.to_owned(),
             subjects,
-            orders: Mutex::new(orders.unwrap_or_default()),
+            orders: Mutex::new(Arc::new(orders.unwrap_or_default())),
+            obeying: Mutex::default(),
             changing: tokio::sync::Mutex::default(),
             file: control.state_file.clone(),
             peers: Peers::new(control)?,
@@ -257,6 +292,9 @@ impl Admin {
 
     /// Takes in what others know.
     async fn hear(self: &Arc<Self>, heard: Vec<Orders>) {
+        if heard.is_empty() {
+            return;
+        }
         let merge =
             |orders: &mut Orders| heard.into_iter().fold(false, |new, other| orders.merge(other) | new);
         if let Err(e) = self.change(merge).await {
@@ -272,16 +310,18 @@ impl Admin {
         let admin = self.clone();
         let changed = tokio::spawn(async move {
             let _changing = admin.changing.lock().await;
-            let mut orders = admin.orders();
+            let before = admin.orders();
+            let mut orders = Orders::clone(&before);
             let changed = change(&mut orders);
             if changed {
+                let orders = Arc::new(orders);
                 if let Some(file) = &admin.file {
                     let (written, path) = (orders.clone(), file.clone());
                     let saved = tokio::task::spawn_blocking(move || store::save(&path, &written)).await;
                     saved.unwrap_or_else(|e| Err(io::Error::other(e))).map_err(|e| admin.not_stored(e))?;
                 }
-                *admin.orders.lock() = orders;
-                admin.obey();
+                *admin.orders.lock() = orders.clone();
+                admin.obey_about(before.differences(&orders));
             }
             Ok(changed)
         });
@@ -292,7 +332,7 @@ impl Admin {
         CommandError::Store { file: self.file.clone().unwrap_or_default(), error }
     }
 
-    fn orders(&self) -> Orders {
+    fn orders(&self) -> Arc<Orders> {
         self.orders.lock().clone()
     }
 
@@ -372,9 +412,12 @@ impl Admin {
     }
 
     fn backend(&self, pool: String, name: String) -> Result<Key, CommandError> {
-        let pool = self.known("pool", pool, &self.pools())?;
-        let backends = self.pool(&pool).map(|pool| pool.backends()).unwrap_or_default();
-        let name = self.known("back end", name, &backends)?;
+        let Some(of) = self.pool(&pool) else {
+            return Err(CommandError::Unknown { kind: "pool", name: pool, known: self.pools() });
+        };
+        if !of.has(&name) {
+            return Err(CommandError::Unknown { kind: "back end", name, known: of.backends() });
+        }
         Ok(Key::Backend { pool, name })
     }
 
@@ -395,51 +438,68 @@ impl Admin {
 
     /// Has pools and sites be as it is ordered. A second time it changes nothing.
     pub(super) fn obey(&self) {
+        let _obeying = self.obeying.lock();
         let orders = self.orders();
-        let is_drained = |node: &str| orders.get(&Key::Node(node.to_owned())).is_some();
-        for pool in &self.subjects.pools {
-            pool.obey(&|name, at| {
-                let key = Key::Backend { pool: pool.name().to_owned(), name: name.to_owned() };
-                match orders.get(&key) {
-                    Some(Order::Backend { mode, weight }) if *mode != Mode::Ready => (*mode, *weight),
-                    order => {
-                        let weight = match order {
-                            Some(Order::Backend { weight, .. }) => *weight,
-                            _ => None,
-                        };
-                        let is_drained = self.subjects.node_of(name, at).is_some_and(is_drained);
-                        (if is_drained { Mode::Drained } else { Mode::Ready }, weight)
-                    }
-                }
-            });
-        }
+        self.subjects.pools.iter().for_each(|pool| self.obey_in(&orders, &**pool, &|_, _| true));
+        self.subjects.sites.iter().for_each(|site| close(&orders, site));
+        self.subjects.nodes.iter().for_each(|node| tell_of_node(&orders, node));
+        self.end_connections();
+    }
+
+    /// Connections to the virtual addresses end in order where those are to be on another node.
+    fn end_connections(&self) {
         let drained = !self.wants_addresses();
         if self.subjects.connections.as_ref().is_some_and(|c| c.drain(drained)) && drained {
             tracing::info!(
                 "the virtual addresses are to be on another node: connections to them end in order"
             );
         }
-        for (name, maintenance) in &self.subjects.sites {
-            let closed = match orders.get(&Key::Site(name.clone())) {
-                Some(Order::Maintenance { until, allow }) => {
-                    Some(Closed { until: *until, allow: allow.clone() })
+    }
+
+    /// Has what `keys` are about be as it is ordered: mostly one back end of hundreds.
+    fn obey_about<'a>(&self, keys: impl Iterator<Item = &'a Key>) {
+        let _obeying = self.obeying.lock();
+        let orders = self.orders();
+        let Subjects { pools, sites, nodes, .. } = &self.subjects;
+        for key in keys {
+            match key {
+                Key::Backend { pool, name } => {
+                    let own = pools.iter().filter(|p| p.name() == pool);
+                    own.for_each(|p| self.obey_in(&orders, &**p, &|backend, _| backend == name));
                 }
-                _ => None,
-            };
-            gauge!("trivet_site_maintenance", "site" => name.clone()).set(if closed.is_some() {
-                1.0
-            } else {
-                0.0
-            });
-            maintenance.set(closed);
+                Key::Node(name) => {
+                    let is_there =
+                        |backend: &str, at| self.subjects.node_of(backend, at) == Some(name.as_str());
+                    pools.iter().for_each(|p| self.obey_in(&orders, &**p, &is_there));
+                    nodes.iter().filter(|node| *node == name).for_each(|node| tell_of_node(&orders, node));
+                    self.end_connections();
+                }
+                Key::Site(name) => {
+                    sites.iter().filter(|(site, _)| site == name).for_each(|site| close(&orders, site));
+                }
+                // Otherwise asked for where it matters.
+                Key::Addresses => self.end_connections(),
+            }
         }
-        for node in &self.subjects.nodes {
-            gauge!("trivet_node_drained", "node" => node.clone()).set(if is_drained(node) {
-                1.0
-            } else {
-                0.0
-            });
-        }
+    }
+
+    /// Has those back ends of a pool that are meant be as it is ordered.
+    fn obey_in(&self, orders: &Orders, pool: &dyn Administered, meant: &Meant<'_>) {
+        pool.obey(meant, &|name, at| {
+            let key = Key::Backend { pool: pool.name().to_owned(), name: name.to_owned() };
+            match orders.get(&key) {
+                Some(Order::Backend { mode, weight }) if *mode != Mode::Ready => (*mode, *weight),
+                order => {
+                    let weight = match order {
+                        Some(Order::Backend { weight, .. }) => *weight,
+                        _ => None,
+                    };
+                    let node = self.subjects.node_of(name, at);
+                    let is_drained = node.is_some_and(|node| is_drained(orders, node));
+                    (if is_drained { Mode::Drained } else { Mode::Ready }, weight)
+                }
+            }
+        });
     }
 
     /// Takes back what is over, and forgets what was taken back long ago.
@@ -586,31 +646,4 @@ pub fn socket_is_free(path: &Path) -> Result<(), ConfigError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_back_end_is_on_the_node_of_its_name_or_of_its_address() {
-        let address = |text: &str| text.parse::<IpAddr>().unwrap();
-        let subjects = Subjects {
-            nodes: vec!["node1".into(), "node2".into()],
-            addresses: vec![
-                (address("10.77.0.11"), "node1".into()),
-                (address("10.77.0.12"), "node2".into()),
-                (address("127.0.0.1"), "node2".into()),
-            ],
-            ..Subjects::default()
-        };
-        for (name, at, node) in [
-            ("node1", None, Some("node1")),
-            ("node1", Some("10.77.0.12"), Some("node1")),
-            ("api2", Some("10.77.0.12"), Some("node2")),
-            ("api2", Some("::ffff:10.77.0.12"), Some("node2")),
-            ("api3", Some("10.77.0.13"), None),
-            ("api", Some("127.0.0.1"), None),
-            ("socket", None, None),
-        ] {
-            assert_eq!(subjects.node_of(name, at.map(address)), node, "{name} {at:?}");
-        }
-    }
-}
+mod tests;

@@ -17,7 +17,7 @@ use super::error_pages::ErrorPages;
 use super::maintenance::{self, Maintenance};
 use super::resolver::Dns;
 use super::routes::template::Found;
-use super::routes::{self, Action, Changed, Rule, Rules};
+use super::routes::{self, Action, Changed, ConfiguredMap, Rule, Rules};
 use trivet_base::address::Address;
 use trivet_base::config::{ConfigError, Invalid};
 use trivet_http::changes::Changes;
@@ -322,7 +322,7 @@ pub struct Sites {
     /// By the names that their configuration has.
     all: Vec<(String, Arc<Site>)>,
     /// With whether it is an alias.
-    by_name: HashMap<String, (Arc<Site>, bool)>,
+    by_name: ConfiguredMap<String, (Arc<Site>, bool)>,
     has_wildcards: bool,
     default: Option<Arc<Site>>,
 }
@@ -331,7 +331,7 @@ impl Sites {
     /// Those of a configuration, served by `pools`. Reads the files of answers.
     pub fn new(config: &Config, pools: &HashMap<String, Served>) -> Result<Self, ConfigError> {
         let mut sites =
-            Self { all: Vec::new(), by_name: HashMap::new(), has_wildcards: false, default: None };
+            Self { all: Vec::new(), by_name: ConfiguredMap::default(), has_wildcards: false, default: None };
         for site in config.all_sites() {
             let invalid = |e: Invalid| ConfigError::at("", e.key, e.reason);
             let pool =

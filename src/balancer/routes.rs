@@ -62,14 +62,18 @@ pub struct Changed {
     pub cors: Option<Cors>,
 }
 
+/// A map whose keys are the configuration's. Its hash is several times as fast as the standard library's, which withstands keys that
+/// clients have chosen to collide: here clients only look, and put nothing in, so that a look-up compares with the operator's own keys at most.
+pub type ConfiguredMap<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
+
 /// A site's rules, in their order.
 #[derive(Debug)]
 pub struct Rules<P> {
     all: Vec<Rule<P>>,
     /// Those for one path alone.
-    exact: HashMap<Vec<u8>, Vec<usize>>,
+    exact: ConfiguredMap<Vec<u8>, Vec<usize>>,
     /// Those for a prefix, by its first segment.
-    first: HashMap<Vec<u8>, Vec<usize>>,
+    first: ConfiguredMap<Vec<u8>, Vec<usize>>,
     /// All others.
     rest: Vec<usize>,
 }
@@ -77,7 +81,8 @@ pub struct Rules<P> {
 impl<P> Rules<P> {
     /// With what finds the few that a path may be for: a site may have a thousand.
     pub fn new(all: Vec<Rule<P>>) -> Self {
-        let (mut exact, mut first, mut rest) = (HashMap::new(), HashMap::new(), Vec::new());
+        let (mut exact, mut first, mut rest) =
+            (ConfiguredMap::default(), ConfiguredMap::default(), Vec::new());
         for (number, rule) in all.iter().enumerate() {
             let numbers: &mut Vec<usize> = match &rule.when.path {
                 Some(PathRule::Exact(path)) => exact.entry(path.clone()).or_default(),

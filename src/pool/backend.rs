@@ -1,11 +1,11 @@
 //! One back end: what it is, what its checks and its requests say about it, and what it has in hand.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
-use metrics::{Gauge, counter, gauge};
+use metrics::{Counter, Gauge, counter, gauge};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -125,6 +125,40 @@ impl State {
     }
 }
 
+/// Looked up once each: a look-up by labels costs more than the counting, and all back ends are checked all the time.
+struct Meters {
+    in_flight: Gauge,
+    up: Gauge,
+    /// Of checks, by what they found; those that are not counted yet are not shown.
+    good: OnceLock<Counter>,
+    refused: OnceLock<Counter>,
+    silent: OnceLock<Counter>,
+    failed: OnceLock<Counter>,
+}
+
+impl Meters {
+    fn new(pool: &str, name: &str) -> Self {
+        let labels = [("pool", pool.to_owned()), ("backend", name.to_owned())];
+        Self {
+            in_flight: gauge!("trivet_backend_in_flight", &labels),
+            up: gauge!("trivet_backend_up", &labels),
+            good: OnceLock::new(),
+            refused: OnceLock::new(),
+            silent: OnceLock::new(),
+            failed: OnceLock::new(),
+        }
+    }
+
+    fn checked(&self, verdict: &Verdict) -> &OnceLock<Counter> {
+        match verdict {
+            Verdict::Good(_) => &self.good,
+            Verdict::Refused(..) => &self.refused,
+            Verdict::Silent(_) => &self.silent,
+            Verdict::Failed(_) => &self.failed,
+        }
+    }
+}
+
 /// A back end and its state. `T` is what its user keeps with it: how it is reached, its connections.
 pub struct Backend<T> {
     pool: Arc<str>,
@@ -132,7 +166,7 @@ pub struct Backend<T> {
     check: Arc<dyn Check>,
     transport: T,
     load: Load,
-    in_flight: Gauge,
+    meters: Meters,
     state: Mutex<State>,
     /// [`Standing`], or 0 for a back end that is not used.
     standing: AtomicU8,
@@ -172,7 +206,7 @@ impl<T> Backend<T> {
         });
         let backend = Self {
             load: Load::new(spec.weight, spec.max_in_flight).named(&spec.name),
-            in_flight: gauge!("trivet_backend_in_flight", "pool" => pool.to_string(), "backend" => spec.name.clone()),
+            meters: Meters::new(&pool, &spec.name),
             pool,
             spec,
             check,
@@ -222,14 +256,14 @@ impl<T> Backend<T> {
     pub(super) fn take(&self) -> bool {
         let taken = self.load.take();
         if taken {
-            self.in_flight.increment(1.0);
+            self.meters.in_flight.increment(1.0);
         }
         taken
     }
 
     pub(super) fn put_back(&self) {
         self.load.put_back();
-        self.in_flight.decrement(1.0);
+        self.meters.in_flight.decrement(1.0);
     }
 
     /// What its checks say.
@@ -396,7 +430,7 @@ impl<T> Backend<T> {
         state.retired = true;
         self.publish(&state);
         // Neither up nor down: it is nobody's trouble any more.
-        self.export(f64::NAN);
+        self.meters.up.set(f64::NAN);
     }
 
     pub(super) fn is_retired(&self) -> bool {
@@ -413,8 +447,8 @@ impl<T> Backend<T> {
     /// Takes in what a check that began at `began` found.
     pub fn record(&self, verdict: Verdict, began: Instant, timing: &Timing) {
         let result = verdict.label();
-        counter!("trivet_backend_checks_total", "pool" => self.pool.to_string(), "backend" => self.spec.name.clone(), "result" => result)
-            .increment(1);
+        let checks = || counter!("trivet_backend_checks_total", "pool" => self.pool.to_string(), "backend" => self.spec.name.clone(), "result" => result);
+        self.meters.checked(&verdict).get_or_init(checks).increment(1);
         let mut state = self.state.lock();
         if !matches!(verdict, Verdict::Silent(_)) {
             state.heard_at = Some(Instant::now());
@@ -495,17 +529,11 @@ impl<T> Backend<T> {
         // Both are set before anyone is told, so that who is told sees both.
         let changed = set(&self.serving, serving) | ((self.standing(), self.is_well()) != before);
         if !state.retired {
-            // Also when nothing changed: the recorder may be younger than this back end.
-            self.export(if self.is_usable() { 1.0 } else { 0.0 });
+            self.meters.up.set(if self.is_usable() { 1.0 } else { 0.0 });
         }
         if changed {
             self.changed.tell();
         }
-    }
-
-    fn export(&self, up: f64) {
-        gauge!("trivet_backend_up", "pool" => self.pool.to_string(), "backend" => self.spec.name.clone())
-            .set(up);
     }
 
     /// For `/status`.

@@ -175,7 +175,7 @@ impl Admin {
                 Err(e) => refused(StatusCode::BAD_REQUEST, &e),
                 Ok(orders) => {
                     self.hear(vec![orders]).await;
-                    answer(StatusCode::OK, &self.orders())
+                    answer(StatusCode::OK, &*self.orders())
                 }
             },
             _ => refused(StatusCode::NOT_FOUND, &"this balancer does not know the command"),

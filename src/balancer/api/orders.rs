@@ -123,6 +123,13 @@ impl Orders {
         self.0.iter().filter(|(_, entry)| entry.order.is_some())
     }
 
+    /// What is ordered otherwise in `other`, or in only one of the two.
+    pub fn differences<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = &'a Key> {
+        let here = self.0.iter().filter(|(key, entry)| other.get(key) != entry.order.as_ref());
+        let there_alone = other.iter().filter(|(key, _)| !self.0.contains_key(key));
+        here.chain(there_alone).map(|(key, _)| key)
+    }
+
     /// Orders something, or takes it back, on the node `by`; `now` in milliseconds. Whether that changes anything.
     pub fn set(&mut self, key: Key, order: Option<Order>, by: &str, now: u64) -> bool {
         let before = self.0.get(&key);
@@ -197,6 +204,36 @@ mod tests {
         assert_eq!(first, second);
         assert_eq!(first.get(&node("node3")), None);
         assert_eq!(first.iter().count(), 1);
+    }
+
+    #[test]
+    fn what_is_ordered_otherwise_is_told_whoever_has_it() {
+        let mut before = Orders::default();
+        before.set(node("stays"), Some(Order::Drained), "node1", 1);
+        before.set(node("ends"), Some(Order::Drained), "node1", 1);
+        before.set(
+            Key::Site("main".into()),
+            Some(Order::Maintenance { until: None, allow: Vec::new() }),
+            "node1",
+            1,
+        );
+        let mut after = before.clone();
+        assert_eq!(before.differences(&after).count(), 0);
+        after.set(node("ends"), None, "node1", 2);
+        after.set(node("begins"), Some(Order::Drained), "node1", 2);
+        let until = Some(Order::Maintenance { until: Some(9), allow: Vec::new() });
+        after.set(Key::Site("main".into()), until, "node1", 2);
+        // Somebody else's word that it is as it was.
+        let same = Entry { at: 7, by: "node2".into(), order: Some(Order::Drained) };
+        after.merge(Orders([(node("stays"), same)].into()));
+        for (one, other) in [(&before, &after), (&after, &before)] {
+            let mut found: Vec<_> = one.differences(other).map(Key::to_string).collect();
+            found.sort();
+            assert_eq!(found, ["node/begins", "node/ends", "site/main"]);
+        }
+        // What was forgotten is ordered by nobody.
+        after.tidy(2 + FORGOTTEN);
+        assert!(before.differences(&after).any(|key| *key == node("ends")));
     }
 
     #[test]

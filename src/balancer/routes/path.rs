@@ -73,6 +73,10 @@ impl PathRule {
                 Some(Found { rest: Some(rest), ..Found::default() })
             }
             Self::Pattern(pattern) => {
+                // Most paths are not its own, and `captures` allocates before it looks.
+                if !pattern.is_match(path) {
+                    return None;
+                }
                 let groups = pattern.captures(path)?;
                 let octets = |g: Option<regex::bytes::Match<'_>>| g.map(|m| m.as_bytes().to_vec());
                 let groups = groups.iter().map(|g| octets(g).unwrap_or_default()).collect();
