@@ -425,8 +425,10 @@ impl Config {
         for (name, tcp) in &self.tcp {
             let listener = format!("tcp.{name}.listen");
             for server in tcp.pools().flat_map(|(_, pool)| &pool.backends) {
-                let key = format!("tcp.{name}.pool.backends");
-                refuse(key, &server.name, server.address, &|own| own == listener)?;
+                if let ServerAddress::Fixed(Address::Ip(to)) = &server.address {
+                    let key = format!("tcp.{name}.pool.backends");
+                    refuse(key, &server.name, *to, &|own| own == listener)?;
+                }
             }
         }
         Ok(())
