@@ -127,6 +127,7 @@ map (words: "tcp: refused without need: ${words}") (refusals good)
       (node "node1" {
         redis = {
           port = 6379;
+          max_connections = 40000; # above the least that every balancer has
           pool.backends.redis = address;
         };
       }).systemd.services.trivet-balancer.serviceConfig.LimitNOFILE;
