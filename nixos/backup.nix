@@ -141,6 +141,34 @@ let
       };
     }
     // lib.optionalAttrs r.appendOnly { append_only = true; };
+  # The program refuses such names as well, but these stand in the names of credentials.
+  repositoryProblems = lib.concatLists (
+    lib.mapAttrsToList (
+      name: r:
+      lib.optional (builtins.match "[a-z0-9-]{1,32}" name == null) (
+        "services.trivet.backup.repositories has the name \"${name}\": give it one of at most 32 of a-z, 0-9 and -"
+      )
+      ++ lib.concatLists (
+        lib.mapAttrsToList (
+          part: path:
+          let
+            of = {
+              what = "services.trivet.backup.repositories.${part}";
+              inherit path;
+              example = "/var/lib/trivet/secrets/backup-storage";
+            };
+          in
+          onNode.problems of ++ onNode.secretProblems of
+        ) (
+          lib.optionalAttrs (r.s3 != null) {
+            "${name}.s3.accessKeyFile" = r.s3.accessKeyFile;
+            "${name}.s3.secretKeyFile" = r.s3.secretKeyFile;
+          }
+          // lib.optionalAttrs (r.sftp != null) { "${name}.sftp.keyFile" = r.sftp.keyFile; }
+        )
+      )
+    ) backup.repositories
+  );
   folders = lib.filter (f: f != null) (lib.mapAttrsToList (_: r: r.folder) backup.repositories);
 in
 {
@@ -190,7 +218,11 @@ in
     ++ lib.mapAttrsToList (name: r: {
       assertion = lib.count (kind: kind != null) [ r.folder r.s3 r.sftp ] == 1;
       message = "services.trivet.backup.repositories.${name} needs exactly one of folder, s3 and sftp";
-    }) backup.repositories;
+    }) backup.repositories
+    ++ map (message: {
+      assertion = false;
+      inherit message;
+    }) repositoryProblems;
 
     services.trivet.backup.settings = settings.defaults {
       node = trivet.self.name;

@@ -75,6 +75,15 @@ let
         config = "frontend x\n  bind *:443 ssl\n";
       };
       services.trivet.balancer.tls.ticketSecret = pkgs.writeText "ticket.secret" "0123";
+      services.trivet.backup = {
+        enable = true;
+        repositories."Off Site".sftp = {
+          host = "vault";
+          user = "backup";
+          path = "site";
+          keyFile = pkgs.writeText "ssh.key" "0123";
+        };
+      };
       services.trivet.balancer.certificates = [
         {
           certificate = "/var/lib/acme/shop/fullchain.pem";
@@ -154,6 +163,8 @@ lib.concatMap (expect "refusal" said) [
   "node node1 runs caddy on port 80, which trivet-balancer needs"
   "node node1 runs haproxy on port 443, which trivet-balancer needs"
   "services.trivet.balancer.tls.ticketSecret is in the store"
+  "services.trivet.backup.repositories has the name \"Off Site\""
+  "services.trivet.backup.repositories.Off Site.sftp.keyFile is in the store"
   "the key of certificate 1 of services.trivet.balancer.certificates is in the store"
 ]
 # What else would go wrong with these does not hide the words.
