@@ -195,7 +195,7 @@ in
         default = lib.optional (trivet.has "app" && !onNode.inStore staticRoot) staticRoot;
         defaultText = lib.literalMD "on app nodes, `services.trivet.web.root` if it is no package";
         example = [ "/var/lib/trivet/www" ];
-        description = "Folders and files on the node that are copied, each node's own. The unit must be able to read them.";
+        description = "Folders and files on the node that are copied, each node's own, beside the cluster file. The unit must be able to read them.";
       };
     };
     verify.every = every "7d" "trial restore";
@@ -247,7 +247,10 @@ in
       };
       repositories = lib.mapAttrs place backup.repositories;
       base = { inherit (backup.base) every; };
-      files = { inherit (backup.files) every paths; };
+      files = {
+        inherit (backup.files) every;
+        paths = backup.files.paths ++ [ "/etc/trivet/cluster.json" ];
+      };
       verify = { inherit (backup.verify) every; };
       inherit (backup) retention;
     };
