@@ -832,7 +832,7 @@ async fn a_pool_that_nobody_reaches_is_left_alone_and_tried_again() {
     .await;
     let _again = Server::at("node0", servers[0].address).await.unwrap();
     let served = async || balancer.connect().await.bytes().await.is_some();
-    until("those that try are served", || served()).await;
+    until("those that try are served", served).await;
     until("all are let through", || async {
         served().await;
         balancer.metrics().await.contains("trivet_circuit_open{pool=\"tcp:echo\"} 0\n")

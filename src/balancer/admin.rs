@@ -78,6 +78,9 @@ pub type Explain = Box<dyn Fn(&Question) -> Result<Explained, String> + Send + S
 /// Which back ends are meant, by name and address.
 pub type Meant<'a> = dyn Fn(&str, Option<IpAddr>) -> bool + 'a;
 
+/// How a back end is to be used, and its weight in place of the configured one, by its name and address.
+pub type Ordered<'a> = dyn Fn(&str, Option<IpAddr>) -> (Mode, Option<u32>) + 'a;
+
 /// A pool of whatever kind.
 pub trait Administered: Send + Sync {
     fn name(&self) -> &str;
@@ -88,7 +91,7 @@ pub trait Administered: Send + Sync {
     /// Calls `each` with the name of each back end, and with its address where it has one.
     fn members(&self, each: &mut dyn FnMut(&str, Option<IpAddr>));
     /// Has each back end that is `meant` used as `order` says; both are asked by its name and address. With its configured weight or another one.
-    fn obey(&self, meant: &Meant<'_>, order: &dyn Fn(&str, Option<IpAddr>) -> (Mode, Option<u32>));
+    fn obey(&self, meant: &Meant<'_>, order: &Ordered<'_>);
     /// For people.
     fn status(&self) -> Value;
 }
@@ -119,7 +122,7 @@ impl<T: Send + Sync> Administered for Whole<T> {
         }
     }
 
-    fn obey(&self, meant: &Meant<'_>, order: &dyn Fn(&str, Option<IpAddr>) -> (Mode, Option<u32>)) {
+    fn obey(&self, meant: &Meant<'_>, order: &Ordered<'_>) {
         for backend in self.0.backends().iter() {
             let at = backend.address().ip().map(|at| at.ip());
             if !meant(backend.name(), at) {

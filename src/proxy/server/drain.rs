@@ -1,7 +1,6 @@
 //! How connections are told to end in order: all of them when the server stops, and those that came to an address that is to move to
 //! another node when an operator orders that.
 
-use std::future::Future;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -99,6 +98,6 @@ impl Drains {
     }
 }
 
-fn is(drained: &mut watch::Receiver<bool>, wanted: bool) -> impl Future<Output = ()> + Send + '_ {
-    async move { drop(drained.wait_for(|now| *now == wanted).await) }
+async fn is(drained: &mut watch::Receiver<bool>, wanted: bool) {
+    drop(drained.wait_for(|now| *now == wanted).await);
 }
