@@ -62,7 +62,7 @@ with subtest("set up"):
 
 with subtest("a base copy is made of a replica, a restore is proven, and the log follows"):
     poll(lambda: holding().get("last_verified") and holding("vault").get("last_verified"), "restores are proven", 240)
-    assert holding()["last_base"] and holding()["last_files"], holding()
+    poll(lambda: holding().get("last_base") and holding().get("last_files"), "the site's files are copied", 120)
     listed = json.loads(keeper_of_backups.succeed("trivet backup list --json"))["main"]
     donor = listed["base"][0]["description"]["donor"]
     assert donor != primary().name, donor
