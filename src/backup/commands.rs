@@ -35,7 +35,7 @@ pub async fn run(config: Config, command: Command) -> Result<(), Failure> {
     };
     let watcher = Watcher::default();
     let shown = tokio::spawn(progress::show(watcher.clone()));
-    let mut interrupted = Shutdown::on_signals()?;
+    let mut interrupted = Shutdown::of_a_command()?;
     let outcome = tokio::select! {
         // What ends in order by a signal says so itself.
         biased;
@@ -254,16 +254,20 @@ async fn restored(
     Ok(())
 }
 
-/// The group's own list of repositories is emptied, so that none of them is taken for one of the group that is formed from this.
+/// The group's own list of repositories is emptied, so that none of them is taken for one of the group that is formed from this; and its
+/// leases are nobody's, so that a service that had one at that moment, and still runs, asks anew.
 async fn forget_repositories(scratch: &Scratch) -> Result<(), MysqldError> {
     let mut conn = scratch.connect().await?;
-    let there: Option<u64> = conn
-        .query_first(
-            "SELECT COUNT(*) FROM information_schema.tables WHERE table_schema = 'trivet_cluster' AND table_name = 'repository'",
-        )
+    let tables: Vec<String> = conn
+        .query("SELECT table_name FROM information_schema.tables WHERE table_schema = 'trivet_cluster'")
         .await?;
-    if there.is_some_and(|n| n > 0) {
-        conn.query_drop("DELETE FROM trivet_cluster.repository").await?;
+    for (table, statement) in [
+        ("repository", "DELETE FROM trivet_cluster.repository"),
+        ("lease", "UPDATE trivet_cluster.lease SET holder = '', expires = '2000-01-01', token = token + 1"),
+    ] {
+        if tables.iter().any(|there| there == table) {
+            conn.query_drop(statement).await?;
+        }
     }
     Ok(())
 }
