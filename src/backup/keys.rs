@@ -94,6 +94,11 @@ impl Keys {
         }
     }
 
+    /// The repository with this id is made anew, with another key.
+    pub fn forget(&self, id: &str) {
+        self.opened.lock().remove(id);
+    }
+
     /// The repository with this id was opened, and this is its key.
     pub fn has_opened(&self, id: &str, key: MasterKey) {
         self.opened.lock().insert(id.into(), key);

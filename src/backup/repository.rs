@@ -283,6 +283,7 @@ impl Repository {
         let wrong = |e: Box<RusticError>| told(&backend, &place, &e);
         let repository = unopened(&backend, &watcher).map_err(wrong)?;
         if repository.config_id().map_err(wrong)?.is_none() {
+            keys.forget(&new.id);
             // A key without its repository would be tried for the one that is made now.
             let keys = handle.block_on(storage.list(&format!("{}keys/", backend::FOLDER)))?;
             for key in keys {

@@ -42,7 +42,7 @@ pub struct Member {
 #[command(group(ArgGroup::new("step").args(["report", "status", "pause", "cut_over", "back", "abort"])))]
 #[allow(clippy::struct_excessive_bools, reason = "they are options of a command line")]
 pub struct Import {
-    /// The source: mysql://USER@HOST[:PORT]/[DATABASE,…]. Without databases: all of its own.
+    /// The source: `mysql://USER@HOST[:PORT]/[DATABASE,…]`. Without databases: all of its own.
     #[arg(long, value_name = "URL")]
     pub from: Option<String>,
     /// A file with the password of the account at the source.
@@ -120,7 +120,7 @@ pub struct Export {
     /// Where to; - is standard output. A file appears under this name once it is whole.
     #[arg(long, short, value_name = "FILE", default_value = "-")]
     pub output: PathBuf,
-    /// Another server than this node's: HOST[:PORT] of a replica. Takes --user, --password-file and --ca.
+    /// Another server than this node's: `HOST[:PORT]` of a replica. Takes --user, --password-file and --ca.
     #[arg(long, value_name = "ADDRESS", requires = "password_file", requires = "ca")]
     pub host: Option<String>,
     /// A file with the password of the account there.

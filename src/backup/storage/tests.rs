@@ -113,7 +113,7 @@ async fn a_bucket_is_a_storage_like_any_other() {
     let nobody = Storage::s3("main", &s3(bucket, "http://127.0.0.1:1")).unwrap();
     let said = nobody.read("x").await.unwrap_err().to_string();
     println!("nobody there: {said}");
-    assert!(said.contains("repository main in bucket"), "{said}");
+    assert!(said.contains("repository main in site of bucket"), "{said}");
 }
 
 #[test]
