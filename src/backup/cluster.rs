@@ -94,16 +94,21 @@ impl Cluster {
 
     /// Opens a repository to write to it: it must belong to this group's history.
     pub async fn open_to_write(&self, name: &str, watcher: &Watcher) -> Result<Repository, RepositoryError> {
-        let opened = self.open(name, self.keys.clone(), watcher).await;
-        let id = match &opened {
-            Ok(repository) => Some(repository.id()),
-            // The table knows whether it should be.
-            Err(RepositoryError::Empty { .. }) => None,
-            Err(_) => return opened,
-        };
         let storage = self.storage(name)?;
+        let found = self.found(name, watcher).await?;
+        let id = found.as_ref().map(Repository::id);
+        // Where there is nothing, the table knows whether there should be.
         self.standing(&mut self.primary(&storage).await?, name, &storage, id).await?;
-        opened
+        found.ok_or_else(|| RepositoryError::Empty { place: storage.place().into() })
+    }
+
+    /// Opens a repository with the cluster's own keys; nothing where there is none.
+    async fn found(&self, name: &str, watcher: &Watcher) -> Result<Option<Repository>, RepositoryError> {
+        match self.open(name, self.keys.clone(), watcher).await {
+            Ok(repository) => Ok(Some(repository)),
+            Err(RepositoryError::Empty { .. }) => Ok(None),
+            Err(e) => Err(e),
+        }
     }
 
     /// Opens a repository to write to it, and makes it when there was none, under the lease [`WORK_LEASE`].
@@ -113,21 +118,17 @@ impl Cluster {
         held: &Held,
         watcher: &Watcher,
     ) -> Result<Repository, RepositoryError> {
-        let opened = self.open(name, self.keys.clone(), watcher).await;
-        let id = match &opened {
-            Ok(repository) => Some(repository.id()),
-            Err(RepositoryError::Empty { .. }) => None,
-            Err(_) => return opened,
-        };
         let storage = self.storage(name)?;
+        let found = self.found(name, watcher).await?;
         let mut conn = self.primary(&storage).await?;
         let unknown = |e: mysql_async::Error| unknown(&storage, &e);
+        let id = found.as_ref().map(Repository::id);
         let new_id = match self.standing(&mut conn, name, &storage, id).await? {
             Standing::Ours => {
-                if let Some(id) = id {
-                    history::made(&mut conn, id).await.map_err(unknown)?;
-                }
-                return opened;
+                let repository =
+                    found.ok_or_else(|| RepositoryError::Empty { place: storage.place().into() })?;
+                history::made(&mut conn, repository.id()).await.map_err(unknown)?;
+                return Ok(repository);
             }
             Standing::Begun(id) => id,
             Standing::New => {

@@ -139,6 +139,12 @@ impl Site {
         status::gather(&self.cluster, &self.secrets, LOOK).await
     }
 
+    /// Stops mysqld and puts its data directory aside; where that is now.
+    async fn put_aside(&self) -> Result<PathBuf, Failure> {
+        systemctl("stop").await?;
+        self.data.set_aside(OffsetDateTime::now_utc()).map_err(|e| io_failure(self.data.path(), &e))
+    }
+
     fn others(&self) -> impl Iterator<Item = &Node> {
         self.cluster.with(Role::Database).filter(|n| n.name != self.me.name)
     }
@@ -291,9 +297,7 @@ async fn what_runs(report: &Report, node: &Node) -> Runs {
 
 /// The directories change places, and the keeper forms the group.
 async fn swap(site: &Site, staging: &Path, keeper: &Path) -> Result<(), Failure> {
-    systemctl("stop").await?;
-    let aside =
-        site.data.set_aside(OffsetDateTime::now_utc()).map_err(|e| io_failure(site.data.path(), &e))?;
+    let aside = site.put_aside().await?;
     println!("The data directory of before is {}", aside.display());
     let formed = match site.data.take(staging).map_err(|e| io_failure(site.data.path(), &e)) {
         Ok(()) => form(site, keeper).await,
@@ -352,9 +356,7 @@ pub async fn set_aside(options: SetAside) -> Result<(), Failure> {
     }
     .ask(options.yes.as_deref())?;
     let before = birth(&site.look().await, None);
-    systemctl("stop").await?;
-    let aside =
-        site.data.set_aside(OffsetDateTime::now_utc()).map_err(|e| io_failure(site.data.path(), &e))?;
+    let aside = site.put_aside().await?;
     println!("The data directory is {}. Waiting for the group that is formed anew …", aside.display());
     loop {
         let now = birth(&site.look().await, Some(&site.me.name));

@@ -221,20 +221,14 @@ def with_faults(options: argparse.Namespace) -> int:
             raise
 
 
-def bench_database(options: argparse.Namespace) -> int:
+def bench_cluster(options: argparse.Namespace) -> int:
+    """Those that measure a cluster of their own."""
     host.require_host()
-    name = _name(options, database.NAME)
+    measure, default = {"bench-db": (database.main, database.NAME), "bench-backup": (backups.main, backups.NAME)}[options.command]
+    name = _name(options, default)
     with _lock(name):
         _lab(name).make_room()
-        return database.main(options, name, _snapshots(), build.target_dir(REPOSITORY) / "lab" / "bench-db")
-
-
-def bench_backups(options: argparse.Namespace) -> int:
-    host.require_host()
-    name = _name(options, backups.NAME)
-    with _lock(name):
-        _lab(name).make_room()
-        return backups.main(options, name, _snapshots(), build.target_dir(REPOSITORY) / "lab" / "bench-backup")
+        return measure(options, name, _snapshots(), build.target_dir(REPOSITORY) / "lab" / options.command)
 
 
 def install(_: argparse.Namespace) -> int:
@@ -245,5 +239,5 @@ def install(_: argparse.Namespace) -> int:
 
 
 COMMANDS = {"up": up, "down": down, "status": status, "test": test, "run": run, "client": client, "install": install,
-            "chaos": with_faults, "bench-failover": with_faults, "bench": bench.main, "bench-db": bench_database, "bench-backup": bench_backups,
+            "chaos": with_faults, "bench-failover": with_faults, "bench": bench.main, "bench-db": bench_cluster, "bench-backup": bench_cluster,
             "bench-scale": scale.main, "differential": differential.main, "unread-bodies": unread_bodies.main}

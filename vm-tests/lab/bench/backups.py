@@ -163,10 +163,5 @@ def main(options: argparse.Namespace, name: str, snapshots: Path, results: Path)
         found = measure(boot(lab, options.profile), options.size, options.seconds)
     finally:
         lab.remove()
-    if options.json:
-        options.json.write_text(json.dumps(found, indent=1) + "\n")
-    if options.markdown:
-        options.markdown.write_text("\n\n".join(report._markdown(rows) for rows in tables(found)) + "\n")
-    for rows in tables(found):
-        print(f"\n{report._text(rows)}")
+    report.hand_out(options, found, tables(found))
     return 0

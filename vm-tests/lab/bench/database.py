@@ -257,10 +257,5 @@ def main(options: argparse.Namespace, name: str, snapshots: Path, results: Path)
     finally:
         lab.remove()
         quota.remove()
-    if options.json:
-        options.json.write_text(json.dumps(measured, indent=1) + "\n")
-    if options.markdown:
-        options.markdown.write_text("\n\n".join(report._markdown(rows) for rows in tables(measured)) + "\n")
-    for rows in tables(measured):
-        print(f"\n{report._text(rows)}")
+    report.hand_out(options, measured, tables(measured))
     return 0

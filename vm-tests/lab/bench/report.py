@@ -1,5 +1,7 @@
 """What was measured, for people."""
 
+import argparse
+import json
 from typing import Any
 
 from lab.bench.cases import Case
@@ -19,6 +21,16 @@ def _markdown(rows: Rows) -> str:
     lines = ["| " + " | ".join(f"**{c}**" if c == "loss" or c.startswith("below") else c for c in row) + " |" for row in rows]
     lines.insert(1, "|---" + "|--:" * (len(rows[0]) - 1) + "|")
     return "\n".join(lines)
+
+
+def hand_out(options: argparse.Namespace, measured: dict[str, Any], tables: list[Rows]) -> None:
+    """To the terminal, and into the files that --json and --markdown name."""
+    if options.json:
+        options.json.write_text(json.dumps(measured, indent=1) + "\n")
+    if options.markdown:
+        options.markdown.write_text("\n\n".join(_markdown(rows) for rows in tables) + "\n")
+    for rows in tables:
+        print(f"\n{_text(rows)}")
 
 
 def verdict(ratio: float, aim: float | None) -> str:
