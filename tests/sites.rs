@@ -474,8 +474,42 @@ fn a_back_end_that_is_the_balancer_itself_is_refused() {
     };
     let (code, said) = check("", "192.0.2.2:443", &service("[::1]:25"));
     assert_eq!(code, 64, "{said}");
-    assert!(said.contains("tcp.mail.pool.backends: \"mail1\" has the address [::1]:25"), "{said}");
+    assert!(said.contains("tcp.mail.pool.backends[0].address: \"mail1\" has the address [::1]:25"), "{said}");
     assert_eq!(check("", "192.0.2.2:443", &service("192.0.2.2:25")).0, 0);
+    // In front of the sites it may be, and then not behind them as well.
+    let front = |to: &str| {
+        let sni = "[[tcp.front.sni]]\nnames = [\"own.example\"]\npool.backends = [{ name = \"own\", address = \"192.0.2.1:445\" }]";
+        let front = format!(
+            "[tcp.front]\nlisten = [\"192.0.2.1:444\"]\npool.backends = [{{ name = \"sites\", address = \"192.0.2.1:443\" }}]\n{sni}"
+        );
+        let third = format!(
+            "[tcp.third]\nlisten = [\"192.0.2.1:445\"]\npool.backends = [{{ name = \"far\", address = \"{to}\" }}]\n"
+        );
+        format!("{front}\n{third}")
+    };
+    let (code, said) = check("192.0.2.1:443", "192.0.2.2:443", &front("192.0.2.2:445"));
+    assert_eq!(code, 0, "{said}");
+    for (web, far, words) in [
+        (
+            "192.0.2.1:444",
+            "192.0.2.2:445",
+            "tcp.front.listen of this balancer, which sends to https.listen (sites): what is sent there would come back",
+        ),
+        (
+            "192.0.2.1:445",
+            "192.0.2.1:443",
+            "tcp.third.listen of this balancer, which sends to https.listen (far): what is sent there would come back",
+        ),
+        (
+            "192.0.2.2:443",
+            "192.0.2.1:444",
+            "tcp.third.listen of this balancer, which sends to tcp.front.listen (far)",
+        ),
+    ] {
+        let (code, said) = check("192.0.2.1:443", web, &front(far));
+        assert_eq!(code, 64, "{web} {far}: {said}");
+        assert!(said.contains(words), "{web} {far}: {said}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -282,6 +282,33 @@ impl Config {
     }
 }
 
+/// A back end that is a listener of this balancer.
+struct Sent<'a> {
+    /// The service whose back end it is.
+    from: String,
+    key: String,
+    name: &'a str,
+    to: SocketAddr,
+    listener: &'a str,
+    to_service: String,
+}
+
+impl Sent<'_> {
+    /// After it was sent on this `way`, too.
+    fn comes_back(&self, way: &[&Self]) -> Invalid {
+        let on: String =
+            way.iter().map(|s| format!(", which sends to {} ({})", s.listener, s.name)).collect();
+        Invalid {
+            key: self.key.clone(),
+            reason: format!(
+                "\"{}\" has the address {}, which is {} of this balancer{on}: what is sent there would come back for ever; write where the back \
+                 end itself listens",
+                self.name, self.to, self.listener
+            ),
+        }
+    }
+}
+
 /// A site, however it is written down.
 pub struct AnySite<'a> {
     pub name: &'a str,
@@ -388,46 +415,65 @@ impl Config {
         self.https.as_ref()?.tls.ticket_secret.as_deref()
     }
 
-    /// Refuses a back end that is where the balancer itself listens for the requests that it would send there: each would come
-    /// back, until nothing is left to connect with.
-    fn none_is_its_own_back_end(&self) -> Result<(), Invalid> {
+    /// Refuses back ends that are where the balancer itself listens, when what is sent there would come back: at once, or by way of other
+    /// services of this balancer.
+    fn nothing_comes_back(&self) -> Result<(), Invalid> {
         let listened_on = self.listen_addresses();
-        let refuse = |key: String, name: &str, to: SocketAddr, own: &dyn Fn(&str) -> bool| {
-            let is_own = |at: &SocketAddr| {
-                let local = to.ip().is_loopback()
-                    || to.ip().is_unspecified()
-                    || self.virtual_addresses.contains(&to.ip());
+        // The service of HTTP is one, whichever of its listeners it is.
+        let service = |listener: &str| match listener {
+            "http.listen" | "https.listen" => Some("http".to_owned()),
+            other => other.strip_suffix(".listen").filter(|name| name.starts_with("tcp.")).map(str::to_owned),
+        };
+        let mut sent: Vec<Sent<'_>> = Vec::new();
+        let mut add = |from: String, key: String, name, address: &ServerAddress| {
+            let ServerAddress::Fixed(Address::Ip(to)) = *address else { return };
+            let local = to.ip().is_loopback()
+                || to.ip().is_unspecified()
+                || self.virtual_addresses.contains(&to.ip());
+            let is_here = |at: &SocketAddr| {
                 at.port() == to.port() && (at.ip() == to.ip() || (at.ip().is_unspecified() && local))
             };
-            match listened_on.iter().find(|(listener, at)| own(listener) && is_own(at)) {
-                None => Ok(()),
-                Some((listener, _)) => Invalid::err(
-                    key,
-                    format_args!(
-                        "\"{name}\" has the address {to}, which is {listener} of this balancer: its requests would come back for ever; \
-                         write where the back end itself listens"
-                    ),
-                ),
-            }
+            let here = listened_on.iter().filter(|(_, at)| is_here(at));
+            sent.extend(here.filter_map(|(listener, _)| {
+                let (from, key, to_service) = (from.clone(), key.clone(), service(listener)?);
+                Some(Sent { from, key, name, to, listener, to_service })
+            }));
         };
         for (_, section, pool) in self.all_pools() {
             for (number, server) in pool.backends.iter().enumerate() {
-                if let ServerAddress::Fixed(Address::Ip(to)) = &server.address {
-                    refuse(
-                        format!("{section}.backends[{number}].address"),
-                        &server.name,
-                        *to,
-                        &|listener| matches!(listener, "http.listen" | "https.listen"),
-                    )?;
-                }
+                let key = format!("{section}.backends[{number}].address");
+                add("http".into(), key, &server.name, &server.address);
             }
         }
         for (name, tcp) in &self.tcp {
-            let listener = format!("tcp.{name}.listen");
-            for server in tcp.pools().flat_map(|(_, pool)| &pool.backends) {
-                if let ServerAddress::Fixed(Address::Ip(to)) = &server.address {
-                    let key = format!("tcp.{name}.pool.backends");
-                    refuse(key, &server.name, *to, &|own| own == listener)?;
+            let by_name =
+                tcp.sni.iter().enumerate().map(|(number, sni)| (format!("sni[{number}].pool"), &sni.pool));
+            for (place, pool) in tcp.pool.iter().map(|pool| ("pool".to_owned(), pool)).chain(by_name) {
+                for (number, server) in pool.backends.iter().enumerate() {
+                    let key = format!("tcp.{name}.{place}.backends[{number}].address");
+                    add(format!("tcp.{name}"), key, &server.name, &server.address);
+                }
+            }
+        }
+        for first in &sent {
+            let mut way = vec![first];
+            let mut seen = BTreeSet::from([first.to_service.as_str()]);
+            while let Some(last) = way.last() {
+                if last.to_service == first.from {
+                    return Err(first.comes_back(&way[1..]));
+                }
+                let next = sent.iter().find(|s| {
+                    s.from == last.to_service
+                        && (s.to_service == first.from || !seen.contains(s.to_service.as_str()))
+                });
+                match next {
+                    Some(next) => {
+                        seen.insert(&next.to_service);
+                        way.push(next);
+                    }
+                    None => {
+                        way.pop();
+                    }
                 }
             }
         }
@@ -535,7 +581,7 @@ impl Validate for Config {
             is_name(&section, name)?;
             tcp.validate(&section)?;
         }
-        self.none_is_its_own_back_end()?;
+        self.nothing_comes_back()?;
         for (key, connections) in self.connections() {
             descriptors::fit(&key, connections, self.descriptors())?;
         }

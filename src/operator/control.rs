@@ -102,19 +102,23 @@ pub async fn wait_until_idle(socket: &Socket, target: &Target, longest: Duration
     let deadline = tokio::time::Instant::now() + longest;
     loop {
         let all = summaries(socket).await.map_err(Failure::run)?;
-        let counts = all.iter().flat_map(|s| s.in_flight.iter().filter(|(key, _)| is_its(s, key)));
-        let left: u64 = counts.map(|(_, n)| n).sum();
+        let counts = all.iter().flat_map(|s| s.in_flight.iter().map(move |(key, n)| (s, key, *n)));
+        let left: Vec<String> = counts
+            .filter(|(s, key, n)| *n > 0 && is_its(s, key))
+            .map(|(s, key, n)| format!("{n} of {key} at {}", s.name))
+            .collect();
         // One that says nothing may have given it something.
         let silent: Vec<&str> = all.iter().filter(|s| s.error.is_some()).map(|s| s.name.as_str()).collect();
-        if left == 0 && silent.is_empty() {
+        if left.is_empty() && silent.is_empty() {
             println!("it has nothing in hand any more");
             return Ok(());
         }
         if tokio::time::Instant::now() >= deadline {
             let after = humantime::format_duration(longest);
-            return Err(Failure::run(match left {
-                0 => format!("after {after} nothing is heard of {}; it stays drained", silent.join(", ")),
-                _ => format!("it still has {left} in hand after {after}; it stays drained"),
+            return Err(Failure::run(if left.is_empty() {
+                format!("after {after} nothing is heard of {}; it stays drained", silent.join(", "))
+            } else {
+                format!("it still has in hand after {after}: {}; it stays drained", left.join(", "))
             }));
         }
         tokio::time::sleep(LOOK).await;

@@ -109,8 +109,8 @@ pub(super) async fn run(gateway: &Gateway, role: Role, client: TcpStream) -> End
         .ok()
         .map(|from| gateway.gate.sessions.enter(Session::new(role.name(), from, &name)));
     counter!("trivet_gateway_connections_total", "listener" => role.name(), "backend" => name).increment(1);
-    let flow = Arc::new(Flow::default());
-    flow.begun(Side::Server, first.len());
+    let flow = Arc::new(Flow::with_unanswerable(mysql::closes_statements));
+    flow.begun(Side::Server, &first);
     let mut client = Counted::new(client, Side::Client, &flow);
     let mut member = Counted::new(Entering::new(stream, place.clone()), Side::Server, &flow);
     let carry = async {

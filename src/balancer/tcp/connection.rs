@@ -219,7 +219,7 @@ async fn run(
     counter!("trivet_tcp_connections_total", "service" => service.name.clone(), "backend" => lease.name().to_owned())
         .increment(1);
     let Arrived { client, first, .. } = arrived;
-    record.flow.begun(Side::Client, first.len());
+    record.flow.begun(Side::Client, &first);
     let mut client = Counted::new(client, Side::Client, &record.flow);
     let mut server = Counted::new(server, Side::Server, &record.flow);
     let carry = async {

@@ -13,9 +13,11 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 /// The bytes of one connection, both ways.
 #[derive(Debug, Default)]
 pub(crate) struct Flow {
+    /// Whether what was read from the client at once is for certain nothing that its back end answers.
+    unanswerable: Option<fn(&[u8]) -> bool>,
     read: [AtomicU64; 2],
     written: [AtomicU64; 2],
-    /// The back end spoke last: nothing that the client asked is without an answer.
+    /// Nothing that the client asked is without an answer.
     answered: AtomicBool,
     held: AtomicBool,
     /// Who would read from the client if it were not held.
@@ -34,6 +36,12 @@ pub(crate) enum Side {
 }
 
 impl Flow {
+    /// Of a protocol in which some of what a client says has no answer: `unanswerable` tells, of what was read at once, whether it
+    /// is nothing else.
+    pub(crate) fn with_unanswerable(unanswerable: fn(&[u8]) -> bool) -> Self {
+        Self { unanswerable: Some(unanswerable), ..Self::default() }
+    }
+
     /// Grows with every byte that is read or written.
     pub(crate) fn total(&self) -> u64 {
         self.read.iter().chain(&self.written).map(|n| n.load(Ordering::Relaxed)).sum()
@@ -93,17 +101,25 @@ impl Flow {
     }
 
     /// What was read of a side before its stream was counted, and is yet to be written.
-    pub(crate) fn begun(&self, from: Side, bytes: usize) {
+    pub(crate) fn begun(&self, from: Side, bytes: &[u8]) {
         self.heard(from, bytes);
     }
 
-    fn heard(&self, from: Side, bytes: usize) {
-        if bytes > 0 {
-            let before = self.read[from as usize].fetch_add(bytes as u64, Ordering::Relaxed);
-            if before == 0 && from == Side::Server {
-                self.listener.wake();
+    fn heard(&self, from: Side, bytes: &[u8]) {
+        if bytes.is_empty() {
+            return;
+        }
+        let before = self.read[from as usize].fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        match from {
+            Side::Server => {
+                if before == 0 {
+                    self.listener.wake();
+                }
+                self.answered.store(true, Ordering::Relaxed);
             }
-            self.answered.store(from == Side::Server, Ordering::Relaxed);
+            // Whose turn it was, it is.
+            Side::Client if self.unanswerable.is_some_and(|is| is(bytes)) => {}
+            Side::Client => self.answered.store(false, Ordering::Relaxed),
         }
     }
 }
@@ -136,7 +152,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
         }
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
-        self.flow.heard(self.side, buffer.filled().len() - before);
+        self.flow.heard(self.side, &buffer.filled()[before..]);
         self.flow.seen(self.side, &read);
         read
     }
@@ -195,7 +211,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_connection_is_idle_when_the_answer_has_been_passed_on() {
-        let flow = Arc::new(Flow::default());
+        let flow = Arc::new(Flow::with_unanswerable(|said| said == b"close!"));
         let (mut app, client) = duplex(64);
         let (mut mysqld, member) = duplex(64);
         let mut client = Counted::new(client, Side::Client, &flow);
@@ -213,6 +229,23 @@ mod tests {
         client.read_exact(&mut bytes).await.unwrap();
         member.write_all(&bytes).await.unwrap();
         assert!(!flow.is_idle(), "the client waits for an answer");
+        mysqld.write_all(b"answer").await.unwrap();
+        member.read_exact(&mut bytes).await.unwrap();
+        client.write_all(&bytes).await.unwrap();
+        assert!(flow.is_idle());
+
+        app.write_all(b"close!").await.unwrap();
+        client.read_exact(&mut bytes).await.unwrap();
+        assert!(!flow.is_idle(), "it is still here");
+        member.write_all(&bytes).await.unwrap();
+        assert!(flow.is_idle(), "nobody answers that");
+        app.write_all(b"select").await.unwrap();
+        client.read_exact(&mut bytes).await.unwrap();
+        member.write_all(&bytes).await.unwrap();
+        app.write_all(b"close!").await.unwrap();
+        client.read_exact(&mut bytes).await.unwrap();
+        member.write_all(&bytes).await.unwrap();
+        assert!(!flow.is_idle(), "what was asked before it is still open");
         mysqld.write_all(b"answer").await.unwrap();
         member.read_exact(&mut bytes).await.unwrap();
         client.write_all(&bytes).await.unwrap();
