@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use trivet_app as app;
+use trivet_backup as backup;
 use trivet_balancer as balancer;
 use trivet_base::config::{self, Validate};
 use trivet_web as web;
@@ -319,6 +320,34 @@ fn app_md_tells_the_apps_defaults() {
     assert!(named.contains("limits.body"), "{named:?}");
     for section in ["", "site", "database", "session", "limits", "log", "metrics"] {
         none_missing("app.md", &keys_of::<app::config::Config>(&config, section), &named);
+    }
+}
+
+#[test]
+fn backup_md_tells_every_key_and_its_default() {
+    let text = document("backup.md");
+    let table =
+        text.split("## Configuration").nth(1).unwrap().split("\n\n").find(|t| t.contains("| key |")).unwrap();
+    let config = json!({
+        "node": "node1",
+        "cluster": "6f0b1e6e-7d0a-4b7e-9f43-0a77a1ab0001",
+        "mysql": {
+            "password_file": "/c/password",
+            "ca": "/c/ca.pem",
+            "members": [{"name": "node1", "address": "10.77.0.11:3306"}],
+        },
+        "key": {"identity_file": "/c/backup.key"},
+        "repositories": {"NAME": {
+            "s3": {"bucket": "b", "endpoint": "https://s3", "access_key_file": "/c/id", "secret_key_file": "/c/secret"},
+        }},
+    });
+    let named = check_rows::<backup::config::Config>(&config, rows(table), &["repositories.NAME"]);
+    assert!(named.contains("stream.segment_size"), "{named:?}");
+    for section in ["", "mysql", "key", "base", "stream", "files", "verify", "retention"] {
+        none_missing("backup.md", &keys_of::<backup::config::Config>(&config, section), &named);
+    }
+    for place in ["/repositories/NAME", "/repositories/NAME/s3"] {
+        tells_of::<backup::config::Config>(&config, place, &text);
     }
 }
 
