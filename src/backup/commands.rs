@@ -35,7 +35,7 @@ pub async fn run(config: Config, command: Command) -> Result<(), Failure> {
     };
     let watcher = Watcher::default();
     let shown = tokio::spawn(progress::show(watcher.clone()));
-    let mut interrupted = Shutdown::on_signals()?;
+    let mut interrupted = Shutdown::of_a_command()?;
     let outcome = tokio::select! {
         // What ends in order by a signal says so itself.
         biased;

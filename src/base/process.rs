@@ -203,6 +203,23 @@ impl Shutdown {
         (tx, Self(rx))
     }
 
+    /// As [`on_signals`](Self::on_signals) for a command at a terminal, whose loss (SIGHUP) is a stop, too. To a service it means a reload.
+    pub fn of_a_command() -> Result<Self, Failure> {
+        use tokio::signal::unix::{SignalKind, signal};
+        let mut hangup = signal(SignalKind::hangup())
+            .map_err(|e| Failure::run(format_args!("cannot listen for signals: {e}")))?;
+        let shutdown = Self::on_signals()?;
+        let (tx, rx) = Self::channel();
+        let mut stopped = shutdown;
+        tokio::spawn(async move {
+            tokio::select! { _ = hangup.recv() => {}, () = stopped.wait() => {} }
+            let _ = tx.send(Phase::Stopping);
+            // As there: a dropped sender is no second signal.
+            std::future::pending::<()>().await;
+        });
+        Ok(Self(rx.0))
+    }
+
     /// Listens for SIGTERM and SIGINT. Must be called inside a runtime.
     pub fn on_signals() -> Result<Self, Failure> {
         use tokio::signal::unix::{SignalKind, signal};

@@ -38,7 +38,8 @@ impl DataDirectory {
         }
         let parent = path.parent().filter(|_| path.is_absolute());
         let parent = parent.ok_or_else(|| wrong("give an absolute path (--data-directory)"))?;
-        Ok(Self { path: path.into(), is_mounted: fs::metadata(parent)?.dev() != seen.dev() })
+        let is_mounted = fs::metadata(parent)?.dev() != seen.dev() || is_mount_point(path);
+        Ok(Self { path: path.into(), is_mounted })
     }
 
     /// Where it is.
@@ -47,8 +48,8 @@ impl DataDirectory {
     }
 
     /// A place on the same file system, for what is to become the data directory.
-    pub fn staging(&self) -> PathBuf {
-        self.named(RESTORED)
+    pub fn staging(&self) -> Staging {
+        Staging { path: self.named(RESTORED), mark: self.named(&format!("{RESTORED}.begun")) }
     }
 
     /// A place on the same file system, for what was the data directory until `now`.
@@ -96,10 +97,15 @@ impl DataDirectory {
         Ok(aside)
     }
 
-    /// Makes `other`, which is on the same file system, the data directory, which is empty; it gets the owner of what was there.
-    pub fn take(&self, other: &Path) -> io::Result<()> {
+    /// Gives what is to become the data directory to the owner of this one, and has all of it on the disk.
+    pub fn hand_over(&self, other: &Path) -> io::Result<()> {
         let (_, user, group) = self.owner()?;
         own_all(other, user, group)?;
+        Ok(rustix::fs::syncfs(fs::File::open(other)?)?)
+    }
+
+    /// Makes `other`, which is on the same file system and was handed over, the data directory, which is empty.
+    pub fn take(&self, other: &Path) -> io::Result<()> {
         self.move_entries(other, &self.path)?;
         fs::remove_dir(other)?;
         self.sync()
@@ -119,6 +125,7 @@ impl DataDirectory {
             let text = name.to_string_lossy();
             let stays = text == "lost+found"
                 || text == format!(".{RESTORED}")
+                || text == format!(".{RESTORED}.begun")
                 || text.starts_with(&format!(".{ASIDE}-"));
             if !stays {
                 fs::rename(entry.path(), to.join(&name))?;
@@ -132,6 +139,40 @@ impl DataDirectory {
         fs::File::open(&self.path)?.sync_all()?;
         self.path.parent().map_or(Ok(()), |parent| fs::File::open(parent)?.sync_all())
     }
+}
+
+/// A directory of ours on the data directory's file system.
+#[derive(Debug, Clone)]
+pub struct Staging {
+    /// Where it is.
+    pub path: PathBuf,
+    /// A file that says that it is ours.
+    mark: PathBuf,
+}
+
+impl Staging {
+    /// Says that what will be there is ours.
+    pub fn mark(&self) -> io::Result<()> {
+        fs::write(&self.mark, "")
+    }
+
+    /// Takes it away when it is ours; false when it is there and is not.
+    pub fn clear(&self) -> io::Result<bool> {
+        if !self.mark.exists() {
+            return Ok(!self.path.exists());
+        }
+        if self.path.exists() {
+            fs::remove_dir_all(&self.path)?;
+        }
+        fs::remove_file(&self.mark)?;
+        Ok(true)
+    }
+}
+
+/// Also one of the same file system (a bind mount), which only the kernel's list tells of; `proc_pid_mountinfo(5)`.
+fn is_mount_point(path: &Path) -> bool {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    mounts.lines().filter_map(|line| line.split(' ').nth(4)).any(|at| Path::new(at) == path)
 }
 
 /// Gives a directory and all that is in it to a user.

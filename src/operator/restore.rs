@@ -141,8 +141,14 @@ impl Site {
 
     /// Stops mysqld and puts its data directory aside; where that is now.
     async fn put_aside(&self) -> Result<PathBuf, Failure> {
-        systemctl("stop").await?;
-        self.data.set_aside(OffsetDateTime::now_utc()).map_err(|e| io_failure(self.data.path(), &e))
+        let stopped = |e: Failure| {
+            Failure::run(format_args!(
+                "{e}\nNothing was moved, and mysqld may be stopped: systemctl start mysql starts it as it was"
+            ))
+        };
+        systemctl("stop").await.map_err(stopped)?;
+        let aside = self.data.set_aside(OffsetDateTime::now_utc());
+        aside.map_err(|e| stopped(io_failure(self.data.path(), &e)))
     }
 
     fn others(&self) -> impl Iterator<Item = &Node> {
@@ -159,7 +165,6 @@ pub fn is_into_cluster(arguments: &[std::ffi::OsString]) -> bool {
 /// `trivet restore --to MOMENT --into cluster`.
 pub async fn into_cluster(options: IntoCluster) -> Result<(), Failure> {
     let site = Site::open(&options.place)?;
-    let mut shutdown = Shutdown::on_signals()?;
     let name = &site.cluster.name;
     println!(
         "The database of {name} ({}) becomes what it was at {}, on all nodes. What was written since is given up; the data \
@@ -173,22 +178,33 @@ pub async fn into_cluster(options: IntoCluster) -> Result<(), Failure> {
     }
     .ask(options.yes_replace.as_deref())?;
 
+    // Not before: at the prompt Ctrl-C ends it.
+    let mut shutdown = Shutdown::of_a_command()?;
     let staging = site.data.staging();
-    if staging.exists() {
-        println!("{} is left from a restore that was broken off, and is taken away", staging.display());
-        std::fs::remove_dir_all(&staging).map_err(|e| io_failure(&staging, &e))?;
+    if !staging.clear().map_err(|e| io_failure(&staging.path, &e))? {
+        return Err(Failure::run(format_args!(
+            "{} is there, and is no rest of a restore into the cluster: move it elsewhere. Nothing was done",
+            staging.path.display()
+        )));
     }
-    let outcome = restored(&options, &staging, &mut shutdown).await;
+    staging.mark().map_err(|e| io_failure(&staging.path, &e))?;
+    let outcome = restored(&options, &staging.path, &mut shutdown).await;
     let outcome = match outcome {
         Ok(()) => nobody_else_runs(&site, options.unreachable_are_off, &mut shutdown).await,
         failed => failed,
     };
-    if let Err(e) = outcome {
-        let _ = std::fs::remove_dir_all(&staging);
+    let ready =
+        outcome.and_then(|()| site.data.hand_over(&staging.path).map_err(|e| io_failure(&staging.path, &e)));
+    if let Err(e) = ready {
+        let _ = staging.clear();
         return Err(e);
     }
-    // From here on it is not interrupted: each step takes seconds.
-    swap(&site, &staging, &options.keeper).await
+    // From here on it is not interrupted.
+    let outcome = swap(&site, &staging.path, &options.keeper).await;
+    if !staging.path.exists() {
+        let _ = staging.clear();
+    }
+    outcome
 }
 
 /// Lets `trivet-backup` do its part, with its own progress and summary.
@@ -297,13 +313,24 @@ async fn what_runs(report: &Report, node: &Node) -> Runs {
 
 /// The directories change places, and the keeper forms the group.
 async fn swap(site: &Site, staging: &Path, keeper: &Path) -> Result<(), Failure> {
-    let aside = site.put_aside().await?;
+    let aside = site.put_aside().await.map_err(|e| {
+        Failure::run(format_args!(
+            "{e}\nWhat was restored is in {}; nodes where the database was set aside are cloned from here once mysqld runs again",
+            staging.display()
+        ))
+    })?;
     println!("The data directory of before is {}", aside.display());
-    let formed = match site.data.take(staging).map_err(|e| io_failure(site.data.path(), &e)) {
-        Ok(()) => form(site, keeper).await,
-        Err(e) => Err(e),
-    };
-    let Err(e) = formed else {
+    site.data.take(staging).map_err(|e| {
+        Failure::run(format_args!(
+            "{}: {e}\nmysqld is stopped, and must not be started so: a part of what was restored is still in {}. Move that to {}, or put {} in \
+             its place",
+            site.data.path().display(),
+            staging.display(),
+            site.data.path().display(),
+            aside.display()
+        ))
+    })?;
+    let Err(e) = form(site, keeper).await else {
         println!(
             "{} has formed the group with the restored database and takes writes; nodes whose database was set aside follow by themselves: \
              trivet status. The backups need a repository of their own from now on (docs/disaster.md). Delete {} when nothing of it is \
@@ -343,7 +370,6 @@ async fn form(site: &Site, keeper: &Path) -> Result<(), Failure> {
 /// group has been formed anew it starts empty, and is cloned.
 pub async fn set_aside(options: SetAside) -> Result<(), Failure> {
     let site = Site::open(&options.place)?;
-    let mut shutdown = Shutdown::on_signals()?;
     println!(
         "mysqld of {} stops, and its data directory is kept aside. It starts again, empty, when another node has formed the group anew \
          (trivet restore --into cluster), and gets everything from there.",
@@ -355,6 +381,7 @@ pub async fn set_aside(options: SetAside) -> Result<(), Failure> {
         flag: "--yes NODE",
     }
     .ask(options.yes.as_deref())?;
+    let mut shutdown = Shutdown::of_a_command()?;
     let before = birth(&site.look().await, None);
     let aside = site.put_aside().await?;
     println!("The data directory is {}. Waiting for the group that is formed anew …", aside.display());
@@ -388,11 +415,14 @@ fn birth(report: &Report, without: Option<&str>) -> Option<String> {
         .find(|m| m.state.as_deref() == Some("ONLINE") && m.role.as_deref() == Some("PRIMARY") && m.majority)
         .and_then(|m| m.view_id.as_deref())
         .and_then(|id| id.split(':').next())
+        .filter(|birth| !birth.is_empty())
         .map(str::to_owned)
 }
 
 async fn systemctl(verb: &str) -> Result<(), Failure> {
-    let done = Command::new("systemctl").arg(verb).arg(UNIT).stdin(Stdio::null()).status().await;
+    // In a group of its own: Ctrl-C is not for it.
+    let mut systemctl = Command::new("systemctl");
+    let done = systemctl.arg(verb).arg(UNIT).stdin(Stdio::null()).process_group(0).status().await;
     match done {
         Ok(status) if status.success() => Ok(()),
         Ok(_) => {

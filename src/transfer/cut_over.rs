@@ -32,7 +32,7 @@ const NO_RIGHT: u16 = 1227;
 /// Takes the source's place.
 pub async fn run(options: &Import, watcher: &Watcher, mut interrupted: Shutdown) -> Result<(), Failure> {
     let mut to = locked(options).await?;
-    let state = ready(&mut to).await?;
+    let mut state = ready(&mut to).await?;
     let (remote, _) = remote(options, Some(&state))?;
     let mut from = remote.connect().await?;
     same_source(&mut from, &state).await?;
@@ -44,18 +44,29 @@ pub async fn run(options: &Import, watcher: &Watcher, mut interrupted: Shutdown)
             return Err(Failure::run("interrupted; the source was left as it is, and the cluster goes on following"));
         }
     }
-    let before = freeze(&mut from, options.source_is_stopped).await?;
-    // From here on the source's writers wait: when this goes wrong they get it back.
+    let before = match state.source_before {
+        Some(before) => before,
+        None => read_only(&mut from).await?,
+    };
+    state.source_before = Some(before);
+    state.write(&mut to).await?;
+    let before = match freeze(&mut from, options.source_is_stopped).await {
+        Ok(frozen) => frozen.then_some(before),
+        // Nothing was changed for want of rights.
+        Err(e) if e.is_code(NO_RIGHT) => return Err(e.into()),
+        Err(e) => return Err(given_back(&remote, &mut to, state, Some(before), &e).await),
+    };
+    // From here on the source refuses writes: when this goes wrong they get it back.
     let same = tokio::select! {
         same = is_the_same(options, &state, &mut from, &mut to, watcher) => same,
         () = interrupted.wait() => Err(TransferError::refused("interrupted")),
     };
     if let Err(e) = same {
-        return Err(given_back(&remote, before, &e).await);
+        return Err(given_back(&remote, &mut to, state, before, &e).await);
     }
     let begun = Instant::now();
     if let Err(e) = channel::stop(MEMBER, &mut to, CHANNEL).await {
-        return Err(given_back(&remote, before, &e).await);
+        return Err(given_back(&remote, &mut to, state, before, &e).await);
     }
     // Whether a write that failed was done is not known: the source stays as it is, so that only one of both takes writes.
     let state = taken(state, &mut to).await.map_err(|e| {
@@ -123,14 +134,19 @@ async fn until_applied(
 /// Whether the source was read-only before: `(read_only, super_read_only)`.
 type Before = (bool, bool);
 
-/// Makes the source read-only. Nothing when the account may not, and the operator says that nobody writes.
-async fn freeze(from: &mut Conn, is_stopped: bool) -> Result<Option<Before>, TransferError> {
-    let before: Option<Before> =
+async fn read_only(from: &mut Conn) -> Result<Before, TransferError> {
+    let now: Option<Before> =
         source(from.query_first("SELECT @@global.read_only, @@global.super_read_only")).await?;
+    Ok(now.unwrap_or_default())
+}
+
+/// Makes the source read-only; false when the account may not, and the operator says that nobody writes. One that fails may have gone half
+/// of its way: `read_only` is first.
+async fn freeze(from: &mut Conn, is_stopped: bool) -> Result<bool, TransferError> {
     source(from.query_drop(format!("SET SESSION lock_wait_timeout = {LOCKS}"))).await?;
     match source(from.query_drop("SET GLOBAL super_read_only = ON")).await {
-        Ok(()) => Ok(before),
-        Err(e) if e.is_code(NO_RIGHT) && is_stopped => Ok(None),
+        Ok(()) => Ok(true),
+        Err(e) if e.is_code(NO_RIGHT) && is_stopped => Ok(false),
         Err(e) if e.is_code(NO_RIGHT) => Err(TransferError::refused(format!(
             "{e}. Stop the application, and say --source-is-stopped; or grant the account SYSTEM_VARIABLES_ADMIN and CONNECTION_ADMIN (SUPER in 5.7)"
         ))),
@@ -152,12 +168,26 @@ async fn thaw(remote: &Remote, (read_only, super_read_only): Before) -> Result<(
     Ok(())
 }
 
-async fn given_back(remote: &Remote, before: Option<Before>, why: &TransferError) -> Failure {
+async fn given_back(
+    remote: &Remote,
+    to: &mut Conn,
+    mut state: State,
+    before: Option<Before>,
+    why: &TransferError,
+) -> Failure {
     let outcome = match before {
         Some(before) => thaw(remote, before).await,
         None => Ok(()),
     };
+    if outcome.is_ok() {
+        state.source_before = None;
+        // What stays written down is undone once more by the next attempt.
+        let _ = state.write(to).await;
+    }
     match outcome {
+        Ok(()) if before.is_some_and(|(read_only, _)| read_only) => Failure::run(format_args!(
+            "{why}. Nothing was changed: the source is read-only, as it was before"
+        )),
         Ok(()) => Failure::run(format_args!("{why}. Nothing was changed: the source takes writes as before")),
         Err(e) => Failure::run(format_args!(
             "{why}. The source is read-only and could not be given back ({e}): SET GLOBAL super_read_only = OFF, GLOBAL read_only = OFF there"

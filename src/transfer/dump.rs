@@ -45,6 +45,9 @@ pub struct Dump<'a> {
     pub databases: &'a [String],
 }
 
+/// MySQL's programs read the user's own login file after the options that they are given, and it goes before them.
+const LOGIN_FILE: (&str, &str) = ("MYSQL_TEST_LOGIN_FILE", "/dev/null");
+
 impl Dump<'_> {
     /// Writes it, changed by `filter`, to `to`. It is whole when this returns without an error.
     pub async fn write<W: AsyncWrite + Unpin>(
@@ -55,6 +58,7 @@ impl Dump<'_> {
     ) -> Result<(), TransferError> {
         let mut child = Command::new(self.program)
             .arg(format!("--defaults-file={}", self.options.display()))
+            .env(LOGIN_FILE.0, LOGIN_FILE.1)
             .args(OPTIONS)
             .args(self.more)
             .arg("--databases")
@@ -117,6 +121,7 @@ impl Load {
     pub fn start(program: &Path, options: &Path, first: &str) -> Result<Self, TransferError> {
         let mut child = Command::new(program)
             .arg(format!("--defaults-file={}", options.display()))
+            .env(LOGIN_FILE.0, LOGIN_FILE.1)
             .args(["--max-allowed-packet=1G", "--default-character-set=utf8mb4", "--binary-mode"])
             .arg(format!("--init-command={first}"))
             .stdin(Stdio::piped())

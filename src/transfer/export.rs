@@ -22,7 +22,7 @@ use crate::server::{Remote, Url};
 pub async fn run(options: Export) -> Result<(), Failure> {
     let watcher = Watcher::default();
     let shown = tokio::spawn(progress::show(watcher.clone()));
-    let mut interrupted = Shutdown::on_signals()?;
+    let mut interrupted = Shutdown::of_a_command()?;
     let outcome = tokio::select! {
         outcome = export(&options, &watcher) => outcome.map_err(Failure::from),
         () = interrupted.wait() => Err(Failure::run("interrupted; nothing was left behind")),

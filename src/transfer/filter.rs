@@ -78,11 +78,11 @@ impl Filter {
     }
 }
 
-/// Not UTF-8 is left alone.
+/// Octet by octet: mysqldump writes bodies in whatever character set they were made in. What is looked for, and put there, is ASCII.
 fn replace(line: &mut Vec<u8>, by: impl Fn(&str) -> String) {
-    if let Ok(text) = std::str::from_utf8(line) {
-        *line = by(text).into_bytes();
-    }
+    let text: String = line.iter().map(|octet| char::from(*octet)).collect();
+    // Each is one of the first 256.
+    *line = by(&text).chars().filter_map(|c| u8::try_from(u32::from(c)).ok()).collect();
 }
 
 fn without_gone_mode(text: &str) -> String {

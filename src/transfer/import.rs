@@ -29,7 +29,7 @@ const LOCK: &str = "SELECT GET_LOCK('trivet_import', 0)";
 pub async fn run(options: Import) -> Result<(), Failure> {
     let watcher = Watcher::default();
     let shown = tokio::spawn(progress::show(watcher.clone()));
-    let interrupted = Shutdown::on_signals()?;
+    let interrupted = Shutdown::of_a_command()?;
     let outcome = step(&options, &watcher, interrupted).await;
     watcher.end();
     shown.abort();
@@ -186,6 +186,17 @@ async fn copy(
 ) -> Result<State, Failure> {
     let unfinished = earlier.filter(|s| s.phase == Phase::Copying);
     let (remote, wanted) = remote(options, unfinished.as_ref())?;
+    if let Some(state) = &unfinished
+        && (remote.host != state.host
+            || remote.port != state.port
+            || wanted.iter().any(|database| !state.databases.contains(database)))
+    {
+        return Err(Failure::run(format_args!(
+            "a copy of {} from {} was not finished: remove what there is of it first (--abort)",
+            state.databases.join(", "),
+            state.place()
+        )));
+    }
     let mut from = remote.connect().await?;
     if let Some(state) = &unfinished {
         eprintln!("an earlier copy was not finished: it is removed, and begun anew");
@@ -209,6 +220,7 @@ async fn copy(
         generate_keys: options.generate_keys,
         position: None,
         executed: None,
+        source_before: None,
         begun: now(),
     };
     state.write(to).await?;

@@ -2,6 +2,7 @@
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, DriverError, Error, Opts, OptsBuilder, SslOpts};
@@ -72,6 +73,9 @@ impl Url {
     }
 }
 
+/// Copies take hours, in which a connection may have nothing to say; and backslashes in strings are what [`literal`] takes them for.
+const SESSION: [&str; 1] = ["SET SESSION wait_timeout = 31536000, SESSION sql_mode = ''"];
+
 impl Remote {
     /// The server of a URL, with the password that a file holds.
     pub fn new(url: &Url, password: &Path, ca: Option<PathBuf>, plain: bool) -> Result<Self, TransferError> {
@@ -107,6 +111,8 @@ impl Remote {
             .pass(Some(self.password.clone()))
             .prefer_socket(false)
             .stmt_cache_size(0)
+            .tcp_keepalive(Some(Duration::from_mins(1)))
+            .setup(SESSION.to_vec())
             .max_allowed_packet(Some(PACKET));
         if !self.plain {
             let tls = match &self.ca {
@@ -164,7 +170,8 @@ impl Member {
         let opts = OptsBuilder::default()
             .socket(Some(self.socket.display().to_string()))
             .user(Some(self.user.clone()))
-            .stmt_cache_size(0);
+            .stmt_cache_size(0)
+            .setup(SESSION.to_vec());
         member(Conn::new(opts)).await
     }
 

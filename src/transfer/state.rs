@@ -57,6 +57,10 @@ pub struct State {
     pub position: Option<Position>,
     /// What the cluster had executed when it took the source's place: the source has all of it.
     pub executed: Option<String>,
+    /// Whether the source was read-only before a cut-over made it so: `(read_only, super_read_only)`. Written down before that, so that an
+    /// attempt that was killed is still undone by the next.
+    #[serde(default)]
+    pub source_before: Option<(bool, bool)>,
     /// When it was begun, in seconds of Unix time.
     pub begun: i64,
 }
@@ -92,6 +96,17 @@ impl State {
         let text = serde_json::to_string(self).unwrap_or_default();
         member(conn.query_drop(format!("REPLACE INTO trivet_cluster.import VALUES (1, {})", literal(&text))))
             .await
+    }
+
+    /// Remembers how far the channel is, as long as it follows: another command may have gone on meanwhile.
+    pub async fn note(conn: &mut Conn, position: &Position) -> Result<(), TransferError> {
+        let text = serde_json::to_string(position).unwrap_or_default();
+        member(conn.query_drop(format!(
+            "UPDATE trivet_cluster.import SET state = JSON_SET(state, '$.position', CAST({} AS JSON)) \
+             WHERE id = 1 AND state->>'$.phase' = 'following'",
+            literal(&text)
+        )))
+        .await
     }
 
     /// Forgets whatever there was.

@@ -122,7 +122,7 @@ async fn a_cut_over_that_finds_a_difference_gives_the_source_back() {
 
     // Without the right to make it read-only, somebody has to say that nobody writes.
     member.run("DELETE FROM shop.a WHERE id = 9").await;
-    source.run("REVOKE ALL ON *.* FROM mover@'%'; GRANT SELECT, RELOAD, REPLICATION SLAVE, REPLICATION CLIENT, SHOW VIEW, EVENT ON *.* TO mover@'%'").await;
+    source.run("REVOKE ALL ON *.* FROM mover@'%'; GRANT SELECT, RELOAD, REPLICATION SLAVE, REPLICATION CLIENT, SHOW VIEW, TRIGGER, EVENT ON *.* TO mover@'%'").await;
     let words = bad(&scene.import(&["--cut-over"]));
     assert!(words.contains("--source-is-stopped"), "{words}");
     good(&scene.import(&["--cut-over", "--source-is-stopped"]));

@@ -26,14 +26,19 @@ fn names(path: &Path) -> Vec<String> {
 #[test]
 fn what_was_there_is_kept_aside_and_another_takes_its_place() {
     for (folder, data) in [directory(), mounted()] {
-        let staging = data.staging();
+        let ours = data.staging();
+        let staging = ours.path.clone();
+        assert!(ours.clear().unwrap());
+        ours.mark().unwrap();
         fs::create_dir(&staging).unwrap();
         fs::create_dir(staging.join("mysql")).unwrap();
         fs::write(staging.join("ibdata1"), "restored").unwrap();
         let aside = data.set_aside(OffsetDateTime::UNIX_EPOCH).unwrap();
         assert_eq!(fs::read_to_string(aside.join("ibdata1")).unwrap(), "old", "{}", folder.path().display());
         assert!(!data.path().join("ibdata1").exists());
+        data.hand_over(&staging).unwrap();
         data.take(&staging).unwrap();
+        assert!(ours.clear().unwrap());
         assert_eq!(fs::read_to_string(data.path().join("ibdata1")).unwrap(), "restored");
         assert!(data.path().join("mysql").is_dir());
         assert!(!staging.exists());
@@ -67,5 +72,19 @@ fn what_is_no_directory_is_refused() {
     fs::write(&file, "").unwrap();
     for path in [&link, &file, &folder.path().join("absent"), Path::new("relative")] {
         assert!(DataDirectory::at(path).is_err(), "{}", path.display());
+    }
+}
+
+#[test]
+fn what_is_left_of_a_restore_is_taken_away_and_what_is_somebody_elses_is_not() {
+    for (_folder, data) in [directory(), mounted()] {
+        let staging = data.staging();
+        fs::create_dir(&staging.path).unwrap();
+        fs::write(staging.path.join("ibdata1"), "somebody's").unwrap();
+        assert!(!staging.clear().unwrap());
+        assert_eq!(fs::read_to_string(staging.path.join("ibdata1")).unwrap(), "somebody's");
+        staging.mark().unwrap();
+        assert!(staging.clear().unwrap());
+        assert!(!staging.path.exists());
     }
 }

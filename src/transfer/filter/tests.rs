@@ -108,3 +108,15 @@ fn positions_are_ordered_by_the_number_of_the_file() {
     assert!(!at("binlog.000009", 500).reaches(&at("binlog.000010", 4)));
     assert!(!at("", 0).reaches(&at("binlog.000001", 4)));
 }
+
+#[test]
+fn a_body_in_another_character_set_is_changed_as_any_other_and_its_octets_stay() {
+    let mut line = b"/*!50106 CREATE*/ /*!50117 DEFINER=`u\xe4`@`%`*/ /*!50106 EVENT `e\xe4` ON SCHEDULE EVERY 1 DAY ON COMPLETION PRESERVE ENABLE DO SELECT '\xe4' */ ;;\n".to_vec();
+    let mut filter = Filter { drop_definers: true, disable_events: true, ..Filter::default() };
+    filter.line(&mut b"DELIMITER ;;\n".to_vec());
+    filter.line(&mut line);
+    assert_eq!(
+        line,
+        b"/*!50106 CREATE*/ /*!50106 EVENT `e\xe4` ON SCHEDULE EVERY 1 DAY ON COMPLETION PRESERVE DISABLE ON REPLICA DO SELECT '\xe4' */ ;;\n"
+    );
+}

@@ -117,10 +117,7 @@ pub(super) async fn show(
         let note = noted.elapsed() >= NOTE || (reached && options.until_caught_up);
         if note && !status.applied.file.is_empty() && state.position.as_ref() != Some(&status.applied) {
             state.position = Some(status.applied.clone());
-            // Only while it follows: another command may have gone on meanwhile.
-            if State::read(to).await?.is_some_and(|s| s.phase == Phase::Following) {
-                state.write(to).await?;
-            }
+            State::note(to, &status.applied).await?;
             noted = Instant::now();
         }
         if reached && options.until_caught_up {

@@ -9,12 +9,14 @@ use crate::error::{TransferError, member, source};
 use crate::server::Remote;
 
 /// What the account at the source needs on `*.*`, and what for.
-const RIGHTS: [(&str, &str); 5] = [
+const RIGHTS: [(&str, &str); 7] = [
     ("SELECT", "to copy"),
     ("RELOAD", "for the instant of FLUSH TABLES WITH READ LOCK in which the snapshot is taken"),
     ("REPLICATION SLAVE", "to follow"),
     ("REPLICATION CLIENT", "to know the position"),
     ("SHOW VIEW", "to copy views"),
+    ("TRIGGER", "to copy triggers, which nobody sees without it"),
+    ("EVENT", "to copy events"),
 ];
 
 /// Four steps, each of which leaves the server running (MySQL manual, "Enabling GTID Transactions Online").
