@@ -53,6 +53,20 @@ def final(story: Round) -> Row:
     return next(iter(story.states.values()))
 
 
+def as_of(history: list[Row], moment: float, doubt: float) -> list[Row]:
+    """The history as it was known at `moment` (seconds since the epoch), for a state that was restored to then: what was acknowledged before is
+    there, what was asked after is not, and of the rest, also within `doubt` of it (the clocks of two machines), nobody knows."""
+    known = []
+    for row in history:
+        if row["end"] < moment - doubt:
+            known.append(row)
+        elif row["op"] in WRITES:
+            late = row["begin"] > moment + doubt
+            rest = {k: v for k, v in row.items() if k != "answer"}
+            known.append(rest | {"outcome": "failed" if late else "unknown", "problem": f"not answered at {moment}"})
+    return known
+
+
 # --- writes -----------------------------------------------------------------------------------------------------
 
 

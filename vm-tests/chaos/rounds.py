@@ -5,11 +5,12 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from chaos import check, faults
-from chaos.faults import Machine, Site
+from chaos.faults import Site
 from chaos.schedule import Step
 
 # All was well for so long before the fault, and again after it.
@@ -58,7 +59,7 @@ class Ledger:
             f"curl -fsS --max-time 30 -o /dev/null {site.SITE}/ledger/setup -H 'Idempotency-Key: setup' --json '{body}'", timeout=60)
 
     def start(self, site: Site, step: Step, name: str) -> None:
-        self.before = _member(site, site.primary(), name)["accounts"]
+        self.before = kept(partial(site.sql, site.primary()), name)["accounts"]
         _users(site, f"start {name} --base {site.SITE} --sessions {SESSIONS} --rate {RATE} --seed {step.pick} "
                      f"--accounts {ACCOUNTS} --balance {BALANCE}")
 
@@ -82,7 +83,7 @@ class Ledger:
         result.acknowledged = sum(r["op"] in check.WRITES and r["outcome"] == "ok" for r in self.history)
         result.failed = check.failures(self.history)
         result.outage = check.outages(self.history, began, ended)
-        states = {n.name: _member(site, n, name) for n in site.NODES}
+        states = {n.name: kept(partial(site.sql, n), name) for n in site.NODES}
         (out / "states.json").write_text(json.dumps({"before": self.before, "members": states}))
         return check.check(check.Round(self.history, self.before, states))
 
@@ -91,7 +92,7 @@ class Ledger:
         states = {}
         for node in site.NODES:
             try:
-                states[node.name] = _member(site, node, name)
+                states[node.name] = kept(partial(site.sql, node), name)
             except Exception:
                 continue  # its mysqld does not answer: what it has is not known
         return check.on_no_member(self.history, states) if len(states) == len(site.NODES) else []
@@ -239,11 +240,11 @@ def wait_until_level(site: Site) -> None:
             raise Exception(f"{node.name} did not apply what the primary has within 60 s")
 
 
-def _member(site: Site, node: Machine, name: str) -> dict[str, Any]:
-    """What the member has of this round."""
+def kept(ask: Callable[[str], str], name: str) -> dict[str, Any]:
+    """What a server has of this round; `ask` is given a statement and answers with tab-separated lines."""
 
     def rows(statement: str) -> list[list[str]]:
-        return [line.split("\t") for line in site.sql(node, statement).splitlines()]
+        return [line.split("\t") for line in ask(statement).splitlines()]
 
     entries: dict[str, list[str]] = {}
     for key, value in rows(f"SELECT list, value FROM trivet.ledger_entries WHERE list LIKE '{name}.%' ORDER BY list, position"):

@@ -1,15 +1,29 @@
-# Backups of a cluster whose primary moves and dies: the log has no gap, and every moment that is asked for comes back exactly. The service is
-# set up by hand, as on a machine without NixOS (docs/backup.md).
+# Backups of a cluster whose primary moves and dies, and whose backups' own node dies, while users write: the log has no gap, and every moment that
+# is asked for comes back exactly, by the judgement of chaos (docs/chaos.md). The service is set up by hand, as on a machine without NixOS
+# (docs/backup.md).
+# app: ledger
 
 import datetime
 import itertools
 import re
+from functools import partial
+from types import SimpleNamespace
 
-cluster_up()
+from chaos import check, rounds
+
+# Clocks of two machines differ by less.
+DOUBT = 0.25
+
+start_all()
+site_answers()
+wait_for_members(NODES, timeout=BOOT)
+settled()
+site, users, round_name = SimpleNamespace(**globals()), rounds.Ledger(), "backup"
+users.prepare(site)
 
 vault = primary()
 keeper_of_backups, successor = others(vault)[0], others(vault)[1]
-REPOSITORY = "/srv/backup"
+REPOSITORY = "/srv/vault/main"
 
 
 def on_primary(statement):
@@ -21,24 +35,26 @@ def utc(microseconds):
     return moment.isoformat().replace("+00:00", "Z")
 
 
-def mark(number):
-    """A row that is acknowledged, and the moment after it, before any other."""
-    on_primary(f"INSERT INTO trivet.marks VALUES ({number}, NOW(6))")
+def mark(number, among=None):
+    """A row that is acknowledged, and the moment after it, before any other mark."""
+    at = primary(among)
+    sql(at, f"INSERT INTO trivet.marks VALUES ({number}, NOW(6))")
     time.sleep(0.2)
-    moment = int(on_primary("SELECT CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS UNSIGNED)"))
+    moment = int(sql(at, "SELECT CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS UNSIGNED)"))
     time.sleep(0.2)
     return moment
 
 
-def holding(repository="main"):
-    return backed_up(keeper_of_backups, repository)
+def streamed_by(among, timeout):
+    """The one that has archived all that the primary has."""
+    return poll(lambda: next((n for n in among if archived(n, 2)), None), "everything is archived", timeout)
 
 
 restores = itertools.count()
 
 
-def restored(to, ask, repository="main"):
-    """What a scratch server with the database of that moment answers."""
+def restored(to, question, repository="main"):
+    """`question` is given how to ask a scratch server with the database of that moment."""
     node, unit = keeper_of_backups, f"restore-{next(restores)}"
     node.succeed(f"systemd-run --unit={unit} $(command -v trivet) restore --to {to} --repository {repository}")
 
@@ -48,57 +64,85 @@ def restored(to, ask, repository="main"):
 
     try:
         client_of = poll(command, f"the database of {to} runs", 90)[0]
-        return node.succeed(f"{client_of} --batch --skip-column-names --execute={shlex.quote(ask)}").strip()
+        return question(lambda ask: node.succeed(f"{client_of} --batch --skip-column-names --execute={shlex.quote(ask)}").strip())
     finally:
         node.execute(f"systemctl stop {unit}")
 
 
 with subtest("set up"):
     keepers_make_the_backup_account()
-    on_primary("CREATE TABLE trivet.marks (id INT PRIMARY KEY, at DATETIME(6))")
-    # A second place: another node, over SFTP.
-    vault_on(vault, keeper_of_backups)
-    start_backups(keeper_of_backups, {"main": {"folder": REPOSITORY}, "vault": vault_repository(vault)})
+    on_primary("CREATE TABLE trivet.marks (id INT PRIMARY KEY, at DATETIME(6)); CREATE TABLE trivet.comments (id INT PRIMARY KEY)")
+    # Both on the node that stays: what the others do must be found by whoever goes on.
+    vault_on(vault, keeper_of_backups, successor)
+    repositories = {name: vault_repository(vault, f"/srv/vault/{name}") for name in ("main", "second")}
+    start_backups(keeper_of_backups, repositories)
+    start_backups(successor, repositories)
+    services = [keeper_of_backups, successor]
 
 with subtest("a base copy is made of a replica, a restore is proven, and the log follows"):
-    poll(lambda: holding().get("last_verified") and holding("vault").get("last_verified"), "restores are proven", 240)
-    poll(lambda: holding().get("last_base") and holding().get("last_files"), "the site's files are copied", 120)
+    for repository in ("main", "second"):
+        poll(lambda r=repository: any(backed_up(n, r).get("last_verified") for n in services), f"a restore of {repository} is proven", 240)
+    poll(lambda: any(backed_up(n).get("last_files") for n in services), "the site's files are copied", 120)
     listed = json.loads(keeper_of_backups.succeed("trivet backup list --json"))["main"]
     donor = listed["base"][0]["description"]["donor"]
     assert donor != primary().name, donor
-    poll(lambda: archived(keeper_of_backups, 2), "everything is archived", 30)
+    streamed_by(services, 30)
 
 moments = {}
-with subtest("moments, over a switchover, a crash of the service and the death of the primary"):
+users.start(site, SimpleNamespace(pick=12), round_name)
+with subtest("moments, while users write: a switchover, a crash of the service, the death of the primary, the death of the backups' own node"):
     moments[1] = mark(1)
     vault.succeed(f"trivet switchover {successor.name}", timeout=60)
     poll(lambda: primary() is successor, f"{successor.name} is primary", 30)
     moments[2] = mark(2)
-    keeper_of_backups.succeed("systemctl kill --signal=KILL trivet-backup")
+    crashed = streamed_by(services, 60)
+    crashed.succeed("systemctl kill --signal=KILL trivet-backup")
     moments[3] = mark(3)
-    start_backups(keeper_of_backups)
+    start_backups(crashed)
+
     dead = primary()
     dead.crash()
-    poll(lambda: primary(others(dead)) is not dead, "another primary", 60)
-    on_primary_of_rest = primary(others(dead))
-    sql(on_primary_of_rest, "INSERT INTO trivet.marks VALUES (4, NOW(6))")
-    time.sleep(0.2)
-    moments[4] = int(sql(on_primary_of_rest, "SELECT CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS UNSIGNED)"))
-    time.sleep(0.2)
+    moments[4] = mark(4, others(dead))
+    time.sleep(2)
     dead.start()
     wait_for_members(NODES)
+    start_backups(dead)
+
+    # Whoever streams now is the next to go, and does not come back before another has gone on.
+    dead = streamed_by(services, 90)
+    dead.crash()
+    moments[5] = mark(5, others(dead))
+    follower = streamed_by([n for n in services if n is not dead], 90)
+    note(f"{dead.name} is dead, {follower.name} streams")
+    moments[6] = mark(6, others(dead))
+    dead.start()
+    wait_for_members(NODES)
+    start_backups(dead)
     on_primary("DROP TABLE trivet.comments")
-    poll(lambda: archived(keeper_of_backups, 2), "everything is archived", 90)
 
 with subtest("each moment comes back exactly, and the last one before a DROP TABLE with the table"):
+    client.out_dir.mkdir(parents=True, exist_ok=True)
+    users.stop(site, round_name, client.out_dir)
+    streamed_by(services, 90)
     for number, moment in sorted(moments.items()):
-        rows = restored(utc(moment), "SELECT GROUP_CONCAT(id ORDER BY id) FROM trivet.marks; SELECT COUNT(*) >= 0 FROM trivet.comments")
-        assert rows.split() == [",".join(str(n) for n in range(1, number + 1)), "1"], (number, rows)
-    last = max(moments)
-    rows = restored(utc(moments[last]), "SELECT COUNT(*) FROM trivet.marks", "vault")
-    assert rows == str(last), rows
-    tables = restored("latest", "SELECT COUNT(*) FROM information_schema.tables WHERE table_schema = 'trivet' AND table_name = 'comments'")
-    assert tables == "0", tables
+
+        def everything(ask):
+            marks = ask("SELECT GROUP_CONCAT(id ORDER BY id) FROM trivet.marks; SELECT COUNT(*) >= 0 FROM trivet.comments")
+            return marks.split(), rounds.kept(ask, round_name)
+
+        marks, state = restored(utc(moment), everything, "main" if number < 5 else "second")
+        assert marks == [",".join(str(n) for n in range(1, number + 1)), "1"], (number, marks)
+        known = check.as_of(users.history, moment / 1e6, DOUBT)
+        anomalies = check.check(check.Round(known, users.before, {f"moment {number}": state}))
+        acknowledged = sum(r["op"] in check.WRITES and r["outcome"] == "ok" for r in known)
+        note(f"moment {number}: {acknowledged} acknowledged writes, {len(state['requests'])} there")
+        assert acknowledged > 5 and not anomalies, (number, acknowledged, [str(a) for a in anomalies])
+    everywhere = {n.name: rounds.kept(partial(sql, n), round_name) for n in NODES}
+    latest = restored("latest", lambda ask: rounds.kept(ask, round_name))
+    anomalies = check.check(check.Round(users.history, users.before, everywhere | {"latest": latest}))
+    assert not anomalies, [str(a) for a in anomalies]
+    there = "SELECT COUNT(*) FROM information_schema.tables WHERE table_schema = 'trivet' AND table_name = 'comments'"
+    assert restored("latest", lambda ask: ask(there)) == "0"
 
 with subtest("a table that was dropped comes back beside the living ones, on all members"):
     at = utc(moments[max(moments)])
@@ -130,7 +174,7 @@ with subtest("what cannot be restored is refused, and says why"):
         assert keeper_of_backups.execute("ls -d /var/tmp/refused")[0] != 0, to
 
 with subtest("a bit that is turned in the log is found"):
-    keeper_of_backups.succeed(
+    vault.succeed(
         f"cd {REPOSITORY}/log/*/ && f=$(ls | tail -n 3 | head -n 1) && printf '\\377' | dd of=$f bs=1 seek=400 conv=notrunc status=none"
     )
     status, out = keeper_of_backups.execute("trivet restore --to latest --into /var/tmp/refused 2>&1", timeout=120)

@@ -86,6 +86,15 @@ def first_copy(site: SimpleNamespace, node: Any) -> dict[str, Any]:
     return {"seconds": time.monotonic() - began}
 
 
+def local_copy(site: SimpleNamespace, node: Any) -> dict[str, Any]:
+    """The other way of MySQL's own: the member writes the copy to its own disk, where the service would have to get at it."""
+    began = time.monotonic()
+    site.sql(node, "CLONE LOCAL DATA DIRECTORY = '/var/lib/mysql-files/local'", timeout=7200)
+    took = time.monotonic() - began
+    node.succeed("rm -rf /var/lib/mysql-files/local")
+    return {"seconds": took}
+
+
 def log_behind(node: Any) -> float:
     said = node.succeed("curl -fsS http://127.0.0.1:9606/metrics | grep '^trivet_backup_log_behind_seconds'")
     return float(said.split()[-1])
@@ -116,6 +125,8 @@ def measure(site: SimpleNamespace, size: int, seconds: int) -> dict[str, Any]:
     fill(site, size)
     found: dict[str, Any] = {"size": size * MIB}
     found["without"] = watched(site, "without", lambda: time.sleep(seconds))
+    say("CLONE LOCAL, to compare")
+    found["local"] = watched(site, "local", lambda: local_copy(site, node))
     say("the first base copy, by the service itself")
     # No copy but those that are measured.
     site.start_backups(node, {"main": {"folder": REPOSITORY}}, base={"every": "365d"}, verify={"every": "365d"})
@@ -142,7 +153,7 @@ def tables(found: dict[str, Any]) -> list[report.Rows]:
         return [name, *cost, mib, p99]
 
     first = [[f"{found['size'] / MIB:,.0f} MiB of rows", "s", "CPU s", "memory, MiB", "stored, MiB", "p99 of the site, ms"],
-             row("without backups", found["without"]), row("first base copy", found["first"]),
+             row("without backups", found["without"]), row("CLONE LOCAL alone", found["local"]), row("first base copy", found["first"]),
              row("second, 1 % changed", found["second"]), row("restore", found["restore"])]
     w = found["writes"]
     second = [["writes a second", "log behind, s: median", "highest"],

@@ -175,6 +175,25 @@ class Sound(unittest.TestCase):
         self.everywhere(lambda s: s["accounts"].update(a=[-10, 1], b=[210, 1]))
         self.assertIn("money", self.kinds())
 
+    # --- a moment that was restored ---
+
+    def restored(self, moment, state):
+        story = Round(check.as_of(self.history, moment, 0.5), self.before, {"restored": state})
+        return {a.kind for a in check.check(story)}
+
+    def test_a_restored_moment_has_what_was_acknowledged_and_nothing_that_was_asked_later(self):
+        early: check.Row = {"entries": {"x": ["v1"]}, "accounts": self.before, "requests": ["w1"]}
+        self.assertEqual(self.restored(1.8, early), set())
+        # Two seconds later a write is on its way: with it and without.
+        both: check.Row = {"entries": {"x": ["v1", "v2"], "y": ["u2"]}, "accounts": self.before, "requests": ["w1", "w2"]}
+        for state in (early, both):
+            self.assertEqual(self.restored(2.5, state), set())
+        self.assertIn("lost-write", self.restored(3.8, early))
+        self.assertIn("refused-but-done", self.restored(1.2, both))
+        paid = both | {"accounts": {"a": [70, 1], "b": [130, 1]}, "requests": ["w1", "w2", "t1"]}
+        self.assertIn("refused-but-done", self.restored(9.8, paid))
+        self.assertIn("money", self.restored(9.8, both | {"accounts": {"a": [70, 1], "b": [130, 1]}}))
+
 
 class Numbers(unittest.TestCase):
     def test_an_outage_is_the_time_between_two_successes_within_the_window(self):
