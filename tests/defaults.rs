@@ -337,16 +337,20 @@ fn backup_md_tells_every_key_and_its_default() {
             "members": [{"name": "node1", "address": "10.77.0.11:3306"}],
         },
         "key": {"identity_file": "/c/backup.key"},
-        "repositories": {"NAME": {
+        "repositories": {"main": {
             "s3": {"bucket": "b", "endpoint": "https://s3", "access_key_file": "/c/id", "secret_key_file": "/c/secret"},
         }},
     });
-    let named = check_rows::<backup::config::Config>(&config, rows(table), &["repositories.NAME"]);
+    let named = check_rows::<backup::config::Config>(
+        &config,
+        rows(&table.replace("NAME", "main")),
+        &["repositories.main"],
+    );
     assert!(named.contains("stream.segment_size"), "{named:?}");
     for section in ["", "mysql", "key", "base", "stream", "files", "verify", "retention"] {
         none_missing("backup.md", &keys_of::<backup::config::Config>(&config, section), &named);
     }
-    for place in ["/repositories/NAME", "/repositories/NAME/s3"] {
+    for place in ["/repositories/main", "/repositories/main/s3"] {
         tells_of::<backup::config::Config>(&config, place, &text);
     }
 }

@@ -88,6 +88,16 @@ with subtest("a base copy is made of a replica, a restore is proven, and the log
     assert donor != primary().name, donor
     streamed_by(services, 30)
 
+with subtest("a replica that applies nothing does not hold up the log"):
+    lagging = streamed_by(services, 30)
+    held = "FLUSH TABLES WITH READ LOCK; SELECT SLEEP(60)"
+    lagging.succeed(f"systemd-run --quiet --collect --unit=lag mysql --execute='{held}'")
+    poll(lambda: try_sql(lagging, "SELECT COUNT(*) FROM performance_schema.metadata_locks WHERE object_type = 'GLOBAL'") != "0", "it is held", 20)
+    on_primary("INSERT INTO trivet.comments VALUES (1)")
+    note(f"{streamed_by(services, 30).name} has archived it")
+    assert try_sql(lagging, "SELECT COUNT(*) FROM trivet.comments") == "0", "the lag was over before"
+    lagging.succeed("systemctl stop lag")
+
 moments = {}
 users.start(site, SimpleNamespace(pick=12), round_name)
 with subtest("moments, while users write: a switchover, a crash of the service, the death of the primary, the death of the backups' own node"):

@@ -31,6 +31,12 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_
 /// The primary is asked every second, and has three to answer.
 const HEARD: Duration = Duration::from_secs(5);
 
+/// A member is left for another when it has not had for so long what the primary has, at two [`LOOK`]s. The next one stays for [`STAYS`]:
+/// all may lag, and no change helps against a slow storage.
+const LAG: Duration = Duration::from_secs(2);
+const LOOK: Duration = Duration::from_secs(1);
+const STAYS: Duration = Duration::from_secs(30);
+
 /// So many segments may be damaged at the end of the log: more is no accident of one write.
 const MOST_DAMAGED: usize = 8;
 
@@ -129,6 +135,13 @@ impl Progress {
                 state.seen.remove(1);
             }
         }
+    }
+
+    /// What the primary has had for [`LAG`], as long as it is not archived.
+    fn expected(&self, now: Instant) -> GtidSet {
+        let state = self.state.lock();
+        let old = state.seen.iter().take_while(|(since, _)| now.saturating_duration_since(*since) > LAG);
+        old.last().map(|(_, set)| set.clone()).unwrap_or_default()
     }
 
     /// The state now.
@@ -248,7 +261,8 @@ impl Archive {
         may_finish: &CancellationToken,
     ) -> Result<(), ArchiveError> {
         let archived = self.resume(number).await?;
-        let open = |after| source::open(&self.access, &self.members, after, self.number);
+        let expected = self.progress.expected(Instant::now());
+        let open = |after| source::open(&self.access, &self.members, after, &expected, self.number);
         let base = self.begin_after.as_ref();
         let (source, archived) = match (open(archived.as_ref().or(base)).await, &archived, base) {
             (Ok(source), _, _) => (source, archived.or_else(|| self.begin_after.clone())),
@@ -363,6 +377,8 @@ impl Pump<'_> {
         let limits = &self.archive.limits;
         let largest = usize::try_from(limits.segment_size.as_u64()).unwrap_or(usize::MAX);
         let mut heard = Instant::now();
+        let is_behind = !self.archive.progress.expected(Instant::now()).is_subset(&self.from);
+        let (mut next_look, mut lags) = (Instant::now() + if is_behind { STAYS } else { LOOK }, false);
         loop {
             let size = self.builder.as_ref().map_or(0, Builder::size);
             let due = self.since.map(|since| since + limits.flush_interval);
@@ -396,6 +412,19 @@ impl Pump<'_> {
             }
             if is_full {
                 heard = Instant::now();
+            } else if next_look <= Instant::now() {
+                next_look = Instant::now() + LOOK;
+                let has = self.builder.as_ref().map_or(&self.from, Builder::after);
+                let has_caught_up = self.source.executed.is_subset(has);
+                let lagged = std::mem::replace(
+                    &mut lags,
+                    has_caught_up && !self.archive.progress.expected(Instant::now()).is_subset(has),
+                );
+                if lagged && lags {
+                    return Err(self.broken(format_args!(
+                        "for {LAG:?} it has not had what the primary has; another one is asked"
+                    )));
+                }
             }
         }
     }
@@ -580,6 +609,9 @@ mod tests {
         assert!(behind(60) >= Some(Duration::from_secs(60)), "nobody has heard of it for a minute");
         progress.primary_has(set("1-6"));
         assert!(behind(1) >= Some(Duration::from_secs(1)), "the sixth waits");
+        let expected = |after| progress.expected(Instant::now() + after);
+        assert!(expected(LAG / 2).is_empty(), "a member may take a moment to have it");
+        assert_eq!(expected(LAG + LOOK), set("1-6"));
         progress.archived(set("1-6"), 0);
         assert_eq!(behind(1), Some(Duration::ZERO));
         progress.is_streaming(false);

@@ -47,18 +47,24 @@ pub struct Source {
 }
 
 /// Opens a stream of what follows `archived`, from the first of `members` that will do. Without `archived`, from now on.
-/// `number` tells apart those who stream at the same time (the node and the repository).
+/// `number` tells apart those who stream at the same time (the node and the repository). One that lacks something of `expected` lags, and is
+/// taken only when all do.
 pub async fn open(
     access: &Access,
     members: &[Member],
     archived: Option<&GtidSet>,
+    expected: &GtidSet,
     number: u32,
 ) -> Result<Source, SourceError> {
     let mut refused = Vec::new();
     let mut purged = Vec::new();
+    let mut lags = None;
     for member in members {
         match tokio::time::timeout(DEADLINE, one(access, member, archived, number)).await {
-            Ok(Ok(source)) => return Ok(source),
+            Ok(Ok(source)) if expected.is_subset(&source.executed) => return Ok(source),
+            Ok(Ok(source)) => {
+                lags.get_or_insert(source);
+            }
             Ok(Err(Unfit::Purged(missing))) => {
                 refused.push(format!("{} has purged {missing}", member.name));
                 purged.push(missing);
@@ -66,6 +72,9 @@ pub async fn open(
             Ok(Err(Unfit::Other(why))) => refused.push(format!("{}: {why}", member.name)),
             Err(_) => refused.push(format!("{} has not answered within {DEADLINE:?}", member.name)),
         }
+    }
+    if let Some(source) = lags {
+        return Ok(source);
     }
     // Of one that was not heard it is not known; what the best of them lacks is what is lost.
     let is_lost = purged.len() == members.len();

@@ -28,6 +28,10 @@ ROW = "CONCAT(HEX(RANDOM_BYTES(256)), REPEAT('words ', 85))"
 # A transaction of a group is at most 143 MiB (group_replication_transaction_size_limit).
 BATCH = 20_000
 
+# What the replica has received and not applied: its own binary log lacks it.
+QUEUED = ("SELECT COUNT_TRANSACTIONS_REMOTE_IN_APPLIER_QUEUE FROM performance_schema.replication_group_member_stats "
+          "WHERE member_id = @@server_uuid")
+
 # Runs a command; its time, its processes' CPU time and the largest one's memory, as JSON.
 TIMED = """
 import json, resource, subprocess, sys, time
@@ -89,9 +93,10 @@ def first_copy(site: SimpleNamespace, node: Any) -> dict[str, Any]:
 def local_copy(site: SimpleNamespace, node: Any) -> dict[str, Any]:
     """The other way of MySQL's own: the member writes the copy to its own disk, where the service would have to get at it."""
     began = time.monotonic()
-    site.sql(node, "CLONE LOCAL DATA DIRECTORY = '/var/lib/mysql-files/local'", timeout=7200)
+    site.sql(node, "CLONE LOCAL DATA DIRECTORY = '/var/tmp/local'", timeout=7200)
     took = time.monotonic() - began
-    node.succeed("rm -rf /var/lib/mysql-files/local")
+    # Its unit has a /var/tmp of its own.
+    node.succeed("nsenter --mount --target $(systemctl show --value --property=MainPID mysql) rm -rf /var/tmp/local")
     return {"seconds": took}
 
 
@@ -107,15 +112,17 @@ def write(site: SimpleNamespace, node: Any, seconds: int) -> dict[str, Any]:
     slap = ["mysqlslap", "--no-defaults", "--protocol=TCP", f"--host={address}", f"--port={MYSQL}", f"--user={ACCOUNT}", f"--password={PASSWORD}",
             "--ssl-mode=REQUIRED", f"--create-schema={SCHEMA}", "--no-drop", "--concurrency=32", "--number-of-queries=10000000", f"--query={query}"]
     count = f"SELECT COUNT(*) FROM {SCHEMA}.written"
-    before, began, behind = int(site.sql(site.primary(), count)), time.monotonic(), []
+    before, began, behind, queued = int(site.sql(site.primary(), count)), time.monotonic(), [], []
     writer = site.others(node)[0]
     writer.succeed(f"systemd-run --quiet --unit=bench-writes timeout {seconds} {shlex.join(slap)}")
     while time.monotonic() - began < seconds:
         behind.append(log_behind(node))
+        queued.append(int(site.sql(node, QUEUED)))
         time.sleep(1)
     took = time.monotonic() - began
     written = int(site.sql(site.primary(), count)) - before
-    return {"writes_per_second": written / took, "behind": {"highest": max(behind), "median": sorted(behind)[len(behind) // 2]}}
+    return {"writes_per_second": written / took, "queued": sorted(queued)[len(queued) // 2],
+            "behind": {"highest": max(behind), "median": sorted(behind)[len(behind) // 2]}}
 
 
 def measure(site: SimpleNamespace, size: int, seconds: int) -> dict[str, Any]:
@@ -156,8 +163,8 @@ def tables(found: dict[str, Any]) -> list[report.Rows]:
              row("without backups", found["without"]), row("CLONE LOCAL alone", found["local"]), row("first base copy", found["first"]),
              row("second, 1 % changed", found["second"]), row("restore", found["restore"])]
     w = found["writes"]
-    second = [["writes a second", "log behind, s: median", "highest"],
-              [f"{w['writes_per_second']:,.0f}", f"{w['behind']['median']:.1f}", f"{w['behind']['highest']:.1f}"]]
+    second = [["writes a second", "log behind, s: median", "highest", "not yet applied by the replica, median"],
+              [f"{w['writes_per_second']:,.0f}", f"{w['behind']['median']:.1f}", f"{w['behind']['highest']:.1f}", f"{w['queued']:,}"]]
     return [first, second]
 
 
