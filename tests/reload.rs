@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::net::{UnixDatagram, UnixListener};
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::process::{Command, Stdio};
@@ -634,4 +634,35 @@ async fn a_socket_that_a_killed_process_left_is_replaced() {
     let program = Program::start(&config);
     program.address("https.listen");
     assert!(!left[1].exists(), "what was killed on its way to the name is swept away");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_control_socket_that_would_take_somebodys_place_is_refused_and_the_process_goes_on() {
+    let scene = Scene::start("").await;
+    let at = |name: &str| scene.authority.path(name);
+    let with = |n: u32, name: &str| format!("{}\n[control]\nsocket = {:?}\n", version(n), at(name));
+    scene.configure(&with(2, "own.sock"));
+    scene.successors.reload();
+    assert_eq!(scene.version().await, "2");
+
+    std::fs::create_dir(at("folder")).unwrap();
+    std::fs::write(at("file"), "kept").unwrap();
+    let _listens = UnixListener::bind(at("others.sock")).unwrap();
+    for (name, why) in
+        [("folder", "no socket"), ("file", "no socket"), ("others.sock", "another process listens")]
+    {
+        scene.configure(&with(3, name));
+        let (code, said) = scene.successors.try_reload(|_| {});
+        assert_eq!(code, 64, "{name}: {said}");
+        assert!(said.contains("control.socket") && said.contains(why), "{name}: {said}");
+        assert_eq!(scene.version().await, "2", "{name}");
+    }
+    assert_eq!(std::fs::read_to_string(at("file")).unwrap(), "kept");
+    // Its own it may keep, and give another.
+    for (n, name) in [(4, "own.sock"), (5, "new.sock")] {
+        scene.configure(&with(n, name));
+        scene.successors.reload();
+        assert_eq!(scene.version().await, n.to_string());
+        UnixStream::connect(at(name)).unwrap();
+    }
 }

@@ -310,3 +310,23 @@ async fn what_says_nothing_is_refused_with_its_key() {
         assert!(said.contains(words), "{route}: {said}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_octet_gets_past_a_pattern_that_refuses() {
+    let routes = "[[routes]]\npath_pattern = \"^/admin(/.*)?$\"\nrefuse = 403";
+    let scene = Scene::start("", "", routes).await;
+    for path in [
+        "/admin",
+        "/admin/x",
+        "/admin/%ff",
+        "/admin/%e4",
+        "/admin/%c0%af",
+        "/admin/a%0ab",
+        "/admin/%0a",
+        "/admin/%F0%9F%98%80",
+    ] {
+        let status = scene.get(path).await;
+        assert!(status == 403 || status == 400, "{path}: {status}");
+    }
+    assert_eq!(scene.get("/administrator").await, 200);
+}

@@ -346,9 +346,9 @@ def backed_up(node, repository="main"):
     return backup_status(node).get("state", {}).get("repositories", {}).get(repository, {})
 
 
-def archived(node, repositories=1):
-    """The primary's transactions are in all repositories."""
-    executed = sql(primary(), "SELECT @@global.gtid_executed").replace("\\n", "").replace("\n", "")
+def archived(node, repositories=1, executed=None):
+    """These transactions, or else those of the primary, are in all repositories."""
+    executed = executed or executed_everywhere(NODES)
     reports = backup_status(node).get("log", {}).values()
     sets = [report["archived"] for report in reports if report["archived"]]
-    return len(sets) == repositories and all(sql(primary(), f"SELECT GTID_SUBSET('{executed}', '{s}')") == "1" for s in sets)
+    return len(sets) == repositories and all(sql(node, f"SELECT GTID_SUBSET('{executed}', '{s}')") == "1" for s in sets)

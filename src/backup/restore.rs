@@ -277,16 +277,35 @@ struct Cut<'a> {
     is_past: bool,
     beyond: u64,
     beyond_times: Option<(u64, u64)>,
+    /// Of the last transaction that is to be applied: whose logical clock counted it, and its place there.
+    clock: (Option<u32>, u64),
+}
+
+/// Transactions of one logical clock, one after another.
+struct Run {
+    /// Nothing is left out between the last run and this one.
+    continues: bool,
+    events: Vec<u8>,
 }
 
 impl<'a> Cut<'a> {
     fn new(target: &'a Target, have: GtidSet) -> Self {
-        Self { target, have, replayed: 0, last: None, is_past: false, beyond: 0, beyond_times: None }
+        Self {
+            target,
+            have,
+            replayed: 0,
+            last: None,
+            is_past: false,
+            beyond: 0,
+            beyond_times: None,
+            clock: (None, 0),
+        }
     }
 
-    /// The transactions of a segment that are to be applied, one after another; empty when there are none.
-    fn take(&mut self, segment: &Segment) -> Result<Vec<u8>, crate::log::segment::SegmentError> {
-        let mut log = Vec::new();
+    /// The transactions of a segment that are to be applied.
+    fn take(&mut self, segment: &Segment) -> Result<Vec<Run>, crate::log::segment::SegmentError> {
+        let member = segment.member();
+        let mut runs: Vec<Run> = Vec::new();
         for entry in segment.entries()? {
             let t = &entry.transaction;
             if self.have.contains(&t.uuid, &t.tag, t.number) {
@@ -303,7 +322,12 @@ impl<'a> Cut<'a> {
                 self.beyond_times = Some((first.min(t.committed), last.max(t.committed)));
                 continue;
             }
-            log.extend_from_slice(entry.events);
+            let continues = self.clock == (member, t.sequence.wrapping_sub(1));
+            self.clock = (member, t.sequence);
+            match runs.last_mut() {
+                Some(run) if continues => run.events.extend_from_slice(entry.events),
+                _ => runs.push(Run { continues, events: entry.events.to_vec() }),
+            }
             self.have.insert(&t.uuid, &t.tag, t.number);
             self.replayed += 1;
             self.last = self.last.max(Some(t.committed));
@@ -312,7 +336,7 @@ impl<'a> Cut<'a> {
                 self.is_past = true;
             }
         }
-        Ok(log)
+        Ok(runs)
     }
 }
 
@@ -330,13 +354,13 @@ impl<'a> Relay<'a> {
         Self { data, index: String::new(), number: 0, file: None }
     }
 
-    /// Adds transactions of a segment: to the last file, while it has room and the same format.
-    fn add(&mut self, segment: &Segment, transactions: &[u8]) -> std::io::Result<()> {
-        if transactions.is_empty() {
-            return Ok(());
-        }
+    /// Adds transactions of a segment: to the last file, while it has room and the same format, and its logical clock goes on. At the head of
+    /// a file an applier waits for its threads and begins to count anew; with a place that is far ahead it would wait for ever.
+    fn add(&mut self, segment: &Segment, run: &Run) -> std::io::Result<()> {
         let (mut file, size, format) = match self.file.take() {
-            Some((file, size, format)) if size < RELAY && segment.continues(&format) => (file, size, format),
+            Some((file, size, format)) if run.continues && size < RELAY && segment.continues(&format) => {
+                (file, size, format)
+            }
             _ => {
                 self.number += 1;
                 let name = format!("relay.{:06}", self.number);
@@ -346,8 +370,8 @@ impl<'a> Relay<'a> {
                 (file, 0, segment.format().clone())
             }
         };
-        file.write_all(transactions)?;
-        self.file = Some((file, size + transactions.len(), format));
+        file.write_all(&run.events)?;
+        self.file = Some((file, size + run.events.len(), format));
         Ok(())
     }
 
@@ -469,8 +493,9 @@ pub async fn restore(
         watcher.set((total - walk.left()) as u64);
         let wrong =
             |error| LogError::Segment { place: storage.place().into(), object: name.to_string(), error };
-        let transactions = cut.take(&segment).map_err(wrong)?;
-        relay.add(&segment, &transactions).map_err(files)?;
+        for run in cut.take(&segment).map_err(wrong)? {
+            relay.add(&segment, &run).map_err(files)?;
+        }
     }
     if let Target::Gtid { .. } = target
         && !cut.is_past

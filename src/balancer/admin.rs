@@ -26,7 +26,8 @@ use trivet_pool::Pool;
 use trivet_proxy::server::Connections;
 use trivet_proxy::troubles;
 
-use super::config::{Control, Program};
+use super::config::{Control, MOST_WEIGHT, Program};
+use super::local_check;
 use super::maintenance::{Closed, Maintenance, now};
 use super::tcp::sessions::Sessions;
 use peers::Peers;
@@ -153,6 +154,8 @@ pub enum CommandError {
     Drained(String),
     #[error("{0} is over already")]
     Over(String),
+    #[error("it is to last for more than a year: leave the end out, and end it by `trivet maintenance off`")]
+    Long,
     #[error("a weight is from 0 to {MOST_WEIGHT}, and this is {0}")]
     Weight(u32),
     #[error("cannot remember it, so nothing was done: {}: {error}", .file.display())]
@@ -170,10 +173,10 @@ const FIGURES: [&str; 8] = [
     "trivet_backend_up{",
     "trivet_backend_in_flight{",
 ];
+/// Seconds: an end that is further away is a slip of the pen.
+const LONGEST_MAINTENANCE: u64 = 366 * 24 * 3600;
 /// Connections that are listed.
 const MOST_LISTED: usize = 5000;
-/// As HAProxy's.
-const MOST_WEIGHT: u32 = 256;
 
 /// The nearest name, and all that there are.
 fn hint(name: &str, known: &[String]) -> String {
@@ -345,8 +348,11 @@ impl Admin {
         let mode = |target: Target, mode: Mode| -> Result<(Key, Turn), CommandError> {
             match target {
                 Target::Node(name) => {
-                    let name = self.known("node", name, &self.subjects.nodes)?;
-                    Ok((Key::Node(name), always((mode != Mode::Ready).then_some(Order::Drained))))
+                    let key = Key::Node(name.clone());
+                    if !self.is_ordered(&key) {
+                        self.known("node", name, &self.subjects.nodes)?;
+                    }
+                    Ok((key, always((mode != Mode::Ready).then_some(Order::Drained))))
                 }
                 Target::Backend { pool, name } => {
                     let turn = move |before| backend_order(mode, of_backend(before).1);
@@ -376,6 +382,11 @@ impl Admin {
             }
             Command::Maintenance { until: Some(until), .. } if until <= now() => {
                 Err(CommandError::Over("the time until which it is to last".into()))
+            }
+            Command::Maintenance { until: Some(until), .. }
+                if until > now().saturating_add(LONGEST_MAINTENANCE) =>
+            {
+                Err(CommandError::Long)
             }
             Command::Maintenance { site, until, allow } => {
                 Ok((Key::Site(self.site(site)?), always(Some(Order::Maintenance { until, allow }))))
@@ -414,17 +425,29 @@ impl Admin {
         self.subjects.pools.iter().flat_map(of).collect()
     }
 
+    /// Whether something is ordered about it. It can be taken back also when the configuration has it no more.
+    fn is_ordered(&self, about: &Key) -> bool {
+        self.orders.lock().get(about).is_some()
+    }
+
     fn backend(&self, pool: String, name: String) -> Result<Key, CommandError> {
+        let key = Key::Backend { pool: pool.clone(), name: name.clone() };
+        if self.is_ordered(&key) {
+            return Ok(key);
+        }
         let Some(of) = self.pool(&pool) else {
             return Err(CommandError::Unknown { kind: "pool", name: pool, known: self.pools() });
         };
         if !of.has(&name) {
             return Err(CommandError::Unknown { kind: "back end", name, known: of.backends() });
         }
-        Ok(Key::Backend { pool, name })
+        Ok(key)
     }
 
     fn site(&self, name: String) -> Result<String, CommandError> {
+        if self.is_ordered(&Key::Site(name.clone())) {
+            return Ok(name);
+        }
         let sites: Vec<String> = self.subjects.sites.iter().map(|(name, _)| name.clone()).collect();
         self.known("site", name, &sites)
     }
@@ -588,6 +611,11 @@ impl Admin {
         let backends = || {
             all.iter().flat_map(|(pool, list)| list.as_array().into_iter().flatten().map(move |b| (pool, b)))
         };
+        let usable = |of_nodes: bool| {
+            backends().any(|(pool, b)| b["usable"] == true && (!of_nodes || pool == local_check::NODES))
+        };
+        let has_nodes = all.iter().any(|(pool, _)| pool == local_check::NODES);
+        let has_backends = usable(has_nodes);
         let in_flight = backends().filter_map(|(pool, b)| {
             Some((format!("{pool}/{}", b["name"].as_str()?), b["in_flight"].as_u64()?))
         });
@@ -608,7 +636,7 @@ impl Admin {
             error: None,
             held: super::status::here(addresses),
             virtual_addresses: addresses.clone(),
-            is_fit: !stopping && !is_drained && backends().any(|(_, b)| b["usable"] == true),
+            is_fit: !stopping && !is_drained && has_backends,
             in_flight: in_flight.collect(),
             nodes,
         }
@@ -642,9 +670,9 @@ fn now_ms() -> u64 {
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Whether a socket's path can be had, for who starts and takes over from nobody.
-pub fn socket_is_free(path: &Path) -> Result<(), ConfigError> {
-    trivet_base::process::unix_socket::is_free(path)
+/// Whether a socket's path can be had; by who takes over, from the process that listens at `predecessor`.
+pub fn socket_is_free(path: &Path, predecessor: Option<&Path>) -> Result<(), ConfigError> {
+    trivet_base::process::unix_socket::is_free(path, predecessor)
         .map_err(|why| ConfigError::at("", "control.socket", format_args!("{}: {why}", path.display())))
 }
 

@@ -327,6 +327,9 @@ pub struct AnySite<'a> {
     pub cors: Option<&'a Cors>,
 }
 
+/// The largest share of a back end, as HAProxy has it.
+pub const MOST_WEIGHT: u32 = 256;
+
 /// What the site of `domain` is called where others have their names.
 pub const MAIN: &str = "main";
 
@@ -335,6 +338,13 @@ impl Config {
         for (name, section, pool) in self.all_pools() {
             if section != "web" {
                 named(&section, name, "web")?;
+            }
+            // Orders are for every process of the cluster that has a pool of the name.
+            if name.starts_with("database-") {
+                return Invalid::err(
+                    section.clone(),
+                    "the pools of the database gateway are called so: give it another name",
+                );
             }
             pool.validate(&section)?;
             if pool.sticky.as_ref().is_some_and(|s| s.secret(self.ticket_secret()).is_none()) {
@@ -410,6 +420,16 @@ impl Config {
 }
 
 impl Config {
+    /// Refuses a site whose names no certificate has.
+    pub fn each_site_has_a_certificate(&self, table: &SiteCertificates) -> Result<(), ConfigError> {
+        for site in self.all_sites() {
+            if let Some(reason) = site.without_certificate(table) {
+                return Err(ConfigError::at("", format!("{}names", site.key), reason));
+            }
+        }
+        Ok(())
+    }
+
     /// The file with the cluster's ticket secret.
     pub fn ticket_secret(&self) -> Option<&Path> {
         self.https.as_ref()?.tls.ticket_secret.as_deref()
@@ -427,11 +447,12 @@ impl Config {
         let mut sent: Vec<Sent<'_>> = Vec::new();
         let mut add = |from: String, key: String, name, address: &ServerAddress| {
             let ServerAddress::Fixed(Address::Ip(to)) = *address else { return };
-            let local = to.ip().is_loopback()
-                || to.ip().is_unspecified()
-                || self.virtual_addresses.contains(&to.ip());
+            // `::ffff:127.0.0.1` is 127.0.0.1.
+            let ip = to.ip().to_canonical();
+            let local = ip.is_loopback() || ip.is_unspecified() || self.virtual_addresses.contains(&ip);
             let is_here = |at: &SocketAddr| {
-                at.port() == to.port() && (at.ip() == to.ip() || (at.ip().is_unspecified() && local))
+                let own = at.ip().to_canonical();
+                at.port() == to.port() && (own == ip || (own.is_unspecified() && local))
             };
             let here = listened_on.iter().filter(|(_, at)| is_here(at));
             sent.extend(here.filter_map(|(listener, _)| {
@@ -523,6 +544,7 @@ impl Validate for Config {
         if self.node.is_empty() {
             return Invalid::err("node", "is empty");
         }
+        is_name("node", &self.node)?;
         self.log.validate("log")?;
         config::threads(self.threads)?;
         config::positive("shutdown_timeout", self.shutdown_timeout)?;
@@ -601,11 +623,7 @@ impl Validate for Config {
             SiteCertificates::check_new(&certificates)?;
             let table = SiteCertificates::load_beside(&certificates, self.authority())?;
             table.server_config(&https.tls)?;
-            for site in self.all_sites() {
-                if let Some(reason) = site.without_certificate(&table) {
-                    return Err(ConfigError::at("", format!("{}names", site.key), reason));
-                }
-            }
+            self.each_site_has_a_certificate(&table)?;
         }
         // Those to other nodes are read at a start alone, and what a start would refuse is better known before.
         let pools = self.all_pools().filter_map(|(_, _, pool)| pool.tls.as_ref());

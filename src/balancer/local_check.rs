@@ -15,6 +15,9 @@ use trivet_base::process::Shutdown;
 use trivet_base::telemetry::answers::{self, Answer, Answers};
 use trivet_proxy::upstream::{HttpBackend, HttpPool};
 
+/// The pool of the nodes' web tiers.
+pub(super) const NODES: &str = "web";
+
 /// Serves the check on a bound socket.
 pub struct LocalCheck(pub TcpListener);
 
@@ -22,7 +25,7 @@ impl LocalCheck {
     /// `GET /healthz`: 200 while this process answers clients, 503 while it stops; it ends with the process, or once another one
     /// has taken over. A balancer without a back end answers too: with the page that says so.
     ///
-    /// `GET /healthz/backends`: 503 when no back end is up, so that a balancer that has one is preferred.
+    /// `GET /healthz/backends`: 503 when no web tier is up, or no back end at all, so that a balancer that has one is preferred.
     ///
     /// `GET /healthz/others`: 503 when there are back ends on other nodes than `node`, and nothing is heard of any of them. A
     /// node that hears nobody may be the last one, or one whose network is at fault: it should have the virtual address
@@ -84,6 +87,11 @@ impl LocalCheck {
                 "/healthz" => (StatusCode::OK, "ok\n"),
                 "/healthz/backends" if pools.iter().all(|pool| pool.usable() == 0) => {
                     (StatusCode::SERVICE_UNAVAILABLE, "no back end is up\n")
+                }
+                "/healthz/backends"
+                    if pools.iter().any(|pool| pool.name() == NODES && pool.usable() == 0) =>
+                {
+                    (StatusCode::SERVICE_UNAVAILABLE, "no web tier is up\n")
                 }
                 "/healthz/backends" => (StatusCode::OK, "ok\n"),
                 "/healthz/holder" => holder(&pools),

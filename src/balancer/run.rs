@@ -8,7 +8,7 @@ use super::admin::{self, Admin, Administered, Subjects, Whole};
 use super::config::{Config, Control, Https};
 use super::explain::explain;
 use super::gateway::Gateway;
-use super::local_check::LocalCheck;
+use super::local_check::{LocalCheck, NODES};
 use super::proxy::{self, Balancer, Served, Sites};
 use super::status::{self, HttpStatus, Status};
 use super::tcp::accept::{self, Times};
@@ -19,7 +19,7 @@ use http::HeaderValue;
 use trivet_base::config::ConfigError;
 use trivet_base::process::server::{Server, ServiceHandle};
 use trivet_base::process::workers::Workers;
-use trivet_base::process::{Failure, descriptors};
+use trivet_base::process::{Failure, descriptors, handover};
 use trivet_base::telemetry::{self, MetricsServer, PrometheusHandle};
 use trivet_http::forwarded::TRIVET_BALANCER;
 use trivet_http::steps::{self, Policy, Position};
@@ -109,7 +109,7 @@ fn admin(
 ) -> Result<Arc<Admin>, Failure> {
     let mut subjects = Subjects { metrics: Some(Box::new(move || metrics.render())), ..Subjects::default() };
     for pool in http.iter().flat_map(|http| &http.pools) {
-        let is_of_nodes = pool.name() == "web";
+        let is_of_nodes = pool.name() == NODES;
         subjects.pools.push(Arc::new(Whole(pool.clone(), is_of_nodes)) as Arc<dyn Administered>);
     }
     // Where writes go is for the group alone to say.
@@ -124,8 +124,10 @@ fn admin(
         Box::new(move |question: &_| explain(&sites, redirects, question)) as admin::Explain
     });
     subjects.sites = http.map(|http| http.sites.maintenance()).unwrap_or_default();
-    if let Some(path) = control.socket(config.runtime_directory.as_deref()).filter(|_| !takes_over) {
-        admin::socket_is_free(&path)?;
+    let directory = config.runtime_directory.as_deref();
+    if let Some(path) = control.socket(directory) {
+        let predecessor = directory.filter(|_| takes_over).map(|d| d.join(handover::SOCKET));
+        admin::socket_is_free(&path, predecessor.as_deref())?;
     }
     Ok(Admin::prepare(&config.node, control, subjects)?)
 }
@@ -148,7 +150,11 @@ fn add_control(
         start.ready();
         let mut ended = shutdown.clone();
         tokio::select! { () = begun.cancelled() => {}, () = ended.wait() => return Ok(()) }
-        Ok(operators.serve_operators(socket, shutdown).await.map_err(failed)?)
+        // By now this process serves, and nobody else does.
+        if let Err(error) = operators.serve_operators(socket, shutdown).await.map_err(failed) {
+            tracing::error!(%error, "nobody can command this process");
+        }
+        Ok(())
     });
     if let (Some(address), Some(files)) = (control.listen, &control.tls) {
         let tls = trivet_tls::mutual_server_config(files, &[b"http/1.1"])?;
@@ -252,8 +258,9 @@ struct Http {
 
 impl Http {
     fn prepare(config: &Config, https: &Https) -> Result<Self, ConfigError> {
-        let public = SiteCertificates::load_beside(&config.certificates(), config.authority())?
-            .server_config(&https.tls)?;
+        let certificates = SiteCertificates::load_beside(&config.certificates(), config.authority())?;
+        config.each_site_has_a_certificate(&certificates)?;
+        let public = certificates.server_config(&https.tls)?;
         // More is let in where a route takes more.
         let terms = Terms { max_body_size: Some(https.max_body_size.as_u64()), ..Terms::default() };
         let tell = config.local_check.as_ref().and_then(|_| tell(config));

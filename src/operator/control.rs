@@ -332,8 +332,8 @@ pub fn order(told: &Value) -> String {
         }
         "site" => {
             let order = &told["order"]["maintenance"];
-            let until = order["until"].as_u64().map(|t| UNIX_EPOCH + Duration::from_secs(t));
-            let until = until.map_or_else(
+            let until = order["until"].as_u64().filter(|t| *t <= LAST_SECOND);
+            let until = until.map(|t| UNIX_EPOCH + Duration::from_secs(t)).map_or_else(
                 || "until it is opened".into(),
                 |t| format!("until {}", humantime::format_rfc3339_seconds(t)),
             );
@@ -353,6 +353,9 @@ pub fn order(told: &Value) -> String {
     let by = told["by"].as_str().unwrap_or("?");
     format!("{what} (ordered on {by} at {})", told["since"].as_str().unwrap_or("?"))
 }
+
+/// Of the year 9999, the last that RFC 3339 can write.
+const LAST_SECOND: u64 = 253_402_300_799;
 
 /// `2h`, or a time as in RFC 3339, to seconds of Unix time.
 pub fn until(text: &str) -> Result<u64, String> {
@@ -382,6 +385,10 @@ mod tests {
             (
                 json!({"about": "site/main", "order": {"maintenance": {"until": 0, "allow": ["192.0.2.0/24"]}}}),
                 "the site main is in maintenance until 1970-01-01T00:00:00Z, but for 192.0.2.0/24",
+            ),
+            (
+                json!({"about": "site/main", "order": {"maintenance": {"until": u64::MAX, "allow": []}}}),
+                "the site main is in maintenance until it is opened",
             ),
             (
                 json!({"about": "addresses", "order": {"at": {"node": "node2", "until": 5}}}),

@@ -1,7 +1,6 @@
 //! What goes wrong half way: either process ends, stands still or is asked to stop, or the reload is given up.
 
 use std::io::{BufRead as _, Write as _};
-use std::os::unix::net::UnixStream;
 
 use super::*;
 

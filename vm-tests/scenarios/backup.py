@@ -45,9 +45,10 @@ def mark(number, among=None):
     return moment
 
 
-def streamed_by(among, timeout):
-    """The one that has archived all that the primary has."""
-    return poll(lambda: next((n for n in among if archived(n, 2)), None), "everything is archived", timeout)
+def streamed_by(among, timeout, alive=None):
+    """The one that has archived all that the primary has now."""
+    executed = executed_everywhere(alive or NODES)
+    return poll(lambda: next((n for n in among if archived(n, 2, executed)), None), "everything is archived", timeout)
 
 
 restores = itertools.count()
@@ -65,6 +66,9 @@ def restored(to, question, repository="main"):
     try:
         client_of = poll(command, f"the database of {to} runs", 90)[0]
         return question(lambda ask: node.succeed(f"{client_of} --batch --skip-column-names --execute={shlex.quote(ask)}").strip())
+    except Exception:
+        note(node.execute(f"journalctl -u {unit} --no-pager -o cat")[1])
+        raise
     finally:
         node.execute(f"systemctl stop {unit}")
 
@@ -122,7 +126,7 @@ with subtest("moments, while users write: a switchover, a crash of the service, 
     dead = streamed_by(services, 90)
     dead.crash()
     moments[5] = mark(5, others(dead))
-    follower = streamed_by([n for n in services if n is not dead], 90)
+    follower = streamed_by([n for n in services if n is not dead], 90, others(dead))
     note(f"{dead.name} is dead, {follower.name} streams")
     moments[6] = mark(6, others(dead))
     dead.start()

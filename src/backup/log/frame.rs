@@ -62,6 +62,9 @@ pub struct Transaction {
     pub committed: u64,
     /// Octets of the whole transaction, this event included.
     pub length: u64,
+    /// Its place in the logical clock of the binary log that it was read from, which begins anew with each file and each member:
+    /// appliers with several threads go by it.
+    pub sequence: u64,
 }
 
 impl Transaction {
@@ -88,6 +91,7 @@ impl Transaction {
                 original => original,
             },
             length,
+            sequence: gtid.sequence_number(),
         }))
     }
 }

@@ -194,6 +194,12 @@ impl Segment {
         frame::same_format(&self.format, other)
     }
 
+    /// `server_id` of the member that it was read from, by the head of its format description event.
+    pub fn member(&self) -> Option<u32> {
+        let octets = self.log.get(frame::MAGIC.len() + 5..)?.first_chunk()?;
+        Some(u32::from_le_bytes(*octets))
+    }
+
     /// How its events are read.
     pub fn format(&self) -> &FormatDescriptionEvent<'static> {
         &self.format

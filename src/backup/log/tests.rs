@@ -45,6 +45,8 @@ pub fn transaction(number: u64, second: u64) -> (Transaction, Vec<u8>) {
     let of_length = |length: u64| {
         let gtid = GtidEvent::new(sid, number)
             .with_lc_typecode()
+            .with_last_committed(number - 1)
+            .with_sequence_number(number)
             .with_immediate_commit_timestamp(second * 1_000_000)
             .with_original_commit_timestamp(second * 1_000_000)
             .with_tx_length(length)

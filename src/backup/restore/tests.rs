@@ -83,10 +83,24 @@ fn relay_logs_are_joined_and_hold_the_transactions_in_their_order() {
             all.extend_from_slice(segment.beginning());
         }
         all.extend_from_slice(&events);
-        relay.add(&segment, &cut.take(&segment).unwrap()).unwrap();
-        relay.add(&segment, &cut.take(&segment).unwrap()).unwrap();
+        for run in cut.take(&segment).unwrap() {
+            relay.add(&segment, &run).unwrap();
+        }
+        assert!(cut.take(&segment).unwrap().is_empty(), "all of it is there");
+    }
+    // Another member counts otherwise, and so does the next file of the same.
+    for number in [40, 9] {
+        let (next, events) = transaction(number, number);
+        builder.add(&next, &events);
+        let segment = Segment::open(&builder.finish().unwrap().seal(&keys).unwrap(), &keys).unwrap();
+        for run in cut.take(&segment).unwrap() {
+            relay.add(&segment, &run).unwrap();
+        }
     }
     relay.finish().unwrap();
-    assert_eq!(std::fs::read_to_string(at.path().join("relay.index")).unwrap(), "./relay.000001\n");
+    assert_eq!(
+        std::fs::read_to_string(at.path().join("relay.index")).unwrap(),
+        "./relay.000001\n./relay.000002\n./relay.000003\n"
+    );
     assert_eq!(std::fs::read(at.path().join("relay.000001")).unwrap(), all);
 }

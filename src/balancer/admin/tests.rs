@@ -157,3 +157,41 @@ fn a_back_end_is_on_the_node_of_its_name_or_of_its_address() {
         assert_eq!(subjects.node_of(name, at.map(address)), node, "{name} {at:?}");
     }
 }
+
+#[tokio::test]
+async fn what_was_ordered_about_something_that_is_gone_can_be_taken_back() {
+    let (admin, ..) = of_nodes_and_others();
+    let mut told = Orders::default();
+    let gone = || Target::Backend { pool: "gone".into(), name: "api1".into() };
+    let key = Key::Backend { pool: "gone".into(), name: "api1".into() };
+    told.set(key, Some(Order::Backend { mode: Mode::Drained, weight: Some(3) }), "node2", 1000);
+    told.set(Key::Node("node9".into()), Some(Order::Drained), "node2", 1000);
+    told.set(
+        Key::Site("old".into()),
+        Some(Order::Maintenance { until: None, allow: Vec::new() }),
+        "node2",
+        1000,
+    );
+    admin.hear(vec![told]).await;
+    for command in [
+        Command::Ready { target: gone() },
+        Command::Weight { target: gone(), weight: None },
+        Command::Ready { target: Target::Node("node9".into()) },
+        Command::MaintenanceOff { site: "old".into() },
+    ] {
+        admin.command(command).await.unwrap();
+    }
+    // It is unknown again.
+    for command in [Command::Ready { target: gone() }, Command::MaintenanceOff { site: "old".into() }] {
+        assert!(matches!(admin.command(command).await, Err(CommandError::Unknown { .. })));
+    }
+}
+
+#[tokio::test]
+async fn a_maintenance_that_never_ends_has_no_end_and_no_far_one() {
+    let (admin, ..) = of_nodes_and_others();
+    for until in [u64::MAX, now() + 2 * LONGEST_MAINTENANCE] {
+        let command = Command::Maintenance { site: "shop".into(), until: Some(until), allow: Vec::new() };
+        assert!(matches!(admin.command(command).await, Err(CommandError::Long)), "{until}");
+    }
+}

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use trivet_base::config::{self, Invalid, TlsFiles};
+use trivet_base::process::handover;
 
 /// `[control]`
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -77,6 +78,13 @@ impl Control {
             }
             Some(path) => {
                 config::absolute("control.socket", &path)?;
+                let others = [runtime_directory.map(|d| d.join(handover::SOCKET)), self.state_file.clone()];
+                if others.contains(&Some(path.clone())) {
+                    return Invalid::err(
+                        "control.socket",
+                        "is where another file of this process is: give it a path of its own",
+                    );
+                }
                 // With the number of a process behind it.
                 if path.as_os_str().len() + 11 > 107 {
                     return Invalid::err("control.socket", "is too long for the path of a socket (unix(7))");

@@ -9,10 +9,10 @@ use http::HeaderName;
 use ipnet::IpNet;
 use serde::Deserialize;
 
-use super::defaults;
 use super::names::Resolving;
+use super::{MOST_WEIGHT, defaults};
 use trivet_base::config::{self, ConfigError, Invalid, TlsFiles};
-use trivet_http::{proxy_protocol, strict};
+use trivet_http::{forwarded, proxy_protocol, strict};
 use trivet_pool::balance::{Hash, LeastRequests, PeakEwma, Random};
 use trivet_pool::{Balance, BreakerLimits, OutlierLimits, RetryLimits, RoundRobin};
 use trivet_proxy::config::{HealthConfig, Member, Protocol, ServerAddress, statuses, validate_members};
@@ -87,6 +87,12 @@ impl HashKey {
             Self::Field(name) if name.parse::<HeaderName>().is_err() => {
                 Invalid::err(format!("{key}.field"), format_args!("\"{name}\" is no name of a field"))
             }
+            Self::Field(name) if forwarded::is_ours(name.as_bytes()) => Invalid::err(
+                format!("{key}.field"),
+                format_args!(
+                    "clients can forge \"{name}\": hash = \"client\" takes the address of the client"
+                ),
+            ),
             Self::Cookie(name) if name.is_empty() || name.contains(['=', ';', ' ']) => {
                 Invalid::err(format!("{key}.cookie"), format_args!("\"{name}\" is no name of a cookie"))
             }
@@ -507,6 +513,14 @@ impl Web {
                     "must be at least 1",
                 );
             }
+        }
+        if let Some(number) = self.backends.iter().position(|b| b.weight > MOST_WEIGHT) {
+            return Invalid::err(
+                key(&format!("backends[{number}].weight")),
+                format_args!(
+                    "must be at most {MOST_WEIGHT}: weights are shares in comparison with the others'"
+                ),
+            );
         }
         if self.backends.iter().all(|b| b.weight == 0 || b.backup) {
             return Invalid::err(key("backends"), "has none of weight that is no backup: nobody would serve");

@@ -22,7 +22,7 @@ use crate::routes::path::PathRule;
 use crate::routes::template::Template;
 use crate::routes::{Action, Changed, Rule, Rules};
 use trivet_base::config::{self, Invalid};
-use trivet_http::strict;
+use trivet_http::{forwarded, strict};
 use trivet_proxy::Terms;
 use trivet_proxy::exchange::RouteMeter;
 use trivet_tls::options::CertificateFiles;
@@ -287,6 +287,12 @@ impl Route {
             let Ok(field) = name.parse::<HeaderName>() else {
                 return Invalid::err(key, "is no name of a field");
             };
+            if forwarded::is_ours(field.as_str().as_bytes()) {
+                return Invalid::err(
+                    key,
+                    "is a field that clients can forge, and that back ends get from the balancer alone: `clients` matches the address of the client",
+                );
+            }
             Ok((field, pattern(&key, value)?))
         });
         let query = self
@@ -592,8 +598,10 @@ fn has_escape(text: &str) -> bool {
     text.as_bytes().windows(3).any(|w| w[0] == b'%' && w[1..].iter().all(is_hex))
 }
 
+/// Over octets, whatever they are: a `.` that did not fit some of them would let a request past a rule.
 fn pattern(key: &str, text: &str) -> Result<Regex, Invalid> {
-    RegexBuilder::new(text).size_limit(PATTERN_SIZE).build().map_err(|e| Invalid {
+    let mut regex = RegexBuilder::new(text);
+    regex.unicode(false).dot_matches_new_line(true).size_limit(PATTERN_SIZE).build().map_err(|e| Invalid {
         key: key.to_owned(),
         // Of several lines, of which the last says what is wrong.
         reason: format!(

@@ -7,9 +7,9 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::Deserialize;
 
-use super::defaults;
 use super::names::Resolving;
 use super::pools::{CircuitBreaker, TcpOutliers};
+use super::{MOST_WEIGHT, defaults};
 use trivet_base::config::{self, Invalid};
 use trivet_http::proxy_protocol::{Trust, Version};
 use trivet_pool::balance::{Hash, LeastRequests, Random};
@@ -207,6 +207,14 @@ impl TcpPool {
             if server.max_in_flight == Some(0) {
                 return Invalid::err(key(&format!("backends[{number}].max_in_flight")), "must be at least 1");
             }
+        }
+        if let Some(number) = self.backends.iter().position(|b| b.weight > MOST_WEIGHT) {
+            return Invalid::err(
+                key(&format!("backends[{number}].weight")),
+                format_args!(
+                    "must be at most {MOST_WEIGHT}: weights are shares in comparison with the others'"
+                ),
+            );
         }
         if self.backends.iter().all(|b| b.weight == 0 || b.backup) {
             return Invalid::err(key("backends"), "has none of weight that is no backup: nobody would serve");

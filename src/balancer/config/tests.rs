@@ -101,6 +101,23 @@ fn refusals_name_file_key_and_reason() {
         ("domain", "domian", "domian: unknown field `domian`"),
         ("domain = \"www.foobar.com\"", "", "domain: is missing"),
         ("node = \"node1\"", "node = \"\"", "node: is empty"),
+        ("node = \"node1\"", "node = \"a/b\"", "node: is no name"),
+        ("name = \"node2\"", "weight = 257, name = \"node2\"", "web.backends[1].weight: must be at most 256"),
+        (
+            "[https]",
+            "[pools.database-read]\nbackends = [{ name = \"a\", address = \"10.0.0.1:1\" }]\n[https]",
+            "pools.database-read: the pools of the database gateway are called so",
+        ),
+        (
+            "[https]",
+            "[[routes]]\nfields = { \"X-SSL-Client-Verify\" = \"^SUCCESS$\" }\nrefuse = 403\n[https]",
+            "routes[0].fields.X-SSL-Client-Verify: is a field that clients can forge",
+        ),
+        (
+            "node = \"node1\"",
+            "node = \"n\"\nruntime_directory = \"/run/trivet\"\ncontrol = { socket = \"/run/trivet/handover.sock\" }",
+            "control.socket: is where another file of this process is",
+        ),
         (
             "node = \"node1\"",
             "node = \"n\"\ndrain_delay = \"1h\"",
@@ -201,6 +218,7 @@ fn refusals_of_services_name_key_and_reason() {
             "{ max_in_flight = 0, name = \"mail1\"",
             "tcp.mail.pool.backends[0].max_in_flight: ",
         ),
+        ("{ name = \"mail1\"", "{ weight = 257, name = \"mail1\"", "tcp.mail.pool.backends[0].weight: "),
         ("backends", "balance = \"hush\"\nbackends", "tcp.mail.pool.balance: unknown variant `hush`"),
         ("backends", "connect_timeout = \"0s\"\nbackends", "tcp.mail.pool.connect_timeout: must be longer"),
         ("backends", "max_in_flight_per_backend = 0\nbackends", "tcp.mail.pool.max_in_flight_per_backend: "),

@@ -53,7 +53,7 @@ pub mod start;
 mod wire;
 
 /// The socket's name in the runtime directory.
-const SOCKET: &str = "handover.sock";
+pub const SOCKET: &str = "handover.sock";
 /// An answer of a process that lives.
 const ANSWER: Duration = Duration::from_secs(10);
 /// From its first word until a new process serves: its back ends are checked in between.
@@ -401,6 +401,9 @@ impl Succession {
                     tracing::info!(pid, "another process serves now; finishing what is in flight");
                     return self.report(stream).await;
                 }
+                Err(e) if e.kind() == io::ErrorKind::NotConnected => {
+                    tracing::debug!(error = %e, "no successor")
+                }
                 Err(e) => tracing::warn!(error = %e, "no successor: this process goes on"),
             }
         }
@@ -415,7 +418,12 @@ impl Succession {
         let peer = stream.peer_cred()?;
         let pid = peer.pid().and_then(|pid| u32::try_from(pid).ok()).unwrap_or_default();
         let mut stream = tokio::io::BufReader::new(stream);
-        let hello: Hello = serde_json::from_str(&line(&mut stream, ANSWER).await?)?;
+        let hello = line(&mut stream, ANSWER).await.map_err(|e| match e.kind() {
+            // It has asked who listens, and nothing else.
+            io::ErrorKind::UnexpectedEof => io::Error::new(io::ErrorKind::NotConnected, e),
+            _ => e,
+        })?;
+        let hello: Hello = serde_json::from_str(&hello)?;
         let offered = match Here::new().why_not(peer.uid(), &hello) {
             Some(why) => Err(io::Error::other(why)),
             None => self.offer(stream.get_ref(), sockets),

@@ -15,16 +15,23 @@ pub struct Unnamed {
     path: PathBuf,
 }
 
-/// What stands at `path` and is not to be replaced: a file of another kind, or a socket on which somebody listens. An error is a
-/// sentence's end.
-pub fn is_free(path: &Path) -> Result<(), &'static str> {
+/// What stands at `path` and is not to be replaced: a file of another kind, or a socket on which somebody listens, unless that is the process
+/// that listens at `predecessor` as well. An error is a sentence's end.
+pub fn is_free(path: &Path, predecessor: Option<&Path>) -> Result<(), &'static str> {
+    let is_predecessor = |listener| predecessor.and_then(who_listens) == Some(listener);
     match fs::symlink_metadata(path) {
         Ok(there) if !there.file_type().is_socket() => Err("there is a file that is no socket: move it away"),
-        Ok(_) if UnixStream::connect(path).is_ok() => {
+        Ok(_) if who_listens(path).is_some_and(|listener| !is_predecessor(listener)) => {
             Err("another process listens there: stop it, or give this one another path")
         }
         _ => Ok(()),
     }
+}
+
+/// The process that listens; 0 for one that cannot be seen from here.
+fn who_listens(path: &Path) -> Option<i32> {
+    let stream = UnixStream::connect(path).ok()?;
+    Some(rustix::net::sockopt::socket_peercred(stream).map_or(0, |peer| peer.pid.as_raw_nonzero().get()))
 }
 
 /// Removes the sockets of processes that were killed on their way to the name `path`.
@@ -68,5 +75,29 @@ impl Drop for Unnamed {
     fn drop(&mut self) {
         // Unless it has its name by now.
         let _ = fs::remove_file(&self.own);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_free_when_nothing_is_lost_that_stands_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        assert_eq!(is_free(&at("nothing"), None), Ok(()));
+        fs::write(at("file"), "kept").unwrap();
+        fs::create_dir(at("folder")).unwrap();
+        for kind in ["file", "folder"] {
+            assert!(is_free(&at(kind), None).is_err_and(|why| why.contains("no socket")), "{kind}");
+        }
+        let listener = UnixListener::bind(at("socket")).unwrap();
+        let _own = UnixListener::bind(at("handover")).unwrap();
+        assert!(is_free(&at("socket"), None).is_err_and(|why| why.contains("another process")));
+        assert!(is_free(&at("socket"), Some(&at("nothing"))).is_err());
+        assert_eq!(is_free(&at("socket"), Some(&at("handover"))), Ok(()), "who is replaced listens there");
+        drop(listener);
+        assert_eq!(is_free(&at("socket"), None), Ok(()), "nobody listens any more");
     }
 }
