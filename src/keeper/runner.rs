@@ -327,6 +327,10 @@ impl Runner {
             Action::HandOver { to } => self.hand_over(to).await,
             action => execute(&self.config, &self.credentials, action).await.map_err(|e| e.to_string()),
         };
+        let outcome = match (&action, outcome) {
+            (Action::EnsureAccounts, Ok(done)) => self.mark_fork().await.map(|()| done),
+            (_, outcome) => outcome,
+        };
         let seconds = begun.elapsed().as_secs_f64();
         let label = if outcome.is_ok() { "done" } else { "failed" };
         counter!("trivet_keeper_actions_total", "action" => name, "outcome" => label).increment(1);

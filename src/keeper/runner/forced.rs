@@ -4,16 +4,17 @@ use std::io;
 use std::time::Duration;
 
 use metrics::counter;
+use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
 use super::Runner;
 use crate::decide::Action;
 use crate::decide::forced;
 use crate::decide::outage::longest_forks;
-use crate::execute::execute;
+use crate::execute::{self, execute};
 use crate::model::Force;
 use crate::observe::Observer;
-use crate::report::{MemberState, Observation, Phase};
+use crate::report::{MemberState, Observation, Phase, Record};
 use crate::sql::SqlError;
 use trivet_keeper_api::ForcePlan;
 use trivet_keeper_api::gtid::GtidSet;
@@ -66,6 +67,11 @@ impl Runner {
         let bootstrap = Action::Bootstrap { first: false };
         let outcome = execute(&self.config, &self.credentials, &bootstrap).await;
         let Err(error) = outcome else {
+            // Before the app writes, so that backups see where the group went on. The primary's accounts are made later, and
+            // this with them when it fails here.
+            if let Err(e) = self.mark_fork().await {
+                tracing::warn!(error = e, "the bootstrap by force is not in trivet_cluster.fork yet; it is tried again");
+            }
             self.look_anew().await;
             return Ok(plan);
         };
@@ -82,14 +88,26 @@ impl Runner {
         ))
     }
 
+    /// Enters the last bootstrap by force that was made here into the group's table, on the primary, when it is not there yet.
+    pub(super) async fn mark_fork(&mut self) -> Result<(), String> {
+        let record = self.record.record();
+        let Some(forks) = record.unmarked.and_then(|n| record.forks.get(..n)) else { return Ok(()) };
+        let Some(last) = forks.last().filter(|_| self.config.mysql.backup_user.is_some()) else { return Ok(()) };
+        let mark = mark(&record.group_name, forks);
+        execute::mark_fork(&self.config, &mark, last).await.map_err(|e| e.to_string())?;
+        self.record.marked().await.map_err(unwritten)?;
+        self.board.recorded(self.record.record().clone());
+        Ok(())
+    }
+
     async fn nobody_else_forces(&self, earlier: &[GtidSet]) -> Result<(), String> {
         let (local, peers) = self.look_at_everything().await?;
         let history = self.history(Instant::now());
         forced::nobody_else(&self.inputs(Ok(&local), &peers, &history, None), earlier).map_err(|e| e.to_string())
     }
 
-    async fn take_back(&mut self, forks: Vec<GtidSet>) -> Result<(), String> {
-        self.record.set_forks(forks).await.map_err(unwritten)?;
+    async fn take_back(&mut self, before: Record) -> Result<(), String> {
+        self.record.take_back(before).await.map_err(unwritten)?;
         self.board.recorded(self.record.record().clone());
         Ok(())
     }
@@ -114,6 +132,20 @@ fn unwritten(e: io::Error) -> String {
     format!("the record in state_directory cannot be written: {e}")
 }
 
+/// A UUID for the last of these bootstraps by force, the same whenever it is asked for.
+fn mark(group_name: &str, forks: &[GtidSet]) -> String {
+    let mut hash = Sha256::new();
+    hash.update(group_name);
+    for fork in forks {
+        hash.update(format!("\n{fork}"));
+    }
+    let mut text: String = hash.finalize().iter().take(16).map(|b| format!("{b:02x}")).collect();
+    for at in [20, 16, 12, 8] {
+        text.insert(at, '-');
+    }
+    text
+}
+
 /// Whether a bootstrap that failed with `error` has certainly formed no group. `seen` is a look at the member after it. Without
 /// mysqld's own answer the statement may still be running there, or mysqld may have stopped after the group took writes.
 fn came_to_nothing(error: &SqlError, seen: Option<&Observation>) -> bool {
@@ -124,7 +156,17 @@ fn came_to_nothing(error: &SqlError, seen: Option<&Observation>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::decide::tests::{offline, online};
+    use crate::decide::tests::{GROUP, offline, online, set};
+
+    #[test]
+    fn each_bootstrap_by_force_has_a_mark_of_its_own_and_keeps_it() {
+        let forks = [set("G:1-9"), set("G:1-20")];
+        let first = mark(GROUP, &forks[..1]);
+        assert_eq!(format!("{first}:1").parse::<GtidSet>().unwrap().count(), 1, "MySQL takes it for a UUID: {first}");
+        assert_eq!(first, mark(GROUP, &forks[..1]));
+        assert_ne!(first, mark(GROUP, &forks));
+        assert_ne!(first, mark(GROUP, &forks[1..]));
+    }
 
     #[test]
     fn what_was_given_up_is_forgotten_only_when_it_is_certain_that_no_group_was_formed() {
