@@ -4,6 +4,7 @@
 //! change places, and the keeper forms the group by force. Nothing is deleted: the old data directories are kept aside on every node.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
@@ -25,7 +26,7 @@ use super::backup;
 use super::cluster::{self, Cluster, Node, Role};
 use super::database::{self, Consent};
 use super::datadir::{self, DataDirectory};
-use super::status::{self, Report};
+use super::status::{self, Member, Report};
 
 /// Debian's and NixOS' unit of mysqld.
 const UNIT: &str = "mysql.service";
@@ -382,13 +383,29 @@ pub async fn set_aside(options: SetAside) -> Result<(), Failure> {
     }
     .ask(options.yes.as_deref())?;
     let mut shutdown = Shutdown::of_a_command()?;
-    let before = birth(&site.look().await, None);
+    let report = site.look().await;
+    let Some(known) = member(&report, &site.me.name).and_then(|m| m.forks) else {
+        return Err(Failure::run(
+            "this node's keeper does not tell which groups it has been part of, so that the one that is formed anew could not be known: see \
+             systemctl status trivet-keeper. Nothing was done",
+        ));
+    };
     let aside = site.put_aside().await?;
-    println!("The data directory is {}. Waiting for the group that is formed anew …", aside.display());
+    println!(
+        "The data directory is {}. Waiting for the primary of a group that was formed anew by force, more often than the {known} times that \
+         the keeper of {} remembers …",
+        aside.display(),
+        site.me.name
+    );
+    let mut told = None;
     loop {
-        let now = birth(&site.look().await, Some(&site.me.name));
-        if now.is_some() && now != before {
+        let seen = Group::seen(&site.look().await, &site.me.name, known);
+        if let Group::New(_) = seen {
             break;
+        }
+        if told.as_ref() != Some(&seen) {
+            println!("{seen}");
+            told = Some(seen);
         }
         tokio::select! {
             () = tokio::time::sleep(PAUSE) => {}
@@ -407,16 +424,48 @@ pub async fn set_aside(options: SetAside) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Which group runs: the part of its view's identifier that stays the same from its formation to its end. Without what `without` says.
-fn birth(report: &Report, without: Option<&str>) -> Option<String> {
-    let members = report.nodes.iter().filter(|n| without != Some(n.name.as_str()));
-    members
-        .filter_map(|n| n.database.as_ref())
-        .find(|m| m.state.as_deref() == Some("ONLINE") && m.role.as_deref() == Some("PRIMARY") && m.majority)
-        .and_then(|m| m.view_id.as_deref())
-        .and_then(|id| id.split(':').next())
-        .filter(|birth| !birth.is_empty())
-        .map(str::to_owned)
+fn member<'a>(report: &'a Report, node: &str) -> Option<&'a Member> {
+    report.nodes.iter().find(|n| n.name == node).and_then(|n| n.database.as_ref())
+}
+
+/// The group that runs, as a node sees it that has left it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Group {
+    /// Formed by force since; its primary.
+    New(String),
+    /// The one that the node knows; its primary.
+    Before(String),
+    /// No primary answers.
+    Nobody,
+}
+
+impl Group {
+    /// Without what `me` says. `known` is how many times the group was formed by force, as far as `me` has been part of it: a group
+    /// that was formed anew counts one more, whether that was before or after `me` was asked.
+    fn seen(report: &Report, me: &str, known: usize) -> Self {
+        let primaries = report.nodes.iter().filter(|n| n.name != me).filter_map(|n| {
+            let member = n.database.as_ref()?;
+            let is_primary = member.state.as_deref() == Some("ONLINE")
+                && member.role.as_deref() == Some("PRIMARY")
+                && member.majority;
+            is_primary.then(|| (member.forks.unwrap_or(0), n.name.clone()))
+        });
+        match primaries.max() {
+            Some((forks, name)) if forks > known => Self::New(name),
+            Some((_, name)) => Self::Before(name),
+            None => Self::Nobody,
+        }
+    }
+}
+
+impl fmt::Display for Group {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::New(primary) => write!(f, "{primary} is the primary of the group that was formed anew"),
+            Self::Before(primary) => write!(f, "{primary} is the primary of the group of before"),
+            Self::Nobody => f.write_str("no primary answers"),
+        }
+    }
 }
 
 async fn systemctl(verb: &str) -> Result<(), Failure> {
@@ -439,6 +488,77 @@ fn io_failure(path: &Path, e: &io::Error) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::status::NodeReport;
+
+    fn silent(name: &str) -> NodeReport {
+        NodeReport {
+            name: name.into(),
+            address: "127.0.0.1".parse().unwrap(),
+            roles: vec![Role::Database],
+            programs: [].into(),
+            database: None,
+            certificates: [].into(),
+            warnings: Vec::new(),
+            held: Vec::new(),
+        }
+    }
+
+    fn offline(name: &str, forks: Option<usize>) -> NodeReport {
+        let member = Member {
+            state: Some("OFFLINE".into()),
+            role: Some(String::new()),
+            primary: None,
+            view_id: None,
+            majority: false,
+            forks,
+            lag_seconds: None,
+            phase: "waiting-for-members".into(),
+            reason: String::new(),
+            version: None,
+            gtid_executed: None,
+            warnings: Vec::new(),
+            leaving: false,
+        };
+        NodeReport { database: Some(member), ..silent(name) }
+    }
+
+    fn primary(name: &str, forks: Option<usize>) -> NodeReport {
+        let mut node = offline(name, forks);
+        let member = node.database.as_mut().unwrap();
+        (member.state, member.role, member.majority) = (Some("ONLINE".into()), Some("PRIMARY".into()), true);
+        node
+    }
+
+    fn report(nodes: Vec<NodeReport>) -> Report {
+        Report {
+            cluster: "site".into(),
+            domain: "example.org".into(),
+            time: String::new(),
+            verdict: status::Verdict::Degraded,
+            site_down: false,
+            problems: Vec::new(),
+            virtual_addresses: Vec::new(),
+            nodes,
+        }
+    }
+
+    #[test]
+    fn a_node_that_was_set_aside_waits_for_a_group_that_was_formed_by_force_and_for_no_other() {
+        let seen = |nodes| Group::seen(&report(nodes), "node2", 1);
+        assert_eq!(seen(vec![silent("node1")]), Group::Nobody, "its keeper is silent");
+        assert_eq!(seen(vec![offline("node1", Some(2))]), Group::Nobody, "it is not formed yet");
+        // The primary was not to be seen for a moment, and is again.
+        assert_eq!(seen(vec![primary("node1", Some(1))]), Group::Before("node1".into()));
+        // Whether it was there before the command was given or not.
+        assert_eq!(seen(vec![primary("node1", Some(2))]), Group::New("node1".into()));
+        let both = vec![primary("node3", Some(1)), primary("node1", Some(2))];
+        assert_eq!(seen(both), Group::New("node1".into()));
+        assert_eq!(seen(vec![primary("node2", Some(2))]), Group::Nobody, "what it says itself");
+        assert_eq!(seen(vec![primary("node1", None)]), Group::Before("node1".into()), "an older keeper");
+        let mut cut_off = primary("node1", Some(2));
+        cut_off.database.as_mut().unwrap().majority = false;
+        assert_eq!(seen(vec![cut_off]), Group::Nobody);
+    }
 
     #[test]
     fn the_words_for_the_cluster_are_told_from_those_for_a_directory() {
