@@ -26,6 +26,7 @@ use super::backup;
 use super::cluster::{self, Cluster, Node, Role};
 use super::database::{self, Consent};
 use super::datadir::{self, DataDirectory};
+use super::socket::CommandError;
 use super::status::{self, Member, Report};
 
 /// Debian's and NixOS' unit of mysqld.
@@ -65,9 +66,9 @@ pub struct IntoCluster {
     /// The cluster's name, in place of typing it.
     #[arg(long, value_name = "NAME")]
     yes_replace: Option<String>,
-    /// All members that cannot be reached are off, in place of typing it. If one runs a group, there will be two.
-    #[arg(long)]
-    unreachable_are_off: bool,
+    /// These members cannot be reached and are off, in place of typing it. If one runs a group, there will be two.
+    #[arg(long, value_name = "NODE,…", value_delimiter = ',')]
+    unreachable_are_off: Vec<String>,
     #[command(flatten)]
     place: Place,
     /// The control socket of this node's keeper.
@@ -127,6 +128,7 @@ impl Site {
             )));
         }
         let data = DataDirectory::at(&place.data_directory).map_err(Failure::run)?;
+        data.has_all().map_err(Failure::run)?;
         let lock = File::create(LOCK).map_err(|e| io_failure(Path::new(LOCK), &e))?;
         if lock.try_lock().is_err() {
             return Err(Failure::run(
@@ -166,6 +168,12 @@ pub fn is_into_cluster(arguments: &[std::ffi::OsString]) -> bool {
 /// `trivet restore --to MOMENT --into cluster`.
 pub async fn into_cluster(options: IntoCluster) -> Result<(), Failure> {
     let site = Site::open(&options.place)?;
+    if let Some(name) = options.unreachable_are_off.iter().find(|name| !site.others().any(|n| n.name == **name)) {
+        return Err(Failure::run(format_args!(
+            "--unreachable-are-off: {name} is no other node with role database: nothing was done"
+        )));
+    }
+    keeper_forms_groups(&site, &options.keeper).await?;
     let name = &site.cluster.name;
     println!(
         "The database of {name} ({}) becomes what it was at {}, on all nodes. What was written since is given up; the data \
@@ -191,7 +199,7 @@ pub async fn into_cluster(options: IntoCluster) -> Result<(), Failure> {
     staging.mark().map_err(|e| io_failure(&staging.path, &e))?;
     let outcome = restored(&options, &staging.path, &mut shutdown).await;
     let outcome = match outcome {
-        Ok(()) => nobody_else_runs(&site, options.unreachable_are_off, &mut shutdown).await,
+        Ok(()) => nobody_else_runs(&site, &options.unreachable_are_off, &mut shutdown).await,
         failed => failed,
     };
     let ready =
@@ -206,6 +214,23 @@ pub async fn into_cluster(options: IntoCluster) -> Result<(), Failure> {
         let _ = staging.clear();
     }
     outcome
+}
+
+/// The restore takes hours; without a keeper that can form the group it would be for nothing.
+async fn keeper_forms_groups(site: &Site, keeper: &Path) -> Result<(), Failure> {
+    match database::plan(keeper, &site.me.name).await {
+        // It refuses while a group runs, and while mysqld does not: neither is so when its turn comes.
+        Ok(_) | Err(CommandError::Refused(_)) => {}
+        Err(e) => return Err(Failure::run(format_args!("{e}\nNothing was done"))),
+    }
+    let report = site.look().await;
+    match member(&report, &site.me.name) {
+        Some(member) if member.phase == "misconfigured" => Err(Failure::run(format_args!(
+            "this node's keeper would form no group: {}. Nothing was done",
+            member.reason
+        ))),
+        _ => Ok(()),
+    }
 }
 
 /// Lets `trivet-backup` do its part, with its own progress and summary.
@@ -247,9 +272,9 @@ async fn restored(options: &IntoCluster, staging: &Path, shutdown: &mut Shutdown
 
 /// Waits until no other member has a mysqld that runs: a group that goes on would take the restored member in, and with it what was to be
 /// given up.
-async fn nobody_else_runs(site: &Site, are_off: bool, shutdown: &mut Shutdown) -> Result<(), Failure> {
+async fn nobody_else_runs(site: &Site, are_off: &[String], shutdown: &mut Shutdown) -> Result<(), Failure> {
     let mut told = BTreeSet::new();
-    let mut off = are_off;
+    let mut off = are_off.to_vec();
     loop {
         let report = site.look().await;
         let (mut running, mut silent) = (BTreeSet::new(), BTreeSet::new());
@@ -260,17 +285,17 @@ async fn nobody_else_runs(site: &Site, are_off: bool, shutdown: &mut Shutdown) -
                 Runs::No => false,
             };
         }
-        if running.is_empty() && (silent.is_empty() || off) {
+        let silent = database::not_said(&silent, &off);
+        if running.is_empty() && silent.is_empty() {
             return Ok(());
         }
         if running.is_empty() {
-            let silent: Vec<String> = silent.into_iter().collect();
-            let question = format!(
-                "Nothing answers on {}. Is it off, and will it stay off until the group runs? Type off: ",
+            println!(
+                "mysqld of {} neither answers nor refuses connections: it may hang, or the machine is off",
                 silent.join(" and ")
             );
-            Consent { question, expected: "off", flag: "--unreachable-are-off" }.ask(None)?;
-            off = true;
+            database::ask_about(&silent)?;
+            off.extend(silent);
             continue;
         }
         if running != told {
@@ -291,6 +316,7 @@ async fn nobody_else_runs(site: &Site, are_off: bool, shutdown: &mut Shutdown) -
     }
 }
 
+#[derive(Debug, PartialEq, Eq)]
 enum Runs {
     Yes,
     No,
@@ -298,17 +324,19 @@ enum Runs {
 }
 
 async fn what_runs(report: &Report, node: &Node) -> Runs {
-    let seen = report.nodes.iter().find(|n| n.name == node.name).and_then(|n| n.database.as_ref());
-    if seen.is_some_and(|member| member.state.is_some()) {
-        return Runs::Yes;
-    }
     let address = SocketAddr::new(node.address, MYSQL);
-    match tokio::time::timeout(LOOK, TcpStream::connect(address)).await {
-        Ok(Ok(_)) => Runs::Yes,
-        Ok(Err(e)) if e.kind() == io::ErrorKind::ConnectionRefused => Runs::No,
-        // Its keeper says that mysqld does not answer: it is stopped, behind a firewall that refuses nothing.
-        _ if seen.is_some() => Runs::No,
-        _ => Runs::Unknown,
+    let connected = tokio::time::timeout(LOOK, TcpStream::connect(address)).await;
+    runs(member(report, &node.name), connected.ok().map(|c| c.map(drop).map_err(|e| e.kind())))
+}
+
+/// By what its keeper says and what came of a connection, `None` when nothing did. Only a refusal, which is the kernel's, says that
+/// nothing listens: a mysqld that hangs gives its keeper no answer either.
+fn runs(seen: Option<&Member>, connected: Option<Result<(), io::ErrorKind>>) -> Runs {
+    match connected {
+        _ if seen.is_some_and(|member| member.state.is_some()) => Runs::Yes,
+        Some(Ok(())) => Runs::Yes,
+        Some(Err(io::ErrorKind::ConnectionRefused)) => Runs::No,
+        Some(Err(_)) | None => Runs::Unknown,
     }
 }
 
@@ -543,6 +571,22 @@ mod tests {
     }
 
     #[test]
+    fn a_mysqld_that_hangs_is_not_taken_for_one_that_is_stopped() {
+        let stopped = |node: NodeReport| {
+            let member = node.database.map(|m| Member { state: None, ..m });
+            move |connected| runs(member.as_ref(), connected)
+        };
+        for judged in [stopped(silent("node1")), stopped(offline("node1", None))] {
+            assert_eq!(judged(Some(Err(io::ErrorKind::ConnectionRefused))), Runs::No);
+            assert_eq!(judged(Some(Ok(()))), Runs::Yes);
+            assert_eq!(judged(None), Runs::Unknown);
+            assert_eq!(judged(Some(Err(io::ErrorKind::HostUnreachable))), Runs::Unknown);
+        }
+        let answers = offline("node1", None).database;
+        assert_eq!(runs(answers.as_ref(), Some(Err(io::ErrorKind::ConnectionRefused))), Runs::Yes);
+    }
+
+    #[test]
     fn a_node_that_was_set_aside_waits_for_a_group_that_was_formed_by_force_and_for_no_other() {
         let seen = |nodes| Group::seen(&report(nodes), "node2", 1);
         assert_eq!(seen(vec![silent("node1")]), Group::Nobody, "its keeper is silent");
@@ -570,6 +614,9 @@ mod tests {
         let parsed =
             IntoCluster::try_parse_from(words("x --to latest --into cluster --recovery-key /k")).unwrap();
         assert_eq!(parsed.place.data_directory, Path::new("/var/lib/mysql"));
+        let off = "x --to latest --into cluster --unreachable-are-off node2,node3";
+        assert_eq!(IntoCluster::try_parse_from(words(off)).unwrap().unreachable_are_off, ["node2", "node3"]);
+        IntoCluster::try_parse_from(words("x --to latest --into cluster --unreachable-are-off")).unwrap_err();
         // Single tables come back beside the living ones, not in the place of all.
         IntoCluster::try_parse_from(words("x --to latest --into cluster --tables a.b")).unwrap_err();
     }

@@ -81,8 +81,12 @@ async fn an_operator_goes_on_without_what_is_lost() {
     let arguments = ["database", "force-bootstrap", "node2", "--yes-i-lose-data", "node2"];
     let unsure = group.trivet(1, &arguments);
     assert_eq!(unsure.status.code(), Some(1));
-    assert!(said(&unsure).contains("Are node3 off") || said(&unsure).contains("--unreachable-are-off"));
-    let done = group.trivet(1, &[&arguments[..], &["--unreachable-are-off"]].concat());
+    assert!(said(&unsure).contains("--unreachable-are-off node3"), "{}", said(&unsure));
+    // Consent is about the nodes that it names.
+    let another = group.trivet(1, &[&arguments[..], &["--unreachable-are-off", "node1"]].concat());
+    assert_eq!(another.status.code(), Some(1));
+    assert!(said(&another).contains("--unreachable-are-off node3"), "{}", said(&another));
+    let done = group.trivet(1, &[&arguments[..], &["--unreachable-are-off", "node3"]].concat());
     assert_eq!(done.status.code(), Some(0), "{}", said(&done));
     group.until(0, "online").await;
     // The group goes on, and uses the numbers that node3 has used for something else.
