@@ -102,7 +102,12 @@ impl Cluster {
         let mut conn = history::primary(&self.access, &storage).await?;
         // Where there is nothing, the table knows whether there should be.
         self.standing(&mut conn, name, &storage, id).await?;
-        unbroken(&mut conn, name, found.ok_or_else(|| RepositoryError::Empty { place: storage.place().into() })?).await
+        unbroken(
+            &mut conn,
+            name,
+            found.ok_or_else(|| RepositoryError::Empty { place: storage.place().into() })?,
+        )
+        .await
     }
 
     /// Opens a repository with the cluster's own keys; nothing where there is none.

@@ -44,7 +44,7 @@ pub async fn forks(conn: &mut Conn) -> Result<Vec<Fork>, Error> {
         rows => rows?,
     };
     let fork = |(mark, gtids): (String, String)| {
-        Ok(Fork { mark, gtids: gtids.parse().map_err(|e| Error::Other(Box::new(e)))? })
+        Ok::<_, Error>(Fork { mark, gtids: gtids.parse().map_err(|e| Error::Other(Box::new(e)))? })
     };
     rows.into_iter().map(fork).collect()
 }

@@ -431,14 +431,14 @@ pub async fn restore(
     let into = data.to_owned();
     let held = (turn.clone(), unfinished.clone());
     let _ends = repository.ends_with();
-    let (log, sealed_with) = (storage.clone(), keys.clone());
+    let (log, own_keys) = (storage.clone(), keys.clone());
     let (copy, description) = blocking(storage.place(), move || {
         // A caller that gives up does not end this thread at once, which writes below the turn's folder and into the directory.
         let _held = held;
         let copies = repository.copies(LABEL)?;
         let (copy, description) = choose(repository.storage.place(), &copies, &moment, now, skip)?;
         let unpacked =
-            tokio::runtime::Handle::current().block_on(octets_since(&log, &sealed_with, &description))?;
+            tokio::runtime::Handle::current().block_on(octets_since(&log, &own_keys, &description))?;
         room(&into, copy.size, unpacked)?;
         repository.fetch(&copy, &into)?;
         Ok::<_, RestoreError>((copy, description))

@@ -159,7 +159,8 @@ pub async fn ensure_cluster_tables(sql: &mut Sql) -> Result<Vec<String>, SqlErro
         );
         if sql.text(&query, DEADLINE).await?.is_none() {
             sql.run("CREATE DATABASE IF NOT EXISTS trivet_cluster CHARACTER SET utf8mb4", DEADLINE).await?;
-            let create = format!("CREATE TABLE IF NOT EXISTS trivet_cluster.{table} ({columns}) ENGINE=InnoDB");
+            let create =
+                format!("CREATE TABLE IF NOT EXISTS trivet_cluster.{table} ({columns}) ENGINE=InnoDB");
             sql.run(&create, DEADLINE).await?;
             made.push(format!("table trivet_cluster.{table} made"));
         }

@@ -168,7 +168,9 @@ pub fn is_into_cluster(arguments: &[std::ffi::OsString]) -> bool {
 /// `trivet restore --to MOMENT --into cluster`.
 pub async fn into_cluster(options: IntoCluster) -> Result<(), Failure> {
     let site = Site::open(&options.place)?;
-    if let Some(name) = options.unreachable_are_off.iter().find(|name| !site.others().any(|n| n.name == **name)) {
+    if let Some(name) =
+        options.unreachable_are_off.iter().find(|name| !site.others().any(|n| n.name == **name))
+    {
         return Err(Failure::run(format_args!(
             "--unreachable-are-off: {name} is no other node with role database: nothing was done"
         )));

@@ -237,7 +237,9 @@ impl Archive {
             let is_purged = matches!(error, ArchiveError::Source(SourceError::Purged { .. }));
             let is_another = matches!(
                 error,
-                ArchiveError::History(RepositoryError::OtherHistory { .. } | RepositoryError::Vanished { .. })
+                ArchiveError::History(
+                    RepositoryError::OtherHistory { .. } | RepositoryError::Vanished { .. }
+                )
             );
             let error = error.to_string();
             counter!("trivet_backup_failures_total", "what" => "log", "repository" => self.repository.clone()).increment(1);

@@ -70,7 +70,10 @@ impl Runner {
             // Before the app writes, so that backups see where the group went on. The primary's accounts are made later, and
             // this with them when it fails here.
             if let Err(e) = self.mark_fork().await {
-                tracing::warn!(error = e, "the bootstrap by force is not in trivet_cluster.fork yet; it is tried again");
+                tracing::warn!(
+                    error = e,
+                    "the bootstrap by force is not in trivet_cluster.fork yet; it is tried again"
+                );
             }
             self.look_anew().await;
             return Ok(plan);
@@ -92,7 +95,9 @@ impl Runner {
     pub(super) async fn mark_fork(&mut self) -> Result<(), String> {
         let record = self.record.record();
         let Some(forks) = record.unmarked.and_then(|n| record.forks.get(..n)) else { return Ok(()) };
-        let Some(last) = forks.last().filter(|_| self.config.mysql.backup_user.is_some()) else { return Ok(()) };
+        let Some(last) = forks.last().filter(|_| self.config.mysql.backup_user.is_some()) else {
+            return Ok(());
+        };
         let mark = mark(&record.group_name, forks);
         execute::mark_fork(&self.config, &mark, last).await.map_err(|e| e.to_string())?;
         self.record.marked().await.map_err(unwritten)?;
@@ -103,7 +108,8 @@ impl Runner {
     async fn nobody_else_forces(&self, earlier: &[GtidSet]) -> Result<(), String> {
         let (local, peers) = self.look_at_everything().await?;
         let history = self.history(Instant::now());
-        forced::nobody_else(&self.inputs(Ok(&local), &peers, &history, None), earlier).map_err(|e| e.to_string())
+        forced::nobody_else(&self.inputs(Ok(&local), &peers, &history, None), earlier)
+            .map_err(|e| e.to_string())
     }
 
     async fn take_back(&mut self, before: Record) -> Result<(), String> {
@@ -162,7 +168,11 @@ mod tests {
     fn each_bootstrap_by_force_has_a_mark_of_its_own_and_keeps_it() {
         let forks = [set("G:1-9"), set("G:1-20")];
         let first = mark(GROUP, &forks[..1]);
-        assert_eq!(format!("{first}:1").parse::<GtidSet>().unwrap().count(), 1, "MySQL takes it for a UUID: {first}");
+        assert_eq!(
+            format!("{first}:1").parse::<GtidSet>().unwrap().count(),
+            1,
+            "MySQL takes it for a UUID: {first}"
+        );
         assert_eq!(first, mark(GROUP, &forks[..1]));
         assert_ne!(first, mark(GROUP, &forks));
         assert_ne!(first, mark(GROUP, &forks[1..]));

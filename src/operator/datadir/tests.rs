@@ -121,7 +121,10 @@ fn a_database_of_which_a_part_is_elsewhere_is_refused_with_the_setting() {
         let (_folder, data) = whole();
         fs::write(data.path().join(index), "/var/log/mysql/file.000001\n").unwrap();
         let said = data.has_all().unwrap_err().to_string();
-        assert!(said.contains("/var/log/mysql/file.000001") && said.contains(&format!("take {setting} out")), "{said}");
+        assert!(
+            said.contains("/var/log/mysql/file.000001") && said.contains(&format!("take {setting} out")),
+            "{said}"
+        );
     }
 }
 

@@ -124,7 +124,9 @@ fn of_two_at_the_same_time_the_one_that_looks_last_does_nothing() {
         r.record.group_name = "another".into();
     });
     assert_eq!(seen(&strange), Ok(()), "what is noted of another group");
-    for (state, word) in [(MemberState::Online, "a group is running"), (MemberState::Recovering, "RECOVERING")] {
+    for (state, word) in
+        [(MemberState::Online, "a group is running"), (MemberState::Recovering, "RECOVERING")]
+    {
         let mut member = online("node2", "G:1-8", &["node2"]);
         member.member_state = state;
         let s = alone().with("node2", |r| r.observation = Some(member.clone()));
