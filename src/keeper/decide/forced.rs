@@ -111,12 +111,21 @@ pub fn plan(inputs: &Inputs<'_>, node: &str) -> Result<ForcePlan, ForceRefusal> 
 }
 
 /// Whether no other keeper forms the group. `earlier` is what any keeper remembered before this one noted its own bootstrap by
-/// force; `inputs` are from after that.
-pub fn nobody_else(inputs: &Inputs<'_>, earlier: &[GtidSet]) -> Result<(), ForceRefusal> {
-    for (name, report) in reports(inputs.peers) {
+/// force; `inputs` are from after that. Of `silent` nothing was known before either.
+pub fn nobody_else(inputs: &Inputs<'_>, earlier: &[GtidSet], silent: &[String]) -> Result<(), ForceRefusal> {
+    for (name, peer) in inputs.peers {
+        let report = match peer {
+            Ok(report) => report,
+            Err(_) if silent.contains(name) => continue,
+            Err(why) => {
+                return Err(ForceRefusal::Unfit(format!(
+                    "the keeper of {name} has fallen silent at this moment ({why}): nothing was done. Give the command again"
+                )));
+            }
+        };
         let is_ours = report.record.group_name == inputs.cluster.group_name;
         if is_ours && report.record.forks.len() > earlier.len() {
-            return Err(ForceRefusal::Rival(name.to_owned()));
+            return Err(ForceRefusal::Rival(name.clone()));
         }
         settled(name, report)?;
     }

@@ -8,9 +8,9 @@ use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
 use super::Runner;
-use crate::decide::Action;
 use crate::decide::forced;
 use crate::decide::outage::longest_forks;
+use crate::decide::{Action, History};
 use crate::execute::{self, execute};
 use crate::model::Force;
 use crate::observe::Observer;
@@ -55,7 +55,7 @@ impl Runner {
         self.board.decided(Phase::Bootstrapping, "bootstrapping by force, as an operator asked for", None);
         // The note is there for others to read by now. Of two nodes that do this at the same time, the one that looks last
         // reads the other's; both may, and then neither goes on.
-        if let Err(why) = self.nobody_else_forces(&earlier).await {
+        if let Err(why) = self.nobody_else_forces(&earlier, &plan).await {
             self.take_back(before).await?;
             return Err(why);
         }
@@ -105,11 +105,12 @@ impl Runner {
         Ok(())
     }
 
-    async fn nobody_else_forces(&self, earlier: &[GtidSet]) -> Result<(), String> {
-        let (local, peers) = self.look_at_everything().await?;
-        let history = self.history(Instant::now());
-        forced::nobody_else(&self.inputs(Ok(&local), &peers, &history, None), earlier)
-            .map_err(|e| e.to_string())
+    /// What the keepers say counts however old their observations are: a mysqld that joins or forms a group may be slow to answer.
+    async fn nobody_else_forces(&self, earlier: &[GtidSet], plan: &ForcePlan) -> Result<(), String> {
+        let peers = self.peers.ask_all(&self.board).await;
+        let history = History::default();
+        let inputs = self.inputs(Err(""), &peers, &history, None);
+        forced::nobody_else(&inputs, earlier, &plan.unknown).map_err(|e| e.to_string())
     }
 
     async fn take_back(&mut self, before: Record) -> Result<(), String> {

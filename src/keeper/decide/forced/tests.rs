@@ -115,8 +115,10 @@ fn of_two_at_the_same_time_the_one_that_looks_last_does_nothing() {
         s.record.forks = noted.clone();
         s
     };
-    let seen = |s: &Situation| nobody_else(&s.inputs(), &earlier).map_err(|e| e.to_string());
+    let seen =
+        |s: &Situation| nobody_else(&s.inputs(), &earlier, &["node3".into()]).map_err(|e| e.to_string());
     assert_eq!(seen(&alone()), Ok(()));
+    assert!(seen(&alone().unreachable("node2")).unwrap_err().contains("node2 has fallen silent"));
     let other = alone().with("node2", |r| r.record.forks = noted.clone());
     assert!(seen(&other).unwrap_err().contains("node2 bootstraps the group at this moment"));
     let strange = alone().with("node2", |r| {
