@@ -6,15 +6,17 @@ use mysql_async::Conn;
 use time::OffsetDateTime;
 
 use trivet_base::config::ConfigError;
+use trivet_keeper_api::gtid::GtidSet;
 use trivet_lease::{Held, Lease, Primary};
 use trivet_tls::private;
 
+use crate::base::{Description, LABEL};
 use crate::config::Config;
 use crate::history::{self, Standing};
 use crate::keys::Keys;
 use crate::progress::Watcher;
 use crate::repository::{New, Repository, RepositoryError, blocking};
-use crate::sql::{Access, DEADLINE};
+use crate::sql::Access;
 use crate::storage::Storage;
 
 /// The lease of whoever streams the log.
@@ -97,9 +99,15 @@ impl Cluster {
         let storage = self.storage(name)?;
         let found = self.found(name, watcher).await?;
         let id = found.as_ref().map(Repository::id);
+        let mut conn = history::primary(&self.access, &storage).await?;
         // Where there is nothing, the table knows whether there should be.
-        self.standing(&mut self.primary(&storage).await?, name, &storage, id).await?;
-        found.ok_or_else(|| RepositoryError::Empty { place: storage.place().into() })
+        self.standing(&mut conn, name, &storage, id).await?;
+        unbroken(
+            &mut conn,
+            name,
+            found.ok_or_else(|| RepositoryError::Empty { place: storage.place().into() })?,
+        )
+        .await
     }
 
     /// Opens a repository with the cluster's own keys; nothing where there is none.
@@ -120,15 +128,15 @@ impl Cluster {
     ) -> Result<Repository, RepositoryError> {
         let storage = self.storage(name)?;
         let found = self.found(name, watcher).await?;
-        let mut conn = self.primary(&storage).await?;
-        let unknown = |e: mysql_async::Error| unknown(&storage, &e);
+        let mut conn = history::primary(&self.access, &storage).await?;
+        let unknown = |e: mysql_async::Error| history::unknown(&storage, &e);
         let id = found.as_ref().map(Repository::id);
         let new_id = match self.standing(&mut conn, name, &storage, id).await? {
             Standing::Ours => {
                 let repository =
                     found.ok_or_else(|| RepositoryError::Empty { place: storage.place().into() })?;
                 history::made(&mut conn, repository.id()).await.map_err(unknown)?;
-                return Ok(repository);
+                return unbroken(&mut conn, name, repository).await;
             }
             Standing::Begun(id) => id,
             Standing::New => {
@@ -158,16 +166,6 @@ impl Cluster {
         Ok(made)
     }
 
-    async fn primary(&self, storage: &Storage) -> Result<Conn, RepositoryError> {
-        match tokio::time::timeout(DEADLINE, self.access.primary()).await {
-            Ok(Ok(conn)) => Ok(conn),
-            Ok(Err(e)) => Err(unknown(storage, &e)),
-            Err(_) => {
-                Err(unknown(storage, &format_args!("the primary has not answered within {DEADLINE:?}")))
-            }
-        }
-    }
-
     async fn standing(
         &self,
         conn: &mut Conn,
@@ -175,11 +173,32 @@ impl Cluster {
         storage: &Storage,
         id: Option<&str>,
     ) -> Result<Standing, RepositoryError> {
-        let known = history::known(conn).await.map_err(|e| unknown(storage, &e))?;
+        let known = history::known(conn).await.map_err(|e| history::unknown(storage, &e))?;
         history::standing(name, storage.place(), storage.location(), id, &known)
     }
 }
 
-fn unknown(storage: &Storage, reason: &dyn std::fmt::Display) -> RepositoryError {
-    RepositoryError::Unknown { place: storage.place().into(), reason: reason.to_string() }
+/// Refuses a repository that has a base copy with what the group gave up.
+async fn unbroken(
+    conn: &mut Conn,
+    name: &str,
+    repository: Repository,
+) -> Result<Repository, RepositoryError> {
+    let storage = repository.storage.clone();
+    let forks = history::forks(conn).await.map_err(|e| history::unknown(&storage, &e))?;
+    if forks.is_empty() {
+        return Ok(repository);
+    }
+    let (name, place) = (name.to_owned(), storage.place().to_owned());
+    blocking(storage.place(), move || {
+        let copies: Vec<GtidSet> = repository
+            .copies(LABEL)?
+            .iter()
+            .filter_map(Description::of)
+            .map(|description| description.gtid_executed)
+            .collect();
+        history::unbroken(&name, &place, &copies, &forks)?;
+        Ok(repository)
+    })
+    .await
 }

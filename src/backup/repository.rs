@@ -29,6 +29,7 @@ use time::OffsetDateTime;
 use tokio::runtime::Handle;
 
 use trivet_base::disk::Space;
+use trivet_keeper_api::gtid::GtidSet;
 
 use crate::keys::Keys;
 use crate::progress::{Bars, Watcher};
@@ -99,6 +100,19 @@ pub enum RepositoryError {
         place: String,
         /// The repository's name.
         name: String,
+    },
+    /// It has what the group gave up.
+    #[error(
+        "{place} has transactions that the group gave up when it was bootstrapped by force ({given_up}); the group uses their numbers for \
+         others. Give this cluster a folder or prefix of its own (repositories.{name}), and keep that one to restore from"
+    )]
+    GivenUp {
+        /// The repository and where it is.
+        place: String,
+        /// The repository's name.
+        name: String,
+        /// The transactions.
+        given_up: GtidSet,
     },
     /// The table could not be read.
     #[error("{place}: whether it belongs to this group could not be asked: {reason}")]

@@ -161,7 +161,7 @@ pub enum RestoreError {
     Mysqld(#[from] MysqldError),
     /// Too little room.
     #[error(
-        "{directory}: the base copy has {data} and the log after it {log} or more; {needed} are needed and {free} are free. Give a directory \
+        "{directory}: the base copy has {data} and the log after it about {log}, unpacked; {needed} are needed and {free} are free. Give a directory \
          with more room (--into, state_directory)"
     )]
     Room {
@@ -169,7 +169,7 @@ pub enum RestoreError {
         directory: String,
         /// The base copy.
         data: bytesize::ByteSize,
-        /// The log, packed.
+        /// The log, unpacked.
         log: bytesize::ByteSize,
         /// Both, and a tenth.
         needed: bytesize::ByteSize,
@@ -455,15 +455,15 @@ pub async fn restore(
     let into = data.to_owned();
     let held = (turn.clone(), unfinished.clone());
     let _ends = repository.ends_with();
-    let log = storage.clone();
+    let (log, own_keys) = (storage.clone(), keys.clone());
     let (copy, description) = blocking(storage.place(), move || {
         // A caller that gives up does not end this thread at once, which writes below the turn's folder and into the directory.
         let _held = held;
         let copies = repository.copies(LABEL)?;
         let (copy, description) = choose(repository.storage.place(), &copies, &moment, now, skip)?;
-        // The log is packed; unpacked it is not smaller.
-        let packed = tokio::runtime::Handle::current().block_on(octets_since(&log, &description))?;
-        room(&into, copy.size, packed)?;
+        let unpacked =
+            tokio::runtime::Handle::current().block_on(octets_since(&log, &own_keys, &description))?;
+        room(&into, copy.size, unpacked)?;
         repository.fetch(&copy, &into)?;
         Ok::<_, RestoreError>((copy, description))
     })
@@ -539,17 +539,21 @@ fn first_day(begun: OffsetDateTime) -> u32 {
     catalog::day(begun - time::Duration::days(1))
 }
 
-/// How many octets of log follow a base copy, as they lie in the storage.
-async fn octets_since(storage: &Storage, description: &Description) -> Result<u64, RestoreError> {
+/// About how many octets of log follow a base copy, unpacked.
+async fn octets_since(
+    storage: &Storage,
+    keys: &Keys,
+    description: &Description,
+) -> Result<u64, RestoreError> {
     let begun = OffsetDateTime::parse(&description.started, &Rfc3339)
         .map_err(|e| RestoreError::Files(e.to_string()))?;
-    Ok(catalog::octets(storage, first_day(begun)).await?)
+    Ok(catalog::octets(storage, keys, first_day(begun)).await?)
 }
 
 /// Refuses a restore of so many octets of data and of log that the directory has no room for, with a tenth more for what the server needs.
 fn room(into: &Path, data: u64, log: u64) -> Result<(), RestoreError> {
     let above = into.ancestors().find(|p| p.exists()).unwrap_or(into);
-    let needed = (data + log) / 10 * 11;
+    let needed = data.saturating_add(log).saturating_mul(11) / 10;
     match Space::of(above) {
         Ok(Space { free, .. }) if free < needed => Err(RestoreError::Room {
             directory: into.display().to_string(),

@@ -273,10 +273,11 @@ async fn one_log(
     while !stop.is_cancelled() && !lost.is_cancelled() {
         // The repository is made, or known as ours, before anything is written there.
         match begin(&cluster, &name, &watcher).await {
-            Ok((storage, begin_after)) => {
+            Ok((id, storage, begin_after)) => {
                 told.clear();
                 let archive = Archive {
                     repository: name.clone(),
+                    id,
                     storage,
                     keys: cluster.keys.clone(),
                     access: cluster.access.clone(),
@@ -307,14 +308,16 @@ async fn one_log(
     }
 }
 
-/// A repository's storage, and what its last base copy has.
+/// A repository's id and storage, and what its last base copy has.
 async fn begin(
     cluster: &Cluster,
     name: &str,
     watcher: &Watcher,
-) -> Result<(Storage, Option<GtidSet>), RepositoryError> {
-    let (storage, copies) = cluster.open_to_write(name, watcher).await?.into_copies(LABEL).await?;
-    Ok((storage, copies.iter().rev().find_map(Description::of).map(|d| d.gtid_executed)))
+) -> Result<(String, Storage, Option<GtidSet>), RepositoryError> {
+    let repository = cluster.open_to_write(name, watcher).await?;
+    let id = repository.id().to_owned();
+    let (storage, copies) = repository.into_copies(LABEL).await?;
+    Ok((id, storage, copies.iter().rev().find_map(Description::of).map(|d| d.gtid_executed)))
 }
 
 /// Copies, trial restores and taking away, each when it is due.
@@ -334,7 +337,7 @@ async fn work(cluster: Cluster, board: Arc<Board>, watcher: Watcher, stop: Cance
                 Err(RepositoryError::Unknown { .. }) => {}
                 Err(e) => {
                     // What another history has is no backup of this one.
-                    if matches!(e, RepositoryError::OtherHistory { .. }) {
+                    if matches!(e, RepositoryError::OtherHistory { .. } | RepositoryError::GivenUp { .. }) {
                         board.holding(&name, |h| *h = Holding::default());
                     }
                     board.failed("repository", &name, e);

@@ -91,9 +91,10 @@ fn backup<'a>(mysql: &'a Mysql, credentials: &'a Credentials) -> Option<Account<
     })
 }
 
-/// What the group holds for Trivet's own programs: who does a work of which there must be one (trivet-lease), and which repositories of
-/// backups are of this group (trivet-backup).
-const CLUSTER_TABLES: [(&str, &str); 2] = [
+/// What the group holds for Trivet's own programs: who does a work of which there must be one (trivet-lease), which repositories of
+/// backups are of this group, and what it went on with when it was bootstrapped by force (trivet-backup).
+const CLUSTER_TABLES: [(&str, &str); 3] = [
+    ("fork", "mark CHAR(36) NOT NULL PRIMARY KEY, gtids MEDIUMTEXT NOT NULL"),
     (
         "lease",
         "name VARCHAR(64) NOT NULL PRIMARY KEY, holder VARCHAR(128) NOT NULL, token BIGINT UNSIGNED NOT NULL, \
@@ -135,21 +136,7 @@ pub async fn ensure_all(
         changed.push(format!("database {database} made"));
     }
     if mysql.backup_user.is_some() {
-        for (table, columns) in CLUSTER_TABLES {
-            let query = format!(
-                "SELECT table_name FROM information_schema.tables WHERE table_schema = 'trivet_cluster' AND table_name = '{table}'"
-            );
-            if sql.text(&query, DEADLINE).await?.is_none() {
-                sql.run("CREATE DATABASE IF NOT EXISTS trivet_cluster CHARACTER SET utf8mb4", DEADLINE)
-                    .await?;
-                sql.run(
-                    &format!("CREATE TABLE IF NOT EXISTS trivet_cluster.{table} ({columns}) ENGINE=InnoDB"),
-                    DEADLINE,
-                )
-                .await?;
-                changed.push(format!("table trivet_cluster.{table} made"));
-            }
-        }
+        changed.extend(ensure_cluster_tables(sql).await?);
     }
     let accounts = [
         Some(replication(mysql, credentials)),
@@ -161,6 +148,24 @@ pub async fn ensure_all(
         changed.extend(ensure(sql, &account).await?);
     }
     Ok(changed)
+}
+
+/// Makes [`CLUSTER_TABLES`] that are missing. Returns what was made.
+pub async fn ensure_cluster_tables(sql: &mut Sql) -> Result<Vec<String>, SqlError> {
+    let mut made = Vec::new();
+    for (table, columns) in CLUSTER_TABLES {
+        let query = format!(
+            "SELECT table_name FROM information_schema.tables WHERE table_schema = 'trivet_cluster' AND table_name = '{table}'"
+        );
+        if sql.text(&query, DEADLINE).await?.is_none() {
+            sql.run("CREATE DATABASE IF NOT EXISTS trivet_cluster CHARACTER SET utf8mb4", DEADLINE).await?;
+            let create =
+                format!("CREATE TABLE IF NOT EXISTS trivet_cluster.{table} ({columns}) ENGINE=InnoDB");
+            sql.run(&create, DEADLINE).await?;
+            made.push(format!("table trivet_cluster.{table} made"));
+        }
+    }
+    Ok(made)
 }
 
 async fn ensure(sql: &mut Sql, account: &Account<'_>) -> Result<Option<String>, SqlError> {

@@ -52,6 +52,36 @@ pub async fn execute(
     outcome
 }
 
+/// Enters a bootstrap by force into the group's table, on the primary. `gtids` is what the group went on with. The transaction's
+/// own GTID is `mark:1`, so that every set of transactions tells whether it is from before or after; done again, nothing comes of it.
+pub async fn mark_fork(config: &Config, mark: &str, gtids: &GtidSet) -> Result<(), SqlError> {
+    let mut sql = Sql::connect(&config.mysql, SHORT).await?;
+    wait_writable(&mut sql).await?;
+    accounts::ensure_cluster_tables(&mut sql).await?;
+    let insert = format!(
+        "SET gtid_next = {gtid}; INSERT INTO trivet_cluster.fork (mark, gtids) VALUES ({mark}, {gtids}); \
+         SET gtid_next = 'AUTOMATIC'",
+        gtid = quote(&format!("{mark}:1")),
+        mark = quote(mark),
+        gtids = quote(&gtids.to_string())
+    );
+    sql.run(&insert, SHORT).await?;
+    sql.close().await;
+    Ok(())
+}
+
+/// The first member of a group becomes writable a moment after it is ONLINE.
+async fn wait_writable(sql: &mut Sql) -> Result<(), SqlError> {
+    let begun = Instant::now();
+    while sql.text("SELECT CAST(@@global.super_read_only AS CHAR)", SHORT).await?.as_deref() != Some("0") {
+        if begun.elapsed() > SHORT {
+            return Err(SqlError::Refused("the primary is read-only (super_read_only)".into()));
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    Ok(())
+}
+
 async fn start_group(
     sql: &mut Sql,
     config: &Config,

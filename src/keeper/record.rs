@@ -67,15 +67,26 @@ impl RecordFile {
     }
 
     /// Takes note of one more bootstrap by force, from a member with these transactions; what was noted before is returned,
-    /// for [`Self::set_forks`] when nothing came of it.
-    pub async fn fork(&mut self, earlier: &[GtidSet], gtids: GtidSet) -> io::Result<Vec<GtidSet>> {
-        let before = self.record.forks.clone();
-        let forks = earlier.iter().cloned().chain([gtids]).collect();
-        self.set_forks(forks).await.map(|()| before)
+    /// for [`Self::take_back`] when nothing came of it.
+    pub async fn fork(&mut self, earlier: &[GtidSet], gtids: GtidSet) -> io::Result<Record> {
+        let before = self.record.clone();
+        let forks: Vec<GtidSet> = earlier.iter().cloned().chain([gtids]).collect();
+        let unmarked = Some(forks.len());
+        self.replace(Record { forks, unmarked, ..before.clone() }).await.map(|()| before)
     }
 
-    /// Replaces what is noted.
-    pub async fn set_forks(&mut self, forks: Vec<GtidSet>) -> io::Result<()> {
+    /// Nothing came of a bootstrap by force: what was noted of them is again that of `before`.
+    pub async fn take_back(&mut self, before: Record) -> io::Result<()> {
+        let Record { forks, unmarked, .. } = before;
+        self.replace(Record { forks, unmarked, ..self.record.clone() }).await
+    }
+
+    /// The group's table has the bootstrap by force that was made here.
+    pub async fn marked(&mut self) -> io::Result<()> {
+        self.replace(Record { unmarked: None, ..self.record.clone() }).await
+    }
+
+    async fn set_forks(&mut self, forks: Vec<GtidSet>) -> io::Result<()> {
         self.replace(Record { forks, ..self.record.clone() }).await
     }
 
@@ -113,6 +124,7 @@ fn noted(record: &Record, seen: &Observation) -> Record {
         formed: record.formed || seen.gtid_executed.has_uuid(&record.group_name),
         last_view,
         forks: record.forks.clone(),
+        unmarked: record.unmarked,
     }
 }
 

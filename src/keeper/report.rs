@@ -291,6 +291,10 @@ pub struct Record {
     /// belongs to the group.
     #[serde(default)]
     pub forks: Vec<GtidSet>,
+    /// The group was bootstrapped by force here with so many `forks`, the last of which is not yet in the table that the backups read
+    /// (`trivet_cluster.fork`).
+    #[serde(default)]
+    pub unmarked: Option<usize>,
 }
 
 impl Record {

@@ -1,5 +1,7 @@
 //! The loop: look at what is known, decide, act, remember.
 
+mod forced;
+
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -16,7 +18,6 @@ use super::attempts::Attempts;
 use super::board::Board;
 use super::config::Config;
 use super::credentials::Credentials;
-use super::decide::forced;
 use super::decide::outage::longest_forks;
 use super::decide::warnings::warnings;
 use super::decide::{Action, Decision, History, Inputs, decide};
@@ -28,7 +29,6 @@ use super::record::RecordFile;
 use super::report::{Disk, MemberState, Observation, Peers, Phase, Role};
 use super::sql::{Sql, SqlError};
 use super::switchover::{Switchover, SwitchoverError};
-use trivet_keeper_api::ForcePlan;
 
 /// Back in the group for so long, earlier failures no longer count.
 const SETTLED: Duration = Duration::from_secs(30);
@@ -327,6 +327,10 @@ impl Runner {
             Action::HandOver { to } => self.hand_over(to).await,
             action => execute(&self.config, &self.credentials, action).await.map_err(|e| e.to_string()),
         };
+        let outcome = match (&action, outcome) {
+            (Action::EnsureAccounts, Ok(done)) => self.mark_fork().await.map(|()| done),
+            (_, outcome) => outcome,
+        };
         let seconds = begun.elapsed().as_secs_f64();
         let label = if outcome.is_ok() { "done" } else { "failed" };
         counter!("trivet_keeper_actions_total", "action" => name, "outcome" => label).increment(1);
@@ -397,67 +401,6 @@ impl Runner {
             tracing::info!("the member whose disk was full has left the group");
             Ok(())
         }));
-    }
-
-    /// Tells what a bootstrap without all members would give up, or does it, when that is what the operator consented to.
-    async fn forced(&mut self, force: Force) {
-        let outcome = self.force(&force.node, force.token.as_deref()).await;
-        match (&outcome, force.token.is_some()) {
-            (Ok(_), true) => {
-                counter!("trivet_keeper_actions_total", "action" => "force-bootstrap", "outcome" => "done")
-                    .increment(1);
-            }
-            (Err(why), true) => tracing::error!(why, "force-bootstrap"),
-            (_, false) => {}
-        }
-        // Whoever asked may be gone; the log has it.
-        let _ = force.answer.send(outcome);
-    }
-
-    async fn force(&mut self, node: &str, token: Option<&str>) -> Result<ForcePlan, String> {
-        let (local, peers) = self.look_at_everything().await?;
-        let history = self.history(Instant::now());
-        let inputs = self.inputs(Ok(&local), &peers, &history, None);
-        let plan = forced::plan(&inputs, node).map_err(|e| e.to_string())?;
-        self.nobody_listens(&plan.unknown).await?;
-        let Some(token) = token else { return Ok(plan) };
-        if plan.token != token {
-            return Err("something has changed since the question was asked: give the command again".into());
-        }
-        let earlier = longest_forks(&inputs).to_vec();
-        let unwritten = |e: std::io::Error| format!("the record in state_directory cannot be written: {e}");
-        // Noted before it happens: once the group takes writes it must be known that numbers may repeat.
-        let before = self.record.fork(&earlier, plan.gtids.clone()).await.map_err(unwritten)?;
-        self.board.recorded(self.record.record().clone());
-        self.board.decided(Phase::Bootstrapping, "bootstrapping by force, as an operator asked for", None);
-        tracing::warn!(
-            gtids = %plan.gtids,
-            others = plan.others.join("; "),
-            "bootstrapping by force, as an operator asked for"
-        );
-        let bootstrap = Action::Bootstrap { first: false };
-        let outcome = execute(&self.config, &self.credentials, &bootstrap).await;
-        if outcome.is_err() {
-            self.record.set_forks(before).await.map_err(unwritten)?;
-            self.board.recorded(self.record.record().clone());
-        }
-        self.look_anew().await;
-        outcome.map(|_| plan).map_err(|e| e.to_string())
-    }
-
-    /// A member whose keeper is silent while its mysqld listens may be in a group.
-    async fn nobody_listens(&self, names: &[String]) -> Result<(), String> {
-        for member in self.config.members.iter().filter(|m| names.contains(&m.name)) {
-            let connected = tokio::time::timeout(PROBE, tokio::net::TcpStream::connect(member.mysql)).await;
-            if matches!(connected, Ok(Ok(_))) {
-                return Err(format!(
-                    "mysqld of {} listens on {}, though nothing is known of its state: it may be running a group. Look at \
-                     its keeper, or stop that mysqld",
-                    member.name, member.mysql
-                ));
-            }
-        }
-        Ok(())
     }
 
     /// Looks at everything anew, right now, and decides once more: the same must come out.

@@ -298,9 +298,9 @@ struct ForceBootstrap {
     /// The node's name once more, in place of typing it.
     #[arg(long, value_name = "NODE")]
     yes_i_lose_data: Option<String>,
-    /// All members that cannot be reached are off, in place of typing it. If one runs a group, there will be two.
-    #[arg(long)]
-    unreachable_are_off: bool,
+    /// These members cannot be reached and are off, in place of typing it. If one runs a group, there will be two.
+    #[arg(long, value_name = "NODE,…", value_delimiter = ',')]
+    unreachable_are_off: Vec<String>,
     /// The control socket of this node's keeper.
     #[arg(long, value_name = "SOCKET", default_value = api::DEFAULT_SOCKET)]
     keeper: PathBuf,

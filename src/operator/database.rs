@@ -22,8 +22,8 @@ pub struct Force {
     pub node: String,
     /// The name once more, in place of typing it.
     pub consent: Option<String>,
-    /// The members that cannot be reached are off, in place of typing it.
-    pub off: bool,
+    /// Members that cannot be reached and are off, in place of typing it.
+    pub off: Vec<String>,
 }
 
 /// What a bootstrap by force of this node would do.
@@ -45,13 +45,7 @@ pub async fn force_bootstrap(socket: &Path, force: Force) -> Result<(), Failure>
     let plan = plan(socket, &force.node).await.map_err(Failure::run)?;
     print!("{}", told(&plan));
     io::stdout().flush().map_err(Failure::run)?;
-    if !plan.unknown.is_empty() && !force.off {
-        let question = format!(
-            "Are {} off, and will they stay off until the group runs? Type off: ",
-            plan.unknown.join(" and ")
-        );
-        Consent { question, expected: "off", flag: "--unreachable-are-off" }.ask(None)?;
-    }
+    ask_about(&not_said(&plan.unknown, &force.off))?;
     Consent {
         question: "Type the node's name to go on: ".into(),
         expected: &plan.node,
@@ -64,6 +58,28 @@ pub async fn force_bootstrap(socket: &Path, force: Force) -> Result<(), Failure>
         plan.node
     );
     Ok(())
+}
+
+/// Those of the silent members of which the operator has not said that they are off.
+pub fn not_said<'a>(silent: impl IntoIterator<Item = &'a String>, off: &[String]) -> Vec<String> {
+    silent.into_iter().filter(|name| !off.contains(name)).cloned().collect()
+}
+
+/// Asks whether these members are off.
+pub fn ask_about(silent: &[String]) -> Result<(), Failure> {
+    if silent.is_empty() {
+        return Ok(());
+    }
+    let (is, they) = if silent.len() == 1 { ("Is", "it") } else { ("Are", "they") };
+    Consent {
+        question: format!(
+            "{is} {} off, and will {they} stay off until the group runs? Type off: ",
+            silent.join(" and ")
+        ),
+        expected: "off",
+        flag: &format!("--unreachable-are-off {}", silent.join(",")),
+    }
+    .ask(None)
 }
 
 fn told(plan: &ForcePlan) -> String {
@@ -119,5 +135,19 @@ pub async fn prepare_stop(socket: &Path, timeout: Duration) {
     match answer {
         Ok(answer) => println!("{}", answer.done),
         Err(e) => println!("mysqld stops without a hand-over: {e}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_is_silent_and_was_not_named_is_asked_about() {
+        let names = |list: &[&str]| list.iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert_eq!(not_said(&names(&["node2", "node3"]), &names(&["node3"])), ["node2"]);
+        assert!(not_said(&names(&["node3"]), &names(&["node3", "node2"])).is_empty());
+        assert_eq!(not_said(&names(&["node3"]), &[]), ["node3"]);
+        assert!(ask_about(&[]).is_ok());
     }
 }

@@ -42,6 +42,59 @@ impl DataDirectory {
         Ok(Self { path: path.into(), is_mounted })
     }
 
+    /// Refuses one that lacks a part of what mysqld keeps, which then is elsewhere, and would neither be set aside nor replaced. An empty
+    /// one is no such.
+    pub fn has_all(&self) -> io::Result<()> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&self.path)? {
+            let name = entry?.file_name().to_string_lossy().into_owned();
+            if !name.starts_with('.') && name != "lost+found" {
+                names.push(name);
+            }
+        }
+        if names.is_empty() {
+            return Ok(());
+        }
+        let begins = |with: &str| names.iter().any(|name| name.starts_with(with));
+        let indices: Vec<&String> = names.iter().filter(|name| name.ends_with(".index")).collect();
+        for (is_there, what, setting) in [
+            (begins("mysql.ibd"), "the data dictionary (mysql.ibd)", "datadir"),
+            (begins("ibdata"), "the system tablespace (ibdata1)", "innodb_data_home_dir"),
+            (
+                begins("#innodb_redo") || begins("ib_logfile"),
+                "the redo log (#innodb_redo)",
+                "innodb_log_group_home_dir",
+            ),
+            (begins("undo_"), "the undo tablespaces (undo_001)", "innodb_undo_directory"),
+            (
+                indices.iter().any(|name| !name.contains("relay")),
+                "the index of the binary log (binlog.index)",
+                "log_bin",
+            ),
+        ] {
+            if !is_there {
+                return Err(self.elsewhere(what, setting));
+            }
+        }
+        for index in indices {
+            let lines = fs::read_to_string(self.path.join(index))?;
+            let outside = |line: &str| line.starts_with('/') && !Path::new(line).starts_with(&self.path);
+            if let Some(file) = lines.lines().find(|line| outside(line)) {
+                let setting = if index.contains("relay") { "relay_log" } else { "log_bin" };
+                return Err(self.elsewhere(file, setting));
+            }
+        }
+        Ok(())
+    }
+
+    fn elsewhere(&self, what: &str, setting: &str) -> io::Error {
+        io::Error::other(format!(
+            "{what} is not in {}: all that mysqld has must be below its data directory to be replaced as a whole. Name the right directory \
+             (--data-directory), or take {setting} out of mysqld's configuration. Nothing was done",
+            self.path.display()
+        ))
+    }
+
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path

@@ -4,6 +4,7 @@
 //! change places, and the keeper forms the group by force. Nothing is deleted: the old data directories are kept aside on every node.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
@@ -25,7 +26,8 @@ use super::backup;
 use super::cluster::{self, Cluster, Node, Role};
 use super::database::{self, Consent};
 use super::datadir::{self, DataDirectory};
-use super::status::{self, Report};
+use super::socket::CommandError;
+use super::status::{self, Member, Report};
 
 /// Debian's and NixOS' unit of mysqld.
 const UNIT: &str = "mysql.service";
@@ -64,9 +66,9 @@ pub struct IntoCluster {
     /// The cluster's name, in place of typing it.
     #[arg(long, value_name = "NAME")]
     yes_replace: Option<String>,
-    /// All members that cannot be reached are off, in place of typing it. If one runs a group, there will be two.
-    #[arg(long)]
-    unreachable_are_off: bool,
+    /// These members cannot be reached and are off, in place of typing it. If one runs a group, there will be two.
+    #[arg(long, value_name = "NODE,…", value_delimiter = ',')]
+    unreachable_are_off: Vec<String>,
     #[command(flatten)]
     place: Place,
     /// The control socket of this node's keeper.
@@ -126,6 +128,7 @@ impl Site {
             )));
         }
         let data = DataDirectory::at(&place.data_directory).map_err(Failure::run)?;
+        data.has_all().map_err(Failure::run)?;
         let lock = File::create(LOCK).map_err(|e| io_failure(Path::new(LOCK), &e))?;
         if lock.try_lock().is_err() {
             return Err(Failure::run(
@@ -165,6 +168,14 @@ pub fn is_into_cluster(arguments: &[std::ffi::OsString]) -> bool {
 /// `trivet restore --to MOMENT --into cluster`.
 pub async fn into_cluster(options: IntoCluster) -> Result<(), Failure> {
     let site = Site::open(&options.place)?;
+    if let Some(name) =
+        options.unreachable_are_off.iter().find(|name| !site.others().any(|n| n.name == **name))
+    {
+        return Err(Failure::run(format_args!(
+            "--unreachable-are-off: {name} is no other node with role database: nothing was done"
+        )));
+    }
+    keeper_forms_groups(&site, &options.keeper).await?;
     let name = &site.cluster.name;
     println!(
         "The database of {name} ({}) becomes what it was at {}, on all nodes. What was written since is given up; the data \
@@ -190,7 +201,7 @@ pub async fn into_cluster(options: IntoCluster) -> Result<(), Failure> {
     staging.mark().map_err(|e| io_failure(&staging.path, &e))?;
     let outcome = restored(&options, &staging.path, &mut shutdown).await;
     let outcome = match outcome {
-        Ok(()) => nobody_else_runs(&site, options.unreachable_are_off, &mut shutdown).await,
+        Ok(()) => nobody_else_runs(&site, &options.unreachable_are_off, &mut shutdown).await,
         failed => failed,
     };
     let ready =
@@ -205,6 +216,23 @@ pub async fn into_cluster(options: IntoCluster) -> Result<(), Failure> {
         let _ = staging.clear();
     }
     outcome
+}
+
+/// The restore takes hours; without a keeper that can form the group it would be for nothing.
+async fn keeper_forms_groups(site: &Site, keeper: &Path) -> Result<(), Failure> {
+    match database::plan(keeper, &site.me.name).await {
+        // It refuses while a group runs, and while mysqld does not: neither is so when its turn comes.
+        Ok(_) | Err(CommandError::Refused(_)) => {}
+        Err(e) => return Err(Failure::run(format_args!("{e}\nNothing was done"))),
+    }
+    let report = site.look().await;
+    match member(&report, &site.me.name) {
+        Some(member) if member.phase == "misconfigured" => Err(Failure::run(format_args!(
+            "this node's keeper would form no group: {}. Nothing was done",
+            member.reason
+        ))),
+        _ => Ok(()),
+    }
 }
 
 /// Lets `trivet-backup` do its part, with its own progress and summary.
@@ -246,9 +274,9 @@ async fn restored(options: &IntoCluster, staging: &Path, shutdown: &mut Shutdown
 
 /// Waits until no other member has a mysqld that runs: a group that goes on would take the restored member in, and with it what was to be
 /// given up.
-async fn nobody_else_runs(site: &Site, are_off: bool, shutdown: &mut Shutdown) -> Result<(), Failure> {
+async fn nobody_else_runs(site: &Site, are_off: &[String], shutdown: &mut Shutdown) -> Result<(), Failure> {
     let mut told = BTreeSet::new();
-    let mut off = are_off;
+    let mut off = are_off.to_vec();
     loop {
         let report = site.look().await;
         let (mut running, mut silent) = (BTreeSet::new(), BTreeSet::new());
@@ -259,17 +287,17 @@ async fn nobody_else_runs(site: &Site, are_off: bool, shutdown: &mut Shutdown) -
                 Runs::No => false,
             };
         }
-        if running.is_empty() && (silent.is_empty() || off) {
+        let silent = database::not_said(&silent, &off);
+        if running.is_empty() && silent.is_empty() {
             return Ok(());
         }
         if running.is_empty() {
-            let silent: Vec<String> = silent.into_iter().collect();
-            let question = format!(
-                "Nothing answers on {}. Is it off, and will it stay off until the group runs? Type off: ",
+            println!(
+                "mysqld of {} neither answers nor refuses connections: it may hang, or the machine is off",
                 silent.join(" and ")
             );
-            Consent { question, expected: "off", flag: "--unreachable-are-off" }.ask(None)?;
-            off = true;
+            database::ask_about(&silent)?;
+            off.extend(silent);
             continue;
         }
         if running != told {
@@ -290,6 +318,7 @@ async fn nobody_else_runs(site: &Site, are_off: bool, shutdown: &mut Shutdown) -
     }
 }
 
+#[derive(Debug, PartialEq, Eq)]
 enum Runs {
     Yes,
     No,
@@ -297,17 +326,19 @@ enum Runs {
 }
 
 async fn what_runs(report: &Report, node: &Node) -> Runs {
-    let seen = report.nodes.iter().find(|n| n.name == node.name).and_then(|n| n.database.as_ref());
-    if seen.is_some_and(|member| member.state.is_some()) {
-        return Runs::Yes;
-    }
     let address = SocketAddr::new(node.address, MYSQL);
-    match tokio::time::timeout(LOOK, TcpStream::connect(address)).await {
-        Ok(Ok(_)) => Runs::Yes,
-        Ok(Err(e)) if e.kind() == io::ErrorKind::ConnectionRefused => Runs::No,
-        // Its keeper says that mysqld does not answer: it is stopped, behind a firewall that refuses nothing.
-        _ if seen.is_some() => Runs::No,
-        _ => Runs::Unknown,
+    let connected = tokio::time::timeout(LOOK, TcpStream::connect(address)).await;
+    runs(member(report, &node.name), connected.ok().map(|c| c.map(drop).map_err(|e| e.kind())))
+}
+
+/// By what its keeper says and what came of a connection, `None` when nothing did. Only a refusal, which is the kernel's, says that
+/// nothing listens: a mysqld that hangs gives its keeper no answer either.
+fn runs(seen: Option<&Member>, connected: Option<Result<(), io::ErrorKind>>) -> Runs {
+    match connected {
+        _ if seen.is_some_and(|member| member.state.is_some()) => Runs::Yes,
+        Some(Ok(())) => Runs::Yes,
+        Some(Err(io::ErrorKind::ConnectionRefused)) => Runs::No,
+        Some(Err(_)) | None => Runs::Unknown,
     }
 }
 
@@ -382,13 +413,29 @@ pub async fn set_aside(options: SetAside) -> Result<(), Failure> {
     }
     .ask(options.yes.as_deref())?;
     let mut shutdown = Shutdown::of_a_command()?;
-    let before = birth(&site.look().await, None);
+    let report = site.look().await;
+    let Some(known) = member(&report, &site.me.name).and_then(|m| m.forks) else {
+        return Err(Failure::run(
+            "this node's keeper does not tell which groups it has been part of, so that the one that is formed anew could not be known: see \
+             systemctl status trivet-keeper. Nothing was done",
+        ));
+    };
     let aside = site.put_aside().await?;
-    println!("The data directory is {}. Waiting for the group that is formed anew …", aside.display());
+    println!(
+        "The data directory is {}. Waiting for the primary of a group that was formed anew by force, more often than the {known} times that \
+         the keeper of {} remembers …",
+        aside.display(),
+        site.me.name
+    );
+    let mut told = None;
     loop {
-        let now = birth(&site.look().await, Some(&site.me.name));
-        if now.is_some() && now != before {
+        let seen = Group::seen(&site.look().await, &site.me.name, known);
+        if let Group::New(_) = seen {
             break;
+        }
+        if told.as_ref() != Some(&seen) {
+            println!("{seen}");
+            told = Some(seen);
         }
         tokio::select! {
             () = tokio::time::sleep(PAUSE) => {}
@@ -407,16 +454,48 @@ pub async fn set_aside(options: SetAside) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Which group runs: the part of its view's identifier that stays the same from its formation to its end. Without what `without` says.
-fn birth(report: &Report, without: Option<&str>) -> Option<String> {
-    let members = report.nodes.iter().filter(|n| without != Some(n.name.as_str()));
-    members
-        .filter_map(|n| n.database.as_ref())
-        .find(|m| m.state.as_deref() == Some("ONLINE") && m.role.as_deref() == Some("PRIMARY") && m.majority)
-        .and_then(|m| m.view_id.as_deref())
-        .and_then(|id| id.split(':').next())
-        .filter(|birth| !birth.is_empty())
-        .map(str::to_owned)
+fn member<'a>(report: &'a Report, node: &str) -> Option<&'a Member> {
+    report.nodes.iter().find(|n| n.name == node).and_then(|n| n.database.as_ref())
+}
+
+/// The group that runs, as a node sees it that has left it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Group {
+    /// Formed by force since; its primary.
+    New(String),
+    /// The one that the node knows; its primary.
+    Before(String),
+    /// No primary answers.
+    Nobody,
+}
+
+impl Group {
+    /// Without what `me` says. `known` is how many times the group was formed by force, as far as `me` has been part of it: a group
+    /// that was formed anew counts one more, whether that was before or after `me` was asked.
+    fn seen(report: &Report, me: &str, known: usize) -> Self {
+        let primaries = report.nodes.iter().filter(|n| n.name != me).filter_map(|n| {
+            let member = n.database.as_ref()?;
+            let is_primary = member.state.as_deref() == Some("ONLINE")
+                && member.role.as_deref() == Some("PRIMARY")
+                && member.majority;
+            is_primary.then(|| (member.forks.unwrap_or(0), n.name.clone()))
+        });
+        match primaries.max() {
+            Some((forks, name)) if forks > known => Self::New(name),
+            Some((_, name)) => Self::Before(name),
+            None => Self::Nobody,
+        }
+    }
+}
+
+impl fmt::Display for Group {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::New(primary) => write!(f, "{primary} is the primary of the group that was formed anew"),
+            Self::Before(primary) => write!(f, "{primary} is the primary of the group of before"),
+            Self::Nobody => f.write_str("no primary answers"),
+        }
+    }
 }
 
 async fn systemctl(verb: &str) -> Result<(), Failure> {
@@ -439,6 +518,93 @@ fn io_failure(path: &Path, e: &io::Error) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::status::NodeReport;
+
+    fn silent(name: &str) -> NodeReport {
+        NodeReport {
+            name: name.into(),
+            address: "127.0.0.1".parse().unwrap(),
+            roles: vec![Role::Database],
+            programs: [].into(),
+            database: None,
+            certificates: [].into(),
+            warnings: Vec::new(),
+            held: Vec::new(),
+        }
+    }
+
+    fn offline(name: &str, forks: Option<usize>) -> NodeReport {
+        let member = Member {
+            state: Some("OFFLINE".into()),
+            role: Some(String::new()),
+            primary: None,
+            view_id: None,
+            majority: false,
+            forks,
+            lag_seconds: None,
+            phase: "waiting-for-members".into(),
+            reason: String::new(),
+            version: None,
+            gtid_executed: None,
+            warnings: Vec::new(),
+            leaving: false,
+        };
+        NodeReport { database: Some(member), ..silent(name) }
+    }
+
+    fn primary(name: &str, forks: Option<usize>) -> NodeReport {
+        let mut node = offline(name, forks);
+        let member = node.database.as_mut().unwrap();
+        (member.state, member.role, member.majority) = (Some("ONLINE".into()), Some("PRIMARY".into()), true);
+        node
+    }
+
+    fn report(nodes: Vec<NodeReport>) -> Report {
+        Report {
+            cluster: "site".into(),
+            domain: "example.org".into(),
+            time: String::new(),
+            verdict: status::Verdict::Degraded,
+            site_down: false,
+            problems: Vec::new(),
+            virtual_addresses: Vec::new(),
+            nodes,
+        }
+    }
+
+    #[test]
+    fn a_mysqld_that_hangs_is_not_taken_for_one_that_is_stopped() {
+        let stopped = |node: NodeReport| {
+            let member = node.database.map(|m| Member { state: None, ..m });
+            move |connected| runs(member.as_ref(), connected)
+        };
+        for judged in [stopped(silent("node1")), stopped(offline("node1", None))] {
+            assert_eq!(judged(Some(Err(io::ErrorKind::ConnectionRefused))), Runs::No);
+            assert_eq!(judged(Some(Ok(()))), Runs::Yes);
+            assert_eq!(judged(None), Runs::Unknown);
+            assert_eq!(judged(Some(Err(io::ErrorKind::HostUnreachable))), Runs::Unknown);
+        }
+        let answers = offline("node1", None).database;
+        assert_eq!(runs(answers.as_ref(), Some(Err(io::ErrorKind::ConnectionRefused))), Runs::Yes);
+    }
+
+    #[test]
+    fn a_node_that_was_set_aside_waits_for_a_group_that_was_formed_by_force_and_for_no_other() {
+        let seen = |nodes| Group::seen(&report(nodes), "node2", 1);
+        assert_eq!(seen(vec![silent("node1")]), Group::Nobody, "its keeper is silent");
+        assert_eq!(seen(vec![offline("node1", Some(2))]), Group::Nobody, "it is not formed yet");
+        // The primary was not to be seen for a moment, and is again.
+        assert_eq!(seen(vec![primary("node1", Some(1))]), Group::Before("node1".into()));
+        // Whether it was there before the command was given or not.
+        assert_eq!(seen(vec![primary("node1", Some(2))]), Group::New("node1".into()));
+        let both = vec![primary("node3", Some(1)), primary("node1", Some(2))];
+        assert_eq!(seen(both), Group::New("node1".into()));
+        assert_eq!(seen(vec![primary("node2", Some(2))]), Group::Nobody, "what it says itself");
+        assert_eq!(seen(vec![primary("node1", None)]), Group::Before("node1".into()), "an older keeper");
+        let mut cut_off = primary("node1", Some(2));
+        cut_off.database.as_mut().unwrap().majority = false;
+        assert_eq!(seen(vec![cut_off]), Group::Nobody);
+    }
 
     #[test]
     fn the_words_for_the_cluster_are_told_from_those_for_a_directory() {
@@ -450,6 +616,9 @@ mod tests {
         let parsed =
             IntoCluster::try_parse_from(words("x --to latest --into cluster --recovery-key /k")).unwrap();
         assert_eq!(parsed.place.data_directory, Path::new("/var/lib/mysql"));
+        let off = "x --to latest --into cluster --unreachable-are-off node2,node3";
+        assert_eq!(IntoCluster::try_parse_from(words(off)).unwrap().unreachable_are_off, ["node2", "node3"]);
+        IntoCluster::try_parse_from(words("x --to latest --into cluster --unreachable-are-off")).unwrap_err();
         // Single tables come back beside the living ones, not in the place of all.
         IntoCluster::try_parse_from(words("x --to latest --into cluster --tables a.b")).unwrap_err();
     }

@@ -1,11 +1,25 @@
 //! A complete outage with a disk lost, and one with a machine lost: nothing happens by itself, the operator is told what may be
 //! lost, and what was given up never comes back unseen.
 
-use crate::harness::{GROUP, Group, copy_folder, said};
+use crate::harness::{GROUP, Group, copy_folder, said, write_secret};
+
+/// Bootstraps by force that the group's table has, each by a transaction of its own, and each without what it says of itself.
+const MARKED: &str = "SELECT COUNT(*) FROM trivet_cluster.fork WHERE GTID_SUBSET(CONCAT(mark, ':1'), @@global.gtid_executed) \
+                      AND GTID_SUBSET(gtids, @@global.gtid_executed) AND NOT GTID_SUBSET(CONCAT(mark, ':1'), gtids)";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_operator_goes_on_without_what_is_lost() {
     let Some(mut group) = Group::start(3).await else { return };
+    for i in 0..3 {
+        group.nodes[i].stop_keeper();
+        let password = group.nodes[i].home.join("backup-password");
+        write_secret(&password, "backup");
+        group.configure(i, |config| {
+            config["mysql"]["backup_user"] = "trivet-backup".into();
+            config["mysql"]["backup_password_file"] = password.display().to_string().into();
+        });
+        group.nodes[i].start_keeper();
+    }
     group.until_whole().await;
     group.nodes[0].run("CREATE TABLE trivet.t (id INT PRIMARY KEY); INSERT INTO trivet.t VALUES (1)").await;
     // A running group is never forced.
@@ -49,9 +63,12 @@ async fn an_operator_goes_on_without_what_is_lost() {
 
     let done = group.trivet(0, &["database", "force-bootstrap", "node1", "--yes-i-lose-data", "node1"]);
     assert_eq!(done.status.code(), Some(0), "{}", said(&done));
+    // What the backups are compared with is there before the app writes.
+    assert_eq!(group.nodes[0].number(MARKED).await, 1);
     group.until_whole().await;
     for node in &group.nodes {
         assert_eq!(node.number("SELECT COUNT(*) FROM trivet.t").await, 1, "{}", node.name);
+        assert_eq!(node.number(MARKED).await, 1, "{}", node.name);
     }
 
     // Another outage: node3 alone has a write, under a number of the group's, and stays away.
@@ -81,10 +98,15 @@ async fn an_operator_goes_on_without_what_is_lost() {
     let arguments = ["database", "force-bootstrap", "node2", "--yes-i-lose-data", "node2"];
     let unsure = group.trivet(1, &arguments);
     assert_eq!(unsure.status.code(), Some(1));
-    assert!(said(&unsure).contains("Are node3 off") || said(&unsure).contains("--unreachable-are-off"));
-    let done = group.trivet(1, &[&arguments[..], &["--unreachable-are-off"]].concat());
+    assert!(said(&unsure).contains("--unreachable-are-off node3"), "{}", said(&unsure));
+    // Consent is about the nodes that it names.
+    let another = group.trivet(1, &[&arguments[..], &["--unreachable-are-off", "node1"]].concat());
+    assert_eq!(another.status.code(), Some(1));
+    assert!(said(&another).contains("--unreachable-are-off node3"), "{}", said(&another));
+    let done = group.trivet(1, &[&arguments[..], &["--unreachable-are-off", "node3"]].concat());
     assert_eq!(done.status.code(), Some(0), "{}", said(&done));
     group.until(0, "online").await;
+    assert_eq!(group.nodes[1].number(MARKED).await, 2);
     // The group goes on, and uses the numbers that node3 has used for something else.
     group.nodes[1].run("INSERT INTO trivet.t VALUES (2); INSERT INTO trivet.t VALUES (3)").await;
     assert!(group.nodes[1].next_number(GROUP).await > next);

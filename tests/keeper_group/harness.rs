@@ -153,7 +153,9 @@ impl Node {
             .fetch_one(&mut self.sql().await)
             .await
             .unwrap();
-        let numbers = executed.strip_prefix(&format!("{group}:1-")).unwrap_or_else(|| panic!("{executed}"));
+        let begins = format!("{group}:1-");
+        let numbers = executed.split(',').find_map(|source| source.trim().strip_prefix(&begins));
+        let numbers = numbers.unwrap_or_else(|| panic!("{executed}"));
         numbers.parse::<u64>().unwrap_or_else(|e| panic!("{executed}: {e}")) + 1
     }
 
@@ -558,7 +560,7 @@ impl Group {
 }
 
 /// As `trivet secrets` writes it: a keeper warns of one that others may read.
-fn write_secret(path: &Path, text: &str) {
+pub fn write_secret(path: &Path, text: &str) {
     std::fs::write(path, text).unwrap();
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();
 }

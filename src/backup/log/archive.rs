@@ -21,7 +21,9 @@ use super::frame::Transaction;
 use super::segment::{Builder, Finished};
 use super::source::{self, SILENCE, Source, SourceError};
 use crate::config::{Member, Stream};
+use crate::history::{self, Fork};
 use crate::keys::Keys;
+use crate::repository::RepositoryError;
 use crate::sql::Access;
 use crate::storage::{Storage, StorageError};
 
@@ -40,6 +42,10 @@ const STAYS: Duration = Duration::from_secs(30);
 /// So many segments may be damaged at the end of the log: more is no accident of one write.
 const MOST_DAMAGED: usize = 8;
 
+/// A holder of the lease that was cut off may have written on under it for a moment; of older leases what they wrote is in what
+/// followed.
+const MOST_LEASES: usize = 4;
+
 /// The heartbeat of MySQL 8.0.26 and later, which mysql_common has no name for.
 const HEARTBEAT_V2: u8 = 41;
 
@@ -55,6 +61,9 @@ pub enum ArchiveError {
     /// The repository.
     #[error(transparent)]
     Storage(#[from] StorageError),
+    /// The repository is no longer this group's, or that could not be asked.
+    #[error(transparent)]
+    History(#[from] RepositoryError),
     /// Somebody else's turn.
     #[error(
         "the log was written under the lease {theirs}, and this is {ours}: another node streams, or the lease's table was made anew (set its \
@@ -191,6 +200,8 @@ impl Progress {
 pub struct Archive {
     /// The repository's name, for metrics and messages.
     pub repository: String,
+    /// The repository's id, as in its `trivet.json`.
+    pub id: String,
     /// Where it lies.
     pub storage: Storage,
     /// What it is sealed with.
@@ -214,7 +225,8 @@ pub struct Archive {
 impl Archive {
     /// Streams until `stop`. Every trouble is told once, and tried again. On a stop what has come is still sent, when `may_finish`
     /// is not cancelled as well: a lease that is lost lets nobody write. Returns before that when all members have purged what follows the
-    /// archive: it can go on after a base copy, of which there may be a newer one than `begin_after`.
+    /// archive: it can go on after a base copy, of which there may be a newer one than `begin_after`; and when the repository is no
+    /// longer the group's.
     pub async fn run(mut self, stop: CancellationToken, may_finish: CancellationToken) {
         let mut pause = PAUSE.0;
         let mut told = String::new();
@@ -223,6 +235,12 @@ impl Archive {
             let began = Instant::now();
             let Err(error) = self.stream(&mut number, &stop, &may_finish).await else { return };
             let is_purged = matches!(error, ArchiveError::Source(SourceError::Purged { .. }));
+            let is_another = matches!(
+                error,
+                ArchiveError::History(
+                    RepositoryError::OtherHistory { .. } | RepositoryError::Vanished { .. }
+                )
+            );
             let error = error.to_string();
             counter!("trivet_backup_failures_total", "what" => "log", "repository" => self.repository.clone()).increment(1);
             if error == told {
@@ -236,6 +254,9 @@ impl Archive {
                 told.clone_from(&error);
             }
             self.progress.streams_from(None, Some(error));
+            if is_another {
+                return;
+            }
             if is_purged {
                 self.progress
                     .state
@@ -260,6 +281,11 @@ impl Archive {
         stop: &CancellationToken,
         may_finish: &CancellationToken,
     ) -> Result<(), ArchiveError> {
+        // Each time: since the last connection the group may have been formed anew.
+        let forks = history::ask(&self.access, &self.repository, &self.storage, &self.id).await?;
+        if !forks.is_empty() {
+            self.goes_on_from(&forks).await?;
+        }
         let archived = self.resume(number).await?;
         let expected = self.progress.expected(Instant::now());
         let open = |after| source::open(&self.access, &self.members, after, &expected, self.number);
@@ -294,6 +320,22 @@ impl Archive {
         }
         .run(stop, may_finish)
         .await
+    }
+
+    /// Refuses a log that has what the group gave up: its numbers come again, and would seem to be there already.
+    async fn goes_on_from(&self, forks: &[Fork]) -> Result<(), ArchiveError> {
+        let mut lasts = catalog::newest(&self.storage).await?;
+        // Names sort by the lease first: what stays is the last of each.
+        lasts.dedup_by_key(|name| name.token);
+        for name in lasts.iter().take(MOST_LEASES) {
+            match catalog::read(&self.storage, &self.keys, name).await {
+                Ok((_, has)) => history::unbroken(&self.repository, self.storage.place(), [&has], forks)?,
+                // What else it may say is not known; it is told when the log is resumed.
+                Err(LogError::Segment { .. }) => {}
+                Err(e) => return Err(e.into()),
+            }
+        }
+        Ok(())
     }
 
     /// All transactions that are in the repository; `None` when there is no log yet. `number` is set to that of the last segment under
@@ -593,7 +635,68 @@ async fn until(when: Option<Instant>) {
 
 #[cfg(test)]
 mod tests {
+    use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+
     use super::*;
+    use crate::config::Mysql;
+    use crate::log::tests::{sealed, set};
+
+    /// An archive in memory, of a group whose primary answers at `primary`.
+    fn archive(keys: &Keys, primary: SocketAddr) -> Archive {
+        let mysql: Mysql = serde_json::from_value(serde_json::json!({
+            "password_file": "/password", "ca": "/ca.pem", "primary": primary,
+            "members": [{"name": "node1", "address": primary}],
+        }))
+        .unwrap();
+        Archive {
+            repository: "main".into(),
+            id: "a".into(),
+            storage: Storage::in_memory("main"),
+            keys: keys.clone(),
+            access: Access::new(&mysql, "secret".into()),
+            members: mysql.members,
+            limits: Stream::default(),
+            token: 7,
+            number: 0,
+            begin_after: None,
+            progress: Arc::default(),
+        }
+    }
+
+    fn nobody() -> SocketAddr {
+        TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap()
+    }
+
+    #[tokio::test]
+    async fn the_history_is_asked_for_before_every_connection() {
+        let archive = archive(&Keys::generate(), nobody());
+        let never = CancellationToken::new();
+        for _ in 0..2 {
+            let outcome = archive.stream(&mut 0, &never, &never).await;
+            let Err(ArchiveError::History(RepositoryError::Unknown { .. })) = outcome else {
+                panic!("{:?}", outcome.err());
+            };
+        }
+    }
+
+    #[tokio::test]
+    async fn a_log_with_what_the_group_gave_up_is_not_gone_on_with() {
+        let keys = Keys::generate();
+        let archive = archive(&keys, nobody());
+        // Under the lease before the last, somebody who was cut off wrote on.
+        for (token, numbers) in [(1, 1..=4), (2, 5..=12), (3, 5..=9)] {
+            let name = Name { token, number: 1, first: 0, last: numbers.end() * 1_000_000, day: 20_260_102 };
+            let before = if token == 1 { "" } else { "1-4" };
+            archive.storage.write(&name.to_string(), sealed(&keys, before, numbers)).await.unwrap();
+        }
+        let fork = |gtids| Fork { mark: "11111111-0000-0000-0000-000000000000".into(), gtids: set(gtids) };
+        archive.goes_on_from(&[fork("1-12")]).await.unwrap();
+        let refused = archive.goes_on_from(&[fork("1-9")]).await;
+        let Err(ArchiveError::History(RepositoryError::GivenUp { given_up, .. })) = refused else {
+            panic!("{:?}", refused.err());
+        };
+        assert_eq!(given_up, set("10-12"));
+    }
 
     #[test]
     fn a_primary_that_does_not_say_what_it_has_is_not_taken_for_one_that_has_nothing_new() {

@@ -25,6 +25,9 @@ const ENDING: &str = ".binlog.zst.age";
 /// So many segments are read at once: the way to a storage is long, and each of them may be as large as `stream.segment_size`.
 const AHEAD: usize = 4;
 
+/// By so many segments is estimated what all are unpacked: at most 16 MiB each, unless a transaction is larger.
+const SAMPLES: usize = 4;
+
 /// Why the log could not be read.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum LogError {
@@ -115,15 +118,34 @@ pub async fn list(storage: &Storage, from: u32) -> Result<Vec<Name>, StorageErro
     Ok(names)
 }
 
-/// Octets of all segments from a day on, as they lie in the storage.
-pub async fn octets(storage: &Storage, from: u32) -> Result<u64, StorageError> {
-    let mut sum = 0;
+/// Octets of all segments from a day on, unpacked. An estimate: by the [`SAMPLES`] largest of them, because none tells its size without
+/// being read. As many as they have in the storage when none of those can be read.
+pub async fn octets(storage: &Storage, keys: &Keys, from: u32) -> Result<u64, LogError> {
+    let mut sum: u64 = 0;
+    let mut largest: Vec<(u64, Name)> = Vec::new();
     for folder in storage.folders(FOLDER).await? {
         if folder.parse::<u32>().is_ok_and(|day| day >= from) {
-            sum += storage.list(&format!("{FOLDER}{folder}/")).await?.iter().map(|o| o.size).sum::<u64>();
+            let objects = storage.list(&format!("{FOLDER}{folder}/")).await?;
+            sum += objects.iter().map(|o| o.size).sum::<u64>();
+            largest.extend(objects.iter().filter_map(|o| Some((o.size, Name::parse(&o.path)?))));
+            largest.sort_unstable_by(|a, b| b.cmp(a));
+            largest.truncate(SAMPLES);
         }
     }
-    Ok(sum)
+    let (mut packed, mut unpacked) = (0, 0);
+    for (size, name) in &largest {
+        match read(storage, keys, name).await {
+            Ok((segment, _)) => (packed, unpacked) = (packed + size, unpacked + segment.size()),
+            // Whether it is needed, the restore finds out.
+            Err(LogError::Segment { .. }) => {}
+            Err(e) => return Err(e),
+        }
+    }
+    if packed == 0 {
+        return Ok(sum);
+    }
+    let estimate = u128::from(sum) * u128::from(unpacked) / u128::from(packed);
+    Ok(u64::try_from(estimate).unwrap_or(u64::MAX))
 }
 
 /// The last segments, the newest first: where whoever goes on has to begin. Of the last two days on which there are any: clocks differ, so

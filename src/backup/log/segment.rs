@@ -179,6 +179,11 @@ impl Segment {
         Ok(Self { before, head, format, log })
     }
 
+    /// Its size unpacked, in octets.
+    pub fn size(&self) -> u64 {
+        self.log.len() as u64
+    }
+
     /// The transactions before it.
     pub fn before(&self) -> &GtidSet {
         &self.before

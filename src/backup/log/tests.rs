@@ -5,7 +5,7 @@ use mysql_common::proto::MySerialize;
 
 use trivet_keeper_api::gtid::GtidSet;
 
-use super::catalog::{LogError, Name, Walk};
+use super::catalog::{self, LogError, Name, Walk};
 use super::frame::{self, Transaction};
 use super::segment::{Builder, Segment};
 use crate::keys::Keys;
@@ -197,4 +197,26 @@ async fn a_damaged_segment_is_missed_only_when_nothing_else_has_what_was_in_it()
     assert!(said.contains(&names[1].to_string()) && said.contains("damaged"), "{said}");
     let from_later = walked(&storage, &keys, &names, "1-5").await;
     assert!(from_later.is_err(), "what was in it after the base copy is not known: {from_later:?}");
+}
+
+#[tokio::test]
+async fn the_room_for_a_log_is_reckoned_unpacked() {
+    let keys = Keys::generate();
+    let storage = Storage::in_memory("main");
+    assert_eq!(catalog::octets(&storage, &keys, 0).await.unwrap(), 0);
+    let (mut packed, mut unpacked) = (0, 0);
+    for number in 1..=3 {
+        let first = (number - 1) * 1000 + 1;
+        let sealed = sealed(&keys, &format!("1-{first}"), first + 1..=first + 1000);
+        packed += sealed.len() as u64;
+        unpacked += Segment::open(&sealed, &keys).unwrap().size();
+        storage.write(&name(1, number, first).to_string(), sealed).await.unwrap();
+    }
+    assert!(unpacked > 2 * packed, "{packed} octets become {unpacked}");
+    assert_eq!(catalog::octets(&storage, &keys, 20_260_102).await.unwrap(), unpacked);
+    assert_eq!(catalog::octets(&storage, &keys, 20_260_103).await.unwrap(), 0, "of later days there is none");
+    // One that cannot be read says nothing of the others.
+    storage.write(&name(1, 4, 4000).to_string(), Bytes::from(vec![7; 1 << 20])).await.unwrap();
+    let with_it = catalog::octets(&storage, &keys, 0).await.unwrap();
+    assert!(with_it > unpacked + (1 << 20), "{with_it}");
 }

@@ -5,7 +5,7 @@ use sha2::{Digest, Sha256};
 
 use super::outage::foreign;
 use super::{Inputs, brief, misconfigured, outage, reports};
-use crate::report::MemberState;
+use crate::report::{MemberState, Observation, Phase, Report};
 use trivet_keeper_api::ForcePlan;
 use trivet_keeper_api::gtid::GtidSet;
 
@@ -28,6 +28,12 @@ pub enum ForceRefusal {
         "a group is running ({0} is in it): members join it by themselves, or say in `trivet status` why not"
     )]
     Running(String),
+    /// Another keeper does the same at this moment.
+    #[error(
+        "{0} bootstraps the group at this moment: nothing was done here. Wait, and look at trivet status; give the command again on \
+         one node alone"
+    )]
+    Rival(String),
     /// A member that is on its way somewhere.
     #[error("{0} is {1}: wait until every member that can be reached is OFFLINE, and ask again")]
     Unsettled(String, &'static str),
@@ -104,6 +110,45 @@ pub fn plan(inputs: &Inputs<'_>, node: &str) -> Result<ForcePlan, ForceRefusal> 
     Ok(ForcePlan { node: node.to_owned(), gtids, others, unknown, token })
 }
 
+/// Whether no other keeper forms the group. `earlier` is what any keeper remembered before this one noted its own bootstrap by
+/// force; `inputs` are from after that. Of `silent` nothing was known before either.
+pub fn nobody_else(inputs: &Inputs<'_>, earlier: &[GtidSet], silent: &[String]) -> Result<(), ForceRefusal> {
+    for (name, peer) in inputs.peers {
+        let report = match peer {
+            Ok(report) => report,
+            Err(_) if silent.contains(name) => continue,
+            Err(why) => {
+                return Err(ForceRefusal::Unfit(format!(
+                    "the keeper of {name} has fallen silent at this moment ({why}): nothing was done. Give the command again"
+                )));
+            }
+        };
+        let is_ours = report.record.group_name == inputs.cluster.group_name;
+        if is_ours && report.record.forks.len() > earlier.len() {
+            return Err(ForceRefusal::Rival(name.clone()));
+        }
+        settled(name, report)?;
+    }
+    Ok(())
+}
+
+/// Refuses while a member is in a group or may be getting into one.
+fn settled(name: &str, report: &Report) -> Result<(), ForceRefusal> {
+    if report.observation.as_ref().is_some_and(Observation::is_healthy) {
+        return Err(ForceRefusal::Running(name.to_owned()));
+    }
+    // START GROUP_REPLICATION of a bootstrap takes seconds, in which the member is still OFFLINE.
+    if report.phase == Phase::Bootstrapping {
+        return Err(ForceRefusal::Rival(name.to_owned()));
+    }
+    match &report.observation {
+        Some(seen) if seen.member_state != MemberState::Offline => {
+            Err(ForceRefusal::Unsettled(name.to_owned(), seen.member_state.as_str()))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// What becomes of another member.
 struct Other {
     name: String,
@@ -138,6 +183,7 @@ fn other(inputs: &Inputs<'_>, name: &str, gtids: &GtidSet, forks: &[GtidSet]) ->
             );
         }
     };
+    settled(name, report)?;
     let Some(seen) = &report.observation else {
         return becomes(
             true,
@@ -148,16 +194,10 @@ fn other(inputs: &Inputs<'_>, name: &str, gtids: &GtidSet, forks: &[GtidSet]) ->
             ),
         );
     };
-    if seen.is_healthy() {
-        return Err(ForceRefusal::Running(name.to_owned()));
-    }
     if report.digest != cluster.digest {
         return Err(ForceRefusal::Unfit(format!(
             "{name} is configured with another group or other members than this node"
         )));
-    }
-    if seen.member_state != MemberState::Offline {
-        return Err(ForceRefusal::Unsettled(name.to_owned(), seen.member_state.as_str()));
     }
     if seen.is_empty() {
         return becomes(

@@ -80,8 +80,14 @@ async fn bootstraps_by_force_are_remembered_learnt_and_undone() {
     assert!(!file.adopt_forks(&[set("1-5")]).await.unwrap(), "what is known is not replaced by as much");
     let before = file.fork(&[set("1-9")], set("1-20")).await.unwrap();
     assert_eq!(RecordFile::open(d.path(), GROUP).unwrap().record().forks, [set("1-9"), set("1-20")]);
-    file.set_forks(before).await.unwrap();
-    assert_eq!(RecordFile::open(d.path(), GROUP).unwrap().record().forks, [set("1-9")]);
+    assert_eq!(file.record().unmarked, Some(2));
+    file.take_back(before).await.unwrap();
+    let again = RecordFile::open(d.path(), GROUP).unwrap();
+    assert_eq!((&again.record().forks[..], again.record().unmarked), (&[set("1-9")][..], None));
+    file.fork(&[set("1-9")], set("1-20")).await.unwrap();
+    file.marked().await.unwrap();
+    let again = RecordFile::open(d.path(), GROUP).unwrap();
+    assert_eq!((again.record().forks.len(), again.record().unmarked), (2, None));
 
     // Beyond any bootstrap that it was not part of, a member's transactions are given up.
     let forks = [set("1-9"), set("1-20")];

@@ -88,3 +88,51 @@ fn what_is_left_of_a_restore_is_taken_away_and_what_is_somebody_elses_is_not() {
         assert!(!staging.path.exists());
     }
 }
+
+/// As mysqld leaves it.
+fn whole() -> (tempfile::TempDir, DataDirectory) {
+    let (folder, data) = directory();
+    for file in ["mysql.ibd", "undo_001", "undo_002", "auto.cnf"] {
+        fs::write(data.path().join(file), "").unwrap();
+    }
+    fs::create_dir(data.path().join("#innodb_redo")).unwrap();
+    let inside = format!("./binlog.000001\n{}\n", data.path().join("binlog.000002").display());
+    fs::write(data.path().join("binlog.index"), inside).unwrap();
+    fs::write(data.path().join("relay.index"), "./relay.000001\n").unwrap();
+    (folder, data)
+}
+
+#[test]
+fn a_database_of_which_a_part_is_elsewhere_is_refused_with_the_setting() {
+    let (_folder, data) = whole();
+    data.has_all().unwrap();
+    for (gone, setting) in [
+        ("mysql.ibd", "datadir"),
+        ("ibdata1", "innodb_data_home_dir"),
+        ("#innodb_redo", "innodb_log_group_home_dir"),
+        ("binlog.index", "log_bin"),
+    ] {
+        let (_folder, data) = whole();
+        fs::rename(data.path().join(gone), data.path().with_extension("elsewhere")).unwrap();
+        let said = data.has_all().unwrap_err().to_string();
+        assert!(said.contains(&format!("take {setting} out")) && said.contains("--data-directory"), "{said}");
+    }
+    for (index, setting) in [("binlog.index", "log_bin"), ("relay.index", "relay_log")] {
+        let (_folder, data) = whole();
+        fs::write(data.path().join(index), "/var/log/mysql/file.000001\n").unwrap();
+        let said = data.has_all().unwrap_err().to_string();
+        assert!(
+            said.contains("/var/log/mysql/file.000001") && said.contains(&format!("take {setting} out")),
+            "{said}"
+        );
+    }
+}
+
+#[test]
+fn an_empty_data_directory_lacks_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = DataDirectory::at(folder.path()).unwrap();
+    fs::create_dir(folder.path().join("lost+found")).unwrap();
+    fs::write(folder.path().join(".mysql.restored.begun"), "").unwrap();
+    data.has_all().unwrap();
+}

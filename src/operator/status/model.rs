@@ -158,6 +158,8 @@ pub struct Member {
     pub view_id: Option<String>,
     /// Whether more than half of the group is in its reach.
     pub majority: bool,
+    /// How many times the group was bootstrapped by force, as its keeper remembers; absent from older keepers.
+    pub forks: Option<usize>,
     /// Seconds behind the primary.
     pub lag_seconds: Option<f64>,
     /// Where its keeper stands.

@@ -91,6 +91,7 @@ pub fn member(health: &Value) -> Member {
         primary: text(health, "primary"),
         view_id: text(health, "view_id"),
         majority: health.get("majority").and_then(Value::as_bool).unwrap_or(false),
+        forks: health.pointer("/record/forks").and_then(Value::as_array).map(Vec::len),
         lag_seconds: health.get("lag_seconds").and_then(Value::as_f64),
         phase: text(health, "phase").unwrap_or_default(),
         reason: text(health, "reason").unwrap_or_default(),

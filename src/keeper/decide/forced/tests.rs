@@ -104,6 +104,44 @@ fn consent_is_to_what_was_told_and_to_nothing_else() {
     assert_ne!(token(&silent("timed out")), token(&stranger), "it was not in the group");
 }
 
+#[test]
+fn of_two_at_the_same_time_the_one_that_looks_last_does_nothing() {
+    let earlier = vec![set("G:1-5")];
+    let noted = [earlier.clone(), vec![set("G:1-9")]].concat();
+    let alone = || {
+        let mut s = outage("G:1-9", "G:1-8", "").unreachable("node3");
+        s = s.with("node2", |r| r.record.forks = earlier.clone());
+        // Its own note is no rival's.
+        s.record.forks = noted.clone();
+        s
+    };
+    let seen =
+        |s: &Situation| nobody_else(&s.inputs(), &earlier, &["node3".into()]).map_err(|e| e.to_string());
+    assert_eq!(seen(&alone()), Ok(()));
+    assert!(seen(&alone().unreachable("node2")).unwrap_err().contains("node2 has fallen silent"));
+    let other = alone().with("node2", |r| r.record.forks = noted.clone());
+    assert!(seen(&other).unwrap_err().contains("node2 bootstraps the group at this moment"));
+    let strange = alone().with("node2", |r| {
+        r.record.forks = noted.clone();
+        r.record.group_name = "another".into();
+    });
+    assert_eq!(seen(&strange), Ok(()), "what is noted of another group");
+    for (state, word) in
+        [(MemberState::Online, "a group is running"), (MemberState::Recovering, "RECOVERING")]
+    {
+        let mut member = online("node2", "G:1-8", &["node2"]);
+        member.member_state = state;
+        let s = alone().with("node2", |r| r.observation = Some(member.clone()));
+        assert!(seen(&s).unwrap_err().contains(word));
+    }
+
+    // One that comes a moment later is not even told a plan, although that member is still OFFLINE.
+    let late = outage("G:1-9", "G:1-8", "").with("node2", |r| r.phase = Phase::Bootstrapping);
+    refuses(&late, &["node2 bootstraps the group at this moment"]);
+    let silent = late.with("node2", |r| r.observation = None);
+    refuses(&silent, &["node2 bootstraps the group at this moment"]);
+}
+
 /// node3 has what was given up when the group was forced at 1-9, and the group has used the number since.
 fn given_up() -> Situation {
     let mut s = Situation::of("node3", offline("node3", "G:1-10"))
