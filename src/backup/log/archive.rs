@@ -76,6 +76,16 @@ pub enum ArchiveError {
     },
 }
 
+impl ArchiveError {
+    /// The place itself is gone.
+    fn is_absent(&self) -> bool {
+        match self {
+            Self::Storage(e) | Self::Log(LogError::Storage(e)) => matches!(e, StorageError::Absent { .. }),
+            _ => false,
+        }
+    }
+}
+
 /// What is known of one repository's log, for status and metrics.
 #[derive(Debug, Default)]
 pub struct Progress {
@@ -213,8 +223,8 @@ pub struct Archive {
 
 impl Archive {
     /// Streams until `stop`. Every trouble is told once, and tried again. On a stop what has come is still sent, when `may_finish`
-    /// is not cancelled as well: a lease that is lost lets nobody write. Returns before that when all members have purged what follows the
-    /// archive: it can go on after a base copy, of which there may be a newer one than `begin_after`.
+    /// is not cancelled as well: a lease that is lost lets nobody write. Returns before that when the storage is absent, and when all members
+    /// have purged what follows the archive: it can go on after a base copy, of which there may be a newer one than `begin_after`.
     pub async fn run(mut self, stop: CancellationToken, may_finish: CancellationToken) {
         let mut pause = PAUSE.0;
         let mut told = String::new();
@@ -223,6 +233,7 @@ impl Archive {
             let began = Instant::now();
             let Err(error) = self.stream(&mut number, &stop, &may_finish).await else { return };
             let is_purged = matches!(error, ArchiveError::Source(SourceError::Purged { .. }));
+            let is_absent = error.is_absent();
             let error = error.to_string();
             counter!("trivet_backup_failures_total", "what" => "log", "repository" => self.repository.clone()).increment(1);
             if error == told {
@@ -242,6 +253,10 @@ impl Archive {
                     .lock()
                     .purged_at
                     .get_or_insert_with(|| OffsetDateTime::now_utc().unix_timestamp());
+                return;
+            }
+            // It may come back as another file system: whoever called opens it anew.
+            if is_absent {
                 return;
             }
             // The next one is asked first: this one may be in trouble that it does not know of.
@@ -298,7 +313,7 @@ impl Archive {
 
     /// All transactions that are in the repository; `None` when there is no log yet. `number` is set to that of the last segment under
     /// this lease.
-    async fn resume(&self, number: &mut u64) -> Result<Option<GtidSet>, ArchiveError> {
+    pub(crate) async fn resume(&self, number: &mut u64) -> Result<Option<GtidSet>, ArchiveError> {
         let newest_first = catalog::newest(&self.storage).await?;
         let Some(last) = newest_first.first() else { return Ok(None) };
         if last.token > self.token {
