@@ -8,6 +8,8 @@ pub mod cli;
 pub mod cluster;
 pub mod commands;
 pub mod config;
+#[cfg(test)]
+mod faults;
 pub mod files;
 pub mod history;
 pub mod keys;

@@ -13,16 +13,17 @@ mod backend;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use age::secrecy::ExposeSecret;
 use bytes::Bytes;
-use rustic_core::repofile::{Chunker, SnapshotFile};
+use rustic_core::repofile::{Chunker, IndexFile, SnapshotFile};
 use rustic_core::{
-    BackupOptions, CheckOptions, ConfigOptions, Credentials, KeyOptions, LocalDestination, LsOptions,
-    OpenStatus, ParentOptions, PathList, PruneOptions, RepositoryBackends, RepositoryOptions, RestoreOptions,
-    RusticError, SnapshotOptions,
+    BackupOptions, CheckOptions, ConfigOptions, Credentials, FileType, KeyOptions, LocalDestination,
+    LsOptions, OpenStatus, ParentOptions, PathList, PruneOptions, RepositoryBackends, RepositoryOptions,
+    RestoreOptions, RusticError, SnapshotOptions, WriteBackend,
 };
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
@@ -373,7 +374,15 @@ impl Repository {
             options = options.as_path(PathBuf::from("/"));
         }
         let source = PathList::from_iter(paths.iter().cloned());
-        let copy: Copy = open.backup(&options, &source, snapshot).map_err(wrong)?.into();
+        self.backend.take_packs();
+        let copy: Copy = match open.backup(&options, &source, snapshot) {
+            Ok(copy) => copy.into(),
+            Err(e) => {
+                let error = self.told(&e);
+                self.take_back();
+                return Err(error);
+            }
+        };
         // rustic passes over what it cannot read, with a line in its log. Of a living folder that may be; a database has to be whole.
         if as_root {
             let there =
@@ -397,6 +406,31 @@ impl Repository {
             self.handle.block_on(self.storage.write(&whole(&copy), Bytes::from(text)))?;
         }
         Ok(copy)
+    }
+
+    /// Deletes the packs of a copy that has failed, but for those that an index has: the next one finds these and uses them. The others
+    /// would fill a storage that is full with what nobody has, until two prunings later.
+    fn take_back(&self) {
+        let packs = self.backend.take_packs();
+        if packs.is_empty() || self.open.config().append_only == Some(true) {
+            return;
+        }
+        let indexed = self.open.stream_files::<IndexFile>().and_then(|files| {
+            let mut indexed = HashSet::new();
+            for file in files {
+                let IndexFile { packs, packs_to_delete, .. } = file?.1;
+                indexed.extend(packs.iter().chain(&packs_to_delete).map(|p| *p.id));
+            }
+            Ok(indexed)
+        });
+        // Of a storage that does not answer they stay: pruning finds them.
+        let Ok(indexed) = indexed else { return };
+        for pack in packs.iter().filter(|p| !indexed.contains(p)) {
+            if self.backend.remove(FileType::Pack, pack, false).is_err() {
+                break;
+            }
+        }
+        self.backend.take_error();
     }
 
     fn failed(&self, reason: String) -> RepositoryError {

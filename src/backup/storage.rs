@@ -3,94 +3,64 @@
 //!
 //! An object is there whole or not at all, and is never changed after that.
 
+mod error;
 #[cfg(test)]
 mod tests;
+mod write;
 
 use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::TryStreamExt;
 use opendal::layers::{RetryLayer, TimeoutLayer};
-use opendal::options::ReadOptions;
-use opendal::{ErrorKind, Operator, services};
+use opendal::{Buffer, ErrorKind, Operator, services};
 use time::OffsetDateTime;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use trivet_tls::private;
 
 use crate::config::{Repository, S3, Sftp};
 
-/// One step at the storage takes no longer; a file is sent in many.
-const STEP: Duration = Duration::from_secs(30);
+pub use error::StorageError;
 
-/// A large object is written in parts of this: within [`STEP`] on 2 Mbit/s, and S3 allows none that are below 5 MiB.
+/// A large object is written in parts of this: S3 allows none that are below 5 MiB.
 const PART: usize = 5 << 20;
 
-/// Passing troubles (a 503, a connection that breaks) are tried again so many times, a second apart and more.
-const RETRIES: usize = 3;
+/// For how long a storage is waited for that is slow or silent.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Patience {
+    /// One step takes no longer; an object is sent in many.
+    pub step: Duration,
+    /// Passing troubles (a 503, a connection that breaks) are tried again so many times.
+    pub retries: usize,
+    /// Before the first of these; before each further one twice as long as before the last.
+    pub pause: Duration,
+    /// What is read comes at so many octets a second, or is given up.
+    pub slowest: u64,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        // A part within a step on 2 Mbit/s, and nothing slower than that.
+        let step = Duration::from_secs(30);
+        Self { step, retries: 3, pause: Duration::from_secs(1), slowest: PART as u64 / step.as_secs() }
+    }
+}
+
+impl Patience {
+    /// Within which so many octets have to have been read: a storage that sends an octet now and then would else be waited for without end.
+    fn reading(&self, octets: u64) -> Duration {
+        let tries = u32::try_from(self.retries).unwrap_or(u32::MAX).saturating_add(2);
+        self.step.saturating_mul(tries) + Duration::from_secs(octets / self.slowest)
+    }
+}
 
 /// Unfinished objects; what is older than a day in here is of nobody.
 const UNFINISHED: &str = "tmp/";
-
-/// Why an object could not be written, read, listed or deleted.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum StorageError {
-    /// The place itself is not there.
-    #[error("{place}: {reason}")]
-    Absent {
-        /// The repository and where it is.
-        place: String,
-        /// What is absent, and the remedy.
-        reason: String,
-    },
-    /// Wrong credentials, or too few rights.
-    #[error(
-        "{place}: refused ({reason}): the key is wrong or may not do this; see that its files hold what the storage gave you, \
-         and that it may list, read and write"
-    )]
-    Refused {
-        /// The repository and where it is.
-        place: String,
-        /// The storage's words.
-        reason: String,
-    },
-    /// No room.
-    #[error(
-        "{place}: the storage is full ({reason}): make room, or keep less (retention); nothing that was there is harmed"
-    )]
-    Full {
-        /// The repository and where it is.
-        place: String,
-        /// The storage's words.
-        reason: String,
-    },
-    /// The object is not there.
-    #[error("{place}: there is no {object}")]
-    NoObject {
-        /// The repository and where it is.
-        place: String,
-        /// Its path.
-        object: String,
-    },
-    /// Not reachable, too slow, or anything else.
-    #[error("{place}: {reason}")]
-    Failed {
-        /// The repository and where it is.
-        place: String,
-        /// The storage's words.
-        reason: String,
-    },
-}
-
-impl StorageError {
-    /// Whether the object is simply not there.
-    pub fn is_no_object(&self) -> bool {
-        matches!(self, Self::NoObject { .. })
-    }
-}
 
 /// An object in a listing.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -105,45 +75,72 @@ pub struct Object {
 #[derive(Debug, Clone)]
 pub struct Storage {
     operator: Operator,
+    /// Without retries.
+    once: Operator,
+    patience: Patience,
     place: String,
     location: String,
-    folder: Option<PathBuf>,
+    folder: Option<Folder>,
     /// A key that had to be copied, as long as it is used.
     _key: Option<Arc<tempfile::TempPath>>,
     /// Without this, a written object is whole by itself (S3).
     renames: bool,
 }
 
+/// A folder, and which one its path named when it was opened.
+#[derive(Debug, Clone)]
+struct Folder {
+    path: PathBuf,
+    /// Device and inode.
+    identity: (u64, u64),
+}
+
+fn identity(folder: &Path) -> std::io::Result<(u64, u64)> {
+    std::fs::metadata(folder).map(|seen| (seen.dev(), seen.ino()))
+}
+
 impl Storage {
     /// `name` is the repository's, for messages. Nothing is asked of the storage yet, but that a folder must exist: a disk that is not
     /// mounted must not be taken for an empty one.
     pub fn open(name: &str, repository: &Repository) -> Result<Self, StorageError> {
+        Self::open_with(name, repository, Patience::default())
+    }
+
+    /// [`open`](Self::open) with another patience than a site has.
+    pub(crate) fn open_with(
+        name: &str,
+        repository: &Repository,
+        patience: Patience,
+    ) -> Result<Self, StorageError> {
         if let Some(folder) = &repository.folder {
-            return Self::folder(name, folder);
+            return Self::folder(name, folder, patience);
         }
         if let Some(s3) = &repository.s3 {
-            return Self::s3(name, s3);
+            return Self::s3(name, s3, patience);
         }
         match &repository.sftp {
-            Some(sftp) => Self::sftp(name, sftp),
+            Some(sftp) => Self::sftp(name, sftp, patience),
             None => {
                 Err(StorageError::Absent { place: name.into(), reason: "the repository has no place".into() })
             }
         }
     }
 
-    fn folder(name: &str, folder: &Path) -> Result<Self, StorageError> {
-        let place = format!("repository {name} in {}", folder.display());
-        if !folder.is_dir() {
-            let reason = "there is no such folder: make it, or mount the disk it is on".into();
-            return Err(StorageError::Absent { place, reason });
-        }
-        let root = folder.to_string_lossy();
-        let service = services::Fs::default().root(&root);
-        Self::build(place, folder.display().to_string(), Some(folder.into()), true, Operator::new(service))
+    fn folder(name: &str, path: &Path, patience: Patience) -> Result<Self, StorageError> {
+        let place = format!("repository {name} in {}", path.display());
+        let identity = match identity(path) {
+            Ok(identity) if path.is_dir() => identity,
+            _ => {
+                let reason = "there is no such folder: make it, or mount the disk it is on".into();
+                return Err(StorageError::Absent { place, reason });
+            }
+        };
+        let service = services::Fs::default().root(&path.to_string_lossy());
+        let folder = Some(Folder { path: path.into(), identity });
+        Self::build(place, path.display().to_string(), folder, true, Operator::new(service), patience)
     }
 
-    fn s3(name: &str, s3: &S3) -> Result<Self, StorageError> {
+    fn s3(name: &str, s3: &S3, patience: Patience) -> Result<Self, StorageError> {
         let prefix = s3.prefix.trim_matches('/');
         let location = format!("{}/{}/{prefix}", s3.endpoint.trim_end_matches('/'), s3.bucket);
         let inside = if prefix.is_empty() { String::new() } else { format!("{prefix} of ") };
@@ -164,10 +161,10 @@ impl Storage {
             // What the files say, and nothing that lies about in the environment.
             .disable_config_load()
             .disable_ec2_metadata();
-        Self::build(place, location, None, false, Operator::new(service))
+        Self::build(place, location, None, false, Operator::new(service), patience)
     }
 
-    fn sftp(name: &str, sftp: &Sftp) -> Result<Self, StorageError> {
+    fn sftp(name: &str, sftp: &Sftp, patience: Patience) -> Result<Self, StorageError> {
         let place = format!("repository {name} at {}@{}:{}", sftp.user, sftp.host, sftp.path);
         let host = if sftp.host.contains(':') { format!("[{}]", sftp.host) } else { sftp.host.clone() };
         let location =
@@ -183,30 +180,33 @@ impl Storage {
         })?;
         let key = copied.as_deref().unwrap_or(&sftp.key_file);
         let service = service.key(&key.to_string_lossy());
-        let storage = Self::build(place, location, None, true, Operator::new(service))?;
+        let storage = Self::build(place, location, None, true, Operator::new(service), patience)?;
         Ok(Self { _key: copied.map(Arc::new), ..storage })
     }
 
     fn build(
         place: String,
         location: String,
-        folder: Option<PathBuf>,
+        folder: Option<Folder>,
         renames: bool,
         operator: opendal::Result<Operator>,
+        patience: Patience,
     ) -> Result<Self, StorageError> {
         let operator = operator
             .map_err(|e| StorageError::Failed { place: place.clone(), reason: e.message().into() })?;
-        let operator = operator
-            .layer(TimeoutLayer::new().with_timeout(STEP).with_io_timeout(STEP))
-            .layer(RetryLayer::new().with_max_times(RETRIES).with_jitter());
-        Ok(Self { operator, place, location, folder, _key: None, renames })
+        let Patience { step, retries, pause, .. } = patience;
+        let once = operator.layer(TimeoutLayer::new().with_timeout(step).with_io_timeout(step));
+        let retrying = RetryLayer::new().with_max_times(retries).with_min_delay(pause).with_jitter();
+        let operator = once.clone().layer(retrying);
+        Ok(Self { operator, once, patience, place, location, folder, _key: None, renames })
     }
 
     /// For nothing that should last.
     #[cfg(test)]
     pub fn in_memory(name: &str) -> Self {
         let place = format!("repository {name} in memory");
-        Self::build(place, name.into(), None, false, Operator::new(services::Memory::default()))
+        let service = Operator::new(services::Memory::default());
+        Self::build(place, name.into(), None, false, service, Patience::default())
             .unwrap_or_else(|e| unreachable!("{e}"))
     }
 
@@ -222,116 +222,76 @@ impl Storage {
 
     /// The whole object.
     pub async fn read(&self, path: &str) -> Result<Bytes, StorageError> {
-        self.operator.read(path).await.map(|b| b.to_bytes()).map_err(|e| self.error(path, &e))
+        self.fetch(path, 0, None).await
     }
 
     /// `length` octets from `offset`.
     pub async fn read_range(&self, path: &str, offset: u64, length: u64) -> Result<Bytes, StorageError> {
-        let options =
-            ReadOptions { range: (offset..offset.saturating_add(length)).into(), ..ReadOptions::default() };
-        self.operator
-            .read_options(path, options)
-            .await
-            .map(|b| b.to_bytes())
-            .map_err(|e| self.error(path, &e))
+        self.fetch(path, offset, Some(length)).await
     }
 
-    /// Writes an object that is not there yet. It is on disk, as far as the storage can tell, when this returns.
-    pub async fn write(&self, path: &str, content: Bytes) -> Result<(), StorageError> {
-        if !self.renames {
-            return self.put(path, content).await.map_err(|e| self.error(path, &e));
+    async fn fetch(&self, path: &str, offset: u64, length: Option<u64>) -> Result<Bytes, StorageError> {
+        let read = self.stream(path, offset, length).await;
+        if read.as_ref().is_err_and(StorageError::is_no_object) {
+            self.same_folder().await?;
         }
-        let unfinished = format!("{UNFINISHED}{}", unique());
-        let written = self.put(&unfinished, content).await;
-        let written = match written {
-            Ok(()) => self.in_place(&unfinished, path).await,
-            Err(e) => Err(self.error(path, &e)),
-        };
-        if written.is_err() {
-            // What is left of it is in nobody's way, but for its room.
-            let _ = self.operator.delete(&unfinished).await;
-        }
-        written
+        read
     }
 
-    /// Writes an object of which there must be one, and refuses when there is one already: of two who write at once one is refused. (SFTP
-    /// knows no such thing; there it is looked up first.)
-    pub async fn create(&self, path: &str, content: Bytes) -> Result<(), StorageError> {
-        if let Some(folder) = &self.folder {
-            let unfinished = format!("{UNFINISHED}{}", unique());
-            let written = self.operator.write(&unfinished, content).await.map(drop);
-            let linked = match written.map_err(|e| self.error(path, &e)) {
-                Ok(()) => self.linked(folder, &unfinished, path).await,
-                Err(e) => Err(e),
+    async fn stream(&self, path: &str, offset: u64, length: Option<u64>) -> Result<Bytes, StorageError> {
+        let wrong = |e: opendal::Error| self.error(path, &e);
+        let begun = Instant::now();
+        let reader = self.operator.reader(path).await.map_err(wrong)?;
+        let mut stream = match length {
+            Some(length) => reader.into_stream(offset..offset.saturating_add(length)).await,
+            None => reader.into_stream(offset..).await,
+        }
+        .map_err(wrong)?;
+        let (mut parts, mut octets) = (Vec::new(), 0);
+        loop {
+            let until = begun + self.patience.reading(octets);
+            let Ok(next) = timeout_at(until, stream.try_next()).await else {
+                return Err(self.failed(&format!(
+                    "of {path} {octets} octets have come within {} s: it is too slow; see that it is not overloaded, and what the network \
+                     to it does",
+                    begun.elapsed().as_secs()
+                )));
             };
-            let _ = self.operator.delete(&unfinished).await;
-            return linked;
+            let Some(part) = next.map_err(wrong)? else { break };
+            octets += part.len() as u64;
+            parts.push(part);
         }
-        if !self.renames && self.operator.info().capability().write_with_if_not_exists {
-            let written = self.operator.write_with(path, content).if_not_exists(true).await;
-            return match written {
-                Err(e) if e.kind() == ErrorKind::ConditionNotMatch => Err(self.is_there(path)),
-                written => written.map(drop).map_err(|e| self.error(path, &e)),
-            };
-        }
-        if self.exists(path).await? {
-            return Err(self.is_there(path));
-        }
-        self.write(path, content).await
+        Ok(parts.into_iter().flatten().collect::<Buffer>().to_bytes())
     }
 
-    fn is_there(&self, path: &str) -> StorageError {
-        self.failed(&format!("{path} is there already: somebody else has just made it"))
-    }
-
-    /// link(2) makes no second name where there is one.
-    async fn linked(&self, folder: &Path, unfinished: &str, path: &str) -> Result<(), StorageError> {
-        let unfinished = folder.join(unfinished);
-        self.on_disk(unfinished.clone()).await?;
-        self.parent_of(path).await?;
-        let there = folder.join(path);
-        let named = there.clone();
-        let linked = tokio::task::spawn_blocking(move || std::fs::hard_link(unfinished, named)).await;
-        match linked.map_err(std::io::Error::other).flatten() {
-            Ok(()) => self.on_disk(there.parent().unwrap_or(folder).into()).await,
-            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => Err(self.is_there(path)),
-            Err(e) => Err(self.failed(&e.to_string())),
+    /// That the folder's path names the one that was opened: when its disk is unmounted, what is beneath must not be taken for it.
+    async fn same_folder(&self) -> Result<(), StorageError> {
+        let Some(folder) = self.folder.clone() else { return Ok(()) };
+        let identity = self.blocking(move || identity(&folder.path).map(|i| i == folder.identity)).await?;
+        match identity {
+            Ok(true) => Ok(()),
+            _ => Err(StorageError::Absent {
+                place: self.place.clone(),
+                reason: "is not the folder any more that it was: the disk it is on was unmounted or mounted anew; see that it is mounted"
+                    .into(),
+            }),
         }
     }
 
-    async fn parent_of(&self, path: &str) -> Result<(), StorageError> {
-        let Some((parent, _)) = path.rsplit_once('/') else { return Ok(()) };
-        self.operator.create_dir(&format!("{parent}/")).await.map_err(|e| self.error(path, &e))
-    }
-
-    /// In parts, each of which has [`STEP`]: in S3 a multipart upload, which is there when it is complete.
-    async fn put(&self, path: &str, content: Bytes) -> opendal::Result<()> {
-        self.operator.write_with(path, content).chunk(PART).await.map(drop)
-    }
-
-    async fn in_place(&self, unfinished: &str, path: &str) -> Result<(), StorageError> {
-        if let Some(folder) = &self.folder {
-            self.on_disk(folder.join(unfinished)).await?;
+    /// What asks the kernel of files, and may wait for them as long as a step.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
+    ) -> Result<std::io::Result<T>, StorageError> {
+        match timeout(self.patience.step, tokio::task::spawn_blocking(work)).await {
+            Ok(done) => Ok(done.map_err(std::io::Error::other).flatten()),
+            Err(_) => Err(self.failed(error::UNANSWERED)),
         }
-        self.parent_of(path).await?;
-        self.operator.rename(unfinished, path).await.map_err(|e| self.error(path, &e))?;
-        match &self.folder {
-            Some(folder) => self.on_disk(folder.join(path).parent().unwrap_or(folder).into()).await,
-            None => Ok(()),
-        }
-    }
-
-    /// fsync(2) of a file or of a folder's names.
-    async fn on_disk(&self, path: PathBuf) -> Result<(), StorageError> {
-        tokio::task::spawn_blocking(move || std::fs::File::open(path)?.sync_all())
-            .await
-            .map_err(std::io::Error::other)
-            .flatten()
-            .map_err(|e| self.failed(&e.to_string()))
     }
 
     /// All objects below a folder (`log/`), in the order of their paths. None when there is no such folder.
     pub async fn list(&self, folder: &str) -> Result<Vec<Object>, StorageError> {
+        self.same_folder().await?;
         let listed = match self.operator.list_with(folder).recursive(true).await {
             Ok(listed) => listed,
             Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
@@ -357,6 +317,7 @@ impl Storage {
 
     /// The names of the folders in a folder, `20260102`; none when there is no such folder.
     pub async fn folders(&self, folder: &str) -> Result<Vec<String>, StorageError> {
+        self.same_folder().await?;
         let listed = match self.operator.list(folder).await {
             Ok(listed) => listed,
             Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
@@ -402,30 +363,11 @@ impl Storage {
     }
 
     fn failed(&self, reason: &str) -> StorageError {
-        let place = self.place.clone();
-        let reason = reason.to_owned();
-        if is_full(&reason) {
-            StorageError::Full { place, reason }
-        } else {
-            StorageError::Failed { place, reason }
-        }
+        error::failed(&self.place, reason)
     }
 
     fn error(&self, path: &str, e: &opendal::Error) -> StorageError {
-        let place = self.place.clone();
-        // The innermost cause is what the storage said; the rest is what the library was about.
-        let mut said = e.message().to_owned();
-        let mut cause = std::error::Error::source(e);
-        while let Some(inner) = cause {
-            said = format!("{said}: {inner}");
-            cause = inner.source();
-        }
-        match e.kind() {
-            ErrorKind::NotFound => StorageError::NoObject { place, object: path.into() },
-            ErrorKind::PermissionDenied => StorageError::Refused { place, reason: said },
-            _ if is_full(&said) => StorageError::Full { place, reason: said },
-            _ => StorageError::Failed { place, reason: said },
-        }
+        error::told(&self.place, path, e)
     }
 }
 
@@ -438,19 +380,4 @@ fn private_key(file: &Path) -> std::io::Result<Option<tempfile::TempPath>> {
     let mut copy = tempfile::NamedTempFile::new()?;
     copy.write_all(&std::fs::read(file)?)?;
     Ok(Some(copy.into_temp_path()))
-}
-
-/// ENOSPC and EDQUOT in the words of the C library, of sftp-server and of S3.
-fn is_full(said: &str) -> bool {
-    ["No space left", "Disk quota exceeded", "StorageFull", "QuotaExceeded", "EntityTooLarge"]
-        .iter()
-        .any(|s| said.contains(s))
-}
-
-/// A name that no other write has, on this node or another.
-fn unique() -> String {
-    static COUNT: AtomicU64 = AtomicU64::new(0);
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    format!("{host}-{}-{:x}-{}", std::process::id(), now.as_nanos(), COUNT.fetch_add(1, Ordering::Relaxed))
 }

@@ -85,6 +85,16 @@ pub enum ArchiveError {
     },
 }
 
+impl ArchiveError {
+    /// The place itself is gone.
+    fn is_absent(&self) -> bool {
+        match self {
+            Self::Storage(e) | Self::Log(LogError::Storage(e)) => matches!(e, StorageError::Absent { .. }),
+            _ => false,
+        }
+    }
+}
+
 /// What is known of one repository's log, for status and metrics.
 #[derive(Debug, Default)]
 pub struct Progress {
@@ -224,9 +234,9 @@ pub struct Archive {
 
 impl Archive {
     /// Streams until `stop`. Every trouble is told once, and tried again. On a stop what has come is still sent, when `may_finish`
-    /// is not cancelled as well: a lease that is lost lets nobody write. Returns before that when all members have purged what follows the
-    /// archive: it can go on after a base copy, of which there may be a newer one than `begin_after`; and when the repository is no
-    /// longer the group's.
+    /// is not cancelled as well: a lease that is lost lets nobody write. Returns before that when the storage is absent, when all members
+    /// have purged what follows the archive (it can go on after a base copy, of which there may be a newer one than `begin_after`), and when the
+    /// repository is no longer the group's.
     pub async fn run(mut self, stop: CancellationToken, may_finish: CancellationToken) {
         let mut pause = PAUSE.0;
         let mut told = String::new();
@@ -241,6 +251,7 @@ impl Archive {
                     RepositoryError::OtherHistory { .. } | RepositoryError::Vanished { .. }
                 )
             );
+            let is_absent = error.is_absent();
             let error = error.to_string();
             counter!("trivet_backup_failures_total", "what" => "log", "repository" => self.repository.clone()).increment(1);
             if error == told {
@@ -263,6 +274,10 @@ impl Archive {
                     .lock()
                     .purged_at
                     .get_or_insert_with(|| OffsetDateTime::now_utc().unix_timestamp());
+                return;
+            }
+            // It may come back as another file system: whoever called opens it anew.
+            if is_absent {
                 return;
             }
             // The next one is asked first: this one may be in trouble that it does not know of.
@@ -340,7 +355,7 @@ impl Archive {
 
     /// All transactions that are in the repository; `None` when there is no log yet. `number` is set to that of the last segment under
     /// this lease.
-    async fn resume(&self, number: &mut u64) -> Result<Option<GtidSet>, ArchiveError> {
+    pub(crate) async fn resume(&self, number: &mut u64) -> Result<Option<GtidSet>, ArchiveError> {
         let newest_first = catalog::newest(&self.storage).await?;
         let Some(last) = newest_first.first() else { return Ok(None) };
         if last.token > self.token {

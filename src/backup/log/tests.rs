@@ -37,7 +37,13 @@ pub fn format() -> Vec<u8> {
 
 /// A transaction that was committed at this second.
 pub fn transaction(number: u64, second: u64) -> (Transaction, Vec<u8>) {
-    let rest = event(EventType::XID_EVENT, &number.to_le_bytes());
+    transaction_with(number, second, &[])
+}
+
+/// A transaction that has this beside.
+pub fn transaction_with(number: u64, second: u64, content: &[u8]) -> (Transaction, Vec<u8>) {
+    let mut rest = event(EventType::ROWS_QUERY_EVENT, content);
+    rest.extend(event(EventType::XID_EVENT, &number.to_le_bytes()));
     let sid: [u8; 16] = std::array::from_fn(|i| {
         let digits: String = UUID.chars().filter(|c| *c != '-').collect();
         u8::from_str_radix(&digits[2 * i..2 * i + 2], 16).unwrap()
@@ -56,7 +62,8 @@ pub fn transaction(number: u64, second: u64) -> (Transaction, Vec<u8>) {
         gtid.serialize(&mut content);
         event(EventType::GTID_EVENT, &content)
     };
-    let length = of_length(100).len() + rest.len();
+    // The length is written in as many octets as it takes.
+    let length = of_length(100 + rest.len() as u64).len() + rest.len();
     let mut events = of_length(length as u64);
     events.extend_from_slice(&rest);
     assert_eq!(events.len(), length);

@@ -19,17 +19,30 @@ pub(super) struct Backend {
     /// rustic tells of errors in words only.
     error: Mutex<Option<StorageError>>,
     has_ended: AtomicBool,
+    /// Packs that were written, or of which a part may have been.
+    packs: Mutex<Vec<Id>>,
 }
 
 impl Backend {
     /// Its methods are called from threads of rustic's, which wait.
     pub(super) fn new(storage: Storage, handle: Handle) -> Self {
-        Self { storage, handle, error: Mutex::new(None), has_ended: AtomicBool::new(false) }
+        Self {
+            storage,
+            handle,
+            error: Mutex::new(None),
+            has_ended: AtomicBool::new(false),
+            packs: Mutex::default(),
+        }
     }
 
     /// The storage's last trouble, once.
     pub(super) fn take_error(&self) -> Option<StorageError> {
         self.error.lock().take()
+    }
+
+    /// The packs that were written since this was asked last.
+    pub(super) fn take_packs(&self) -> Vec<Id> {
+        std::mem::take(&mut self.packs.lock())
     }
 
     /// From here on nothing is read or written.
@@ -109,6 +122,9 @@ impl WriteBackend for Backend {
         if kind == FileType::Config {
             // Of two who make a repository at once one would lose the key to the other's.
             return self.run(self.storage.create(&path(kind, id), content));
+        }
+        if kind == FileType::Pack {
+            self.packs.lock().push(*id);
         }
         self.run(self.storage.write(&path(kind, id), content))
     }

@@ -1,7 +1,7 @@
 use super::*;
 
 fn folder(at: &Path) -> Storage {
-    Storage::folder("main", at).unwrap()
+    Storage::folder("main", at, Patience::default()).unwrap()
 }
 
 #[tokio::test]
@@ -58,7 +58,8 @@ async fn what_an_interrupted_write_has_left_is_swept() {
 #[test]
 fn a_folder_that_is_not_there_is_no_empty_one() {
     let at = tempfile::tempdir().unwrap();
-    let refused = Storage::folder("main", &at.path().join("mnt")).unwrap_err().to_string();
+    let refused =
+        Storage::folder("main", &at.path().join("mnt"), Patience::default()).unwrap_err().to_string();
     assert!(refused.contains("make it, or mount the disk it is on"), "{refused}");
 }
 
@@ -94,7 +95,7 @@ async fn a_bucket_is_a_storage_like_any_other() {
         access_key_file: access.clone(),
         secret_key_file: secret.clone(),
     };
-    let storage = Storage::s3("main", &s3(bucket, endpoint)).unwrap();
+    let storage = Storage::s3("main", &s3(bucket, endpoint), Patience::default()).unwrap();
     storage.write("log/20260102/a.age", Bytes::from(vec![7; 9_000_000])).await.unwrap();
     storage.write("log/20260103/b.age", Bytes::from_static(b"x")).await.unwrap();
     assert_eq!(storage.read("log/20260102/a.age").await.unwrap().len(), 9_000_000);
@@ -106,11 +107,11 @@ async fn a_bucket_is_a_storage_like_any_other() {
     assert!(storage.read("log/20260102/a.age").await.unwrap_err().is_no_object());
     assert!(!storage.exists("log/20260102/a.age").await.unwrap());
 
-    let absent = Storage::s3("main", &s3("no-such-bucket", endpoint)).unwrap();
+    let absent = Storage::s3("main", &s3("no-such-bucket", endpoint), Patience::default()).unwrap();
     let said = absent.write("x", Bytes::from_static(b"x")).await.unwrap_err().to_string();
     println!("no bucket: {said}");
     assert!(said.contains("bucket"), "{said}");
-    let nobody = Storage::s3("main", &s3(bucket, "http://127.0.0.1:1")).unwrap();
+    let nobody = Storage::s3("main", &s3(bucket, "http://127.0.0.1:1"), Patience::default()).unwrap();
     let said = nobody.read("x").await.unwrap_err().to_string();
     println!("nobody there: {said}");
     assert!(said.contains("repository main in site of bucket"), "{said}");
