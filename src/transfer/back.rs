@@ -10,11 +10,11 @@ use tokio::time::Instant;
 use trivet_base::process::Failure;
 use trivet_mysql::progress::Watcher;
 
-use crate::channel::{self, Channel};
+use crate::channel::{self, Channel, pattern};
 use crate::cli::Import;
 use crate::error::{SOURCE, TransferError, member, source};
 use crate::import::{locked, remote, same_source};
-use crate::report::Facts;
+use crate::report::{Facts, upstreams};
 use crate::server::{Remote, literal};
 use crate::state::{Phase, State};
 
@@ -73,13 +73,14 @@ pub async fn run(options: &Import, watcher: &Watcher) -> Result<(), Failure> {
         databases: &state.databases,
         generate_keys: false,
     };
+    let keeps_still = keep_still(&mut from).await;
     channel.start(SOURCE, &mut from).await?;
     let state = State { phase: Phase::Back, ..state };
     state.write(&mut to).await?;
     watcher.begin(&format!("waiting until {} follows {address}", state.place()), 0, false);
     connected(&mut from, &address).await?;
     watcher.end();
-    print!("{}", way_back(&state, &address));
+    print!("{}", way_back(&state, &address, keeps_still));
     Ok(())
 }
 
@@ -116,6 +117,32 @@ async fn known(from: &mut Conn, executed: &str) -> Result<(), TransferError> {
         }
         None => Ok(()),
     }
+}
+
+/// A source that is started anew must not apply what it has received without the filter, which MySQL does not keep. False when that could not
+/// be written down there: it is older than 8.0, the account may not, or it follows another server, too, which it has to go on with.
+async fn keep_still(from: &mut Conn) -> bool {
+    let others = upstreams(from).await.map(|u| u.iter().any(|u| u.channel != CHANNEL));
+    matches!(others, Ok(false))
+        && source(from.query_drop("SET PERSIST_ONLY skip_replica_start = ON")).await.is_ok()
+}
+
+/// What is done by hand at a source that is to follow no more.
+pub(crate) const REMOVED: &str = "STOP REPLICA FOR CHANNEL 'trivet_back'; RESET REPLICA ALL FOR CHANNEL 'trivet_back'; RESET PERSIST IF EXISTS skip_replica_start";
+
+/// Takes the channel away from the source.
+pub(crate) async fn forget_channel(remote: &Remote, state: &State) -> Result<(), TransferError> {
+    let mut from = remote.connect().await?;
+    same_source(&mut from, state).await?;
+    channel::remove(SOURCE, &mut from, CHANNEL).await?;
+    // An account that may not has not written it either.
+    let _ = source(from.query_drop("RESET PERSIST IF EXISTS skip_replica_start")).await;
+    Ok(())
+}
+
+/// Takes the account away that the source reads with.
+pub(crate) async fn forget_account(to: &mut Conn) -> Result<(), TransferError> {
+    member(to.query_drop(format!("DROP USER IF EXISTS {}@'%'", literal(USER)))).await
 }
 
 /// Makes the account anew, with a password that only the source's running channel has.
@@ -156,14 +183,64 @@ async fn connected(from: &mut Conn, address: &str) -> Result<(), TransferError> 
     }
 }
 
-fn way_back(state: &State, address: &str) -> String {
+fn way_back(state: &State, address: &str, keeps_still: bool) -> String {
     let place = state.place();
+    let filters: String = state
+        .databases
+        .iter()
+        .map(|d| format!("  replicate-wild-do-table = {CHANNEL}:{}.%\n", pattern(d)))
+        .collect();
+    let still = if keeps_still {
+        format!(
+            "{place} does not go on by itself when it is started anew (skip_replica_start is persisted there): run this again then.\n"
+        )
+    } else {
+        format!(
+            "MySQL does not keep the filter over a restart. Write into the my.cnf of {place}, lest it applies everything of the cluster then:\n{filters}\
+             \x20 skip-replica-start                                   # unless it follows another server, too\n"
+        )
+    };
     format!(
-        "{place} follows the cluster ({address}). When the primary moves, or {place} is started anew, run this again.\n\
+        "{place} follows the cluster ({address}). When the primary moves, or {place} is started anew, run this again.\n{still}\
          To return: stop the application; on the primary SELECT @@global.gtid_executed; at {place}\n\
          \x20 SELECT WAIT_FOR_EXECUTED_GTID_SET('…', 60);            -- 0: it has everything\n\
          \x20 STOP REPLICA FOR CHANNEL '{CHANNEL}'; RESET REPLICA ALL FOR CHANNEL '{CHANNEL}';\n\
-         \x20 SET GLOBAL super_read_only = OFF; SET GLOBAL read_only = OFF;\n\
-         enable its events there (ALTER EVENT … ENABLE), DROP USER {USER} on the primary, and point the application at {place}.\n"
+         \x20 RESET PERSIST IF EXISTS skip_replica_start; SET GLOBAL super_read_only = OFF; SET GLOBAL read_only = OFF;\n\
+         enable its events there (ALTER EVENT … ENABLE), point the application at {place}, and run --abort here: it forgets the import.\n"
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::Phase;
+
+    #[test]
+    fn where_it_cannot_be_kept_still_the_lines_for_its_options_are_told() {
+        let state = State {
+            phase: Phase::Back,
+            host: "old".into(),
+            port: 3306,
+            user: "u".into(),
+            ca: None,
+            plain: false,
+            uuid: "a".into(),
+            databases: vec!["my_shop".into()],
+            generate_keys: false,
+            position: None,
+            executed: None,
+            source_before: None,
+            copied: None,
+            others: Vec::new(),
+            events: None,
+            begun: 0,
+        };
+        let words = way_back(&state, "db:3306", false);
+        assert!(
+            words.contains(r"replicate-wild-do-table = trivet_back:my\_shop.%")
+                && words.contains("skip-replica-start"),
+            "{words}"
+        );
+        assert!(!way_back(&state, "db:3306", true).contains("replicate-wild-do-table"));
+    }
 }

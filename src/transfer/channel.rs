@@ -4,9 +4,12 @@
 //! what it has. The password is given to START REPLICA and lies in no table, and a mysqld that is started anew starts no channel: it may be
 //! the primary no more.
 
+use std::time::Duration;
+
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Row};
 use serde::Serialize;
+use tokio::time::timeout;
 
 use trivet_mysql::escaped;
 
@@ -23,6 +26,8 @@ const RETRY: u32 = 5;
 /// What the server says of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Status {
+    /// `@@server_uuid` of the server that it is connected to, or was; empty when it never was.
+    pub source_uuid: String,
     /// Whether it is connected to the source and reads.
     pub receives: bool,
     /// Whether it applies what was received.
@@ -105,7 +110,7 @@ impl Channel<'_> {
 }
 
 /// A database's name in a pattern, taken literally.
-fn pattern(database: &str) -> String {
+pub(crate) fn pattern(database: &str) -> String {
     let mut name = escaped(database, '%');
     name = name.replace('_', "\\_");
     name
@@ -126,6 +131,7 @@ pub async fn status(
         };
         let troubles = [text(row, "Last_IO_Error"), text(row, "Last_SQL_Error")];
         Status {
+            source_uuid: text(row, "Source_UUID"),
             receives: text(row, "Replica_IO_Running") == "Yes",
             applies: text(row, "Replica_SQL_Running") == "Yes",
             received: place("Source_Log_File", "Read_Source_Log_Pos"),
@@ -137,7 +143,7 @@ pub async fn status(
 }
 
 /// A column as text; empty for NULL and for one that is not there.
-fn text(row: &Row, column: &str) -> String {
+pub(crate) fn text(row: &Row, column: &str) -> String {
     let Some(value) =
         row.columns_ref().iter().position(|c| c.name_str() == column).and_then(|i| row.as_ref(i))
     else {
@@ -151,9 +157,19 @@ fn text(row: &Row, column: &str) -> String {
     }
 }
 
-/// Stops it, and keeps it.
+/// How long a channel may take to stop: it ends the transaction that it applies first. MySQL's own limit (`rpl_stop_replica_timeout`) is a year.
+const STOPPED: Duration = Duration::from_mins(1);
+
+/// Stops it, and keeps it. After an error the connection is of no more use.
 pub async fn stop(server: &'static str, conn: &mut Conn, name: &str) -> Result<(), TransferError> {
-    answer(server, conn.query_drop(format!("STOP REPLICA FOR CHANNEL {}", literal(name)))).await
+    let stop = conn.query_drop(format!("STOP REPLICA FOR CHANNEL {}", literal(name)));
+    match timeout(STOPPED, answer(server, stop)).await {
+        Ok(stopped) => stopped,
+        Err(_) => Err(TransferError::refused(format!(
+            "the channel {name} has not stopped within {} s: it applies a large transaction. Run the command again when it is done",
+            STOPPED.as_secs()
+        ))),
+    }
 }
 
 /// Stops it and takes it away, when it is there.

@@ -71,12 +71,16 @@ pub struct Import {
     /// Stop following until the command is run again: for `trivet switchover`, which MySQL refuses meanwhile.
     #[arg(long)]
     pub pause: bool,
-    /// Take the source's place: it is made read-only, everything is applied and compared, the channel is removed, events are enabled.
+    /// Take the source's place: it is made read-only, everything is applied and compared, the channel is removed, events are enabled. One that was
+    /// interrupted goes on when it is run again.
     #[arg(long)]
     pub cut_over: bool,
     /// Nobody writes to the source any more: for an account there that may not make it read-only.
     #[arg(long, requires = "cut_over")]
     pub source_is_stopped: bool,
+    /// Databases that were made at the source after the copy and that nobody needs in the cluster.
+    #[arg(long, value_name = "DATABASE,…", value_delimiter = ',', requires = "cut_over")]
+    pub leave_out: Vec<String>,
     /// How the tables are compared before the source's place is taken.
     #[arg(long, value_enum, default_value = "count")]
     pub compare: Compare,
@@ -86,7 +90,7 @@ pub struct Import {
     /// Where the source reaches the primary, HOST:PORT. Without it: as the members reach one another.
     #[arg(long, value_name = "ADDRESS", requires = "back")]
     pub address: Option<String>,
-    /// Before --cut-over: removes the channel and what was copied. Asks first.
+    /// Ends the import: before --cut-over the channel and what was copied are removed, afterwards the way back alone. Asks first.
     #[arg(long)]
     pub abort: bool,
     /// Do not ask.

@@ -13,6 +13,7 @@ use trivet_mysql::progress::Watcher;
 
 use crate::error::TransferError;
 use crate::filter::Filter;
+use crate::locks;
 
 /// Complaints are lines; a megabyte of them is enough for anybody.
 const WORDS: u64 = 1 << 20;
@@ -48,6 +49,11 @@ pub struct Dump<'a> {
 /// MySQL's programs read the user's own login file after the options that they are given, and it goes before them.
 const LOGIN_FILE: (&str, &str) = ("MYSQL_TEST_LOGIN_FILE", "/dev/null");
 
+/// FLUSH TABLES WITH READ LOCK keeps the writers waiting behind it for as long as it waits itself. `loose-`: not all versions of mysqldump know it.
+fn bounded() -> String {
+    format!("--loose-init-command=SET SESSION lock_wait_timeout = {}", locks::LIMIT)
+}
+
 impl Dump<'_> {
     /// Writes it, changed by `filter`, to `to`. It is whole when this returns without an error.
     pub async fn write<W: AsyncWrite + Unpin>(
@@ -59,6 +65,7 @@ impl Dump<'_> {
         let mut child = Command::new(self.program)
             .arg(format!("--defaults-file={}", self.options.display()))
             .env(LOGIN_FILE.0, LOGIN_FILE.1)
+            .arg(bounded())
             .args(OPTIONS)
             .args(self.more)
             .arg("--databases")

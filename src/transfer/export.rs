@@ -9,6 +9,7 @@ use tempfile::NamedTempFile;
 use tokio::io::AsyncWriteExt as _;
 
 use trivet_base::process::{Failure, Shutdown};
+use trivet_mysql::identifier;
 use trivet_mysql::progress::{self, Watcher};
 
 use crate::cli::Export;
@@ -16,6 +17,7 @@ use crate::dump::Dump;
 use crate::error::{TransferError, member};
 use crate::filter::Filter;
 use crate::report::Facts;
+use crate::report::rights::Rights;
 use crate::server::{Remote, Url};
 
 /// Writes the dump.
@@ -42,6 +44,7 @@ async fn export(options: &Export, watcher: &Watcher) -> Result<(), TransferError
         None => options.member.connect().await?,
     };
     sound(&mut conn, remote.is_some()).await?;
+    let rights = member(Rights::of(&mut conn)).await?;
     let facts = Facts::of(&mut conn, &options.database).await?;
     if !facts.missing.is_empty() {
         return Err(TransferError::refused(format!("there is no database {}", facts.missing.join(", "))));
@@ -49,6 +52,7 @@ async fn export(options: &Export, watcher: &Watcher) -> Result<(), TransferError
     if facts.databases.is_empty() {
         return Err(TransferError::refused("there is no database to export"));
     }
+    may_read(&rights, &facts.databases, !options.database.is_empty())?;
     let file = match &remote {
         Some(remote) => remote.option_file()?,
         None => options.member.option_file()?,
@@ -82,6 +86,37 @@ fn remote(options: &Export) -> Result<Option<Remote>, TransferError> {
         databases: Vec::new(),
     };
     Remote::new(&url, password, options.ca.clone(), false).map(Some)
+}
+
+/// What mysqldump needs in a database. Without them it leaves out what it does not see, and calls the dump whole.
+const RIGHTS: [&str; 4] = ["SELECT", "SHOW VIEW", "TRIGGER", "EVENT"];
+
+/// Refuses when the account would not see everything.
+fn may_read(rights: &Rights, databases: &[String], are_named: bool) -> Result<(), TransferError> {
+    if !are_named && !rights.everywhere("SELECT") {
+        return Err(TransferError::refused(
+            "the account may not see every database: GRANT SELECT ON *.* TO it, or name those to export (--database)",
+        ));
+    }
+    let mut missing: Vec<String> = Vec::new();
+    for database in databases {
+        let lacking: Vec<&str> =
+            RIGHTS.iter().filter(|right| !rights.within(database, right)).copied().collect();
+        if !lacking.is_empty() {
+            missing.push(format!("{} ON {}.*", lacking.join(", "), identifier(database)));
+        }
+    }
+    // Bodies of routines (MySQL manual, "SHOW CREATE PROCEDURE").
+    if !rights.globally("SELECT") && !rights.globally("SHOW_ROUTINE") {
+        missing.push("SHOW_ROUTINE ON *.*".into());
+    }
+    if missing.is_empty() {
+        return Ok(());
+    }
+    Err(TransferError::refused(format!(
+        "the account lacks rights, without which views, triggers, routines or events would be missing in the dump: GRANT {} TO it",
+        missing.join("; GRANT ")
+    )))
 }
 
 /// Refuses a member that is not in the group, and tells when a replica would be the better one.
@@ -131,4 +166,37 @@ async fn into_file(
     to.sync_all().await.map_err(failed)?;
     temporary.persist(path).map_err(|e| failed(e.error))?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(grants: &[&str], databases: &[&str], are_named: bool) -> Option<String> {
+        let lines: Vec<String> = grants.iter().map(|g| (*g).to_owned()).collect();
+        let databases: Vec<String> = databases.iter().map(|d| (*d).to_owned()).collect();
+        may_read(&Rights::parse(&lines), &databases, are_named).err().map(|e| e.to_string())
+    }
+
+    #[test]
+    fn an_account_that_does_not_see_everything_is_refused_with_what_it_lacks() {
+        let all = "GRANT SELECT, SHOW VIEW, TRIGGER, EVENT ON *.* TO `u`@`%`";
+        assert_eq!(refusal(&[all], &["shop"], false), None);
+        assert_eq!(refusal(&["GRANT ALL PRIVILEGES ON *.* TO `u`@`%`"], &["shop"], false), None);
+        let words = refusal(&["GRANT SELECT ON *.* TO `u`@`%`"], &["shop"], false).unwrap();
+        assert!(
+            words.contains("SHOW VIEW, TRIGGER, EVENT ON `shop`.*") && !words.contains("SHOW_ROUTINE"),
+            "{words}"
+        );
+        let one = "GRANT SELECT, SHOW VIEW, TRIGGER, EVENT ON `shop`.* TO `u`@`%`";
+        let words = refusal(&[one], &["shop"], true).unwrap();
+        assert!(words.contains("GRANT SHOW_ROUTINE ON *.*") && !words.contains("`shop`"), "{words}");
+        let routines = "GRANT SHOW_ROUTINE ON *.* TO `u`@`%`";
+        assert_eq!(refusal(&[one, routines], &["shop"], true), None);
+        let words = refusal(&[one, routines], &["shop"], false).unwrap();
+        assert!(words.contains("--database"), "{words}");
+        let words =
+            refusal(&[all, "REVOKE TRIGGER ON `blog`.* FROM `u`@`%`"], &["blog", "shop"], false).unwrap();
+        assert!(words.contains("GRANT TRIGGER ON `blog`.*") && !words.contains("`shop`"), "{words}");
+    }
 }

@@ -15,10 +15,14 @@ pub struct Position {
 }
 
 impl Position {
-    /// Whether everything before `other` is before this one, too. Files are numbered: binlog.000009, binlog.1000000.
+    /// Whether everything before `other` is before this one, too. Files are numbered: binlog.000009, binlog.1000000. False when their names differ in
+    /// more than the number: nobody knows the order of two logs.
     pub fn reaches(&self, other: &Self) -> bool {
-        let number = |file: &str| file.rsplit('.').next().and_then(|n| n.parse::<u64>().ok());
-        (number(&self.file), self.offset) >= (number(&other.file), other.offset)
+        let (Some(this), Some(that)) = (self.file.rsplit_once('.'), other.file.rsplit_once('.')) else {
+            return false;
+        };
+        let (Ok(number), Ok(wanted)) = (this.1.parse::<u64>(), that.1.parse::<u64>()) else { return false };
+        this.0 == that.0 && (number, self.offset) >= (wanted, other.offset)
     }
 }
 
@@ -37,9 +41,15 @@ pub struct Filter {
     pub disable_events: bool,
     /// The position that the dump names (`--source-data=2`).
     pub position: Option<Position>,
+    /// The source's transactions that are in the dump, which it names in a comment (`--set-gtid-purged=COMMENTED`).
+    pub gtids: Option<String>,
     /// The dump's last line was seen.
     pub is_whole: bool,
     pub(crate) body_begins: bool,
+    /// The first database was seen: settings are behind.
+    pub(crate) past_settings: bool,
+    /// The comment with the GTIDs, of which an end was not seen yet.
+    pub(crate) comment: Option<String>,
 }
 
 /// What 8.0 and later have no more, and dumps of older servers name in `SET sql_mode`.
@@ -49,6 +59,9 @@ impl Filter {
     /// Looks at a line, its newline included, and changes it.
     pub fn line(&mut self, line: &mut Vec<u8>) {
         let begins = std::mem::take(&mut self.body_begins);
+        if !self.past_settings {
+            self.settings(line);
+        }
         if line.starts_with(b"DELIMITER ;;") {
             self.body_begins = true;
         } else if line.starts_with(b"/*!50003 SET ") {
@@ -65,6 +78,24 @@ impl Filter {
             self.position = std::str::from_utf8(line).ok().and_then(position);
         } else if line.starts_with(b"-- Dump completed") {
             self.is_whole = true;
+        }
+    }
+
+    /// What stands before the first database.
+    fn settings(&mut self, line: &mut Vec<u8>) {
+        let Ok(text) = std::str::from_utf8(line) else { return };
+        if text.starts_with("CREATE DATABASE") || text.starts_with("USE ") {
+            self.past_settings = true;
+        } else if text.trim_end() == "SET @@SESSION.SQL_LOG_BIN= 0;" {
+            // Comes with the GTIDs. Without the binary log the copy would be on this member alone.
+            line.clear();
+        } else if self.comment.is_some() || text.starts_with("/* SET @@GLOBAL.GTID_PURGED=") {
+            let comment = self.comment.get_or_insert_default();
+            comment.push_str(text);
+            if text.contains("*/") {
+                self.gtids = gtids(comment);
+                self.comment = None;
+            }
         }
     }
 
@@ -130,6 +161,15 @@ fn position(line: &str) -> Option<Position> {
     let (_, offset) = after.split_once("_LOG_POS=")?;
     let digits: String = offset.chars().take_while(char::is_ascii_digit).collect();
     Some(Position { file: file.into(), offset: digits.parse().ok()? })
+}
+
+/// `/* SET @@GLOBAL.GTID_PURGED='+UUID:1-7,\nUUID:1-3';*/`
+fn gtids(comment: &str) -> Option<String> {
+    let (_, after) = comment.split_once('\'')?;
+    let (set, _) = after.rsplit_once('\'')?;
+    let set: String = set.trim_start_matches('+').split_whitespace().collect();
+    let is_set = |c: char| c.is_ascii_alphanumeric() || matches!(c, ':' | '-' | ',' | '_');
+    set.chars().all(is_set).then_some(set)
 }
 
 #[cfg(test)]

@@ -1,11 +1,12 @@
 //! `import`: report, copy, follow; the steps after that are [`crate::cut_over`] and [`crate::back`].
 
+mod abort;
 pub(crate) mod following;
 
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
 
-use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
+use mysql_async::{Conn, Row};
 use serde_json::json;
 
 use trivet_base::process::{Failure, Shutdown};
@@ -15,12 +16,12 @@ use trivet_mysql::progress::{self, Watcher};
 use crate::channel::{self, CHANNEL, Channel};
 use crate::cli::Import;
 use crate::dump::{Dump, Load};
-use crate::error::{MEMBER, TransferError, member};
-use crate::filter::Filter;
+use crate::error::{MEMBER, TransferError, member, source};
+use crate::filter::{Filter, Position};
 use crate::report::{Choices, Facts, Report};
 use crate::server::{Remote, Url};
 use crate::state::{Phase, State, now};
-use crate::{back, cut_over};
+use crate::{back, cut_over, goal, locks};
 
 /// One command changes an import at a time: a lock of the primary's, which ends with the connection.
 const LOCK: &str = "SELECT GET_LOCK('trivet_import', 0)";
@@ -47,7 +48,7 @@ async fn step(options: &Import, watcher: &Watcher, interrupted: Shutdown) -> Res
     } else if options.pause {
         pause(options).await
     } else if options.abort {
-        abort(options).await
+        abort::run(options).await
     } else if options.cut_over {
         cut_over::run(options, watcher, interrupted).await
     } else if options.back {
@@ -143,12 +144,52 @@ async fn import(options: &Import, watcher: &Watcher, interrupted: Shutdown) -> R
     same_source(&mut from, &state).await?;
     let running = channel::status(MEMBER, &mut to, CHANNEL).await?.is_some_and(|s| s.receives && s.applies);
     if !running {
-        start(&remote, &state, &mut to).await?;
+        let at = beginning(&state, &mut from, &mut to).await?;
+        State::note(&mut to, &at).await?;
+        start(&remote, &State { position: Some(at), ..state.clone() }, &mut to).await?;
+    }
+    if state.source_before.is_some() {
+        println!("{}", left_read_only(&state));
     }
     // Others may end it while this shows how far it is.
     member(to.query_drop("DO RELEASE_LOCK('trivet_import')")).await?;
-    following::show(options, state, &mut from, &mut to, watcher, interrupted).await
+    following::show(options, state, &remote, &mut from, &mut to, watcher, interrupted).await
 }
+
+/// Where the channel begins. Everything before it must be applied; what is after it and here already is left out by its GTIDs, so an old
+/// position is right, too, as long as the source has its log.
+///
+/// This member's own channel knows better than what was noted, when it has one: InnoDB has that in the transaction it belongs to. When the
+/// source has removed the log, its oldest will do if the cluster has everything before that.
+async fn beginning(state: &State, from: &mut Conn, to: &mut Conn) -> Result<Position, TransferError> {
+    let here = channel::status(MEMBER, to, CHANNEL).await?.filter(|s| s.source_uuid == state.uuid);
+    let known = match (state.position.clone(), here.map(|s| s.applied)) {
+        (Some(noted), Some(here)) if here.reaches(&noted) => Some(here),
+        (noted, here) => noted.or(here),
+    };
+    let logs: Vec<Row> = source(from.query("SHOW BINARY LOGS")).await?;
+    let logs: Vec<String> = logs.iter().map(|row| channel::text(row, "Log_name")).collect();
+    if let Some(known) = &known
+        && logs.contains(&known.file)
+    {
+        return Ok(known.clone());
+    }
+    let purged: Option<String> = source(from.query_first("SELECT @@global.gtid_purged")).await?;
+    match logs.first() {
+        Some(oldest)
+            if state.copied.is_some() && goal::has(to, state, &purged.unwrap_or_default()).await? =>
+        {
+            Ok(Position { file: oldest.clone(), offset: LOG_BEGINS })
+        }
+        _ => Err(TransferError::refused(format!(
+            "the source has removed the log that is needed next ({}): --abort and import anew, and keep its logs for longer (binlog_expire_logs_seconds)",
+            known.map_or_else(|| "its place is not known".into(), |at| at.to_string())
+        ))),
+    }
+}
+
+/// After the magic number of a binary log.
+const LOG_BEGINS: u64 = 4;
 
 /// Makes the channel anew, from where everything is applied.
 async fn start(remote: &Remote, state: &State, to: &mut Conn) -> Result<(), TransferError> {
@@ -184,6 +225,10 @@ async fn copy(
     earlier: Option<State>,
     watcher: &Watcher,
 ) -> Result<State, Failure> {
+    // A new import would forget what an earlier one has still to do.
+    if let Some(State { phase: Phase::CutOver, events: Some(_), .. }) = &earlier {
+        return Err(Failure::run("an earlier cut-over was not finished: finish it first (--cut-over)"));
+    }
     let unfinished = earlier.filter(|s| s.phase == Phase::Copying);
     let (remote, wanted) = remote(options, unfinished.as_ref())?;
     if let Some(state) = &unfinished
@@ -221,6 +266,9 @@ async fn copy(
         position: None,
         executed: None,
         source_before: None,
+        copied: None,
+        others: report.others.clone(),
+        events: None,
         begun: now(),
     };
     state.write(to).await?;
@@ -231,28 +279,59 @@ async fn copy(
     let dump = Dump {
         program: &options.member.program("mysqldump"),
         options: source.path(),
-        more: &["--source-data=2"],
+        more: &["--source-data=2", "--set-gtid-purged=COMMENTED"],
         databases: &state.databases,
     };
-    let first =
-        if state.generate_keys { "SET SESSION sql_generate_invisible_primary_key = ON" } else { "DO 0" };
-    let load = Load::start(&options.member.program("mysql"), target.path(), first)?;
+    let keys = if state.generate_keys { ", SESSION sql_generate_invisible_primary_key = ON" } else { "" };
+    let first = format!("SET SESSION lock_wait_timeout = {}{keys}", locks::LIMIT);
+    let load = Load::start(&options.member.program("mysql"), target.path(), &first)?;
     let mut filter = Filter { disable_events: true, ..Filter::default() };
-    load.take(&dump, &mut filter, watcher).await?;
+    if let Err(e) = load.take(&dump, &mut filter, watcher).await {
+        return Err(waited(e, &mut from, to).await.into());
+    }
     let Some(position) = filter.position else {
         return Err(Failure::run("mysqldump names no position in the source's binary log"));
     };
     println!("copied, as of {position} in the source's binary log");
     state.position = Some(position);
+    state.copied = filter.gtids;
     state.phase = Phase::Following;
     state.write(to).await?;
     start(&remote, &state, to).await?;
     Ok(state)
 }
 
+/// MySQL's programs say with which error they ended, and not who was in the way.
+async fn waited(error: TransferError, from: &mut Conn, to: &mut Conn) -> TransferError {
+    let timed_out = format!("({})", locks::TIMED_OUT);
+    match &error {
+        TransferError::Program { program: "mysqldump", reason } if reason.contains(&timed_out) => {
+            locks::timed_out("the copy at the source", from).await
+        }
+        TransferError::Program { program: "mysql", reason }
+            if reason.contains(&format!("ERROR {} ", locks::TIMED_OUT)) =>
+        {
+            locks::timed_out("the copy in the cluster", to).await
+        }
+        _ => error,
+    }
+}
+
+/// What a cut-over that was killed has left behind.
+fn left_read_only(state: &State) -> String {
+    format!(
+        "a cut-over that was killed may have left {} read-only: run --cut-over again, or SET GLOBAL super_read_only = OFF, GLOBAL read_only = OFF there",
+        state.place()
+    )
+}
+
 pub(crate) async fn drop_databases(to: &mut Conn, databases: &[String]) -> Result<(), TransferError> {
     for database in databases {
-        member(to.query_drop(format!("DROP DATABASE IF EXISTS {}", identifier(database)))).await?;
+        let dropped =
+            member(to.query_drop(format!("DROP DATABASE IF EXISTS {}", identifier(database)))).await;
+        if let Err(e) = dropped {
+            return Err(locks::named(e, &format!("DROP DATABASE {database} in the cluster"), to).await);
+        }
     }
     Ok(())
 }
@@ -279,8 +358,16 @@ async fn status(options: &Import) -> Result<(), Failure> {
         (Phase::Following, None) => println!(
             "copied; nobody follows on this node. On the primary's node trivet database import goes on following"
         ),
+        (Phase::CutOver, _) if state.events.is_some() => {
+            println!(
+                "the cluster has taken its place, and the cut-over has more to do: run --cut-over again"
+            );
+        }
         (Phase::CutOver, _) => println!("the cluster has taken its place"),
         (Phase::Back, _) => println!("the cluster has taken its place, and it follows the cluster"),
+    }
+    if state.phase == Phase::Following && state.source_before.is_some() {
+        println!("{}", left_read_only(&state));
     }
     Ok(())
 }
@@ -291,38 +378,13 @@ async fn pause(options: &Import) -> Result<(), Failure> {
         return Err(Failure::run("nobody follows on this node"));
     }
     channel::stop(MEMBER, &mut to, CHANNEL).await?;
+    // The next primary begins there.
+    if let Some(status) = channel::status(MEMBER, &mut to, CHANNEL).await?
+        && !status.applied.file.is_empty()
+    {
+        State::note(&mut to, &status.applied).await?;
+    }
     println!("paused; trivet database import --password-file … goes on, on whichever node has the primary");
-    Ok(())
-}
-
-async fn abort(options: &Import) -> Result<(), Failure> {
-    let mut to = locked(options).await?;
-    let Some(state) = State::read(&mut to).await? else {
-        let left = channel::status(MEMBER, &mut to, CHANNEL).await?.is_some();
-        channel::remove(MEMBER, &mut to, CHANNEL).await?;
-        channel::keep_still_at_start(&mut to, false).await?;
-        println!(
-            "{}",
-            if left { "the channel of an earlier import is removed" } else { "there is no import" }
-        );
-        return Ok(());
-    };
-    if matches!(state.phase, Phase::CutOver | Phase::Back) {
-        return Err(Failure::run(format_args!(
-            "the cluster has taken the place of {}: what was imported is in use, and stays",
-            state.place()
-        )));
-    }
-    if !options.yes {
-        let question =
-            format!("{} will be dropped in the cluster. Type abort to go on: ", state.databases.join(", "));
-        ask(&question, "abort", "--yes")?;
-    }
-    channel::remove(MEMBER, &mut to, CHANNEL).await?;
-    channel::keep_still_at_start(&mut to, false).await?;
-    drop_databases(&mut to, &state.databases).await?;
-    State::forget(&mut to).await?;
-    println!("the import is removed; the source was left as it is");
     Ok(())
 }
 

@@ -2,6 +2,8 @@
 //! the objects that it concerns, why, and what to do.
 
 mod facts;
+mod log;
+pub(crate) mod rights;
 mod schema;
 mod settings;
 
@@ -13,7 +15,9 @@ use serde::Serialize;
 use crate::error::TransferError;
 use crate::server::Remote;
 
+pub(crate) use facts::databases;
 pub use facts::{Facts, Size, Version};
+pub(crate) use log::{Upstream, upstreams};
 
 /// How much a finding matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -51,6 +55,8 @@ pub struct Report {
     pub version: String,
     /// What would be copied.
     pub databases: Vec<String>,
+    /// What the source has beside them.
+    pub others: Vec<String>,
     /// How much that is.
     pub size: Size,
     /// The worst first.
@@ -117,6 +123,7 @@ impl Report {
             source: remote.place(),
             version: facts.version.text.clone(),
             databases: facts.databases,
+            others: facts.others,
             size: facts.size,
             findings,
         })

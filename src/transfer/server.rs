@@ -7,12 +7,14 @@ use std::time::Duration;
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, DriverError, Error, Opts, OptsBuilder, SslOpts};
 use tempfile::NamedTempFile;
+use tokio::time::timeout;
 
 use trivet_mysql::escaped;
 use trivet_tls::private;
 
 use crate::cli::Member;
 use crate::error::{TransferError, member, source};
+use crate::locks;
 
 /// What a server sends at most in one piece, whatever its own max_allowed_packet is: the protocol's limit.
 const PACKET: usize = 1 << 30;
@@ -74,7 +76,15 @@ impl Url {
 }
 
 /// Copies take hours, in which a connection may have nothing to say; and backslashes in strings are what [`literal`] takes them for.
-const SESSION: [&str; 1] = ["SET SESSION wait_timeout = 31536000, SESSION sql_mode = ''"];
+fn session() -> Vec<String> {
+    vec![format!(
+        "SET SESSION wait_timeout = 31536000, SESSION lock_wait_timeout = {}, SESSION sql_mode = ''",
+        locks::LIMIT
+    )]
+}
+
+/// A server that can be reached answers in less.
+const CONNECTED: Duration = Duration::from_secs(30);
 
 impl Remote {
     /// The server of a URL, with the password that a file holds.
@@ -112,7 +122,7 @@ impl Remote {
             .prefer_socket(false)
             .stmt_cache_size(0)
             .tcp_keepalive(Some(Duration::from_mins(1)))
-            .setup(SESSION.to_vec())
+            .setup(session())
             .max_allowed_packet(Some(PACKET));
         if !self.plain {
             let tls = match &self.ca {
@@ -127,7 +137,14 @@ impl Remote {
             };
             opts = opts.ssl_opts(tls);
         }
-        match Conn::new(opts).await {
+        let Ok(connected) = timeout(CONNECTED, Conn::new(opts)).await else {
+            return Err(TransferError::refused(format!(
+                "{} has not answered within {} s: a firewall may be in the way",
+                self.place(),
+                CONNECTED.as_secs()
+            )));
+        };
+        match connected {
             Err(Error::Driver(DriverError::NoClientSslFlagFromServer)) => {
                 Err(TransferError::refused(format!(
                     "{} offers no TLS; give it certificates, or say --without-tls when nobody can listen on the way",
@@ -171,7 +188,7 @@ impl Member {
             .socket(Some(self.socket.display().to_string()))
             .user(Some(self.user.clone()))
             .stmt_cache_size(0)
-            .setup(SESSION.to_vec());
+            .setup(session());
         member(Conn::new(opts)).await
     }
 

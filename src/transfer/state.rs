@@ -61,11 +61,36 @@ pub struct State {
     /// attempt that was killed is still undone by the next.
     #[serde(default)]
     pub source_before: Option<(bool, bool)>,
+    /// What the source had executed when it was copied (GTIDs): the copy has it, under no GTIDs. Without it, positions are compared.
+    #[serde(default)]
+    pub copied: Option<String>,
+    /// Databases that the source had when it was copied and that are not imported.
+    #[serde(default)]
+    pub others: Vec<String>,
+    /// After the cut-over: what it has still to enable. None when it is done.
+    #[serde(default)]
+    pub events: Option<Vec<Event>>,
     /// When it was begun, in seconds of Unix time.
     pub begun: i64,
 }
 
+/// An event that ran at the source.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// Its database.
+    pub database: String,
+    /// Its name.
+    pub name: String,
+    /// `user@host`.
+    pub definer: String,
+}
+
 impl State {
+    /// Those of the source's databases that are neither imported nor were there when it was copied.
+    pub fn made_since(&self, there: &[String]) -> Vec<String> {
+        there.iter().filter(|d| !self.databases.contains(d) && !self.others.contains(d)).cloned().collect()
+    }
+
     /// The one that the cluster remembers.
     pub async fn read(conn: &mut Conn) -> Result<Option<Self>, TransferError> {
         let there: Option<u8> = member(conn.query_first(

@@ -31,6 +31,11 @@ async fn a_dump_is_whole_is_read_by_another_server_and_leaves_nothing_when_it_fa
     }
     std::fs::write(&real, kept).unwrap();
 
+    member.run("CREATE USER reader@localhost; GRANT SELECT, SHOW VIEW ON *.* TO reader@localhost").await;
+    let words = bad(&scene.on(member, "export", &["--user", "reader", "--output", &path]));
+    assert!(words.contains("GRANT TRIGGER, EVENT ON `blog`.*; GRANT TRIGGER, EVENT ON `shop`.*"), "{words}");
+    assert!(!file.exists());
+
     good(&scene.on(member, "export", &["--output", &path]));
     let text = std::fs::read_to_string(&file).unwrap();
     assert!(

@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use sqlx::mysql::{MySqlConnectOptions, MySqlConnection, MySqlSslMode};
-use sqlx::{AssertSqlSafe, ConnectOptions};
+use sqlx::{AssertSqlSafe, ConnectOptions, Row as _};
 use support::built::built;
 use support::mysql::{free_port, mysqld};
 use tokio::time::Instant;
@@ -25,6 +25,7 @@ pub struct Server {
     pub home: PathBuf,
     pub port: u16,
     child: Child,
+    command: Vec<String>,
 }
 
 impl Drop for Server {
@@ -55,6 +56,10 @@ fn template(base: &[String]) -> &'static Path {
     folder.path()
 }
 
+fn spawned(command: &[String]) -> Child {
+    Command::new(&command[0]).args(&command[1..]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+}
+
 impl Server {
     async fn start(base: &[String], home: &Path, number: usize, more: &[&str]) -> Self {
         std::fs::create_dir(home).unwrap();
@@ -62,41 +67,55 @@ impl Server {
             Command::new("cp").arg("-a").arg(template(base).join("data")).arg(home).status().unwrap();
         assert!(copied.success());
         let port = free_port();
-        let child = Command::new(&base[0])
-            .args(&base[1..])
-            .args([
-                format!("--datadir={}/data", home.display()),
-                format!("--socket={}/mysqld.sock", home.display()),
-                format!("--log-error={}/error.log", home.display()),
-                format!("--port={port}"),
-                format!("--report-port={port}"),
-                format!("--server-id={number}"),
-                format!("--loose-group-replication-local-address=127.0.0.1:{port}"),
-            ])
-            .args([
-                "--bind-address=127.0.0.1",
-                "--report-host=127.0.0.1",
-                "--mysqlx=OFF",
-                "--secure-file-priv=NULL",
-                "--skip-name-resolve",
-                "--log-bin=binlog",
-                "--innodb-buffer-pool-size=32M",
-                "--innodb-redo-log-capacity=16M",
-                "--innodb-flush-log-at-trx-commit=2",
-                "--sync-binlog=0",
-            ])
-            .args(more)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let server = Self { home: home.to_owned(), port, child };
+        let options = [
+            format!("--datadir={}/data", home.display()),
+            format!("--socket={}/mysqld.sock", home.display()),
+            format!("--log-error={}/error.log", home.display()),
+            format!("--port={port}"),
+            format!("--report-port={port}"),
+            format!("--server-id={number}"),
+            format!("--loose-group-replication-local-address=127.0.0.1:{port}"),
+        ];
+        let fixed = [
+            "--bind-address=127.0.0.1",
+            "--report-host=127.0.0.1",
+            "--mysqlx=OFF",
+            "--secure-file-priv=NULL",
+            "--skip-name-resolve",
+            "--log-bin=binlog",
+            "--innodb-buffer-pool-size=32M",
+            "--innodb-redo-log-capacity=16M",
+            "--innodb-flush-log-at-trx-commit=2",
+            "--sync-binlog=0",
+        ];
+        let words = |list: &[&str]| list.iter().map(|w| (*w).to_owned()).collect::<Vec<_>>();
+        let command: Vec<String> =
+            base.iter().cloned().chain(options).chain(words(&fixed)).chain(words(more)).collect();
+        let child = spawned(&command);
+        let server = Self { home: home.to_owned(), port, child, command };
+        server.answers().await;
+        server
+    }
+
+    async fn answers(&self) {
         let begun = Instant::now();
-        while let Err(e) = server.options().connect().await {
-            assert!(begun.elapsed() < PATIENCE, "{}: {e}", home.display());
+        while let Err(e) = self.options().connect().await {
+            assert!(begun.elapsed() < PATIENCE, "{}: {e}", self.home.display());
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        server
+    }
+
+    /// Kills it, as a loss of power would.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// Kills it, and starts it anew.
+    pub async fn restart(&mut self) {
+        self.kill();
+        self.child = spawned(&self.command);
+        self.answers().await;
     }
 
     fn options(&self) -> MySqlConnectOptions {
@@ -129,6 +148,19 @@ impl Server {
             sqlx::raw_sql(AssertSqlSafe(statement)).execute(&mut conn).await?;
         }
         Ok(())
+    }
+
+    /// A session that stays, after this statement.
+    pub async fn session(&self, sql: &'static str) -> MySqlConnection {
+        let mut conn = self.sql().await;
+        sqlx::raw_sql(sql).execute(&mut conn).await.unwrap();
+        conn
+    }
+
+    /// The names of its binary logs, the oldest first.
+    pub async fn binary_logs(&self) -> Vec<String> {
+        let rows = sqlx::raw_sql("SHOW BINARY LOGS").fetch_all(&mut self.sql().await).await.unwrap();
+        rows.iter().map(|row| row.get_unchecked(0)).collect()
     }
 
     /// The first column of all rows, as text.
@@ -207,12 +239,16 @@ impl Scene {
     }
 
     async fn join(&self, member: &Server) {
-        let first = self.members.is_empty();
-        let seeds = if first { String::new() } else { format!("127.0.0.1:{}", self.members[0].port) };
-        let on = if first { "ON" } else { "OFF" };
+        Self::join_at(member, self.members.first()).await;
+    }
+
+    /// Lets a member into the group of another one, or make a group of its own.
+    pub async fn join_at(member: &Server, other: Option<&Server>) {
+        let seeds = other.map(|o| format!("127.0.0.1:{}", o.port)).unwrap_or_default();
+        let on = if other.is_none() { "ON" } else { "OFF" };
         member
             .run(&format!(
-                "SET SQL_LOG_BIN = 0; CREATE USER r@'%' IDENTIFIED BY 'r' REQUIRE SSL; \
+                "SET SQL_LOG_BIN = 0; CREATE USER IF NOT EXISTS r@'%' IDENTIFIED BY 'r' REQUIRE SSL; \
                  GRANT REPLICATION SLAVE, CONNECTION_ADMIN, BACKUP_ADMIN, GROUP_REPLICATION_STREAM ON *.* TO r@'%'; SET SQL_LOG_BIN = 1; \
                  SET GLOBAL group_replication_group_seeds = '{seeds}'; SET GLOBAL group_replication_bootstrap_group = {on}; \
                  START GROUP_REPLICATION USER = 'r', PASSWORD = 'r'; SET GLOBAL group_replication_bootstrap_group = OFF"

@@ -6,3 +6,4 @@ mod harness;
 mod moving;
 mod primary;
 mod report;
+mod resuming;

@@ -42,10 +42,17 @@ async fn a_report_names_every_fault_and_only_those() {
         "--sql-mode=ANSI",
         "--default-time-zone=+03:00",
         "--server-id=1",
+        "--binlog-ignore-db=shop",
+        "--log-replica-updates=OFF",
+        "--replicate-ignore-db=secret",
     ];
     let Some(scene) = Scene::start(&options, 1).await else { return };
     scene.source.run(FAULTS).await;
-    scene.member().run("CREATE DATABASE shop; CREATE TABLE shop.taken (a INT PRIMARY KEY)").await;
+    scene.source.run("CHANGE REPLICATION SOURCE TO SOURCE_HOST = '127.0.0.1', SOURCE_PORT = 1").await;
+    scene
+        .member()
+        .run("CREATE DATABASE shop; CREATE TABLE shop.taken (a INT PRIMARY KEY); CREATE DATABASE other")
+        .await;
 
     let output = scene.import(&["--from", &scene.url("shop,nowhere"), "--report", "--json"]);
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -72,10 +79,19 @@ async fn a_report_names_every_fault_and_only_those() {
     assert_eq!(objects(&report, "utf8mb3"), ["shop"]);
     assert_eq!(objects(&report, "definer"), ["gone@localhost (1 objects)"]);
     assert_eq!(objects(&report, "events"), ["shop.ticking"]);
+    assert_eq!(objects(&report, "same-name"), ["other"]);
+    assert_eq!(objects(&report, "binlog-filter"), ["shop"]);
+    let severities: Vec<&Value> = finding(&report, "binlog-filter").iter().map(|f| &f["severity"]).collect();
+    assert_eq!(severities, ["blocker", "warning"]);
+    let upstream = "127.0.0.1:1, stopped, filters Replicate_Ignore_DB secret";
+    assert_eq!(objects(&report, "replica"), [upstream]);
+    assert_eq!(objects(&report, "log-replica-updates"), [upstream]);
     for (check, severity) in [
         ("gtid-mode", "blocker"),
         ("binlog-format", "blocker"),
         ("server-id", "blocker"),
+        ("log-replica-updates", "blocker"),
+        ("replica", "warning"),
         ("sql-mode", "warning"),
         ("time-zone", "warning"),
         ("tls", "warning"),

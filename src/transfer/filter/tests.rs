@@ -120,3 +120,28 @@ fn a_body_in_another_character_set_is_changed_as_any_other_and_its_octets_stay()
         b"/*!50106 CREATE*/ /*!50106 EVENT `e\xe4` ON SCHEDULE EVERY 1 DAY ON COMPLETION PRESERVE DISABLE ON REPLICA DO SELECT '\xe4' */ ;;\n"
     );
 }
+
+#[test]
+fn positions_of_logs_with_other_names_have_no_order() {
+    let at = |file: &str, offset| Position { file: file.into(), offset };
+    assert!(at("binlog.000010", 4).reaches(&at("binlog.000009", 500)));
+    for other in ["mysql-bin.000010", "binlog", "binlog.index", ""] {
+        assert!(!at(other, 500).reaches(&at("binlog.000009", 4)), "{other}");
+        assert!(!at("binlog.000009", 500).reaches(&at(other, 4)), "{other}");
+    }
+}
+
+#[test]
+fn the_transactions_of_a_dump_are_read_and_its_copy_goes_into_the_binary_log() {
+    let dump = "SET @MYSQLDUMP_TEMP_LOG_BIN = @@SESSION.SQL_LOG_BIN;\nSET @@SESSION.SQL_LOG_BIN= 0;\n\n\
+        /* SET @@GLOBAL.GTID_PURGED='+3e11fa47-71ca-11e1-9e33-c80aa9429562:1-5,\n4e11fa47-71ca-11e1-9e33-c80aa9429562:tag:7';*/\n\
+        CREATE DATABASE `shop`;\nUSE `shop`;\nSET @@SESSION.SQL_LOG_BIN= 0;\n\
+        SET @@SESSION.SQL_LOG_BIN = @MYSQLDUMP_TEMP_LOG_BIN;\n";
+    let mut filter = Filter::default();
+    let out = through(&mut filter, dump);
+    assert_eq!(
+        filter.gtids.as_deref(),
+        Some("3e11fa47-71ca-11e1-9e33-c80aa9429562:1-5,4e11fa47-71ca-11e1-9e33-c80aa9429562:tag:7")
+    );
+    assert_eq!(out, dump.replacen("SET @@SESSION.SQL_LOG_BIN= 0;\n", "", 1), "a body is left alone");
+}

@@ -2,41 +2,36 @@
 
 use std::time::Duration;
 
-use mysql_async::prelude::Queryable;
-use mysql_async::{Conn, Row};
-use tokio::time::Instant;
+use mysql_async::Conn;
+use tokio::time::{Instant, timeout};
 
 use trivet_base::process::{Failure, Shutdown};
 use trivet_mysql::progress::Watcher;
 
 use crate::channel::{self, CHANNEL, Status};
 use crate::cli::Import;
-use crate::error::{MEMBER, TransferError, source};
-use crate::filter::Position;
+use crate::error::{MEMBER, TransferError};
+use crate::goal::Goal;
+use crate::report::databases;
+use crate::server::Remote;
 use crate::state::{Phase, State};
 
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// `ER_PARSE_ERROR`.
-const NO_SUCH_STATEMENT: u16 = 1064;
+/// How long the source may take to answer that: whoever interrupts waits for it.
+const ANSWERED: Duration = Duration::from_secs(5);
+
+/// Between two questions for new databases at the source.
+const NEW: Duration = Duration::from_secs(10);
 
 /// Between two notes of the position in the group. Each is a transaction; a channel on another node begins there, and the source may
 /// remove its logs before it.
 const NOTE: Duration = Duration::from_secs(30);
 
-/// Where the source's binary log ends now.
-pub(crate) async fn position(from: &mut Conn) -> Result<Position, TransferError> {
-    // Its name since 8.2, and the one before.
-    let row: Option<Row> = match from.query_first("SHOW BINARY LOG STATUS").await {
-        Err(mysql_async::Error::Server(e)) if e.code == NO_SUCH_STATEMENT => {
-            source(from.query_first("SHOW MASTER STATUS")).await?
-        }
-        other => source(std::future::ready(other)).await?,
-    };
-    row.and_then(|row| Some(Position { file: row.get(0)?, offset: row.get(1)? })).ok_or_else(|| {
-        TransferError::refused("the source does not say where its binary log ends: it writes none")
-    })
+/// Those of the source's databases that were made after the copy.
+pub(crate) async fn made_since(from: &mut Conn, state: &State) -> Result<Vec<String>, TransferError> {
+    Ok(state.made_since(&databases(from).await?))
 }
 
 /// What a channel does, in words.
@@ -72,12 +67,14 @@ pub(crate) fn remedy(trouble: &str) -> &'static str {
 pub(super) async fn show(
     options: &Import,
     mut state: State,
+    remote: &Remote,
     from: &mut Conn,
     to: &mut Conn,
     watcher: &Watcher,
     mut interrupted: Shutdown,
 ) -> Result<(), Failure> {
-    let goal = position(from).await?;
+    let goal = Goal::of(from).await?;
+    let mut new = NewDatabases::default();
     let mut reached = false;
     let mut noted = Instant::now();
     let mut looks = tokio::time::interval(LOOK);
@@ -110,9 +107,10 @@ pub(super) async fn show(
             return Err(Failure::run(format_args!("{}: {}", told(&status), remedy(&status.trouble))));
         }
         watcher.begin(&told(&status), 0, false);
-        if !reached && status.applied.reaches(&goal) {
+        new.look(&state, remote, from).await;
+        if !reached && goal.is_reached(&state, &status, to).await? {
             reached = true;
-            println!("the cluster has everything that the source had when it was asked ({goal})");
+            println!("the cluster has everything that the source had when it was asked ({})", goal.position);
         }
         let note = noted.elapsed() >= NOTE || (reached && options.until_caught_up);
         if note && !status.applied.file.is_empty() && state.position.as_ref() != Some(&status.applied) {
@@ -122,6 +120,39 @@ pub(super) async fn show(
         }
         if reached && options.until_caught_up {
             return Ok(());
+        }
+    }
+}
+
+/// Databases that are made at the source while the cluster follows: a channel knows nothing of them.
+#[derive(Default)]
+struct NewDatabases {
+    told: Vec<String>,
+    asked: Option<Instant>,
+}
+
+impl NewDatabases {
+    /// Tells of those that were not told of yet. The source may be away meanwhile: asked again later.
+    async fn look(&mut self, state: &State, remote: &Remote, from: &mut Conn) {
+        if self.asked.is_some_and(|at| at.elapsed() < NEW) {
+            return;
+        }
+        self.asked = Some(Instant::now());
+        match timeout(ANSWERED, made_since(from, state)).await {
+            Ok(Ok(there)) => {
+                for database in there.iter().filter(|d| !self.told.contains(d)) {
+                    println!(
+                        "the source has a new database, {database}, which is not imported: --cut-over refuses until it is dropped there or left out (--leave-out {database})"
+                    );
+                }
+                self.told = there;
+            }
+            _ => {
+                if let Ok(Ok(again)) = timeout(ANSWERED, remote.connect()).await {
+                    *from = again;
+                    self.asked = None;
+                }
+            }
         }
     }
 }

@@ -56,6 +56,8 @@ pub struct Facts {
     pub uuid: String,
     /// Databases to import, in the order of their names.
     pub databases: Vec<String>,
+    /// The source's other databases.
+    pub others: Vec<String>,
     /// Those that were wanted and are not there.
     pub missing: Vec<String>,
     /// How much they are.
@@ -81,13 +83,10 @@ impl Facts {
             )));
         }
         let uuid: Option<String> = source(conn.query_first("SELECT @@global.server_uuid")).await?;
-        let all: Vec<String> = source(conn.query(format!(
-            "SELECT schema_name FROM information_schema.schemata WHERE schema_name NOT IN ({NOT_THESE}) ORDER BY schema_name"
-        )))
-        .await?;
+        let all = databases(conn).await?;
         let missing = wanted.iter().filter(|w| !all.contains(w)).cloned().collect();
-        let databases: Vec<String> =
-            all.into_iter().filter(|d| wanted.is_empty() || wanted.contains(d)).collect();
+        let (databases, others): (Vec<String>, Vec<String>) =
+            all.into_iter().partition(|d| wanted.is_empty() || wanted.contains(d));
         let mut size = Size::default();
         if !databases.is_empty() {
             let row: Option<(u64, u64, u64)> = source(conn.query_first(format!(
@@ -99,7 +98,7 @@ impl Facts {
             let (tables, rows, octets) = row.unwrap_or_default();
             size = Size { tables, rows, octets };
         }
-        Ok(Self { version, uuid: uuid.unwrap_or_default(), databases, missing, size })
+        Ok(Self { version, uuid: uuid.unwrap_or_default(), databases, others, missing, size })
     }
 
     /// Of this node's member, without databases.
@@ -110,10 +109,19 @@ impl Facts {
             version,
             uuid: uuid.unwrap_or_default(),
             databases: Vec::new(),
+            others: Vec::new(),
             missing: Vec::new(),
             size: Size::default(),
         })
     }
+}
+
+/// The source's databases, in the order of their names.
+pub(crate) async fn databases(conn: &mut Conn) -> Result<Vec<String>, TransferError> {
+    source(conn.query(format!(
+        "SELECT schema_name FROM information_schema.schemata WHERE schema_name NOT IN ({NOT_THESE}) ORDER BY schema_name"
+    )))
+    .await
 }
 
 async fn version(conn: &mut Conn) -> Result<Version, mysql_async::Error> {

@@ -25,6 +25,7 @@ pub(super) async fn look(
 ) -> Result<(), TransferError> {
     let these = literals(&facts.databases);
     target_is_free(to, &these, findings).await?;
+    same_names(to, &facts.others, findings).await?;
     primary_keys(from, facts, &these, choices, findings).await?;
     engines(from, &these, findings).await?;
     foreign_keys(from, &these, findings).await?;
@@ -45,6 +46,28 @@ async fn target_is_free(to: &mut Conn, these: &str, findings: &mut Findings) -> 
         taken.into_iter().map(|(database, count)| format!("{database} ({count} tables)")).collect(),
         "the cluster has databases of these names, with tables in them:",
         "Name the databases to import in --from, or drop those of the cluster when nobody needs them.",
+    );
+    Ok(())
+}
+
+/// No filter of a channel holds for CREATE PROCEDURE, FUNCTION and EVENT: they name no table, and a filter of databases would go by the one that
+/// the session uses.
+async fn same_names(to: &mut Conn, others: &[String], findings: &mut Findings) -> Result<(), TransferError> {
+    if others.is_empty() {
+        return Ok(());
+    }
+    let both: Vec<String> = member(to.query(format!(
+        "SELECT schema_name FROM information_schema.schemata WHERE schema_name IN ({}) ORDER BY 1",
+        literals(others)
+    )))
+    .await?;
+    findings.each(
+        Severity::Blocker,
+        "same-name",
+        both,
+        "both the source and the cluster have databases of these names, which are not imported. A routine or event that is made in one of them at the \
+         source while the cluster follows would be made in the cluster's:",
+        "Name them in --from, too, or drop or rename those of one side.",
     );
     Ok(())
 }

@@ -4,7 +4,8 @@ use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 
 use super::facts::{Facts, variable};
-use super::{Findings, Severity};
+use super::rights::Rights;
+use super::{Findings, Severity, log};
 use crate::error::{TransferError, member, source};
 use crate::server::Remote;
 
@@ -19,12 +20,6 @@ const RIGHTS: [(&str, &str); 7] = [
     ("EVENT", "to copy events"),
 ];
 
-/// Four steps, each of which leaves the server running (MySQL manual, "Enabling GTID Transactions Online").
-const GTID_STEPS: &str = "Turn them on, which needs no restart: SET GLOBAL enforce_gtid_consistency = WARN; when the error log stays quiet, \
-     SET GLOBAL enforce_gtid_consistency = ON; SET GLOBAL gtid_mode = OFF_PERMISSIVE; SET GLOBAL gtid_mode = ON_PERMISSIVE; wait until \
-     SHOW STATUS LIKE 'Ongoing_anonymous_transaction_count' is 0 on it and its replicas have all; SET GLOBAL gtid_mode = ON. Write the last of both into its \
-     my.cnf, too.";
-
 pub(super) async fn look(
     remote: &Remote,
     from: &mut Conn,
@@ -34,9 +29,9 @@ pub(super) async fn look(
     findings: &mut Findings,
 ) -> Result<(), TransferError> {
     versions(facts, target, findings);
-    binary_log(from, to, findings).await?;
+    log::look(from, to, &facts.databases, findings).await?;
     modes(from, to, findings).await?;
-    rights(from, findings).await?;
+    rights(from, &facts.databases, findings).await?;
     if facts.uuid == target.uuid {
         findings.add(
             Severity::Blocker,
@@ -111,80 +106,6 @@ fn versions(facts: &Facts, target: &Facts, findings: &mut Findings) {
     }
 }
 
-async fn binary_log(from: &mut Conn, to: &mut Conn, findings: &mut Findings) -> Result<(), TransferError> {
-    let value = |v: Option<String>| v.unwrap_or_default();
-    let log = value(source(variable(from, "log_bin")).await?);
-    if log != "ON" {
-        findings.add(
-            Severity::Blocker,
-            "log-bin",
-            Vec::new(),
-            "the source writes no binary log, which is what the cluster follows",
-            "Write log_bin = binlog and a server_id into its my.cnf and restart it; or export it and load the dump while the application is stopped.",
-        );
-        return Ok(());
-    }
-    // A server that knows no other format any more does not know the variable either.
-    let format = source(variable(from, "binlog_format")).await?;
-    if let Some(format) = format.filter(|f| f != "ROW") {
-        findings.add(
-            Severity::Blocker,
-            "binlog-format",
-            Vec::new(),
-            format!("the source's binlog_format is {format}; a group needs rows"),
-            "SET GLOBAL binlog_format = ROW, in its my.cnf too; sessions that are open keep the old format until they are ended.",
-        );
-    }
-    let mode = value(source(variable(from, "gtid_mode")).await?);
-    if mode != "ON" {
-        findings.add(
-            Severity::Blocker,
-            "gtid-mode",
-            Vec::new(),
-            format!(
-                "the source's gtid_mode is {mode}. A channel without GTIDs would start in a group, but after a change of the primary nobody could tell \
-                 where it has to go on"
-            ),
-            GTID_STEPS,
-        );
-    }
-    let image = value(source(variable(from, "binlog_row_image")).await?);
-    if image != "FULL" {
-        findings.add(
-            Severity::Warning,
-            "row-image",
-            Vec::new(),
-            format!("the source's binlog_row_image is {image}"),
-            "Rows are found by their keys alone then. FULL lets the cluster notice a row that is not as it was.",
-        );
-    }
-    let (id, own) =
-        (value(source(variable(from, "server_id")).await?), value(member(variable(to, "server_id")).await?));
-    if id == own || id == "0" {
-        findings.add(
-            Severity::Blocker,
-            "server-id",
-            Vec::new(),
-            format!(
-                "the source's server_id is {id}, and this member's {own}: they must differ, and none may be 0"
-            ),
-            "SET GLOBAL server_id = … at the source, in its my.cnf too.",
-        );
-    }
-    let limit: u64 =
-        value(member(variable(to, "group_replication_transaction_size_limit")).await?).parse().unwrap_or(0);
-    if limit > 0 {
-        findings.add(
-            Severity::Note,
-            "transaction-size",
-            Vec::new(),
-            format!("a transaction of the source that is larger than {} stops the channel", bytesize::ByteSize(limit)),
-            "Divide large UPDATE and DELETE statements while the cluster follows, or raise group_replication_transaction_size_limit on all members.",
-        );
-    }
-    Ok(())
-}
-
 async fn modes(from: &mut Conn, to: &mut Conn, findings: &mut Findings) -> Result<(), TransferError> {
     let theirs = source(variable(from, "sql_mode")).await?.unwrap_or_default();
     let ours = member(variable(to, "sql_mode")).await?.unwrap_or_default();
@@ -239,18 +160,10 @@ async fn modes(from: &mut Conn, to: &mut Conn, findings: &mut Findings) -> Resul
     Ok(())
 }
 
-async fn rights(from: &mut Conn, findings: &mut Findings) -> Result<(), TransferError> {
-    // SHOW GRANTS names what the account has itself and by the roles that it takes on.
-    let grants: Vec<String> = source(from.query("SHOW GRANTS")).await?;
+async fn rights(from: &mut Conn, databases: &[String], findings: &mut Findings) -> Result<(), TransferError> {
+    let rights = source(Rights::of(from)).await?;
     let roles: Option<String> = from.query_first("SELECT CURRENT_ROLE()").await.unwrap_or(None);
-    let everywhere: Vec<&String> = grants.iter().filter(|g| g.contains(" ON *.* TO ")).collect();
-    let has = |right: &str| {
-        everywhere.iter().any(|grant| {
-            let list =
-                grant.strip_prefix("GRANT ").and_then(|g| g.split_once(" ON ")).map_or("", |(list, _)| list);
-            list == "ALL PRIVILEGES" || list.split(", ").any(|r| r == right)
-        })
-    };
+    let has = |right: &str| rights.globally(right) && databases.iter().all(|d| rights.within(d, right));
     let missing: Vec<String> = RIGHTS
         .iter()
         .filter(|(right, _)| !has(right))
