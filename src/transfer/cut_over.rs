@@ -13,7 +13,7 @@ use trivet_mysql::progress::Watcher;
 use crate::channel::{self, CHANNEL};
 use crate::cli::Import;
 use crate::compare::compare;
-use crate::error::{MEMBER, TransferError, member, source};
+use crate::error::{MEMBER, NO_RIGHT, TransferError, member, source};
 use crate::goal::Goal;
 use crate::import::following::{made_since, remedy, told};
 use crate::import::{locked, remote, same_source};
@@ -24,9 +24,6 @@ use crate::state::{Event, Phase, State};
 
 /// How long the source's writers may wait for the last transactions to be applied, before it is given back to them.
 const LAST: Duration = Duration::from_secs(60);
-
-/// `ER_SPECIFIC_ACCESS_DENIED_ERROR`: the account may not do it.
-const NO_RIGHT: u16 = 1227;
 
 /// Takes the source's place. One that was interrupted goes on when it is run again: before the place is taken from the beginning, afterwards
 /// with what is left.

@@ -36,6 +36,9 @@ pub enum TransferError {
     },
 }
 
+/// `ER_SPECIFIC_ACCESS_DENIED_ERROR`: the account may not do it.
+pub const NO_RIGHT: u16 = 1227;
+
 impl TransferError {
     /// A refusal in these words.
     pub fn refused(words: impl Into<String>) -> Self {

@@ -205,7 +205,8 @@ impl Scene {
         clients(&command, &folder);
         let base: Vec<String> = command
             .into_iter()
-            .chain(["--no-defaults".into(), "--user=root".into()])
+            // With --no-defaults it would not read what it has persisted either.
+            .chain(["--defaults-file=/dev/null".into(), "--user=root".into()])
             .chain(options)
             .collect();
         let source = Server::start(&base, &folder.join("source"), 10, source).await;

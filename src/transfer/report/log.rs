@@ -6,7 +6,7 @@ use mysql_async::{Conn, Row};
 use super::facts::variable;
 use super::{Findings, Severity};
 use crate::channel::text;
-use crate::error::{TransferError, member, source};
+use crate::error::{NO_RIGHT, TransferError, member, source};
 use crate::goal::NO_SUCH_STATEMENT;
 
 /// Four steps, each of which leaves the server running (MySQL manual, "Enabling GTID Transactions Online").
@@ -230,6 +230,8 @@ async fn replica(from: &mut Conn, findings: &mut Findings) -> Result<(), Transfe
 async fn status(from: &mut Conn, now: &str, before: &str) -> Result<Vec<Row>, TransferError> {
     match from.query(now).await {
         Err(mysql_async::Error::Server(e)) if e.code == NO_SUCH_STATEMENT => source(from.query(before)).await,
+        // That the right is missing is a finding of its own.
+        Err(mysql_async::Error::Server(e)) if e.code == NO_RIGHT => Ok(Vec::new()),
         other => source(std::future::ready(other)).await,
     }
 }
