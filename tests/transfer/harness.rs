@@ -266,7 +266,10 @@ impl Scene {
 
     /// Runs `trivet database STEP` on a member's node.
     pub fn on(&self, member: &Server, step: &str, arguments: &[&str]) -> Output {
-        Command::new(built("trivet"))
+        // One that waits for ever fails, and leaves nothing behind.
+        Command::new("timeout")
+            .arg(PATIENCE.as_secs().to_string())
+            .arg(built("trivet"))
             .args(["database", step])
             .args(arguments)
             .arg("--socket")
