@@ -66,6 +66,7 @@ impl Log {
         };
         let archive = Archive {
             repository: "main".into(),
+            id: String::new(),
             storage,
             keys: Keys::generate(),
             access: Access::new(&mysql, String::new()),

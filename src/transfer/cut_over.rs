@@ -30,8 +30,11 @@ const LAST: Duration = Duration::from_secs(60);
 pub async fn run(options: &Import, watcher: &Watcher, mut interrupted: Shutdown) -> Result<(), Failure> {
     let mut to = locked(options).await?;
     let mut state = ready(&mut to).await?;
-    if state.phase == Phase::CutOver {
-        return Ok(finish(state, &mut to).await?);
+    if state.phase != Phase::Following {
+        let way_back = way_back(&state, state.source_before.is_some());
+        finish(state, &mut to).await?;
+        print!("{way_back}");
+        return Ok(());
     }
     let (remote, _) = remote(options, Some(&state))?;
     let mut from = remote.connect().await?;
@@ -125,10 +128,10 @@ async fn finish(mut state: State, to: &mut Conn) -> Result<(), TransferError> {
 async fn ready(to: &mut Conn) -> Result<State, TransferError> {
     match State::read(to).await? {
         Some(state) if state.phase == Phase::Following => Ok(state),
-        Some(state) if state.phase == Phase::CutOver && state.events.is_some() => Ok(state),
         Some(state) if state.phase == Phase::Copying => {
             Err(TransferError::refused("the copy is not whole yet; run the import until it follows"))
         }
+        Some(state) if state.events.is_some() => Ok(state),
         Some(state) => Err(TransferError::refused(format!(
             "the cluster has taken the place of {} already",
             state.place()

@@ -109,7 +109,8 @@ async fn a_cut_over_that_was_killed_goes_on_or_is_undone() {
     assert!(words.contains("run --cut-over again"), "{words}");
     let words = bad(&scene.import(&["--from", &scene.url("late")]));
     assert!(words.contains("was not finished"), "{words}");
-    good(&scene.import(&["--cut-over"]));
+    let words = good(&scene.import(&["--cut-over"]));
+    assert!(words.contains("The way back"), "{words}");
     assert_eq!(member.texts(EVENTS).await, ["ENABLED"]);
     assert_eq!(member.texts(APPLIES).await, [""; 0]);
     let still = "SELECT variable_name AS x FROM performance_schema.persisted_variables WHERE variable_name = 'skip_replica_start'";

@@ -48,7 +48,7 @@ const SEALED_CLOSE_LENGTH: usize = SEALED_CLOSE.len() + 26;
 /// before it is idle. With TLS 1.2 it is not recognized.
 pub fn closes_statements(said: &[u8]) -> bool {
     let all = |head: &[u8], length: usize| {
-        said.len() % length == 0 && said.chunks(length).all(|packet| packet.starts_with(head))
+        said.len().is_multiple_of(length) && said.chunks(length).all(|packet| packet.starts_with(head))
     };
     !said.is_empty() && (all(&STMT_CLOSE, STMT_CLOSE_LENGTH) || all(&SEALED_CLOSE, SEALED_CLOSE_LENGTH))
 }

@@ -4,7 +4,7 @@ use mysql_async::Conn;
 
 use trivet_base::process::Failure;
 
-use super::{ask, drop_databases, left_read_only, locked, remote, same_source};
+use super::{ask, drop_databases, locked, remote, same_source};
 use crate::channel::{self, CHANNEL};
 use crate::cli::Import;
 use crate::error::{MEMBER, TransferError};
@@ -38,7 +38,11 @@ pub(super) async fn run(options: &Import) -> Result<(), Failure> {
     }
     let source = match given_back(options, &state).await {
         Ok(()) => "the source was left as it is".to_owned(),
-        Err(e) => format!("{}{}", left_read_only(&state), e.map(|e| format!(" ({e})")).unwrap_or_default()),
+        Err(e) => format!(
+            "{} may still be read-only after a cut-over that was killed{}: SET GLOBAL super_read_only = OFF, GLOBAL read_only = OFF there",
+            state.place(),
+            e.map(|e| format!(" ({e})")).unwrap_or_default()
+        ),
     };
     drop_databases(&mut to, &state.databases).await?;
     State::forget(&mut to).await?;
