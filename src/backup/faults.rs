@@ -306,7 +306,11 @@ async fn a_slow_storage_is_waited_for_and_one_that_hardly_moves_is_given_up() {
         println!("{}: {said}", place.kind);
         assert!(said.contains("not answered in time"), "{said}");
         place.network().set(Mode::Passes);
-        assert!(bounded(storage.read("log/b")).await.unwrap_err().is_no_object(), "{}", place.kind);
+        // What the network still had of it may have arrived since: then it is whole.
+        match bounded(storage.read("log/b")).await {
+            Ok(read) => assert!(read == content, "{}", place.kind),
+            Err(e) => assert!(e.is_no_object(), "{e}"),
+        }
         bounded(storage.write("log/b", content.clone())).await.unwrap();
         assert!(bounded(storage.read("log/b")).await.unwrap() == content, "{}", place.kind);
     }
