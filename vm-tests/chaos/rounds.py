@@ -58,9 +58,9 @@ class Ledger:
         site.client.wait_until_succeeds(
             f"curl -fsS --max-time 30 -o /dev/null {site.SITE}/ledger/setup -H 'Idempotency-Key: setup' --json '{body}'", timeout=60)
 
-    def start(self, site: Site, step: Step, name: str) -> None:
+    def start(self, site: Site, seed: int, name: str) -> None:
         self.before = kept(partial(site.sql, site.primary()), name)["accounts"]
-        _users(site, f"start {name} --base {site.SITE} --sessions {SESSIONS} --rate {RATE} --seed {step.pick} "
+        _users(site, f"start {name} --base {site.SITE} --sessions {SESSIONS} --rate {RATE} --seed {seed} "
                      f"--accounts {ACCOUNTS} --balance {BALANCE}")
 
     def served(self, site: Site, name: str) -> Callable[[], bool]:
@@ -107,7 +107,7 @@ class ReferenceSite:
     def prepare(self, site: Site) -> None:
         site.make_user()
 
-    def start(self, site: Site, step: Step, name: str) -> None:
+    def start(self, site: Site, seed: int, name: str) -> None:
         # A user waits for longer than the site does before it says that it could not.
         site.client.succeed(
             f"trivet-probe start {name} --base {site.SITE} --reads {self.reads} --writes {self.writes} --timeout 40 --write-timeout 40 "
@@ -168,7 +168,7 @@ def _run(site: Site, step: Step, name: str, out: Path, result: Result, users: "L
     fault = faults.FAULTS[step.fault]
     node = faults.target(site, step)
     result.node = node.name if node is not None else "all"
-    users.start(site, step, name)
+    users.start(site, step.pick, name)
     working = True
     try:
         time.sleep(CALM)

@@ -103,7 +103,7 @@ with subtest("a replica that applies nothing does not hold up the log"):
     lagging.succeed("systemctl stop lag")
 
 moments = {}
-users.start(site, SimpleNamespace(pick=12), round_name)
+users.start(site, 12, round_name)
 with subtest("moments, while users write: a switchover, a crash of the service, the death of the primary, the death of the backups' own node"):
     client.sleep(2)
     moments[1] = mark(1)
