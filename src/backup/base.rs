@@ -98,7 +98,23 @@ pub struct Turn {
     pub work: PathBuf,
 }
 
+/// How long who has the lease waits for the last work on this node to be put away, or for a restore of an operator's.
+const PATIENCE: std::time::Duration = std::time::Duration::from_mins(1);
+
 impl Turn {
+    /// As [`take`](Self::take), but waits for [`PATIENCE`] where another has the turn.
+    pub async fn wait_for(state_directory: &Path) -> Result<Self, BaseError> {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            match Self::take(state_directory) {
+                Err(BaseError::Busy(_)) if tokio::time::Instant::now() < deadline => {
+                    tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+                }
+                taken => return taken,
+            }
+        }
+    }
+
     /// Takes the turn, and sweeps what an interrupted one has left.
     pub fn take(state_directory: &Path) -> Result<Self, BaseError> {
         let files = |e: std::io::Error| BaseError::Files(format!("{}: {e}", state_directory.display()));
@@ -182,7 +198,7 @@ pub async fn take(
     repositories: Vec<Repository>,
     watcher: &Watcher,
 ) -> Result<(Description, Kept), BaseError> {
-    let turn = Turn::take(&config.state_directory)?;
+    let turn = Turn::wait_for(&config.state_directory).await?;
     let started = OffsetDateTime::now_utc();
     let candidates = donors(config, access).await?;
     let mut last = None;

@@ -121,7 +121,7 @@ impl Proof {
 /// Restores, compares and writes down that it was right.
 pub async fn verify(cluster: &Cluster, name: &str, watcher: &Watcher) -> Result<Proof, VerifyError> {
     let began = std::time::SystemTime::now();
-    let turn = Arc::new(Turn::take(&cluster.config.state_directory)?);
+    let turn = Arc::new(Turn::wait_for(&cluster.config.state_directory).await?);
     let repository = cluster.open_to_write(name, watcher).await?;
     let storage = repository.storage.clone();
     // The living side first, so that the log has reached it when it is asked for.
