@@ -25,6 +25,7 @@ use trivet_keeper_api::gtid::GtidSet;
 use crate::base::{Description, LABEL, Turn};
 use crate::keys::Keys;
 use crate::log::catalog::{self, LogError, Walk};
+use crate::log::frame::{self, Clock};
 use crate::log::segment::Segment;
 use crate::mysqld::{MysqldError, Options, Scratch};
 use crate::progress::Watcher;
@@ -277,15 +278,31 @@ struct Cut<'a> {
     is_past: bool,
     beyond: u64,
     beyond_times: Option<(u64, u64)>,
-    /// Of the last transaction that is to be applied: whose logical clock counted it, and its place there.
-    clock: (Option<u32>, u64),
+    clock: OneClock,
 }
 
-/// Transactions of one logical clock, one after another.
-struct Run {
-    /// Nothing is left out between the last run and this one.
-    continues: bool,
-    events: Vec<u8>,
+/// One logical clock for what was counted by those of several members and files: an applier with several threads would wait for ever for places
+/// that do not come, or not wait for what a transaction depends on. What comes from another clock depends on all before it.
+#[derive(Default)]
+struct OneClock {
+    /// Whose clock the last transaction was counted by (a member's `server_id`), and its place there.
+    last: (Option<u32>, u64),
+    /// Its place here.
+    here: u64,
+    /// The place here of the last one that another clock counted.
+    begin: u64,
+}
+
+impl OneClock {
+    fn next(&mut self, member: Option<u32>, there: Clock) -> Clock {
+        if self.last != (member, there.sequence.wrapping_sub(1)) {
+            self.begin = self.here;
+        }
+        self.last = (member, there.sequence);
+        self.here += 1;
+        let before = there.sequence.saturating_sub(there.after).max(1);
+        Clock { after: self.here.saturating_sub(before).max(self.begin), sequence: self.here }
+    }
 }
 
 impl<'a> Cut<'a> {
@@ -298,14 +315,14 @@ impl<'a> Cut<'a> {
             is_past: false,
             beyond: 0,
             beyond_times: None,
-            clock: (None, 0),
+            clock: OneClock::default(),
         }
     }
 
-    /// The transactions of a segment that are to be applied.
-    fn take(&mut self, segment: &Segment) -> Result<Vec<Run>, crate::log::segment::SegmentError> {
+    /// The transactions of a segment that are to be applied, one after another; empty when there are none.
+    fn take(&mut self, segment: &Segment) -> Result<Vec<u8>, crate::log::segment::SegmentError> {
         let member = segment.member();
-        let mut runs: Vec<Run> = Vec::new();
+        let mut log = Vec::new();
         for entry in segment.entries()? {
             let t = &entry.transaction;
             if self.have.contains(&t.uuid, &t.tag, t.number) {
@@ -322,12 +339,9 @@ impl<'a> Cut<'a> {
                 self.beyond_times = Some((first.min(t.committed), last.max(t.committed)));
                 continue;
             }
-            let continues = self.clock == (member, t.sequence.wrapping_sub(1));
-            self.clock = (member, t.sequence);
-            match runs.last_mut() {
-                Some(run) if continues => run.events.extend_from_slice(entry.events),
-                _ => runs.push(Run { continues, events: entry.events.to_vec() }),
-            }
+            let from = log.len();
+            log.extend_from_slice(entry.events);
+            frame::set_clock(segment.format(), &mut log[from..], self.clock.next(member, t.clock))?;
             self.have.insert(&t.uuid, &t.tag, t.number);
             self.replayed += 1;
             self.last = self.last.max(Some(t.committed));
@@ -336,7 +350,7 @@ impl<'a> Cut<'a> {
                 self.is_past = true;
             }
         }
-        Ok(runs)
+        Ok(log)
     }
 }
 
@@ -354,13 +368,13 @@ impl<'a> Relay<'a> {
         Self { data, index: String::new(), number: 0, file: None }
     }
 
-    /// Adds transactions of a segment: to the last file, while it has room and the same format, and its logical clock goes on. At the head of
-    /// a file an applier waits for its threads and begins to count anew; with a place that is far ahead it would wait for ever.
-    fn add(&mut self, segment: &Segment, run: &Run) -> std::io::Result<()> {
+    /// Adds transactions of a segment: to the last file, while it has room and the same format.
+    fn add(&mut self, segment: &Segment, transactions: &[u8]) -> std::io::Result<()> {
+        if transactions.is_empty() {
+            return Ok(());
+        }
         let (mut file, size, format) = match self.file.take() {
-            Some((file, size, format)) if run.continues && size < RELAY && segment.continues(&format) => {
-                (file, size, format)
-            }
+            Some((file, size, format)) if size < RELAY && segment.continues(&format) => (file, size, format),
             _ => {
                 self.number += 1;
                 let name = format!("relay.{:06}", self.number);
@@ -370,8 +384,8 @@ impl<'a> Relay<'a> {
                 (file, 0, segment.format().clone())
             }
         };
-        file.write_all(&run.events)?;
-        self.file = Some((file, size + run.events.len(), format));
+        file.write_all(transactions)?;
+        self.file = Some((file, size + transactions.len(), format));
         Ok(())
     }
 
@@ -493,9 +507,8 @@ pub async fn restore(
         watcher.set((total - walk.left()) as u64);
         let wrong =
             |error| LogError::Segment { place: storage.place().into(), object: name.to_string(), error };
-        for run in cut.take(&segment).map_err(wrong)? {
-            relay.add(&segment, &run).map_err(files)?;
-        }
+        let transactions = cut.take(&segment).map_err(wrong)?;
+        relay.add(&segment, &transactions).map_err(files)?;
     }
     if let Target::Gtid { .. } = target
         && !cut.is_past

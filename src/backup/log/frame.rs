@@ -62,8 +62,17 @@ pub struct Transaction {
     pub committed: u64,
     /// Octets of the whole transaction, this event included.
     pub length: u64,
-    /// Its place in the logical clock of the binary log that it was read from, which begins anew with each file and each member:
-    /// appliers with several threads go by it.
+    /// The logical clock of the binary log that it was read from, by which appliers with several threads go. It begins anew with each file, and
+    /// each member has its own.
+    pub clock: Clock,
+}
+
+/// A place in a logical clock: the transaction's own, and that of the last one it depends on.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Clock {
+    /// `last_committed`
+    pub after: u64,
+    /// `sequence_number`
     pub sequence: u64,
 }
 
@@ -91,9 +100,39 @@ impl Transaction {
                 original => original,
             },
             length,
-            sequence: gtid.sequence_number(),
+            clock: Clock { after: gtid.last_committed(), sequence: gtid.sequence_number() },
         }))
     }
+}
+
+/// Where the logical clock stands in a GTID event: after its head, flags (1), the source's UUID (16), the number (8) and what follows is of
+/// (1, always 2). `last_committed` and `sequence_number` have eight octets each.
+const CLOCK: usize = HEAD + 1 + 16 + 8 + 1;
+
+/// Gives a transaction another place in the logical clock, with a new checksum when `format` has checksums. `events` begin with its GTID event; one with
+/// a tag is left as it is, since its numbers are of many lengths.
+pub fn set_clock(format: &FormatDescriptionEvent<'_>, events: &mut [u8], clock: Clock) -> io::Result<()> {
+    let Some((event, _)) = next_event(events)? else { return Ok(()) };
+    let length = event.len();
+    if !is(event, EventType::GTID_EVENT) {
+        return Ok(());
+    }
+    let footer = if has_checksums(format) { 4 } else { 0 };
+    let (event, _) = events.split_at_mut(length);
+    let (content, checksum) = event.split_at_mut(length - footer);
+    let numbers = content.get_mut(CLOCK..CLOCK + 16).ok_or_else(|| bad("a GTID event is cut short"))?;
+    numbers[..8].copy_from_slice(&clock.after.to_le_bytes());
+    numbers[8..].copy_from_slice(&clock.sequence.to_le_bytes());
+    if footer > 0 {
+        let mut crc = Crc::new();
+        crc.update(content);
+        checksum.copy_from_slice(&crc.sum().to_le_bytes());
+    }
+    Ok(())
+}
+
+fn has_checksums(format: &FormatDescriptionEvent<'_>) -> bool {
+    matches!(format.footer().get_checksum_alg(), Ok(Some(alg)) if alg as u8 != 0)
 }
 
 /// The format description event at the head of a log, which says how the others are read.
@@ -167,7 +206,7 @@ pub fn previous_gtids_event(format: &FormatDescriptionEvent<'_>, previous: &Gtid
     }
     let mut content = Vec::new();
     PreviousGtidsEvent::new(sids).serialize(&mut content);
-    let checked = matches!(format.footer().get_checksum_alg(), Ok(Some(alg)) if alg as u8 != 0);
+    let checked = has_checksums(format);
     let length = HEAD + content.len() + if checked { 4 } else { 0 };
     let length = u32::try_from(length).map_err(bad)?;
     // Time and server say nothing here. LOG_EVENT_IGNORABLE_F: who does not know the event passes it over.

@@ -66,41 +66,52 @@ fn a_restore_that_has_no_room_is_refused_with_numbers_before_it_begins() {
 }
 
 #[test]
-fn relay_logs_are_joined_and_hold_the_transactions_in_their_order() {
+fn relay_logs_are_joined_and_hold_the_transactions_in_their_order_by_one_clock() {
     use crate::log::tests::{format, set, transaction};
     let keys = crate::keys::Keys::generate();
     let at = tempfile::tempdir().unwrap();
     let mut builder = crate::log::segment::Builder::new(&format(), set("1-4")).unwrap();
     let mut relay = Relay::new(at.path());
-    let mut all = Vec::new();
     let target = Target::Latest;
     let mut cut = Cut::new(&target, set("1-4"));
-    for number in 5..8 {
+    let mut beginning = Vec::new();
+    // Each is counted by its own number; after the seventh another member counts, and then a new file of its own.
+    for number in [5, 6, 7, 40, 41, 9] {
         let (next, events) = transaction(number, number);
         builder.add(&next, &events);
         let segment = Segment::open(&builder.finish().unwrap().seal(&keys).unwrap(), &keys).unwrap();
-        if number == 5 {
-            all.extend_from_slice(segment.beginning());
+        if beginning.is_empty() {
+            beginning = segment.beginning().to_vec();
         }
-        all.extend_from_slice(&events);
-        for run in cut.take(&segment).unwrap() {
-            relay.add(&segment, &run).unwrap();
-        }
+        relay.add(&segment, &cut.take(&segment).unwrap()).unwrap();
         assert!(cut.take(&segment).unwrap().is_empty(), "all of it is there");
     }
-    // Another member counts otherwise, and so does the next file of the same.
-    for number in [40, 9] {
-        let (next, events) = transaction(number, number);
-        builder.add(&next, &events);
-        let segment = Segment::open(&builder.finish().unwrap().seal(&keys).unwrap(), &keys).unwrap();
-        for run in cut.take(&segment).unwrap() {
-            relay.add(&segment, &run).unwrap();
-        }
-    }
     relay.finish().unwrap();
-    assert_eq!(
-        std::fs::read_to_string(at.path().join("relay.index")).unwrap(),
-        "./relay.000001\n./relay.000002\n./relay.000003\n"
-    );
-    assert_eq!(std::fs::read(at.path().join("relay.000001")).unwrap(), all);
+    assert_eq!(std::fs::read_to_string(at.path().join("relay.index")).unwrap(), "./relay.000001\n");
+    let log = std::fs::read(at.path().join("relay.000001")).unwrap();
+    let mut rest = log.strip_prefix(&beginning[..]).unwrap();
+    let mut found = Vec::new();
+    while let Some((event, after)) = frame::next_event(rest).unwrap() {
+        if let Some(t) = frame::Transaction::of(&frame::format(&format()).unwrap(), event).unwrap() {
+            found.push((t.number, t.clock.after, t.clock.sequence));
+        }
+        rest = after;
+    }
+    assert_eq!(found, [(5, 0, 1), (6, 1, 2), (7, 2, 3), (40, 3, 4), (41, 4, 5), (9, 5, 6)]);
+}
+
+#[test]
+fn what_does_not_depend_on_one_another_stays_so_and_nothing_depends_on_what_another_clock_counted() {
+    let mut clock = OneClock::default();
+    let mut next = |member, after, sequence| {
+        let here = clock.next(Some(member), Clock { after, sequence });
+        (here.after, here.sequence)
+    };
+    // Three that depend on the first alone, and one that depends on the third.
+    assert_eq!(next(1, 99, 100), (0, 1));
+    assert_eq!([next(1, 100, 101), next(1, 100, 102), next(1, 102, 103)], [(1, 2), (1, 3), (3, 4)]);
+    // Another member: after all of them, whatever it depends on there. Its second one depends on something of before as well.
+    assert_eq!([next(2, 7, 900), next(2, 880, 901), next(2, 900, 902)], [(4, 5), (4, 6), (5, 7)]);
+    // The same member's next file, and a place that is left out.
+    assert_eq!([next(2, 0, 1), next(2, 0, 2), next(2, 2, 4)], [(7, 8), (7, 9), (9, 10)]);
 }
