@@ -525,7 +525,12 @@ pub async fn restore(
         programs: programs.into(),
         shape: description.shape.clone(),
         buffer_pool_mib: 256,
-        more: vec!["--replica-parallel-workers=4".into(), "--relay-log-purge=ON".into()],
+        more: vec![
+            "--replica-parallel-workers=4".into(),
+            // Nobody reads before all of it is there.
+            "--replica-preserve-commit-order=OFF".into(),
+            "--relay-log-purge=ON".into(),
+        ],
     };
     watcher.begin("starting the restored database", 0, false);
     let scratch = options.start(data, &turn.work.join("run")).await?;
