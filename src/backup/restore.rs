@@ -339,9 +339,8 @@ impl<'a> Cut<'a> {
                 self.beyond_times = Some((first.min(t.committed), last.max(t.committed)));
                 continue;
             }
-            let from = log.len();
-            log.extend_from_slice(entry.events);
-            frame::set_clock(segment.format(), &mut log[from..], self.clock.next(member, t.clock))?;
+            let clock = self.clock.next(member, t.clock);
+            log.extend(frame::with_clock(segment.format(), entry.events, clock)?);
             self.have.insert(&t.uuid, &t.tag, t.number);
             self.replayed += 1;
             self.last = self.last.max(Some(t.committed));

@@ -105,30 +105,56 @@ impl Transaction {
     }
 }
 
-/// Where the logical clock stands in a GTID event: after its head, flags (1), the source's UUID (16), the number (8) and what follows is of
+/// Where the logical clock stands in a GTID event without a tag: after its head, flags (1), the source's UUID (16), the number (8) and what follows is of
 /// (1, always 2). `last_committed` and `sequence_number` have eight octets each.
 const CLOCK: usize = HEAD + 1 + 16 + 8 + 1;
 
-/// Gives a transaction another place in the logical clock, with a new checksum when `format` has checksums. `events` begin with its GTID event; one with
-/// a tag is left as it is, since its numbers are of many lengths.
-pub fn set_clock(format: &FormatDescriptionEvent<'_>, events: &mut [u8], clock: Clock) -> io::Result<()> {
-    let Some((event, _)) = next_event(events)? else { return Ok(()) };
-    let length = event.len();
-    if !is(event, EventType::GTID_EVENT) {
-        return Ok(());
-    }
+/// The events of a transaction, which begin with its GTID event, with another place in the logical clock, and with a new checksum when `format` has
+/// checksums.
+pub fn with_clock(format: &FormatDescriptionEvent<'_>, events: &[u8], clock: Clock) -> io::Result<Vec<u8>> {
+    let Some((event, rest)) = next_event(events)? else { return Ok(Vec::new()) };
     let footer = if has_checksums(format) { 4 } else { 0 };
-    let (event, _) = events.split_at_mut(length);
-    let (content, checksum) = event.split_at_mut(length - footer);
-    let numbers = content.get_mut(CLOCK..CLOCK + 16).ok_or_else(|| bad("a GTID event is cut short"))?;
-    numbers[..8].copy_from_slice(&clock.after.to_le_bytes());
-    numbers[8..].copy_from_slice(&clock.sequence.to_le_bytes());
+    let mut changed = if is(event, EventType::GTID_TAGGED_LOG_EVENT) {
+        tagged_with_clock(format, event, footer, clock)?
+    } else {
+        let mut changed = event[..event.len() - footer].to_vec();
+        let numbers = changed.get_mut(CLOCK..CLOCK + 16).ok_or_else(|| bad("a GTID event is cut short"))?;
+        numbers[..8].copy_from_slice(&clock.after.to_le_bytes());
+        numbers[8..].copy_from_slice(&clock.sequence.to_le_bytes());
+        changed
+    };
     if footer > 0 {
         let mut crc = Crc::new();
-        crc.update(content);
-        checksum.copy_from_slice(&crc.sum().to_le_bytes());
+        crc.update(&changed);
+        changed.extend_from_slice(&crc.sum().to_le_bytes());
     }
-    Ok(())
+    changed.extend_from_slice(rest);
+    Ok(changed)
+}
+
+/// The same for a GTID event with a tag, without its checksum: its numbers are of many lengths, and one of them is the transaction's length.
+fn tagged_with_clock(
+    format: &FormatDescriptionEvent<'_>,
+    event: &[u8],
+    footer: usize,
+    clock: Clock,
+) -> io::Result<Vec<u8>> {
+    let gtid: GtidEvent = Event::read(format, event)?.read_event()?;
+    let rest = gtid.tx_length().checked_sub(event.len() as u64);
+    let rest = rest.ok_or_else(|| bad("a transaction is shorter than its first event"))?;
+    let gtid = gtid.with_last_committed(clock.after).with_sequence_number(clock.sequence);
+    let mut length = event.len();
+    // The length of a length: it settles at once, or after one more octet.
+    for _ in 0..4 {
+        let mut changed = event[..HEAD].to_vec();
+        gtid.clone().with_tx_length(rest + length as u64).serialize(&mut changed);
+        if changed.len() + footer == length {
+            changed[9..13].copy_from_slice(&u32::try_from(length).map_err(bad)?.to_le_bytes());
+            return Ok(changed);
+        }
+        length = changed.len() + footer;
+    }
+    Err(bad("the length of a transaction with a tag does not settle"))
 }
 
 fn has_checksums(format: &FormatDescriptionEvent<'_>) -> bool {

@@ -1,6 +1,7 @@
 use bytes::Bytes;
 use mysql_common::binlog::consts::{BinlogVersion, EventType};
 use mysql_common::binlog::events::{FormatDescriptionEvent, GtidEvent};
+use mysql_common::packets::Tag;
 use mysql_common::proto::MySerialize;
 
 use trivet_keeper_api::gtid::GtidSet;
@@ -226,4 +227,49 @@ async fn the_room_for_a_log_is_reckoned_unpacked() {
     storage.write(&name(1, 4, 4000).to_string(), Bytes::from(vec![7; 1 << 20])).await.unwrap();
     let with_it = catalog::octets(&storage, &keys, 0).await.unwrap();
     assert!(with_it > unpacked + (1 << 20), "{with_it}");
+}
+
+#[test]
+fn a_transaction_keeps_everything_but_its_place_in_the_clock_with_and_without_a_tag() {
+    let format = frame::format(&format()).unwrap();
+    let rest = event(EventType::XID_EVENT, &7_u64.to_le_bytes());
+    for tag in [None, Some("nightly")] {
+        let whole = |length: u64| {
+            let gtid = match tag {
+                None => GtidEvent::new([7; 16], 47).with_lc_typecode(),
+                Some(tag) => GtidEvent::new_tagged([7; 16], Tag::new(tag).unwrap(), 47),
+            };
+            let gtid = gtid
+                .with_last_committed(3)
+                .with_sequence_number(5)
+                .with_immediate_commit_timestamp(1_767_323_045_250_000)
+                .with_original_commit_timestamp(1_767_323_045_000_000)
+                .with_tx_length(length)
+                .with_original_server_version(90_704)
+                .with_immediate_server_version(90_704);
+            let mut content = Vec::new();
+            gtid.serialize(&mut content);
+            let kind = if tag.is_some() { EventType::GTID_TAGGED_LOG_EVENT } else { EventType::GTID_EVENT };
+            [event(kind, &content), rest.clone()].concat()
+        };
+        let length = whole(100).len() as u64;
+        let events = whole(length);
+        assert_eq!(events.len() as u64, length);
+        let read = |events: &[u8]| {
+            let (first, rest) = frame::next_event(events).unwrap().unwrap();
+            (Transaction::of(&format, first).unwrap().unwrap(), rest.to_vec())
+        };
+        let (before, _) = read(&events);
+        for clock in [(0, 1), (250, 251), (1 << 40, (1 << 40) + 9)] {
+            let clock = frame::Clock { after: clock.0, sequence: clock.1 };
+            let changed = frame::with_clock(&format, &events, clock).unwrap();
+            let (after, left) = read(&changed);
+            assert_eq!(
+                (after.clock, after.length, left),
+                (clock, changed.len() as u64, rest.clone()),
+                "{tag:?}"
+            );
+            assert_eq!(Transaction { clock: before.clock, length, ..after }, before, "{tag:?}");
+        }
+    }
 }
