@@ -36,6 +36,10 @@ use crate::storage::{Storage, StorageError};
 /// An applier that has done nothing for so long, and still has something to do, is stuck.
 const STUCK: Duration = Duration::from_mins(30);
 
+/// One that has read all that there is has finished what it has in hand sooner.
+const DONE: Duration = Duration::from_mins(2);
+const HAS_READ_ALL: &str = "SELECT 1 FROM performance_schema.processlist WHERE user = 'system user' AND state LIKE '%has read all relay log%'";
+
 /// A relay log is no larger than about this: the server removes each once it is applied, so that room comes back as it goes on. One for each
 /// segment would be tens of thousands of files.
 const RELAY: usize = 256 << 20;
@@ -281,6 +285,13 @@ struct Cut<'a> {
     clock: OneClock,
 }
 
+/// Transactions of one logical clock, one after another.
+struct Run {
+    /// The last run was of the same.
+    continues: bool,
+    events: Vec<u8>,
+}
+
 /// One logical clock for what was counted by those of several members and files: an applier with several threads would wait for ever for places
 /// that do not come, or not wait for what a transaction depends on. What comes from another clock depends on all before it.
 #[derive(Default)]
@@ -294,14 +305,17 @@ struct OneClock {
 }
 
 impl OneClock {
-    fn next(&mut self, member: Option<u32>, there: Clock) -> Clock {
-        if self.last != (member, there.sequence.wrapping_sub(1)) {
+    /// Its place here, and whether the last one was counted by the same clock.
+    fn next(&mut self, member: Option<u32>, there: Clock) -> (Clock, bool) {
+        let continues = self.last == (member, there.sequence.wrapping_sub(1));
+        if !continues {
             self.begin = self.here;
         }
         self.last = (member, there.sequence);
         self.here += 1;
         let before = there.sequence.saturating_sub(there.after).max(1);
-        Clock { after: self.here.saturating_sub(before).max(self.begin), sequence: self.here }
+        let after = self.here.saturating_sub(before).max(self.begin);
+        (Clock { after, sequence: self.here }, continues)
     }
 }
 
@@ -319,10 +333,10 @@ impl<'a> Cut<'a> {
         }
     }
 
-    /// The transactions of a segment that are to be applied, one after another; empty when there are none.
-    fn take(&mut self, segment: &Segment) -> Result<Vec<u8>, crate::log::segment::SegmentError> {
+    /// The transactions of a segment that are to be applied.
+    fn take(&mut self, segment: &Segment) -> Result<Vec<Run>, crate::log::segment::SegmentError> {
         let member = segment.member();
-        let mut log = Vec::new();
+        let mut runs: Vec<Run> = Vec::new();
         for entry in segment.entries()? {
             let t = &entry.transaction;
             if self.have.contains(&t.uuid, &t.tag, t.number) {
@@ -339,8 +353,12 @@ impl<'a> Cut<'a> {
                 self.beyond_times = Some((first.min(t.committed), last.max(t.committed)));
                 continue;
             }
-            let clock = self.clock.next(member, t.clock);
-            log.extend(frame::with_clock(segment.format(), entry.events, clock)?);
+            let (clock, continues) = self.clock.next(member, t.clock);
+            let events = frame::with_clock(segment.format(), entry.events, clock)?;
+            match runs.last_mut() {
+                Some(run) if continues => run.events.extend(events),
+                _ => runs.push(Run { continues, events }),
+            }
             self.have.insert(&t.uuid, &t.tag, t.number);
             self.replayed += 1;
             self.last = self.last.max(Some(t.committed));
@@ -349,7 +367,7 @@ impl<'a> Cut<'a> {
                 self.is_past = true;
             }
         }
-        Ok(log)
+        Ok(runs)
     }
 }
 
@@ -367,13 +385,14 @@ impl<'a> Relay<'a> {
         Self { data, index: String::new(), number: 0, file: None }
     }
 
-    /// Adds transactions of a segment: to the last file, while it has room and the same format.
-    fn add(&mut self, segment: &Segment, transactions: &[u8]) -> std::io::Result<()> {
-        if transactions.is_empty() {
-            return Ok(());
-        }
+    /// Adds transactions of a segment: to the last file, while it has room and the same format, and they are of the same clock. Within a file
+    /// the numbers of transactions in the storage engine (XID events) must not come twice: at its start a server cuts the file off there
+    /// (MySQL's sql/log_sanitizer.h), and each member counts its own.
+    fn add(&mut self, segment: &Segment, run: &Run) -> std::io::Result<()> {
         let (mut file, size, format) = match self.file.take() {
-            Some((file, size, format)) if size < RELAY && segment.continues(&format) => (file, size, format),
+            Some((file, size, format)) if run.continues && size < RELAY && segment.continues(&format) => {
+                (file, size, format)
+            }
             _ => {
                 self.number += 1;
                 let name = format!("relay.{:06}", self.number);
@@ -383,8 +402,8 @@ impl<'a> Relay<'a> {
                 (file, 0, segment.format().clone())
             }
         };
-        file.write_all(transactions)?;
-        self.file = Some((file, size + transactions.len(), format));
+        file.write_all(&run.events)?;
+        self.file = Some((file, size + run.events.len(), format));
         Ok(())
     }
 
@@ -506,8 +525,9 @@ pub async fn restore(
         watcher.set((total - walk.left()) as u64);
         let wrong =
             |error| LogError::Segment { place: storage.place().into(), object: name.to_string(), error };
-        let transactions = cut.take(&segment).map_err(wrong)?;
-        relay.add(&segment, &transactions).map_err(files)?;
+        for run in cut.take(&segment).map_err(wrong)? {
+            relay.add(&segment, &run).map_err(files)?;
+        }
     }
     if let Target::Gtid { .. } = target
         && !cut.is_past
@@ -627,9 +647,12 @@ async fn apply(
         if !errors.is_empty() {
             return Err(RestoreError::Apply(errors.join("; ")));
         }
-        if moved.elapsed() > STUCK {
+        let has_read_all: Option<u8> = conn.query_first(HAS_READ_ALL).await.map_err(failed)?;
+        let longest = if has_read_all.is_some() { DONE } else { STUCK };
+        if moved.elapsed() > longest {
             return Err(RestoreError::Apply(format!(
-                "nothing was applied for {STUCK:?}, and {now_left} are left: {}",
+                "nothing was applied for {longest:?}, and these are left: {}. {}",
+                wanted.subtract(&executed),
                 scratch.said()
             )));
         }
