@@ -67,13 +67,12 @@ def restored(to, question, repository="main"):
         client_of = poll(command, f"the database of {to} runs", 90)[0]
         return question(lambda ask: node.succeed(f"{client_of} --batch --skip-column-names --execute={shlex.quote(ask)}").strip())
     except Exception:
-        at = "mysql --socket=/var/lib/trivet-backup/work-of-root/run/mysql.sock --user=trivet-restore"
-        for command in (
+        scratch = "mysql --socket=/var/lib/trivet-backup/work-of-root/run/mysql.sock --user=trivet-restore"
+        for ask in (
             f"journalctl -u {unit} --no-pager -o cat", "ls -l /var/lib/trivet-backup/work-of-root/*",
-            f"{at} -e 'SHOW FULL PROCESSLIST; SHOW REPLICA STATUS\\G SELECT * FROM performance_schema.replication_applier_status_by_worker\\G SELECT @@gtid_executed'",
-            "for f in $(find /var/lib/trivet-backup/work-of-root -name 'relay.0*'); do mysqlbinlog -v --base64-output=decode-rows $f | grep -a -v '^###' | tail -n 4000; done",
+            f"{scratch} --execute='SHOW FULL PROCESSLIST; SELECT @@gtid_executed'",
         ):
-            note(f"$ {command}\n{node.execute(command + ' 2>&1')[1]}")
+            note(f"$ {ask}\n{node.execute(f'{ask} 2>&1')[1]}")
         raise
     finally:
         node.execute(f"systemctl stop {unit}")
