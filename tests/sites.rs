@@ -21,7 +21,8 @@ struct Two {
 /// With further keys above all sections, and whole sections.
 async fn two(top: &str, sections: &str) -> Two {
     let (authority, main, shop) = (Authority::new(), App::start("main").await, App::start("shop").await);
-    let own = authority.files_for("site", &[SITE, "foobar.com"], &rcgen::PKCS_ECDSA_P256_SHA256, |_| {});
+    let names = [SITE, "foobar.com", "*.tenants.example"];
+    let own = authority.files_for("site", &names, &rcgen::PKCS_ECDSA_P256_SHA256, |_| {});
     let other = authority.files(SHOP);
     let sections = format!(
         "[pools.shop]\nbackends = [{{ name = \"shop\", address = \"{}\" }}]\nconnect_timeout = \"10s\"\n{PATIENT_CHECKS}\n\
@@ -433,6 +434,22 @@ async fn what_cannot_be_meant_is_refused_with_place_and_remedy() {
         assert_eq!(code, 64, "{to}: {said}");
         assert!(said.contains(words), "{to}: {said}");
     }
+}
+
+#[test]
+fn a_site_that_no_certificate_is_for_is_not_served() {
+    let authority = Authority::new();
+    let sections = "[pools.shop]\nbackends = [{ name = \"shop\", address = \"192.0.2.1:80\" }]\n\
+                    [sites.bare]\nnames = [\"bare.example\"]\npool = \"shop\"\n";
+    let config = BalancerConfig {
+        back_ends: vec![("a".into(), "192.0.2.1:81".parse().unwrap())],
+        plain_back_ends: true,
+        sections,
+        ..BalancerConfig::default()
+    };
+    let (code, said) = call(&["--config", config.write(&authority).to_str().unwrap()]);
+    assert_eq!(code, 64, "{said}");
+    assert!(said.contains("sites.bare.names: no certificate is for bare.example"), "{said}");
 }
 
 #[test]
