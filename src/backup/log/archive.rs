@@ -35,7 +35,7 @@ const HEARD: Duration = Duration::from_secs(5);
 
 /// A member is left for another when it has not had for so long what the primary has, at two [`LOOK`]s. The next one stays for [`STAYS`]:
 /// all may lag, and no change helps against a slow storage.
-const LAG: Duration = Duration::from_secs(2);
+const LAG: Duration = Duration::from_secs(1);
 const LOOK: Duration = Duration::from_secs(1);
 const STAYS: Duration = Duration::from_secs(30);
 
