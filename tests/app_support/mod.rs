@@ -143,10 +143,12 @@ impl Database {
         let start = Instant::now();
         loop {
             // Not innodb_trx: it reads what everybody asks as text, which a password's hash is not.
-            let waiting: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM performance_schema.data_lock_waits")
-                .fetch_one(&mut self.primary)
-                .await
-                .unwrap();
+            let waiting: i64 = sqlx::query_scalar(
+                "SELECT count FROM information_schema.innodb_metrics WHERE name = 'lock_row_lock_current_waits'",
+            )
+            .fetch_one(&mut self.primary)
+            .await
+            .unwrap();
             if waiting > 0 {
                 return;
             }
