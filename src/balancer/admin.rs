@@ -611,11 +611,10 @@ impl Admin {
         let backends = || {
             all.iter().flat_map(|(pool, list)| list.as_array().into_iter().flatten().map(move |b| (pool, b)))
         };
-        let usable = |of_nodes: bool| {
-            backends().any(|(pool, b)| b["usable"] == true && (!of_nodes || pool == local_check::NODES))
-        };
+        // As the local check has it: where there are web tiers, they count alone.
         let has_nodes = all.iter().any(|(pool, _)| pool == local_check::NODES);
-        let has_backends = usable(has_nodes);
+        let has_backends =
+            backends().any(|(pool, b)| b["usable"] == true && (!has_nodes || pool == local_check::NODES));
         let in_flight = backends().filter_map(|(pool, b)| {
             Some((format!("{pool}/{}", b["name"].as_str()?), b["in_flight"].as_u64()?))
         });
